@@ -1,0 +1,889 @@
+"""What scikit-learn sees of every autoencoder: parameters, validation, methods, state. No maths."""
+
+import copy
+import secrets
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from skorch.history import History
+from torch import Tensor
+
+from skae.density import Density, estimate_density
+from skae.holdout import hash_rows, hold_out, shuffled
+from skae.nn.draws import Draws
+from skae.nn.latent import Latent
+from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
+from skae.nn.linear import components_for_share, moments
+from skae.nn.mlp import ACTIVATIONS, Body
+from skae.nn.network import Network
+from skae.parameters import Declared
+from skae.training import EpochContexts, Net, Plan, Rows, choose_device, one_thread, pretrain
+
+Floats = NDArray[np.floating]
+
+FLOAT64_CELLS = 2**18
+"""Tables of at most so many float64 cells train in float64 under `precision="auto"`."""
+
+FLOAT32_OFFSET = 1e4
+"""Column means beyond so many standard deviations would cost float32 its last four digits."""
+
+ROWS_THAT_CHOOSE = 100
+"""Held-out rows from which on they choose the best epoch under `early_stopping="auto"`."""
+
+FULL_BATCH = 256
+CHUNK = 2048
+"""Rows that inference handles at once: larger blocks leave the processor's cache."""
+
+DENSITY_ROWS = 2048
+
+
+class BaseAutoencoder(
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    Declared,
+    BaseEstimator,
+    ABC,
+):
+    """Base of all autoencoders; a subclass states its latent and that latent's parameters.
+
+    Parameters
+    ----------
+    n_components : int, float or "auto", default="auto"
+        Size of the code. A float in (0, 1) takes as many components as PCA needs for that share
+        of the variance; "auto" is the rounded square root of the number of columns. It may exceed
+        the number of columns.
+
+    hidden_layer_sizes : tuple of int, default=(256, 128)
+        Widths of the encoder's hidden layers; the decoder mirrors them. `()` is a linear
+        autoencoder.
+
+    activation : {"silu", "gelu", "relu", "elu", "tanh", "logistic"}, default="silu"
+        Nonlinearity of the hidden layers.
+
+    architecture : {"mlp"}, default="mlp"
+        Kind of encoder and decoder.
+
+    linear_skip : bool, default=True
+        Add a linear map, started at PCA, to encoder and decoder. Training then starts at PCA's
+        solution and learns what PCA leaves.
+
+    tied_weights : bool, default=False
+        Whether the decoder multiplies with the encoder's transposed weights.
+
+    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
+        Distribution of a row given its code. Gaussian is squared error; Bernoulli is
+        cross-entropy and takes columns in [0, 1].
+
+    noise : {"isotropic", "diagonal"} or float, default="isotropic"
+        Gaussian noise: one variance for all columns as in PCA, one for each column as in
+        FactorAnalysis, or the known variance in squared user's units. An estimated noise is
+        learned after the network, which trains as with PCA's.
+
+    corruption : callable or None, default=None
+        `f(x, generator) -> x` spoils the rows (a tensor of shape (n, n_features), in the user's
+        units) that the encoder sees while training; the loss stays on the clean rows. Randomness
+        should come from the `torch.Generator` that it is given.
+
+    dropout : float, default=0.0
+        Share of hidden units silenced at each step of training.
+
+    weight_decay : float, default=10.0
+        Precision of a Gaussian prior on the hidden layers' weights, whose standard deviation is
+        thus weight_decay**-0.5: the objective of all n rows gains weight_decay / 2 * ||weights||^2
+        nats, that of the mean row 1 / n of it, and the trained network is the maximum a posteriori
+        (MAP) one. It matters for small tables and fades as rows are added. Biases and the linear
+        skip have no prior.
+
+    trim : float, default=0.0
+        Share of rows, the worst of each batch, that the loss ignores: for contaminated data.
+
+    layerwise_epochs : int, default=0
+        Epochs of greedy pre-training per hidden layer: each is trained as a shallow autoencoder on
+        the codes of the layer below before all layers are trained together.
+
+    learning_rate : float, default=0.003
+        Peak of the one-cycle schedule of `fit`, constant rate of `partial_fit`.
+
+    max_epochs : int, default=100
+        Passes over the training rows.
+
+    batch_size : int or "auto", default="auto"
+        Rows per step. "auto" is all rows up to 256, beyond that 64 to 256 as the table grows.
+
+    early_stopping : bool or "auto", default="auto"
+        Whether to hold out rows and keep the weights of the epoch that does best on them, epoch 0
+        (PCA, with `linear_skip`) included. "auto" holds out rows, which tell the density's noise,
+        but lets them choose the epoch only if they are at least 100: fewer choose by luck, and the
+        last epoch is kept. Which rows are held out depends on their content and `random_state`,
+        not on their order; duplicates stay on one side.
+
+    validation_fraction : float, default=0.1
+        Share of distinct rows that are held out.
+
+    n_iter_no_change : int or None, default=None
+        Stop when the held-out objective has not improved by `tol` for so many epochs of the
+        schedule's second half. None runs the whole schedule.
+
+    tol : float, default=1e-4
+        Improvement in nats per row that `n_iter_no_change` asks for.
+
+    warm_start : bool, default=False
+        Let `fit` go on from the weights and the optimiser's state of the last fit.
+
+    callbacks : list of skorch callbacks or None, default=None
+        Called by skorch's training loop. For scikit-learn's callbacks see `set_callbacks`.
+
+    device : str, default="auto"
+        Where to train and predict: a torch device, or the first of cuda, mps and cpu.
+
+    precision : {"auto", "float32", "float64", "bfloat16"}, default="auto"
+        Number format of the network. "auto" is float64 for float64 tables of up to 262,144 cells
+        or whose columns' means are far larger than their spread, else float32. "bfloat16" trains
+        in mixed precision and predicts in float32.
+
+    random_state : int, RandomState instance or None, default=None
+        Decides the held-out rows, the initial weights and all draws. Equal seeds give equal bits.
+
+    verbose : int, default=0
+        1 prints one line an epoch.
+
+    Attributes
+    ----------
+    n_components_ : int
+        Size of the code.
+
+    noise_variance_ : float or ndarray of shape (n_features_in_,)
+        Gaussian noise of the density, one number unless `noise="diagonal"`; NaN for likelihoods
+        without noise.
+
+    module_ : torch.nn.Module
+        The trained network.
+
+    net_ : skorch.NeuralNet
+        skorch's net around it.
+
+    history_ : skorch.history.History
+        What skorch recorded at each epoch.
+
+    loss_curve_ : list of float
+        Mean training objective of each epoch, nats per row.
+
+    validation_curve_ : list of float
+        Held-out objective after each epoch, nats per row; empty without held-out rows.
+
+    n_iter_ : int
+        Epochs run.
+
+    best_epoch_ : int
+        Epoch whose weights were kept; 0 is the start.
+
+    n_features_in_ : int
+        Number of columns seen in fit.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where all are strings.
+    """
+
+    n_components: int | float | str = "auto"
+    hidden_layer_sizes: tuple[int, ...] = (256, 128)
+    activation: str = "silu"
+    architecture: str = "mlp"
+    linear_skip: bool = True
+    tied_weights: bool = False
+    likelihood: str = "gaussian"
+    noise: str | float = "isotropic"
+    corruption: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    dropout: float = 0.0
+    weight_decay: float = 10.0
+    trim: float = 0.0
+    layerwise_epochs: int = 0
+    learning_rate: float = 3e-3
+    max_epochs: int = 100
+    batch_size: int | str = "auto"
+    early_stopping: bool | str = "auto"
+    validation_fraction: float = 0.1
+    n_iter_no_change: int | None = None
+    tol: float = 1e-4
+    warm_start: bool = False
+    callbacks: list[Any] | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    random_state: int | RandomState | None = None
+    verbose: int = 0
+
+    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+            StrOptions({"auto"}),
+        ],
+        "hidden_layer_sizes": [tuple, list],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "architecture": [StrOptions({"mlp"})],
+        "linear_skip": ["boolean"],
+        "tied_weights": ["boolean"],
+        "likelihood": [StrOptions(set(LIKELIHOODS))],
+        "noise": [StrOptions({"isotropic", "diagonal"}), Interval(Real, 0, None, closed="neither")],
+        "corruption": [callable, None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "trim": [Interval(Real, 0, 1, closed="left")],
+        "layerwise_epochs": [Interval(Integral, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "callbacks": [list, tuple, None],
+        "device": [str],
+        "precision": [StrOptions({"auto", "float32", "float64", "bfloat16"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    _doc_link_module = "skae"
+    _doc_link_template = "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"
+
+    @abstractmethod
+    def _make_latent(self, n_components: int) -> Latent:
+        """The variant: its code of `n_components` numbers."""
+
+    # ------------------------------------------------------------------ fitting
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+        X_corrupted: ArrayLike | None = None,
+    ) -> Self:
+        """Train the autoencoder, then estimate its density.
+
+        A fit that fails or is interrupted leaves an earlier model as it was.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts; a weight of 2 is a row given twice, 0 a row left out.
+        X_corrupted : array-like of shape (n_samples, n_features), default=None
+            What the encoder sees of each row while training; the loss stays on `X`.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            Where X cannot be used (NaN, infinite, wrong shape, outside the likelihood's range) or
+            training breaks down.
+        """
+        with torch.inference_mode(False), torch.enable_grad(), one_thread:
+            return self._fit(X, sample_weight, X_corrupted, going_on=self.warm_start)
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+        X_corrupted: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one pass over `X` at a constant rate; go on from where the last call ended.
+
+        The first call decides centre, scale, size of the code and precision. No rows are held out,
+        and the optimiser's state is kept between calls.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts.
+        X_corrupted : array-like of shape (n_samples, n_features), default=None
+            What the encoder sees of each row while training.
+
+        Returns
+        -------
+        self : object
+        """
+        with torch.inference_mode(False), torch.enable_grad(), one_thread:
+            return self._fit(X, sample_weight, X_corrupted, going_on=True, one_pass=True)
+
+    def _fit(
+        self,
+        X: ArrayLike,
+        sample_weight: ArrayLike | None,
+        X_corrupted: ArrayLike | None,
+        going_on: bool,
+        one_pass: bool = False,
+    ) -> Self:
+        going_on = going_on and hasattr(self, "net_")
+        epochs = 1 if one_pass else self.max_epochs
+        context = self._init_callback_context(max_subtasks=epochs)
+        context.call_on_fit_task_begin(estimator=self, X=X)
+        # All is built on a new object: this one changes in a single step, at the end.
+        new = type(self)(**self.get_params(deep=False))
+        if going_on:
+            new._adopt(self)
+        X, weight, spoilt = new._read_training_rows(X, sample_weight, X_corrupted, not going_on)
+        seed = new._draw_seed()
+        hashes = hash_rows(X, seed)
+        held_out = np.zeros(len(X), dtype=bool)
+        if self.early_stopping is not False and not one_pass:
+            held_out = hold_out(hashes, self.validation_fraction)
+        net = self.net_.duplicate() if going_on else new._new_net(X, weight, seed)
+        network: Network = net.module_
+        if going_on:
+            new._check_same_network(network)
+
+        def rows(which: NDArray[np.bool_]) -> Rows:
+            every = which.all()
+            target = _tensor(X if every else X[which], network)
+            x = target if spoilt is None else _tensor(spoilt if every else spoilt[which], network)
+            share = weight[which] / weight[which].mean()
+            return Rows(x, target, _tensor(share, network), self.corruption)
+
+        train = rows(~held_out)
+        valid = rows(held_out) if held_out.any() else None
+        plan = Plan(
+            learning_rate=self.learning_rate,
+            max_epochs=epochs,
+            batch_size=self._choose_batch_size(len(train)),
+            weight_decay=self.weight_decay / weight[~held_out].sum(),
+            one_cycle=not one_pass,
+            restore_best=self.early_stopping is True or held_out.sum() >= ROWS_THAT_CHOOSE,
+            patience=self.n_iter_no_change,
+            tol=self.tol,
+            autocast=self.precision == "bfloat16",
+            verbose=int(self.verbose),
+            callbacks=list(self.callbacks or []),
+        )
+        some = shuffled(hashes, DENSITY_ROWS)
+        for_density = [_tensor(part[some], network) for part in (X, weight)]
+        for_density.append(torch.from_numpy(held_out[some]).to(network.center.device))
+
+        def finish(net: Net, best_epoch: int) -> dict[str, Any]:
+            density = estimate_density(net.module_, *for_density)
+            return new._fitted_attributes(net, density, best_epoch)
+
+        if getattr(self, "_skl_callbacks", None):
+            plan.contexts = EpochContexts(
+                context, self, X, lambda net: finish(net.duplicate(), len(net.history))
+            )
+        start = net.evaluate(train)
+        try:
+            if self.layerwise_epochs and not going_on:
+                shallow = Plan(
+                    self.learning_rate, self.layerwise_epochs, plan.batch_size, plan.weight_decay
+                )
+                pretrain(network, train, shallow, net.generator)
+            best_epoch = net.fit_rows(train, valid, plan)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"Training broke down: {error}. Lower learning_rate (now {self.learning_rate}) or "
+                "scale the columns of X."
+            ) from None
+        if net.history and net.history[-1, "train_loss"] > start + X.shape[1]:
+            warnings.warn(
+                f"Training diverged: the objective rose from {start:.4g} to "
+                f"{net.history[-1, 'train_loss']:.4g} nats per row. Lower learning_rate (now "
+                f"{self.learning_rate}).",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if not (one_pass or self.warm_start):
+            net.forget_momentum()
+        vars(new).update(finish(net, best_epoch))
+        self._adopt(new)
+        context.call_on_fit_task_end(estimator=self, X=X)
+        return self
+
+    def _adopt(self, other: "BaseAutoencoder") -> None:
+        """Take over everything that `other` has learnt, and nothing else of it."""
+        parameters = self.get_params(deep=False)
+        for name in [name for name in vars(self) if name not in parameters]:
+            if not name.startswith(("_skl_", "_callback_", "_parent_", "_metadata", "_sklearn")):
+                delattr(self, name)
+        learnt = {k: v for k, v in vars(other).items() if k not in parameters}
+        vars(self).update({k: v for k, v in learnt.items() if not k.startswith(("_skl_", "_call"))})
+
+    def _read_training_rows(
+        self,
+        X: ArrayLike,
+        sample_weight: ArrayLike | None,
+        X_corrupted: ArrayLike | None,
+        first: bool,
+    ) -> tuple[Floats, Floats, Floats | None]:
+        """Validated rows of positive weight, their weights, and their corrupted versions."""
+        X = self._read_rows(X, reset=first, ensure_min_samples=2 if first else 1)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        spoilt = None
+        if X_corrupted is not None:
+            spoilt = validate_data(self, X_corrupted, dtype=X.dtype, reset=False)
+            if spoilt.shape != X.shape:
+                raise ValueError(
+                    f"X_corrupted has shape {spoilt.shape}, but X has {X.shape}: they go row by row."
+                )
+        counts = weight > 0
+        if not counts.all():
+            X, weight = X[counts], weight[counts]
+            spoilt = None if spoilt is None else spoilt[counts]
+            if first and len(X) < 2:
+                raise ValueError(
+                    f"{type(self).__name__} needs at least 2 rows with a positive sample_weight, "
+                    f"got n_samples = {len(X)}."
+                )
+        return X, weight, spoilt
+
+    def _read_rows(self, X: ArrayLike, reset: bool = False, **checks: object) -> Floats:
+        """Validated rows, within the likelihood's range."""
+        likelihood = self.likelihood if reset else self._fit_params["likelihood"]
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, **checks)
+        low, high = LIKELIHOODS[likelihood].support
+        if low is not None and (X.min() < low or X.max() > high):
+            raise ValueError(
+                f"likelihood={likelihood!r} takes values in [{low}, {high}], but X ranges from "
+                f"{X.min():.6g} to {X.max():.6g}. Scale X, for instance with "
+                "MinMaxScaler(clip=True), or use likelihood='gaussian'."
+            )
+        return X
+
+    def _draw_seed(self) -> int:
+        # No global generator is read: without a seed, the operating system gives one.
+        if self.random_state is None:
+            return secrets.randbelow(2**31)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _choose_batch_size(self, n: int) -> int:
+        if self.batch_size != "auto":
+            return min(int(self.batch_size), n)
+        if n <= FULL_BATCH:
+            return n
+        return int(np.clip(2 ** round(np.log2(n / 64)), 64, 256))
+
+    def _new_net(self, X: Floats, weight: Floats, seed: int) -> Net:
+        """A net at its start: built, initialised from the data, not trained."""
+        device = choose_device(self.device)
+        x, w = torch.from_numpy(np.ascontiguousarray(X)), torch.from_numpy(weight)
+        at = moments(x, w)
+        dtype = self._choose_dtype(X, at.center, at.variance)
+        if device.type == "mps" and dtype == torch.float64:
+            dtype = torch.float32
+        generator = torch.Generator().manual_seed(seed)
+        d = X.shape[1]
+        if self.n_components == "auto":
+            k = max(1, round(d**0.5))
+        elif isinstance(self.n_components, Integral):
+            k = int(self.n_components)
+        else:
+            k = components_for_share(x, w, at, float(self.n_components), generator)
+        network = self._build(d, k).to(device=device, dtype=dtype)
+        network.start(x, w, at, generator)
+        if device.type != "cpu":
+            generator = torch.Generator(device).manual_seed(seed)
+        return Net.over(network, generator)
+
+    def _choose_dtype(self, X: Floats, center: Tensor, variance: Tensor) -> torch.dtype:
+        if self.precision != "auto":
+            return torch.float64 if self.precision == "float64" else torch.float32
+        offset = (center.abs() > FLOAT32_OFFSET * variance.sqrt()) & (variance > 0)
+        large = bool(offset.any()) or float(np.abs(X).max()) > 1e18
+        if X.dtype == np.float64 and (X.size <= FLOAT64_CELLS or large):
+            return torch.float64
+        return torch.float32
+
+    def _build(self, n_features: int, n_components: int) -> Network:
+        """The network that the parameters describe, its weights not yet set."""
+        for width in self.hidden_layer_sizes:
+            if not isinstance(width, Integral) or width < 1:
+                raise ValueError(
+                    f"hidden_layer_sizes must hold positive integers, got {self.hidden_layer_sizes!r}."
+                )
+        latent = self._make_latent(n_components)
+        likelihood = make_likelihood(self.likelihood, n_features, self.noise)
+        down = [n_features, *self.hidden_layer_sizes, latent.n_inputs]
+        up = [n_components, *reversed(self.hidden_layer_sizes), n_features * likelihood.n_params]
+        if self.tied_weights and down != up[::-1]:
+            raise ValueError(
+                "tied_weights=True needs a decoder that mirrors the encoder, which this code or "
+                "likelihood does not have."
+            )
+        encoder = Body(down, self.activation, self.dropout, self.linear_skip)
+        tied_to = encoder if self.tied_weights else None
+        decoder = Body(up, self.activation, self.dropout, self.linear_skip, tied_to)
+        return Network(encoder, decoder, latent, likelihood, n_features, self.trim)
+
+    def _check_same_network(self, network: Network) -> None:
+        mine = self._build(self.n_features_in_, self.n_components_).state_dict()
+        shapes = {name: value.shape for name, value in network.state_dict().items()}
+        sizes_agree = not isinstance(self.n_components, Integral) or (
+            self.n_components == self.n_components_
+        )
+        if {name: value.shape for name, value in mine.items()} != shapes or not sizes_agree:
+            raise ValueError(
+                "The parameters describe another network than the one that was fitted, so training "
+                "cannot go on from it. Restore n_components, hidden_layer_sizes, linear_skip and "
+                "tied_weights, or fit anew with warm_start=False."
+            )
+
+    def _fitted_attributes(self, net: Net, density: Density, best_epoch: int) -> dict[str, Any]:
+        network: Network = net.module_
+        history = net.history
+        noise = getattr(density.likelihood, "noise_variance", None)
+        if noise is None:
+            noise_variance: float | Floats = float("nan")
+        else:
+            noise_variance = noise.cpu().double().numpy()
+            if self.noise != "diagonal":
+                noise_variance = float(noise_variance[0])
+        return {
+            "n_components_": network.latent.n_components,
+            "_n_features_out": network.latent.n_components,
+            "noise_variance_": noise_variance,
+            "net_": net,
+            "module_": network,
+            "history_": history,
+            "loss_curve_": [row["train_loss"] for row in history],
+            "validation_curve_": [row["valid_loss"] for row in history if "valid_loss" in row],
+            "n_iter_": len(history),
+            "best_epoch_": best_epoch,
+            "_density": density,
+            "_fit_params": {
+                name: value
+                for name, value in self.get_params(deep=False).items()
+                if name not in ("callbacks", "random_state", "verbose", "corruption")
+            },
+        }
+
+    # ---------------------------------------------------------------- inference
+
+    def transform(self, X: ArrayLike) -> Floats:
+        """Codes of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components_)
+            Codes, in the dtype of `X`; never random.
+        """
+        check_is_fitted(self)
+        return self._map(lambda x: self.module_.encode(x).mean, self._read_rows(X))
+
+    def inverse_transform(self, Z: ArrayLike) -> Floats:
+        """Expected rows of codes.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components_)
+            Codes.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features_in_)
+            Rows in the user's units.
+        """
+        check_is_fitted(self)
+        Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
+        if Z.shape[1] != self.n_components_:
+            raise ValueError(
+                f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has codes of "
+                f"{self.n_components_}."
+            )
+        return self._map(self.module_.decode, Z)
+
+    def reconstruct(self, X: ArrayLike) -> Floats:
+        """Rows as they come back from their codes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        X_reconstructed : ndarray of shape (n_samples, n_features)
+            What is left of them, in the user's units.
+        """
+        check_is_fitted(self)
+        module = self.module_
+        return self._map(lambda x: module.decode(module.encode(x).mean), self._read_rows(X))
+
+    def reconstruction_error(self, X: ArrayLike, per_feature: bool = False) -> Floats:
+        """How far rows are from their reconstructions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+        per_feature : bool, default=False
+            Return the error of each cell instead of its sum over the row.
+
+        Returns
+        -------
+        error : ndarray of shape (n_samples,) or (n_samples, n_features)
+            Squared error in squared user's units; for the Bernoulli likelihood the deviance, twice
+            the nats lost against a perfect reconstruction.
+        """
+        check_is_fitted(self)
+        module = self.module_
+
+        def error(x: Tensor) -> Tensor:
+            cells = module.likelihood.deviance(x, module.decoder(module.encode(x).mean))
+            return cells if per_feature else cells.sum(-1)
+
+        return self._map(error, self._read_rows(X), np.float64)
+
+    def score_samples(self, X: ArrayLike) -> Floats:
+        """Log-density of rows, in nats: higher is more normal.
+
+        The density of the model that a fit leaves, the code integrated out by Laplace's method;
+        on the scale of `PCA.score_samples`, to which it is equal at PCA's solution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples,)
+            Natural logarithm of the density (Bernoulli: of the mass).
+        """
+        check_is_fitted(self)
+        X = self._read_rows(X)
+        return self._map(lambda x: self._density.log_prob(self.module_, x), X, np.float64)
+
+    def score(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Mean log-density of rows, in nats per row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the mean.
+
+        Returns
+        -------
+        score : float
+            Higher is better; comparable with `PCA.score` and `FactorAnalysis.score`.
+        """
+        log_prob = self.score_samples(X)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, log_prob[:, None])
+        return float(np.average(log_prob, weights=sample_weight))
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        mean: bool = False,
+        random_state: int | RandomState | None = None,
+    ) -> Floats:
+        """Draw rows from the model: a code from its distribution, a row from the likelihood.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        mean : bool, default=False
+            Return the expected rows of the drawn codes, without the likelihood's noise.
+        random_state : int, RandomState instance or None, default=None
+            Decides the draws.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features_in_)
+            Rows in the user's units, whose density `score_samples` tells if `mean` is False.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
+        seed = (
+            secrets.randbelow(2**31)
+            if random_state is None
+            else int(check_random_state(random_state).randint(2**31 - 1))
+        )
+        center = self.module_.center
+        generator = torch.Generator(center.device).manual_seed(seed)
+        draws = Draws(generator, center.dtype)
+        density = self._density
+
+        def draw(z: Tensor) -> Tensor:
+            out = self.module_.decoder(z)
+            return density.likelihood.mean(out) if mean else density.likelihood.sample(out, draws)
+
+        with torch.no_grad():
+            codes = density.draw_codes(int(n_samples), draws).cpu().numpy()
+        return self._map(draw, codes)
+
+    def interpolate(self, A: ArrayLike, B: ArrayLike, n_steps: int = 10) -> Floats:
+        """Rows on straight lines between the codes of `A` and `B`.
+
+        Parameters
+        ----------
+        A, B : array-like of shape (n_pairs, n_features) or (n_features,)
+            First and last rows.
+        n_steps : int, default=10
+            Rows per pair, the reconstructions of both ends included; at least 2.
+
+        Returns
+        -------
+        X : ndarray of shape (n_pairs * n_steps, n_features)
+            The steps of the first pair, then those of the second, and so on.
+        """
+        if not isinstance(n_steps, Integral) or n_steps < 2:
+            raise ValueError(f"n_steps must be an integer of at least 2, got {n_steps!r}.")
+        start, end = (self.transform(self._as_rows(rows)) for rows in (A, B))
+        if len(start) != len(end):
+            raise ValueError(f"A has {len(start)} rows, but B has {len(end)}: they go in pairs.")
+        share = np.linspace(0, 1, n_steps)[None, :, None]
+        codes = (1 - share) * start[:, None] + share * end[:, None]
+        return self.inverse_transform(codes.reshape(-1, codes.shape[-1]))
+
+    def traverse(self, x: ArrayLike, component: int, values: ArrayLike) -> Floats:
+        """Rows that one row turns into as one component of its code takes given values.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_features,) or (1, n_features)
+            The row.
+        component : int
+            Which component of the code, from 0.
+        values : array-like of shape (n_values,)
+            What it is set to.
+
+        Returns
+        -------
+        X : ndarray of shape (n_values, n_features)
+        """
+        code = self.transform(self._as_rows(x))
+        if len(code) != 1:
+            raise ValueError(f"x must be a single row, got {len(code)}.")
+        if not isinstance(component, Integral) or not 0 <= component < self.n_components_:
+            raise ValueError(
+                f"component must be an integer in [0, {self.n_components_ - 1}], got {component!r}."
+            )
+        values = np.atleast_1d(np.asarray(values, dtype=code.dtype))
+        codes = np.repeat(code, len(values), axis=0)
+        codes[:, component] = values
+        return self.inverse_transform(codes)
+
+    def _as_rows(self, X: Any) -> Any:
+        """One row given as a vector becomes a table of one row; tables stay as they are."""
+        check_is_fitted(self)
+        return np.asarray(X).reshape(1, -1) if np.ndim(X) == 1 else X
+
+    def _map(
+        self, function: Callable[[Tensor], Tensor], X: Floats, dtype: Any = None
+    ) -> Floats:
+        """Apply a function of tensors to rows, chunk by chunk; results in the rows' dtype."""
+        with torch.inference_mode(False), torch.no_grad():
+            chunks = [
+                function(_tensor(X[i : i + CHUNK], self.module_)).cpu().numpy()
+                for i in range(0, len(X), CHUNK)
+            ]
+        return np.concatenate(chunks).astype(dtype or X.dtype, copy=False)
+
+    # -------------------------------------------------------------------- state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "net_" in state:
+            net: Net = state.pop("net_")
+            density: Density = state.pop("_density")
+            del state["module_"]
+            state["history_"] = list(state["history_"])
+            state["_arrays"] = {
+                "dtype": str(net.dtype).removeprefix("torch."),
+                "module": _arrays(net.module_.state_dict()),
+                "training": net.arrays(),
+                "likelihood": _arrays(density.likelihood.state_dict()),
+                "mean": density.mean.cpu().numpy(),
+                "covariance": density.covariance.cpu().numpy(),
+            }
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        arrays = state.pop("_arrays", None)
+        super().__setstate__(state)
+        if arrays is None:
+            return
+        # Parameters may have been set since the fit: the network is built from those of the fit.
+        fitted = type(self)(**self._fit_params)
+        try:
+            device = choose_device(fitted.device)
+        except ValueError:
+            device = torch.device("cpu")
+        network = fitted._build(self.n_features_in_, self.n_components_)
+        network = network.to(device=device, dtype=getattr(torch, arrays["dtype"]))
+        network.load_state_dict(_tensors(arrays["module"]))
+        likelihood = copy.deepcopy(network.likelihood)
+        likelihood.load_state_dict(_tensors(arrays["likelihood"]))
+        mean, covariance = (torch.tensor(arrays[name]).to(device) for name in ("mean", "covariance"))
+        self._density = Density(likelihood, mean, covariance)
+        self.history_ = History(self.history_)
+        self.net_ = Net.over(network.eval(), torch.Generator(device))
+        self.net_.history = self.history_
+        self.net_.load_arrays(arrays["training"])
+        self.module_ = network
+
+
+def _tensor(rows: Floats, network: Network) -> Tensor:
+    """Rows as a tensor where the network is and as it counts; without a copy where possible."""
+    if not rows.flags.writeable or any(stride < 0 for stride in rows.strides):
+        rows = rows.copy()
+    return torch.from_numpy(rows).to(network.center)
+
+
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _tensors(arrays: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
+    return {name: torch.tensor(array) for name, array in arrays.items()}

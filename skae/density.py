@@ -1,0 +1,252 @@
+"""log p(x) of a fitted autoencoder: the code integrated out by Laplace's method.
+
+A fit leaves a generative model: a code z ~ N(m, S) and a row x ~ likelihood(decoder(z)). Here m, S
+and the likelihood's noise are estimated once the network is trained, and rows are scored under it.
+For a linear decoder everything here is exact, and at PCA's solution it is probabilistic PCA
+(Tipping & Bishop 1999).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skae.nn.draws import Draws
+from skae.nn.likelihoods import Likelihood
+from skae.nn.network import Network
+
+JACOBIAN_BYTES = 64 * 2**20
+"""Memory that the decoder's Jacobians of one chunk of rows may take."""
+
+SEARCH_STEPS = 20
+"""Gauss-Newton steps at most to a row's most probable code; a handful is usual."""
+
+MODE_TOLERANCE = 1e-6
+"""A code is taken for the most probable one when a full step would gain fewer nats than this."""
+
+HALVINGS = 6
+"""Times a step that leads downhill is halved before its row rests."""
+
+EM_ROUNDS = 50
+EM_TOLERANCE = 1e-10
+RELINEARIZE_TOLERANCE = 1e-3
+RELINEARIZATIONS = 4
+"""Times the decoder is linearised anew around better codes while the density is estimated."""
+
+
+@dataclass
+class Density:
+    """The distribution of codes and rows that a fit leaves.
+
+    Attributes
+    ----------
+    likelihood : Likelihood
+        With the noise that was estimated after training, in the network's dtype.
+    mean : Tensor of shape (k,)
+    covariance : Tensor of shape (k, k)
+        Moments of the code's normal distribution, float64.
+    """
+
+    likelihood: Likelihood
+    mean: Tensor
+    covariance: Tensor
+
+    def log_prob(self, network: Network, x: Tensor) -> Tensor:
+        """Log-density of rows (n, n_features) in nats, shape (n,), float64."""
+        size = _rows_at_once(x.shape[1], len(self.mean), x.element_size())
+        return torch.cat([self._log_prob(network, chunk) for chunk in x.split(size)])
+
+    def draw_codes(self, n: int, draws: Draws) -> Tensor:
+        """Codes (n, k) from N(m, S)."""
+        root = torch.linalg.cholesky(self.covariance)
+        return self.mean + draws.normal((n, len(self.mean))).double() @ root.mT
+
+    def _log_prob(self, network: Network, x: Tensor) -> Tensor:
+        z = self.search(network, x, network.encode(x).mean.double())
+        at = _Expansion.around(network, self.likelihood, x, z)
+        precision = torch.linalg.inv(self.covariance)
+        log_dets = torch.linalg.slogdet(at.information + precision).logabsdet
+        log_dets = log_dets + torch.linalg.slogdet(self.covariance).logabsdet
+        # k/2 log 2 pi of the prior and of Laplace's integral cancel.
+        return at.log_prob - 0.5 * (_quadratic(z - self.mean, precision) + log_dets)
+
+    def search(self, network: Network, x: Tensor, z: Tensor) -> Tensor:
+        """Most probable codes of rows, by damped Gauss-Newton steps from `z`.
+
+        Each row stops by its own measure, so that its result does not depend on the others.
+        """
+        precision = torch.linalg.inv(self.covariance)
+
+        def height(x: Tensor, z: Tensor) -> Tensor:
+            fit = self.likelihood.log_prob(x, network.decoder(z.to(x.dtype))).double()
+            return fit - 0.5 * _quadratic(z - self.mean, precision)
+
+        z = z.clone()
+        moving = torch.arange(len(x), device=x.device)
+        for _ in range(SEARCH_STEPS):
+            rows, start = x[moving], z[moving]
+            at = _Expansion.around(network, self.likelihood, rows, start)
+            now = at.log_prob - 0.5 * _quadratic(start - self.mean, precision)
+            gradient = at.gradient - (start - self.mean) @ precision
+            step = torch.linalg.solve(at.information + precision, gradient)
+            gain = (gradient * step).sum(-1)
+            length = torch.ones_like(gain)
+            for _ in range(HALVINGS):
+                trial = start + length[:, None] * step
+                better = height(rows, trial) >= now
+                if better.all():
+                    break
+                length = torch.where(better, length, length / 2)
+            z[moving[better]] = trial[better]
+            moving = moving[better & (gain > MODE_TOLERANCE)]
+            if len(moving) == 0:
+                break
+        return z
+
+
+def _quadratic(centered: Tensor, precision: Tensor) -> Tensor:
+    return (centered @ precision * centered).sum(-1)
+
+
+@dataclass
+class _Expansion:
+    """The log-likelihood of rows to second order around codes `z` (n, k).
+
+    Work over columns is done in the network's dtype, work over codes in float64.
+    """
+
+    z: Tensor
+    out: Tensor
+    jacobian: Tensor
+    log_prob: Tensor
+    gradient: Tensor
+    information: Tensor
+
+    @classmethod
+    def around(cls, network: Network, likelihood: Likelihood, x: Tensor, z: Tensor) -> "_Expansion":
+        """Expand the log-likelihood of rows `x` (n, d) around codes `z` (n, k)."""
+        point = z.to(x.dtype)
+        k = z.shape[-1]
+        basis = torch.eye(k, dtype=x.dtype, device=x.device)[:, None].expand(k, *z.shape)
+        out, jacobian = torch.func.vmap(
+            lambda tangent: torch.func.jvp(network.decoder, (point,), (tangent,)),
+            out_dims=(None, -1),
+        )(basis)
+        return cls.at(likelihood, x, z, out, jacobian)
+
+    @classmethod
+    def at(
+        cls, likelihood: Likelihood, x: Tensor, z: Tensor, out: Tensor, jacobian: Tensor
+    ) -> "_Expansion":
+        """The same with the decoder's output (n, d) and its Jacobian (n, d, k) known."""
+
+        def log_prob(out: Tensor) -> tuple[Tensor, Tensor]:
+            rows = likelihood.log_prob(x, out)
+            return rows.sum(), rows
+
+        score, rows = torch.func.grad(log_prob, has_aux=True)(out)
+        gradient = (jacobian.mT @ score[..., None])[..., 0].double()
+        weighted = likelihood.curvature(out)[..., None] * jacobian
+        return cls(z, out, jacobian, rows.double(), gradient, (jacobian.mT @ weighted).double())
+
+
+def _rows_at_once(n_features: int, k: int, item: int) -> int:
+    return max(1, min(2048, JACOBIAN_BYTES // (n_features * k * item)))
+
+
+@dataclass
+class _Shares:
+    """How much each row counts: for the code's moments and, with unseen rows, for the noise.
+
+    The moments' mean comes from the same rows, so that squares around it are scaled up by `bessel`
+    as PCA scales them; so are the noise's unless held-out rows tell it.
+    """
+
+    rows: Tensor
+    bessel: Tensor
+    noise: Tensor
+    noise_bessel: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, held_out: Tensor) -> "_Shares":
+        weight = weight.double()
+        total = weight.sum()
+        one = torch.ones_like(total)
+        bessel = total / (total - 1) if total >= 2 else one
+        noise = weight * held_out if held_out.any() else weight
+        return cls(weight / total, bessel, noise / noise.sum(), one if held_out.any() else bessel)
+
+
+@torch.no_grad()
+def estimate_density(network: Network, x: Tensor, weight: Tensor, held_out: Tensor) -> Density:
+    """Fit m, S and the noise by expectation-maximisation, the decoder as it is.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, n_features)
+        Rows in a random order; as many of the first as memory allows are used.
+    weight : Tensor of shape (n,)
+        How often each row counts.
+    held_out : Tensor of shape (n,), bool
+        Rows that the network was not trained on: only they tell the noise. None of them: all do.
+    """
+    size = _rows_at_once(x.shape[1], network.latent.n_components, x.element_size())
+    x, shares = x[:size], _Shares.of(weight[:size], held_out[:size])
+    z = network.encode(x).mean.double()
+    mean, covariance = _moments(z, shares)
+    ridge = 1e-8 * covariance.diagonal().mean().clamp_min(1e-30)
+    covariance = covariance + ridge * torch.eye(len(mean), dtype=z.dtype, device=z.device)
+    out = network.decoder(z.to(x.dtype))
+    density = Density(_with_noise(network.likelihood, x, out, 0 * out, shares), mean, covariance)
+    for _ in range(RELINEARIZATIONS):
+        before = density
+        z = density.search(network, x, z)
+        density = _maximize(
+            before, _Expansion.around(network, before.likelihood, x, z), x, shares
+        )
+        if _change(before, density) < RELINEARIZE_TOLERANCE:
+            break
+    return density
+
+
+def _moments(z: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
+    mean = shares.rows @ z
+    centered = z - mean
+    return mean, (centered.mT * shares.rows) @ centered * shares.bessel
+
+
+def _with_noise(
+    likelihood: Likelihood, x: Tensor, out: Tensor, variance: Tensor, shares: _Shares
+) -> Likelihood:
+    share = shares.noise.to(x.dtype)
+    return likelihood.with_noise(x, out, variance, share, shares.noise_bessel.to(x.dtype))
+
+
+def _maximize(density: Density, at: _Expansion, x: Tensor, shares: _Shares) -> Density:
+    """Expectation-maximisation with the decoder linear around `at.z`."""
+    for _ in range(EM_ROUNDS):
+        # The expansion's score and curvature follow the noise; its output and Jacobian stay.
+        at = _Expansion.at(density.likelihood, x, at.z, at.out, at.jacobian)
+        precision = torch.linalg.inv(density.covariance)
+        posterior = torch.linalg.inv(at.information + precision)
+        pulled = at.gradient + (at.information @ at.z[..., None])[..., 0]
+        z = (posterior @ (pulled + density.mean @ precision)[..., None])[..., 0]
+        mean, covariance = _moments(z, shares)
+        covariance = covariance + (shares.rows[:, None, None] * posterior).sum(0)
+        out = at.out + (at.jacobian @ (z - at.z).to(x.dtype)[..., None])[..., 0]
+        variance = (at.jacobian @ posterior.to(x.dtype) * at.jacobian).sum(-1)
+        before, density = density, Density(
+            _with_noise(density.likelihood, x, out, variance, shares),
+            mean,
+            (covariance + covariance.mT) / 2,
+        )
+        if _change(before, density) < EM_TOLERANCE:
+            break
+    return density
+
+
+def _change(before: Density, after: Density) -> float:
+    """Largest relative change of the covariance and of the likelihood's noise."""
+    old, new = before.likelihood.state_dict(), after.likelihood.state_dict()
+    pairs = [(before.covariance, after.covariance)] + [(old[name], new[name]) for name in old]
+    return max(float((b - a).abs().max() / b.abs().max().clamp_min(1e-300)) for a, b in pairs)

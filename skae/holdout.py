@@ -1,0 +1,48 @@
+"""Which rows are held out: decided by their content, never by their order or number."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit numbers one to one (the finaliser of SplitMix64, Steele et al. 2014)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def hash_rows(X: Floats, seed: int, chunk: int = 4096) -> NDArray[np.uint64]:
+    """A 64-bit hash of each row: equal rows, and only they, share it, whatever their dtype."""
+    n, d = X.shape
+    factors = _mix(np.arange(1, d + 1, dtype=np.uint64) + np.uint64(seed)) | np.uint64(1)
+    hashes = np.empty(n, dtype=np.uint64)
+    for i in range(0, n, chunk):
+        # Adding zero makes -0.0 the same value as 0.0.
+        bits = (np.asarray(X[i : i + chunk], dtype=np.float64) + 0.0).view(np.uint64)
+        hashes[i : i + chunk] = ((bits ^ (bits >> np.uint64(32))) * factors).sum(axis=1)
+    return _mix(hashes ^ _mix(np.full(1, seed, dtype=np.uint64)))
+
+
+def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """Mark the rows whose hash is among the smallest `fraction` of the distinct ones.
+
+    Equal rows stay together. Nothing is marked where that would leave one side empty.
+    """
+    distinct = np.unique(hashes)
+    count = round(fraction * len(distinct))
+    if not 0 < count < len(distinct):
+        return np.zeros(len(hashes), dtype=bool)
+    return hashes < distinct[count]
+
+
+def shuffled(hashes: NDArray[np.uint64], size: int) -> NDArray[np.intp]:
+    """Indices of rows in an order that only their content decides, as many as `size` distinct ones.
+
+    It is independent of which rows are held out.
+    """
+    again = _mix(hashes + np.uint64(0x9E3779B97F4A7C15))
+    distinct = np.unique(again)
+    chosen = again <= distinct[min(size, len(distinct)) - 1]
+    return np.flatnonzero(chosen)[np.argsort(again[chosen], kind="stable")]

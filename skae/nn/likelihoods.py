@@ -1,0 +1,169 @@
+"""Likelihoods: what a decoder's output says about a row, in nats and in the user's units."""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skae.nn.draws import Draws
+
+NOISE_FLOOR = 1e-6
+"""Smallest noise variance, as a share of the data's variance: below it a density is unbounded."""
+
+
+class Likelihood(nn.Module, ABC):
+    """The distribution of a row given the decoder's output `out` of shape (..., n, n_features).
+
+    Reductions run over the last axis. `out` is on the scale the network trains at; rows `x`, means
+    and samples are in the user's units.
+    """
+
+    n_params = 1
+    """Decoder outputs per column."""
+
+    support: tuple[float | None, float | None] = (None, None)
+    """Smallest and largest value of a cell."""
+
+    def __init__(self, n_features: int, noise: str | float) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the data's column means, column variances and global scale.
+
+        Returns the output's bias and the slope d out / d (x / scale) at the mean row, each of
+        shape (n_features,): with them a linear decoder starts at PCA.
+        """
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        """Log-density (or log-mass) of rows, in nats, shape (..., n)."""
+
+    @abstractmethod
+    def mean(self, out: Tensor) -> Tensor:
+        """Expected row."""
+
+    @abstractmethod
+    def sample(self, out: Tensor, draws: Draws) -> Tensor:
+        """Rows drawn given `out`."""
+
+    @abstractmethod
+    def curvature(self, out: Tensor) -> Tensor:
+        """Fisher information of each output, shape of `out`: minus the expected second derivative."""
+
+    @abstractmethod
+    def deviance(self, x: Tensor, out: Tensor) -> Tensor:
+        """Error of each cell, shape of `x`: the squared error, or twice the nats short of a perfect fit."""
+
+    def with_noise(
+        self, x: Tensor, out: Tensor, variance: Tensor, share: Tensor, bessel: Tensor
+    ) -> "Likelihood":
+        """The likelihood with its noise, if any, estimated from rows whose outputs are uncertain.
+
+        `out` and `variance` (n, n_features) are the outputs' means and variances, `share` (n,) the
+        rows' weights; `bessel` scales squares around means taken from the same rows.
+        """
+        return self
+
+
+class Gaussian(Likelihood):
+    """Normal noise around the decoder's mean.
+
+    Parameters
+    ----------
+    n_features : int
+    noise : {"isotropic", "diagonal"} or float
+        One variance for all columns, one for each, or a known variance in squared user's units.
+    """
+
+    center: Tensor
+    scale: Tensor
+    floor: Tensor
+    noise_variance: Tensor
+
+    def __init__(self, n_features: int, noise: str | float) -> None:
+        super().__init__(n_features, noise)
+        self.noise = noise
+        self.register_buffer("center", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("floor", torch.ones(n_features))
+        self.register_buffer("noise_variance", torch.ones(n_features))
+
+    def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        self.center.copy_(center)
+        self.scale.copy_(scale)
+        # A constant column has no variance to take a share of: the global scale stands in.
+        self.floor.copy_(NOISE_FLOOR * torch.where(variance > 0, variance, scale**2))
+        # A learned noise is unbounded while a code trains, so it waits at the global scale.
+        known = not isinstance(self.noise, str)
+        self.noise_variance.copy_(torch.full_like(center, float(self.noise)) if known else scale**2)
+        return torch.zeros_like(center), torch.ones_like(center)
+
+    def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        squares = ((x - self.center) / self.scale - out) ** 2 * self.curvature(out)
+        return -0.5 * (squares.sum(-1) + (2 * math.pi * self.noise_variance).log().sum())
+
+    def mean(self, out: Tensor) -> Tensor:
+        return self.center + self.scale * out
+
+    def sample(self, out: Tensor, draws: Draws) -> Tensor:
+        return self.mean(out) + self.noise_variance.sqrt() * draws.normal(out.shape)
+
+    def curvature(self, out: Tensor) -> Tensor:
+        return (self.scale**2 / self.noise_variance).expand(out.shape)
+
+    def deviance(self, x: Tensor, out: Tensor) -> Tensor:
+        return (x - self.mean(out)) ** 2
+
+    def with_noise(
+        self, x: Tensor, out: Tensor, variance: Tensor, share: Tensor, bessel: Tensor
+    ) -> "Gaussian":
+        if not isinstance(self.noise, str):
+            return self
+        squares = share @ (bessel * self.deviance(x, out) + self.scale**2 * variance)
+        if self.noise == "isotropic":
+            noise = squares.mean().clamp_min(self.floor.mean()).expand_as(squares)
+        else:
+            noise = squares.maximum(self.floor)
+        estimated = copy.deepcopy(self)
+        estimated.noise_variance.copy_(noise)
+        return estimated
+
+
+class Bernoulli(Likelihood):
+    """Independent coin flips with the decoder's logits; a cell between 0 and 1 is a mean of flips."""
+
+    support = (0.0, 1.0)
+
+    def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        # The clip keeps the logits of columns that are always 0 or always 1 finite.
+        mean = center.clamp(1e-3, 1 - 1e-3)
+        return mean.logit(), scale / (mean * (1 - mean))
+
+    def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        return (x * out - F.softplus(out)).sum(-1)
+
+    def mean(self, out: Tensor) -> Tensor:
+        return out.sigmoid()
+
+    def sample(self, out: Tensor, draws: Draws) -> Tensor:
+        return (draws.uniform(out.shape) < out.sigmoid()).to(out.dtype)
+
+    def curvature(self, out: Tensor) -> Tensor:
+        p = out.sigmoid()
+        return p * (1 - p)
+
+    def deviance(self, x: Tensor, out: Tensor) -> Tensor:
+        entropy = -torch.special.xlogy(x, x) - torch.special.xlogy(1 - x, 1 - x)
+        return 2 * (F.softplus(out) - x * out - entropy)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": Gaussian, "bernoulli": Bernoulli}
+
+
+def make_likelihood(name: str, n_features: int, noise: str | float) -> Likelihood:
+    """The likelihood called `name`."""
+    return LIKELIHOODS[name](n_features, noise)

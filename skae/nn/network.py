@@ -1,0 +1,129 @@
+"""The one network of the package: scale -> encoder -> latent -> decoder -> likelihood."""
+
+import torch
+from torch import Tensor, nn
+
+from skae.nn.draws import Draws
+from skae.nn.latent import Code, Latent
+from skae.nn.likelihoods import Likelihood
+from skae.nn.linear import Moments, principal_axes
+from skae.nn.mlp import Body
+
+
+def trimmed_mean(losses: Tensor, weight: Tensor, trim: float) -> Tensor:
+    """Weighted mean of row losses without the worst `trim` share of the total weight.
+
+    A row at the border keeps part of its weight, so that weighting a row equals repeating it.
+    """
+    if trim > 0:
+        order = losses.detach().argsort()
+        losses, weight = losses[order], weight[order]
+        kept = (1 - trim) * weight.sum()
+        weight = torch.minimum(weight, (kept - (weight.cumsum(0) - weight)).clamp_min(0))
+        return (losses * weight).sum() / weight.sum()
+    # Weights have mean 1 over all training rows: a batch mean is then an unbiased gradient.
+    return (losses * weight).mean()
+
+
+class Network(nn.Module):
+    """An autoencoder of any kind; variants differ in the parts they pass, never by subclassing.
+
+    Parameters
+    ----------
+    encoder, decoder : Body
+    latent : Latent
+    likelihood : Likelihood
+    n_features : int
+    trim : float
+        Share of each batch's weight, its worst rows, that the loss ignores.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        encoder: Body,
+        decoder: Body,
+        latent: Latent,
+        likelihood: Likelihood,
+        n_features: int,
+        trim: float,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.latent = latent
+        self.likelihood = likelihood
+        self.trim = trim
+        self.register_buffer("center", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(()))
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """Rows on the network's scale."""
+        return (x - self.center) / self.scale
+
+    def encode(self, x: Tensor, draws: Draws | None = None) -> Code:
+        """Codes of rows in the user's units."""
+        code: Code = self.latent(self.encoder(self.standardize(x), draws), draws)
+        return code
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Expected rows in the user's units."""
+        return self.likelihood.mean(self.decoder(z))
+
+    def losses(self, x: Tensor, target: Tensor, draws: Draws | None) -> Tensor:
+        """Objective of each row in nats: minus log-likelihood of `target` plus the code's price."""
+        u = self.standardize(x)
+        code = self.latent(self.encoder(u, draws), draws)
+        log_prob = self.likelihood.log_prob(target, self.decoder(code.z, draws))
+        return self.latent.penalty(code, u, self.encoder) - log_prob
+
+    def forward(
+        self, x: Tensor, target: Tensor, weight: Tensor, draws: Draws | None = None
+    ) -> Tensor:
+        """The number that training minimises on a batch."""
+        return self.reduce(self.losses(x, target, draws), weight)
+
+    def reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
+        """Rows' losses as one number."""
+        return trimmed_mean(losses, weight, self.trim)
+
+    def penalized(self) -> list[Tensor]:
+        """The weights that weight decay acts on: not biases, not the linear skip."""
+        return [p for name, p in self.named_parameters() if ".residual." in name and p.ndim > 1]
+
+    @torch.no_grad()
+    def start(
+        self, x: Tensor, weight: Tensor, at: Moments, generator: torch.Generator
+    ) -> None:
+        """Initialise everything from the data and the generator; with a linear skip, at PCA."""
+        self.center.copy_(at.center)
+        self.scale.copy_(at.scale)
+        bias, slope = self.likelihood.start(
+            self.center, at.variance.to(self.center), self.scale
+        )
+        for body in (self.encoder, self.decoder):
+            if body.residual is not None:
+                body.residual.reset(generator)
+            body.zero_residual()
+            if body.skip is not None:
+                body.skip.bias.zero_()
+        self.decoder.out_bias.copy_(bias)
+        if self.encoder.skip is not None:
+            self._start_skip(x, weight, at, slope, generator)
+
+    def _start_skip(
+        self, x: Tensor, weight: Tensor, at: Moments, slope: Tensor, generator: torch.Generator
+    ) -> None:
+        shape = self.encoder.skip.weight.shape
+        axes = principal_axes(x, weight, at, shape[0], generator)[1].mT
+        rank = len(axes)
+        # Codes beyond the data's rank see a random direction and are not decoded at first.
+        encoder = torch.randn(shape, generator=generator, dtype=torch.float64) / shape[1] ** 0.5
+        encoder[:rank] = axes
+        decoder = torch.zeros(shape[1], shape[0], dtype=torch.float64)
+        decoder[:, :rank] = axes.mT.cpu() * slope.double().cpu()[:, None]
+        self.encoder.skip.weight.copy_(encoder)
+        if not self.decoder.skip.transposed:
+            self.decoder.skip.weight.copy_(decoder)

@@ -1,0 +1,444 @@
+"""The fit: skorch's loop over rows in memory, its schedule, threads, devices and best epoch."""
+
+import copy
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import torch
+from sklearn.callback import CallbackContext
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.history import History
+from torch import Tensor, nn
+
+from skae.nn.draws import Draws
+from skae.nn.network import Network
+from skae.nn.shallow import shallow_layers
+from skae.nn.step import Adam, Batch, Step
+
+WARM_UP = 0.25
+"""Share of a one-cycle schedule in which the rate rises."""
+
+EVALUATION_ROWS = 2048
+
+# A child forked from a process that has used several torch threads would wait for them for ever.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+class _OneThread(AbstractContextManager["_OneThread"]):
+    """Run small nets with one torch thread, counting the fits of the whole process.
+
+    Their products are too small to share: with more threads a busy machine is slower by orders of
+    magnitude. The first fit in lowers the count, the last one out restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fits = 0
+        self._before = 1
+
+    def __enter__(self) -> "_OneThread":
+        with self._lock:
+            if self._fits == 0:
+                self._before = torch.get_num_threads()
+            self._fits += 1
+            torch.set_num_threads(1)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._fits -= 1
+            if self._fits == 0:
+                torch.set_num_threads(self._before)
+
+
+one_thread = _OneThread()
+
+
+def choose_device(device: str) -> torch.device:
+    """The device called `device`; "auto" is the first of cuda, mps and cpu that is there.
+
+    Raises ValueError where torch does not know the name or the device is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros((), device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device={device!r} is not available here: {error}") from None
+    return chosen
+
+
+@dataclass
+class Rows:
+    """Training or held-out rows on the training device.
+
+    `corrupt`, where given, spoils the input of every batch; the loss is on the clean target.
+    """
+
+    x: Tensor
+    target: Tensor
+    weight: Tensor
+    corrupt: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def corrupted(self, generator: torch.Generator) -> "Rows":
+        """The same rows, spoilt once and for all."""
+        if self.corrupt is None:
+            return self
+        return Rows(self.corrupt(self.x, generator), self.target, self.weight)
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """All rows in a new order, `size` at a time; in the given order where one batch has all."""
+        order = torch.randperm(len(self), generator=generator, device=generator.device)
+        for start in range(0, len(self), size):
+            if size >= len(self):
+                x, target, weight = self.x, self.target, self.weight
+            else:
+                index = order[start : start + size]
+                x, weight = self.x[index], self.weight[index]
+                target = x if self.target is self.x else self.target[index]
+            yield (x if self.corrupt is None else self.corrupt(x, generator)), target, weight
+
+
+@dataclass
+class Plan:
+    """How to train: plain numbers, free of any model."""
+
+    learning_rate: float
+    max_epochs: int
+    batch_size: int
+    weight_decay: float = 0.0
+    one_cycle: bool = True
+    restore_best: bool = True
+    patience: int | None = None
+    tol: float = 0.0
+    autocast: bool = False
+    verbose: int = 0
+    callbacks: list[Callback] = field(default_factory=list)
+    contexts: Callback | None = None
+
+    def rate(self, progress: float) -> float:
+        """Learning rate at a share of the schedule: up and down a cosine, or constant."""
+        if not self.one_cycle:
+            return self.learning_rate
+        if progress < WARM_UP:
+            height = 0.5 - 0.5 * math.cos(math.pi * progress / WARM_UP)
+            return self.learning_rate * (0.04 + 0.96 * height)
+        height = 0.5 + 0.5 * math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))
+        return self.learning_rate * max(height, 1e-4)
+
+
+class StopTraining(Exception):
+    """Raised in an epoch's end to leave the loop; the fit goes on as if all epochs were done."""
+
+
+class Net(NeuralNet):
+    """skorch's net with the objective inside the module and rows in memory.
+
+    `fit_rows` is its only entry point for training: it keeps the optimiser, the history and the
+    generator, so that a second call continues the first.
+    """
+
+    plan: Plan
+    generator: torch.Generator
+
+    @classmethod
+    def over(cls, module: nn.Module, generator: torch.Generator) -> "Net":
+        """A net around an initialised module, with its generator on the module's device."""
+        parameter = next(module.parameters())
+        net = cls(module, criterion=nn.Identity, device=str(parameter.device), verbose=0)
+        net.generator = generator
+        net.dtype = parameter.dtype
+        return net.initialize()
+
+    def duplicate(self) -> "Net":
+        """A net in the same state that shares nothing with this one."""
+        generator = torch.Generator(self.generator.device)
+        generator.set_state(self.generator.get_state())
+        net = Net.over(copy.deepcopy(self.module_), generator)
+        for old, new in zip(self.module_.parameters(), net.module_.parameters(), strict=True):
+            for name, value in self.optimizer_.state[old].items():
+                net.optimizer_.state[new][name].copy_(value)
+        net.history = History(copy.deepcopy(list(self.history)))
+        return net
+
+    def fit_rows(self, train: Rows, valid: Rows | None, plan: Plan) -> int:
+        """Train; returns the epoch whose weights the module then has.
+
+        That is the best one on held-out rows where the plan wants it, else the last one. Epoch 0 is
+        the start, before any step.
+        """
+        self.plan = plan
+        self.verbose = plan.verbose
+        self.callbacks = plan.callbacks + ([plan.contexts] if plan.contexts else [])
+        self._listening = bool(plan.callbacks)
+        for group in self.optimizer_.param_groups:
+            group["weight_decay"] = plan.weight_decay if group["penalized"] else 0.0
+        self._step = Step(self.module_, Draws(self.generator, self.dtype), plan.autocast)
+        self._batches_per_epoch = math.ceil(len(train) / plan.batch_size)
+        self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
+        self._best = _Best(self.module_, plan) if valid is not None else None
+        first_epoch = len(self.history)
+        if self._best is not None:
+            assert valid is not None
+            valid = valid.corrupted(self.generator)
+            self._best.offer(0, self.evaluate(valid))
+        self.initialize_callbacks()
+        self.notify("on_train_begin")
+        try:
+            self.fit_loop(train, valid, epochs=plan.max_epochs)
+        except StopTraining:
+            pass
+        last = len(self.history) - first_epoch
+        kept = self._best.restore() if self._best is not None and plan.restore_best else last
+        self.notify("on_train_end")
+        self.module_.eval()
+        del self._step, self._best
+        return kept
+
+    def forget_momentum(self) -> None:
+        """Drop the optimiser's state: the next training starts a new one."""
+        self._initialize_optimizer()
+
+    def arrays(self) -> dict[str, Any]:
+        """What training needs to go on, as numpy arrays: generator and, if any, momentum."""
+        states = [self.optimizer_.state[p] for p in self.module_.parameters()]
+        moved = any(float(state["step"]) for state in states)
+        return {
+            "generator": self.generator.get_state().numpy(),
+            "optimizer": [
+                {name: value.cpu().numpy() for name, value in state.items()} for state in states
+            ]
+            if moved
+            else [],
+        }
+
+    def load_arrays(self, arrays: dict[str, Any]) -> None:
+        """Go back to a state given by `arrays`."""
+        state = torch.tensor(arrays["generator"])
+        if len(state) == len(self.generator.get_state()):
+            self.generator.set_state(state)
+        for p, saved in zip(self.module_.parameters(), arrays["optimizer"], strict=False):
+            for name, value in saved.items():
+                self.optimizer_.state[p][name].copy_(torch.tensor(value))
+
+    def evaluate(self, rows: Rows) -> float:
+        """The objective on rows, nothing random in it, by chunks."""
+        self.module_.eval()
+        with torch.no_grad():
+            losses = [
+                self.module_.losses(
+                    rows.x[i : i + EVALUATION_ROWS], rows.target[i : i + EVALUATION_ROWS], None
+                )
+                for i in range(0, len(rows), EVALUATION_ROWS)
+            ]
+            return self.module_.reduce(torch.cat(losses), rows.weight).item()
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
+        if self.verbose:
+            callbacks.append(("print_log", PrintLog()))
+        return callbacks
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Net":
+        self.optimizer_ = Adam(_groups(self.module_), lr=1e-3)
+        return self
+
+    def get_split_datasets(
+        self, X: Rows, y: Rows | None = None, **fit_params: object
+    ) -> tuple[Rows, Rows | None]:
+        return X, y
+
+    def get_iterator(self, dataset: Rows, training: bool = False) -> Rows:
+        return dataset
+
+    def run_single_epoch(
+        self,
+        iterator: Rows | None,
+        training: bool,
+        prefix: str,
+        step_fn: Callable[..., object],
+        **fit_params: object,
+    ) -> None:
+        if iterator is None:
+            return
+        if not training:
+            self.history.record("valid_loss", self.evaluate(iterator))
+            return
+        self.module_.train()
+        self.history.new_batch()
+        losses, sizes = [], []
+        for batch in iterator.batches(self.plan.batch_size, self.generator):
+            if self._listening:
+                self.notify("on_batch_begin", batch=batch, training=True)
+            loss = self.train_step(batch)["loss"]
+            losses.append(loss)
+            sizes.append(len(batch[0]))
+            if self._listening:
+                self.notify("on_batch_end", batch=batch, training=True, loss=loss, y_pred=None)
+        weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+        mean = float(torch.stack(losses).double().cpu() @ weights)
+        self.history.record_batch("train_loss", mean)
+        self.history.record_batch("train_batch_size", sum(sizes))
+        self.history.record("train_batch_count", len(sizes))
+        self.history.record("train_loss", mean)
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss became {mean}")
+
+    def train_step(self, batch: Batch, **fit_params: object) -> dict[str, Tensor]:
+        remaining = (self._steps - self._steps_done) // self._batches_per_epoch
+        full = len(batch[0]) == self.plan.batch_size
+        loss, *gradients = self._step(
+            batch, remaining * max(1, (self._batches_per_epoch - 1) if full else 1)
+        )
+        if self._listening:
+            # Callbacks may change gradients in place, which a replayed step's do not allow.
+            gradients = [gradient.clone() for gradient in gradients]
+            for p, gradient in zip(self._step.params, gradients, strict=True):
+                p.grad = gradient
+            named = zip(self._step.names, self._step.params, strict=True)
+            self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+        rate = self.plan.rate(self._steps_done / max(self._steps, 1))
+        for group in self.optimizer_.param_groups:
+            group["lr"] = rate
+        self.optimizer_.update(dict(zip(self._step.params, gradients, strict=True)))
+        self._steps_done += 1
+        return {"loss": loss}
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
+        if self._best is None:
+            return
+        epoch = round(self._steps_done / self._batches_per_epoch)
+        improved = self._best.offer(epoch, self.history[-1, "valid_loss"])
+        self.history.record("valid_loss_best", improved)
+        if self._best.patience_ended(epoch):
+            raise StopTraining
+
+    def notify(self, method_name: str, **kwargs: object) -> None:
+        getattr(self, method_name)(self, **kwargs)
+        for _, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **kwargs)
+            except KeyboardInterrupt:
+                # skorch's EarlyStopping says "stop" this way; a real Ctrl-C arrives elsewhere.
+                if method_name != "on_epoch_end":
+                    raise
+                raise StopTraining from None
+
+
+def _groups(module: nn.Module) -> list[dict[str, object]]:
+    """Parameters by whether weight decay acts on them."""
+    penalized = {id(p) for p in module.penalized()}  # type: ignore[operator]
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for p in module.parameters():
+        if p.requires_grad:
+            groups[id(p) in penalized].append(p)
+    return [{"params": ps, "penalized": which} for which, ps in groups.items() if ps]
+
+
+class _Best:
+    """Remembers the weights of the epoch that does best on held-out rows."""
+
+    def __init__(self, module: nn.Module, plan: Plan) -> None:
+        self._module = module
+        self._plan = plan
+        self._loss = math.inf
+        self._state: dict[str, Tensor] = {}
+        self._waiting_since = 0
+        self._reference = math.inf
+        self.epoch = 0
+
+    def offer(self, epoch: int, loss: float) -> bool:
+        """Note an epoch's held-out loss; True where it is the best so far."""
+        if loss < self._reference - self._plan.tol:
+            self._reference, self._waiting_since = loss, epoch
+        if not loss < self._loss:
+            return False
+        self._loss, self.epoch = loss, epoch
+        self._state = {k: v.detach().clone() for k, v in self._module.state_dict().items()}
+        return True
+
+    def patience_ended(self, epoch: int) -> bool:
+        """Whether, in the schedule's second half, nothing has improved for `patience` epochs."""
+        patience = self._plan.patience
+        if patience is None:
+            return False
+        since = max(self._waiting_since, self._plan.max_epochs // 2)
+        return epoch - since >= patience
+
+    def restore(self) -> int:
+        """Give the module the best epoch's weights; returns that epoch."""
+        self._module.load_state_dict(self._state)
+        return self.epoch
+
+
+
+def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generator) -> None:
+    """Train each hidden layer as a shallow autoencoder on the codes of the layer below.
+
+    Works from the rows inwards; the output of a linear skip is left as it was.
+    """
+    x = network.standardize(train.x)
+    for layer in shallow_layers(network.encoder, network.decoder, network.trim):
+        Net.over(layer, generator).fit_rows(Rows(x, x, train.weight), None, plan)
+        with torch.no_grad():
+            x = layer.encode(x)
+    for body in (network.encoder, network.decoder):
+        body.zero_residual()
+
+
+class EpochContexts(Callback):
+    """Tells scikit-learn's callbacks of each epoch; one that returns True stops the fit.
+
+    Parameters
+    ----------
+    context : sklearn.callback.CallbackContext
+        The fit's.
+    estimator : estimator
+    X : array
+        Training rows.
+    attributes : callable
+        Given the net, the fitted attributes as if training had stopped here.
+    """
+
+    def __init__(
+        self,
+        context: CallbackContext,
+        estimator: object,
+        X: object,
+        attributes: Callable[[Net], dict[str, object]],
+    ) -> None:
+        self.context = context
+        self.estimator = estimator
+        self.X = X
+        self.attributes = attributes
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: object) -> None:
+        self.epoch_ = self.context.subcontext(task_name="epoch")
+        self.epoch_.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
+        if self.epoch_.call_on_fit_task_end(
+            estimator=self.estimator,
+            X=self.X,
+            reconstruction_attributes=lambda: self.attributes(net),
+        ):
+            raise StopTraining

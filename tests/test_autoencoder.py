@@ -1,0 +1,892 @@
+"""What `Autoencoder` promises: identities with PCA, the training options, the methods."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from scipy.linalg import subspace_angles
+from scipy.stats import multivariate_normal
+from sklearn.base import clone
+from sklearn.callback import ProgressBar
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_html_repr
+from sklearn.utils._param_validation import InvalidParameterError
+from skorch.callbacks import Callback, EarlyStopping
+
+from skae import Autoencoder
+from skae.nn.network import trimmed_mean
+from skae.training import Plan
+
+FROZEN = {"learning_rate": 1e-300, "early_stopping": False, "random_state": 0}
+"""Trains without moving: what is recorded is the objective at the start."""
+
+
+def small(**parameters):
+    """A fast autoencoder with two code components."""
+    defaults = {
+        "n_components": 2,
+        "hidden_layer_sizes": (16,),
+        "max_epochs": 10,
+        "random_state": 0,
+    }
+    return Autoencoder(**(defaults | parameters))
+
+
+def state(autoencoder):
+    return {k: v.clone() for k, v in autoencoder.module_.state_dict().items()}
+
+
+def assert_same_bits(a, b, X):
+    """Two fitted autoencoders agree in every weight and every answer."""
+    for name, value in state(a).items():
+        assert torch.equal(value, state(b)[name]), name
+    np.testing.assert_array_equal(a.transform(X), b.transform(X))
+    np.testing.assert_array_equal(a.reconstruct(X), b.reconstruct(X))
+    np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
+
+
+# ------------------------------------------------------------------------- PCA
+
+
+def assert_is_pca(autoencoder, X, k):
+    """Error within 0.2 % of PCA's, decoder's subspace within 3 degrees of PCA's."""
+    pca = PCA(k, svd_solver="full").fit(X)
+    pca_error = ((pca.inverse_transform(pca.transform(X)) - X) ** 2).sum()
+    assert autoencoder.reconstruction_error(X).sum() <= 1.002 * pca_error
+    axes = autoencoder.inverse_transform(np.eye(k)) - autoencoder.inverse_transform(
+        np.zeros((1, k))
+    )
+    assert np.rad2deg(subspace_angles(axes.T, pca.components_.T)).max() <= 3
+
+
+@pytest.mark.parametrize("k", [2, 8])
+def test_linear_autoencoder_stays_pca(digits, k):
+    linear = Autoencoder(k, hidden_layer_sizes=(), early_stopping=False, random_state=0)
+    assert_is_pca(linear.fit(digits), digits, k)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [2, 8, 16])
+def test_linear_autoencoder_finds_pca_from_a_random_start(digits, k):
+    linear = Autoencoder(
+        k,
+        hidden_layer_sizes=(),
+        linear_skip=False,
+        max_epochs=1000,
+        learning_rate=1e-2,
+        early_stopping=False,
+        random_state=0,
+    )
+    assert_is_pca(linear.fit(digits), digits, k)
+
+
+@pytest.mark.parametrize("load", [load_wine, load_iris, load_breast_cancer])
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"hidden_layer_sizes": ()}, {"tied_weights": True}, {"activation": "logistic"}],
+    ids=str,
+)
+def test_untrained_is_pca(load, k, parameters):
+    """Codes up to sign, reconstructions and densities are PCA's before the first step."""
+    X = load().data
+    pca = PCA(k, svd_solver="full").fit(X)
+    start = Autoencoder(k, max_epochs=0, early_stopping=False, random_state=0, **parameters).fit(X)
+    expected = pca.inverse_transform(pca.transform(X))
+    np.testing.assert_allclose(start.reconstruct(X), expected, rtol=0, atol=1e-9 * abs(X).max())
+    np.testing.assert_allclose(start.score_samples(X), pca.score_samples(X), rtol=1e-6)
+    assert start.score(X) == pytest.approx(pca.score(X), rel=1e-6)
+    assert start.noise_variance_ == pytest.approx(pca.noise_variance_, rel=1e-6)
+
+
+def test_untrained_overcomplete_is_the_identity(curved):
+    start = small(n_components=10, max_epochs=0).fit(curved)
+    assert start.n_components_ == 10
+    np.testing.assert_allclose(start.reconstruct(curved), curved, atol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
+def test_share_of_variance_counts_components_as_pca(digits, share):
+    some = digits[:400]
+    fitted = Autoencoder(share, hidden_layer_sizes=(), max_epochs=0, random_state=0).fit(some)
+    assert fitted.n_components_ == PCA(share, svd_solver="full").fit(some).n_components_
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 1), (2, 1), (6, 2), (13, 4), (64, 8)])
+def test_auto_is_the_rounded_root_of_the_columns(d, k):
+    X = np.random.default_rng(0).normal(size=(20, d))
+    assert Autoencoder(max_epochs=0).fit(X).n_components_ == k
+
+
+def test_beats_pca_on_rows_it_has_not_seen(digits):
+    train, test = digits[::2], digits[1::2]
+    pca = PCA(8).fit(train)
+    pca_error = ((pca.inverse_transform(pca.transform(test)) - test) ** 2).sum(axis=1).mean()
+    autoencoder = Autoencoder(8, max_epochs=30, random_state=0).fit(train)
+    assert autoencoder.reconstruction_error(test).mean() < 0.8 * pca_error
+    assert autoencoder.score(test) > pca.score(test)
+
+
+# --------------------------------------------------------------------- methods
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_results_have_the_dtype_of_the_rows(curved, dtype):
+    X = curved.astype(dtype)
+    fitted = small().fit(X)
+    Z = fitted.transform(X)
+    assert Z.dtype == dtype
+    assert fitted.inverse_transform(Z).dtype == dtype
+    assert fitted.reconstruct(X).dtype == dtype
+    assert fitted.reconstruction_error(X).dtype == np.float64
+    assert fitted.score_samples(X).dtype == np.float64
+
+
+def test_methods_agree_with_each_other(curved):
+    fitted = small().fit(curved)
+    again = fitted.reconstruct(curved)
+    codes = fitted.transform(curved)
+    np.testing.assert_allclose(fitted.inverse_transform(codes), again, rtol=1e-12)
+    cells = fitted.reconstruction_error(curved, per_feature=True)
+    np.testing.assert_allclose(cells, (curved - again) ** 2, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(fitted.reconstruction_error(curved), cells.sum(axis=1))
+    assert fitted.score(curved) == pytest.approx(fitted.score_samples(curved).mean())
+    weight = np.arange(len(curved))
+    weighted = np.average(fitted.score_samples(curved), weights=weight)
+    assert fitted.score(curved, sample_weight=weight) == pytest.approx(weighted)
+
+
+def test_fit_transform_is_fit_then_transform(curved):
+    np.testing.assert_array_equal(
+        small().fit_transform(curved), small().fit(curved).transform(curved)
+    )
+
+
+def test_rows_do_not_depend_on_their_batch(curved):
+    fitted = small().fit(curved)
+    for method in (fitted.transform, fitted.reconstruct, fitted.score_samples):
+        alone = np.concatenate([method(curved[i : i + 1]) for i in range(20)])
+        np.testing.assert_allclose(method(curved)[:20], alone, rtol=1e-10, atol=1e-12)
+
+
+def test_bernoulli_error_is_the_deviance():
+    X = (np.random.default_rng(0).random((80, 5)) < 0.4).astype(float)
+    fitted = small(likelihood="bernoulli").fit(X)
+    p = fitted.reconstruct(X)
+    assert ((p > 0) & (p < 1)).all()
+    deviance = -2 * (X * np.log(p) + (1 - X) * np.log1p(-p))
+    np.testing.assert_allclose(
+        fitted.reconstruction_error(X, per_feature=True), deviance, rtol=1e-8, atol=1e-12
+    )
+    assert set(np.unique(fitted.sample(50, random_state=0))) == {0.0, 1.0}
+    assert np.isnan(fitted.noise_variance_)
+
+
+def test_linear_density_is_that_of_a_normal_distribution(curved):
+    """Rows and draws of an untrained linear model follow PCA's normal distribution."""
+    linear = small(hidden_layer_sizes=(), max_epochs=0, early_stopping=False).fit(curved)
+    pca = PCA(2).fit(curved)
+    normal = multivariate_normal(pca.mean_, pca.get_covariance())
+    np.testing.assert_allclose(linear.score_samples(curved), normal.logpdf(curved), rtol=1e-8)
+    n = 40_000
+    drawn = linear.sample(n, random_state=0)
+    covariance = pca.get_covariance()
+    five_errors = 5 / np.sqrt(n)
+    spread = np.sqrt(np.diag(covariance))
+    assert (abs(drawn.mean(axis=0) - pca.mean_) < five_errors * spread).all()
+    limit = five_errors * np.sqrt(np.outer(spread, spread) ** 2 + covariance**2)
+    assert (abs(np.cov(drawn.T) - covariance) < limit).all()
+    # The mean of minus log-density over draws is the distribution's entropy.
+    entropy_error = linear.score(drawn) + normal.entropy()
+    assert abs(entropy_error) < 5 * np.sqrt(curved.shape[1] / 2 / n)
+
+
+def test_mean_samples_lie_on_the_decoder(curved):
+    linear = small(hidden_layer_sizes=(), max_epochs=0).fit(curved)
+    drawn = linear.sample(50, mean=True, random_state=0)
+    np.testing.assert_allclose(linear.reconstruct(drawn), drawn, atol=1e-9)
+    assert not np.allclose(linear.sample(50, random_state=0), drawn)
+
+
+def test_samples_follow_their_seed(curved):
+    fitted = small().fit(curved)
+    np.testing.assert_array_equal(
+        fitted.sample(5, random_state=1), fitted.sample(5, random_state=1)
+    )
+    assert not np.array_equal(fitted.sample(5, random_state=1), fitted.sample(5, random_state=2))
+    assert not np.array_equal(fitted.sample(5), fitted.sample(5))
+    state = np.random.RandomState(0)
+    assert not np.array_equal(
+        fitted.sample(5, random_state=state), fitted.sample(5, random_state=state)
+    )
+    with pytest.raises(ValueError, match="n_samples"):
+        fitted.sample(0)
+
+
+def test_interpolation_ends_at_the_reconstructions(curved):
+    fitted = small().fit(curved)
+    A, B = curved[:3], curved[3:6]
+    path = fitted.interpolate(A, B, n_steps=5).reshape(3, 5, -1)
+    np.testing.assert_allclose(path[:, 0], fitted.reconstruct(A), atol=1e-12)
+    np.testing.assert_allclose(path[:, -1], fitted.reconstruct(B), atol=1e-12)
+    middle = (fitted.transform(A) + fitted.transform(B)) / 2
+    np.testing.assert_allclose(path[:, 2], fitted.inverse_transform(middle), atol=1e-12)
+    np.testing.assert_allclose(
+        fitted.interpolate(curved[0], curved[3], 5), path[0], atol=1e-12
+    )
+    with pytest.raises(ValueError, match="pairs"):
+        fitted.interpolate(A, B[:2])
+    with pytest.raises(ValueError, match="n_steps"):
+        fitted.interpolate(A, B, n_steps=1)
+
+
+def test_traversal_sets_one_component(curved):
+    fitted = small().fit(curved)
+    values = [-1.0, 0.0, 2.5]
+    codes = np.repeat(fitted.transform(curved[:1]), 3, axis=0)
+    codes[:, 1] = values
+    expected = fitted.inverse_transform(codes)
+    np.testing.assert_array_equal(fitted.traverse(curved[0], 1, values), expected)
+    np.testing.assert_array_equal(fitted.traverse(curved[:1], 1, values), expected)
+    with pytest.raises(ValueError, match="component"):
+        fitted.traverse(curved[0], 2, values)
+    with pytest.raises(ValueError, match="single row"):
+        fitted.traverse(curved[:2], 0, values)
+
+
+def test_codes_of_another_size_are_refused(curved):
+    with pytest.raises(ValueError, match="3 columns"):
+        small().fit(curved).inverse_transform(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, X: a.transform(X),
+        lambda a, X: a.inverse_transform(X[:, :2]),
+        lambda a, X: a.reconstruct(X),
+        lambda a, X: a.reconstruction_error(X),
+        lambda a, X: a.score_samples(X),
+        lambda a, X: a.sample(),
+        lambda a, X: a.interpolate(X, X),
+        lambda a, X: a.traverse(X[0], 0, [1.0]),
+    ],
+)
+def test_unfitted_says_so(call, curved):
+    with pytest.raises(NotFittedError):
+        call(small(), curved)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_set_output_and_names(library, curved):
+    frames = pytest.importorskip(library)
+    names = [f"x{i}" for i in range(curved.shape[1])]
+    frame = frames.DataFrame(dict(zip(names, curved.T, strict=True)))
+    fitted = small().set_output(transform=library).fit(frame)
+    codes = fitted.transform(frame)
+    assert isinstance(codes, frames.DataFrame)
+    assert list(codes.columns) == ["autoencoder0", "autoencoder1"]
+    assert list(fitted.get_feature_names_out()) == ["autoencoder0", "autoencoder1"]
+    assert list(fitted.feature_names_in_) == names
+    assert fitted.n_features_in_ == curved.shape[1]
+
+
+def test_html_repr_links_to_the_documentation(curved):
+    link = "https://skae.readthedocs.io/en/stable/generated/skae.Autoencoder.html"
+    assert link in estimator_html_repr(Autoencoder())
+    assert link in small().fit(curved)._repr_html_()
+
+
+# -------------------------------------------------------- pipelines, searches
+
+
+def test_grid_search_mixes_methods_without_scoring(curved):
+    """PCA, FactorAnalysis and autoencoders are compared by their own densities."""
+    pipeline = Pipeline([("scale", StandardScaler()), ("reduce", PCA())])
+    untrained = small(max_epochs=0, early_stopping=False)
+    search = GridSearchCV(
+        pipeline,
+        {
+            "reduce": [PCA(), FactorAnalysis(), untrained, small()],
+            "reduce__n_components": [1, 2],
+        },
+        cv=2,
+        error_score="raise",
+    ).fit(curved)
+    scores = search.cv_results_["mean_test_score"]
+    assert np.isfinite(scores).all()
+    pca, _, start, _ = scores.reshape(4, 2)
+    np.testing.assert_allclose(start, pca, rtol=1e-6)
+
+
+def test_sample_weights_are_routed(curved):
+    weight = np.random.default_rng(0).integers(0, 3, len(curved)).astype(float)
+    with sklearn.config_context(enable_metadata_routing=True):
+        autoencoder = (
+            small().set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        )
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipeline = make_pipeline(scaler, autoencoder)
+        routed = clone(pipeline).fit(curved, sample_weight=weight)
+        scaled = StandardScaler().fit_transform(curved)
+        direct = small().fit(scaled, sample_weight=weight)
+        np.testing.assert_array_equal(routed.transform(curved), direct.transform(scaled))
+        assert routed.score(curved, sample_weight=weight) == pytest.approx(
+            np.average(direct.score_samples(scaled), weights=weight)
+        )
+        scores = cross_validate(
+            pipeline, curved, params={"sample_weight": weight}, error_score="raise", cv=2
+        )["test_score"]
+        assert np.isfinite(scores).all()
+        unweighted = cross_validate(pipeline, curved, error_score="raise", cv=2)["test_score"]
+        assert (scores != unweighted).all()
+        search = GridSearchCV(
+            pipeline, {"autoencoder__n_components": [1, 2]}, error_score="raise", cv=2
+        ).fit(curved, sample_weight=weight)
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# --------------------------------------------------------- weights and trimming
+
+
+@pytest.mark.parametrize("parameters", [{}, {"trim": 0.2}, {"noise": "diagonal"}], ids=str)
+def test_a_weight_is_a_repetition(curved, parameters):
+    weight = np.random.default_rng(1).integers(0, 4, len(curved))
+    weighted = small(**parameters).fit(curved, sample_weight=weight)
+    repeated = small(**parameters).fit(np.repeat(curved, weight, axis=0))
+    for method in ("transform", "reconstruct", "score_samples"):
+        np.testing.assert_allclose(
+            getattr(weighted, method)(curved), getattr(repeated, method)(curved), rtol=1e-6,
+            atol=1e-8,
+        )  # fmt: skip
+
+
+def test_scaling_all_weights_changes_nothing_in_training(curved):
+    a = small().fit(curved, sample_weight=np.full(len(curved), 7.0))
+    np.testing.assert_allclose(a.transform(curved), small().fit(curved).transform(curved))
+
+
+def test_trimmed_mean_drops_the_worst():
+    losses = torch.tensor([5.0, 1.0, 100.0, 3.0, 2.0])
+    kept = trimmed_mean(losses, torch.ones(5), 0.2)
+    assert float(kept) == pytest.approx((5 + 1 + 3 + 2) / 4)
+    weight = torch.tensor([1.0, 2.0, 1.0, 1.0, 3.0])
+    repeated = losses.repeat_interleave(weight.long())
+    for trim in (0.0, 0.1, 0.3, 0.7):
+        expected = trimmed_mean(repeated, torch.ones(8), trim)
+        got = trimmed_mean(losses, weight / weight.mean(), trim)
+        assert float(got) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_trimming_protects_from_outliers(curved):
+    """With a fifth of the rows spoilt, clean rows are restored better if the loss is trimmed."""
+    rng = np.random.default_rng(2)
+    spoilt = np.concatenate([curved, rng.normal(0, 12, size=(24, curved.shape[1]))])
+    parameters = {"max_epochs": 200, "learning_rate": 1e-2, "early_stopping": False}
+    with_trim, without = (
+        small(trim=trim, **parameters).fit(spoilt).reconstruction_error(curved).mean()
+        for trim in (0.2, 0.0)
+    )
+    assert with_trim < 0.8 * without
+
+
+# ------------------------------------------------------------- training options
+
+
+def test_weight_decay_is_a_gaussian_prior(curved):
+    """A step uses the gradient of [minus log-likelihood + decay / 2 |weights|^2] / n."""
+    decay, n = 50.0, len(curved)
+    parameters = {"linear_skip": False, "weight_decay": decay}
+    start = small(max_epochs=0, early_stopping=False, **parameters).fit(curved).module_
+    stepped = small(**parameters).partial_fit(curved)
+    x = torch.tensor(curved)
+    nats = start.losses(x, x, None).sum()
+    prior = sum((p**2).sum() for name, p in start.named_parameters() if name.endswith("weight"))
+    ((nats + decay / 2 * prior) / n).backward()
+    beta = stepped.net_.optimizer_.param_groups[0]["betas"][0]
+    moved = dict(stepped.module_.named_parameters())
+    for name, p in start.named_parameters():
+        momentum = stepped.net_.optimizer_.state[moved[name]]["exp_avg"]
+        torch.testing.assert_close(momentum, (1 - beta) * p.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_weight_decay_spares_the_linear_skip(curved):
+    """An infinite prior precision leaves PCA."""
+    decayed = small(weight_decay=1e12, early_stopping=False, max_epochs=1, learning_rate=1e-9)
+    penalized = {id(p) for p in decayed.fit(curved).module_.penalized()}
+    for name, p in decayed.module_.named_parameters():
+        assert (id(p) in penalized) == ("residual" in name and name.endswith("weight"))
+
+
+def test_dropout_acts_in_training_only(curved):
+    parameters = {"linear_skip": False, "max_epochs": 3}
+    plain, dropped = (small(dropout=p, **parameters).fit(curved) for p in (0.0, 0.5))
+    assert plain.loss_curve_[0] != dropped.loss_curve_[0]
+    np.testing.assert_array_equal(dropped.transform(curved), dropped.transform(curved))
+    without = small(dropout=0.0, **parameters).fit(curved)
+    without.module_.load_state_dict(dropped.module_.state_dict())
+    np.testing.assert_array_equal(dropped.transform(curved), without.transform(curved))
+
+
+def test_corruption_is_for_training_and_the_loss_for_clean_rows(curved):
+    calls = []
+
+    def corrupt(x, generator):
+        assert isinstance(generator, torch.Generator)
+        calls.append(x.clone())
+        return torch.zeros_like(x)
+
+    fitted = Autoencoder(2, corruption=corrupt, max_epochs=1, **FROZEN).fit(curved)
+    assert len(calls) == 1
+    torch.testing.assert_close(calls[0], torch.tensor(curved))
+    fitted.transform(curved)
+    fitted.score_samples(curved)
+    fitted.reconstruct(curved)
+    fitted.sample(3)
+    assert len(calls) == 1
+    x = torch.tensor(curved)
+    expected = fitted.module_.losses(torch.zeros_like(x), x, None).mean().item()
+    assert fitted.loss_curve_[0] == pytest.approx(expected)
+
+
+def test_corruption_draws_from_the_fits_generator(curved):
+    def blur(x, generator):
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return x + 0.3 * noise
+
+    fits = [small(corruption=blur).fit(curved) for _ in range(2)]
+    assert_same_bits(*fits, curved)
+    assert fits[0].loss_curve_ != small().fit(curved).loss_curve_
+
+
+def test_pairs_of_clean_and_corrupted_rows(curved):
+    spoilt = curved + np.random.default_rng(0).normal(size=curved.shape)
+    fitted = Autoencoder(2, max_epochs=1, **FROZEN).fit(curved, X_corrupted=spoilt)
+    expected = fitted.module_.losses(torch.tensor(spoilt), torch.tensor(curved), None).mean()
+    assert fitted.loss_curve_[0] == pytest.approx(expected.item())
+    # Clean rows decide the centre: the pairs change the training only.
+    np.testing.assert_allclose(fitted.module_.center, curved.mean(axis=0))
+    assert_same_bits(
+        small().fit(curved, X_corrupted=curved), small().fit(curved), curved
+    )
+    with pytest.raises(ValueError, match="X_corrupted"):
+        small().fit(curved, X_corrupted=spoilt[:5])
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 32])
+def test_layerwise_training_is_one_shallow_autoencoder_after_another(curved, batch_size):
+    epochs = 7
+    parameters = {
+        "hidden_layer_sizes": (12, 9),
+        "activation": "tanh",
+        "linear_skip": False,
+        "batch_size": batch_size,
+        "max_epochs": 0,
+        "early_stopping": False,
+    }
+    trained = small(layerwise_epochs=epochs, **parameters).fit(curved).module_
+    start = small(**parameters).fit(curved)
+    network, generator = start.module_, start.net_.generator
+    size = len(curved) if batch_size == "auto" else batch_size
+    plan = Plan(start.learning_rate, epochs, size)
+    x = network.standardize(torch.tensor(curved))
+    for i in range(2):
+        down = network.encoder.residual.layers[i]
+        up = network.decoder.residual.layers[-1 - i]
+        optimizer = torch.optim.Adam([*down.parameters(), *up.parameters()])
+        steps, done = epochs * -(-len(x) // size), 0
+        for _ in range(epochs):
+            order = torch.randperm(len(x), generator=generator)
+            order = order if size < len(x) else torch.arange(len(x))
+            for batch in x[order].split(size):
+                out = up(torch.tanh(down(batch)))
+                out = out if i == 0 else torch.tanh(out)
+                optimizer.zero_grad()
+                (0.5 * ((out - batch) ** 2).sum(1).mean()).backward()
+                optimizer.param_groups[0]["lr"] = plan.rate(done / steps)
+                optimizer.step()
+                done += 1
+        x = torch.tanh(down(x)).detach()
+    for (name, got), expected in zip(
+        trained.named_parameters(), network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_layerwise_training_leaves_pca_where_there_is_a_skip(curved):
+    """Hidden layers are pre-trained; the start is still PCA."""
+    pca = PCA(2).fit(curved)
+    start = small(max_epochs=0, layerwise_epochs=5, early_stopping=False).fit(curved)
+    np.testing.assert_allclose(
+        start.reconstruct(curved), pca.inverse_transform(pca.transform(curved)), atol=1e-9
+    )
+    plain = small(max_epochs=0, early_stopping=False).fit(curved)
+    first = [a.module_.encoder.residual.layers[0].weight for a in (start, plain)]
+    assert not torch.equal(*first)
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 32])
+def test_partial_fit_goes_on_after_pickling(curved, batch_size):
+    """Ten calls, and five calls, a pickle and five calls, give the same bits."""
+    whole, half = (small(batch_size=batch_size, dropout=0.2) for _ in range(2))
+    for _ in range(10):
+        whole.partial_fit(curved)
+    for _ in range(5):
+        half.partial_fit(curved)
+    half = pickle.loads(pickle.dumps(half))
+    for _ in range(5):
+        half.partial_fit(curved)
+    assert_same_bits(whole, half, curved)
+    assert whole.loss_curve_ == half.loss_curve_
+    assert whole.n_iter_ == 10
+    assert whole.validation_curve_ == []
+    assert whole.loss_curve_[-1] < whole.loss_curve_[0]
+
+
+def test_warm_start_goes_on_after_pickling(curved):
+    whole = small(warm_start=True).fit(curved)
+    pickled = pickle.loads(pickle.dumps(whole))
+    for autoencoder in (whole, pickled):
+        autoencoder.fit(curved)
+    assert_same_bits(whole, pickled, curved)
+    assert whole.loss_curve_ == pickled.loss_curve_
+    cold = small().fit(curved).fit(curved)
+    assert_same_bits(cold, small().fit(curved), curved)
+    assert not torch.equal(
+        whole.module_.encoder.skip.weight, cold.module_.encoder.skip.weight
+    )
+
+
+def test_warm_start_refuses_another_shape(curved):
+    fitted = small(warm_start=True).fit(curved)
+    with pytest.raises(ValueError, match="n_components"):
+        fitted.set_params(n_components=3).fit(curved)
+
+
+def test_partial_fit_refuses_other_columns(curved):
+    with pytest.raises(ValueError, match="features"):
+        small().partial_fit(curved).partial_fit(curved[:, :3])
+
+
+def test_a_pickle_predicts_the_same_bits(curved):
+    fitted = small().fit(curved)
+    again = pickle.loads(pickle.dumps(fitted))
+    assert_same_bits(fitted, again, curved)
+    np.testing.assert_array_equal(
+        fitted.sample(9, random_state=0), again.sample(9, random_state=0)
+    )
+    assert again.validation_curve_ == fitted.validation_curve_
+    assert list(again.history_) == list(fitted.history_)
+
+
+# -------------------------------------------------------------- early stopping
+
+
+class Recorder(Callback):
+    """Keeps what skorch's loop tells it."""
+
+    def __init__(self):
+        self.events = []
+        self.states = []
+        self.held_out = None
+
+    def on_train_begin(self, net, **kwargs):
+        self.events.append("train_begin")
+
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        self.events.append("epoch_begin")
+        self.held_out = None if dataset_valid is None else dataset_valid.target.clone()
+
+    def on_batch_begin(self, net, **kwargs):
+        self.events.append("batch_begin")
+
+    def on_grad_computed(self, net, named_parameters=None, **kwargs):
+        assert all(p.grad is not None for _, p in named_parameters)
+        self.events.append("grad_computed")
+
+    def on_batch_end(self, net, **kwargs):
+        self.events.append("batch_end")
+
+    def on_epoch_end(self, net, **kwargs):
+        self.events.append("epoch_end")
+        self.states.append({k: v.clone() for k, v in net.module_.state_dict().items()})
+
+    def on_train_end(self, net, **kwargs):
+        self.events.append("train_end")
+
+
+def test_the_best_epoch_is_restored(curved):
+    recorder = Recorder()
+    # A rate that is too high at its peak: the best epoch is not the last one.
+    fitted = small(learning_rate=0.2, max_epochs=40, callbacks=[recorder], linear_skip=False)
+    fitted.fit(curved)
+    assert len(fitted.validation_curve_) == fitted.n_iter_ == len(fitted.loss_curve_) == 40
+    assert fitted.best_epoch_ == 1 + int(np.argmin(fitted.validation_curve_))
+    for name, value in recorder.states[fitted.best_epoch_ - 1].items():
+        assert torch.equal(value, fitted.module_.state_dict()[name])
+    rows = recorder.held_out
+    now = fitted.module_.losses(rows, rows, None).mean().item()
+    assert now == pytest.approx(min(fitted.validation_curve_))
+
+
+@pytest.mark.filterwarnings("ignore:Training diverged")
+@pytest.mark.parametrize("learning_rate", [1e-300, 10.0])
+def test_epoch_zero_may_be_the_best(curved, learning_rate):
+    fitted = small(learning_rate=learning_rate).fit(curved)
+    assert fitted.best_epoch_ == 0
+    pca = PCA(2).fit(curved)
+    np.testing.assert_allclose(
+        fitted.reconstruct(curved), pca.inverse_transform(pca.transform(curved)), atol=1e-9
+    )
+
+
+def test_held_out_rows_do_not_depend_on_order(curved):
+    order = np.random.default_rng(0).permutation(len(curved))
+    held_out = []
+    for X in (curved, curved[order], np.repeat(curved, 2, axis=0)):
+        recorder = Recorder()
+        small(callbacks=[recorder], max_epochs=1).fit(X)
+        held_out.append(recorder.held_out.numpy())
+    plain, shuffled, doubled = ({row.tobytes() for row in rows} for rows in held_out)
+    assert len(plain) == round(0.1 * len(curved))
+    assert plain == shuffled == doubled
+    assert len(held_out[2]) == 2 * len(held_out[0])
+
+
+def test_without_early_stopping_nothing_is_held_out(curved):
+    recorder = Recorder()
+    fitted = small(early_stopping=False, callbacks=[recorder]).fit(curved)
+    assert recorder.held_out is None
+    assert fitted.validation_curve_ == []
+    assert fitted.best_epoch_ == fitted.n_iter_ == 10
+
+
+def test_patience_counts_in_the_second_half(curved):
+    fitted = small(learning_rate=1e-300, max_epochs=40, n_iter_no_change=3).fit(curved)
+    assert fitted.n_iter_ == 23
+
+
+# ------------------------------------------------------------------- callbacks
+
+
+def test_skorch_callbacks_are_told(curved):
+    recorder = Recorder()
+    small(batch_size=60, early_stopping=False, max_epochs=2, callbacks=[recorder]).fit(curved)
+    batch = ["batch_begin", "grad_computed", "batch_end"]
+    epoch = ["epoch_begin", *batch, *batch, "epoch_end"]
+    assert recorder.events == ["train_begin", *epoch, *epoch, "train_end"]
+
+
+def test_listening_callbacks_change_no_bit(curved):
+    assert_same_bits(small(callbacks=[Recorder()]).fit(curved), small().fit(curved), curved)
+
+
+def test_skorch_early_stopping_ends_the_fit(curved):
+    stop = EarlyStopping(patience=3, sink=lambda text: None)
+    fitted = small(learning_rate=1e-300, max_epochs=50, callbacks=[stop]).fit(curved)
+    assert fitted.n_iter_ < 10
+    assert np.isfinite(fitted.score(curved))
+
+
+def test_a_callback_stops_by_keyboard_interrupt_and_the_fit_is_kept(curved):
+    class Stop(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 3:
+                raise KeyboardInterrupt
+
+    fitted = small(callbacks=[Stop()]).fit(curved)
+    assert fitted.n_iter_ == 3
+    assert np.isfinite(fitted.score(curved))
+
+
+@pytest.mark.parametrize(
+    "failure", [KeyboardInterrupt, RuntimeError("spoilt")], ids=["interrupt", "error"]
+)
+def test_an_interrupted_refit_leaves_the_old_model_whole(curved, failure):
+    fitted = small().fit(curved)
+    before = {name: id(value) for name, value in vars(fitted).items()}
+    old = pickle.loads(pickle.dumps(fitted))
+    calls = []
+
+    def interrupt(x, generator):
+        calls.append(x)
+        if len(calls) == 4:
+            raise failure
+        return x
+
+    fitted.set_params(corruption=interrupt)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        fitted.fit(curved[:, :4] * 3)
+    assert len(calls) == 4
+    fitted.set_params(corruption=None)
+    changed = {n for n, v in vars(fitted).items() if before.get(n) != id(v)}
+    assert not {name for name in changed if name.endswith("_")}
+    assert_same_bits(fitted, old, curved)
+    fitted.set_params(corruption=interrupt, warm_start=True)
+    calls.clear()
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        fitted.fit(curved)
+    assert_same_bits(fitted, old, curved)
+
+
+class StopAfter:
+    """A scikit-learn callback that keeps the unfinished estimators and ends the fit."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+        self.scores = []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
+        if context.task_name == "epoch":
+            self.scores.append(fitted_estimator.score(X))
+        return len(self.scores) == self.epochs
+
+
+def test_a_scikit_learn_callback_may_stop_the_fit(curved):
+    callback = StopAfter(4)
+    fitted = small(early_stopping=False).set_callbacks(callback).fit(curved)
+    assert fitted.n_iter_ == len(callback.scores) == 4
+    assert callback.scores[-1] == pytest.approx(fitted.score(curved))
+    assert len(set(callback.scores)) == 4
+
+
+def test_scikit_learn_callbacks_change_no_bit(curved):
+    watched = small().set_callbacks(StopAfter(99)).fit(curved)
+    assert_same_bits(watched, small().fit(curved), curved)
+
+
+def finished_bars(text):
+    return re.search(r"100%", text) and not re.search(r"\b[0-9]{1,2}%", text)
+
+
+def test_progress_bar(curved, capsys):
+    pytest.importorskip("rich")
+    small().set_callbacks(ProgressBar()).fit(curved)
+    out = capsys.readouterr().out
+    assert re.search(r"Autoencoder - fit", out)
+    assert finished_bars(out)
+
+
+def test_progress_bar_nests_in_pipelines_and_searches(curved, capsys, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "200")
+    pipeline = make_pipeline(StandardScaler(), small(max_epochs=2))
+    search = GridSearchCV(pipeline, {"autoencoder__n_components": [1, 2]}, cv=2)
+    search.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(curved)
+    out = capsys.readouterr().out
+    assert re.search(r"GridSearchCV - fit", out)
+    assert re.search(r"Autoencoder - fit", out)
+    assert finished_bars(out)
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_verbose_prints_a_line_an_epoch(curved, capsys, early_stopping):
+    small(verbose=1, max_epochs=5, early_stopping=early_stopping).fit(curved)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [int(s.split()[0]) for s in lines if s.strip()[:1].isdigit()] == [1, 2, 3, 4, 5]
+    assert len(lines) == 5 + 2  # and the head of the table
+
+
+def test_silent_by_default(curved, capsys):
+    small(layerwise_epochs=1).fit(curved).partial_fit(curved).score(curved)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+# ---------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.5])
+def test_bernoulli_names_its_range(bad):
+    X = np.random.default_rng(0).random((30, 4))
+    fitted = small(likelihood="bernoulli").fit(X)
+    spoilt = X.copy()
+    spoilt[3, 2] = bad
+    for method in (fitted.transform, fitted.score_samples, small(likelihood="bernoulli").fit):
+        with pytest.raises(ValueError, match="bernoulli") as error:
+            method(spoilt)
+        assert f"{bad:g}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"n_components": 0},
+        {"n_components": 1.0},
+        {"n_components": 2.5},
+        {"n_components": "many"},
+        {"activation": "sine"},
+        {"architecture": "transformer"},
+        {"likelihood": "poisson"},
+        {"noise": 0.0},
+        {"noise": "full"},
+        {"corruption": 0.3},
+        {"dropout": 1.0},
+        {"weight_decay": -1.0},
+        {"trim": 1.0},
+        {"layerwise_epochs": -1},
+        {"learning_rate": 0.0},
+        {"max_epochs": -1},
+        {"batch_size": 0},
+        {"validation_fraction": 1.0},
+        {"n_iter_no_change": 0},
+        {"precision": "float16"},
+        {"hidden_layer_sizes": 5},
+    ],
+    ids=str,
+)
+def test_invalid_parameters_are_named(curved, parameters):
+    with pytest.raises(InvalidParameterError, match=f"'{next(iter(parameters))}'"):
+        Autoencoder(**parameters).fit(curved)
+
+
+@pytest.mark.parametrize("sizes", [(0,), (8, -1), (2.5,), ("a",)])
+def test_invalid_layer_sizes_are_named(curved, sizes):
+    with pytest.raises(ValueError, match="hidden_layer_sizes"):
+        Autoencoder(hidden_layer_sizes=sizes).fit(curved)
+
+
+def test_an_absent_device_is_named(curved):
+    with pytest.raises(ValueError, match="device"):
+        Autoencoder(device="no-such-device").fit(curved)
+
+
+def test_a_breakdown_names_the_learning_rate(curved):
+    fitted = small().fit(curved)
+    old = pickle.loads(pickle.dumps(fitted))
+    with pytest.raises(ValueError, match="learning_rate"):
+        fitted.set_params(learning_rate=1e200, early_stopping=False).fit(curved)
+    assert_same_bits(fitted, old, curved)
+
+
+def test_a_divergence_warns(curved):
+    with pytest.warns(ConvergenceWarning, match="learning_rate"):
+        small(learning_rate=10.0).fit(curved)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
+def test_precisions(curved, precision):
+    fitted = small(precision=precision).fit(curved)
+    assert fitted.module_.center.dtype == (
+        torch.float64 if precision == "float64" else torch.float32
+    )
+    pca = PCA(2).fit(curved)
+    pca_error = ((pca.inverse_transform(pca.transform(curved)) - curved) ** 2).sum(axis=1)
+    assert fitted.reconstruction_error(curved).mean() <= 1.01 * pca_error.mean()

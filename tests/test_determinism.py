@@ -1,0 +1,224 @@
+"""Same seed, same bits: in any thread or process; nothing global is read, moved or left changed."""
+
+import os
+import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from joblib import Parallel, delayed
+
+from skae import Autoencoder
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 2)) @ RNG.normal(size=(2, 5)) + 0.1 * RNG.normal(size=(60, 5))
+
+
+def tiny(seed=0, **parameters):
+    defaults = {"hidden_layer_sizes": (6,), "max_epochs": 4, "batch_size": 16, "dropout": 0.2}
+    return Autoencoder(2, random_state=seed, **(defaults | parameters))
+
+
+def answers(autoencoder):
+    """Everything a fitted model says, as one vector."""
+    return np.concatenate(
+        [
+            autoencoder.transform(X).ravel(),
+            autoencoder.reconstruct(X).ravel(),
+            autoencoder.score_samples(X),
+            autoencoder.sample(3, random_state=0).ravel(),
+            autoencoder.loss_curve_,
+            autoencoder.validation_curve_,
+        ]
+    )
+
+
+def fit_and_answer(seed):
+    return answers(tiny(seed).fit(X))
+
+
+def test_refits_have_the_same_bits():
+    autoencoder = tiny().fit(X)
+    first = answers(autoencoder)
+    np.testing.assert_array_equal(first, answers(autoencoder))
+    np.testing.assert_array_equal(first, answers(autoencoder.fit(X)))
+    np.testing.assert_array_equal(first, fit_and_answer(0))
+    assert not np.array_equal(first, fit_and_answer(1))
+
+
+def test_without_a_seed_fits_differ():
+    codes = [tiny(None, early_stopping=False).fit(X).transform(X) for _ in range(2)]
+    assert not np.array_equal(*codes)
+
+
+def test_a_random_state_object_moves_on():
+    a, b = (np.random.RandomState(0) for _ in range(2))
+    first, second = (tiny(a, early_stopping=False).fit(X).transform(X) for _ in range(2))
+    for codes in (first, second):
+        again = tiny(b, early_stopping=False).fit(X).transform(X)
+        np.testing.assert_array_equal(codes, again)
+    assert not np.array_equal(first, second)
+
+
+def test_long_fits_have_the_same_bits_as_their_untraced_steps(monkeypatch):
+    """A fit that traces its steps agrees with one that never does."""
+    from skae.nn import step
+
+    parameters = {"max_epochs": 30, "batch_size": 8}
+    monkeypatch.setattr(step, "TRACE_PAYS_AFTER", 20)
+    traced = answers(tiny(**parameters).fit(X))
+    monkeypatch.setattr(step, "TRACE_PAYS_AFTER", 10**9)
+    np.testing.assert_array_equal(traced, answers(tiny(**parameters).fit(X)))
+
+
+def test_a_hundred_fits_in_eight_threads():
+    seeds = [i % 10 for i in range(100)]
+    expected = [fit_and_answer(seed) for seed in range(10)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(fit_and_answer, seeds))
+    wrong = [
+        seed for seed, got in zip(seeds, results, strict=True)
+        if not np.array_equal(got, expected[seed])
+    ]  # fmt: skip
+    assert wrong == []
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_two_jobs(backend):
+    expected = [fit_and_answer(seed) for seed in range(4)]
+    results = Parallel(n_jobs=2, backend=backend)(delayed(fit_and_answer)(i) for i in range(4))
+    for got, wanted in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def global_states():
+    kind, keys, *rest = np.random.get_state()
+    return (
+        (kind, keys.tobytes(), *rest),
+        random.getstate(),
+        torch.get_rng_state().numpy().tobytes(),
+    )
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_global_generators_are_left_alone(seed):
+    before = global_states()
+    fitted = tiny(seed, layerwise_epochs=1).fit(X).partial_fit(X)
+    fitted.transform(X)
+    fitted.score_samples(X)
+    fitted.sample(3)
+    fitted.sample(3, random_state=0)
+    assert global_states() == before
+
+
+def test_global_generators_do_not_matter():
+    results = []
+    for seed in (0, 1):
+        np.random.seed(seed)
+        random.seed(seed)
+        torch.manual_seed(seed)
+        results.append(fit_and_answer(0))
+    np.testing.assert_array_equal(*results)
+
+
+def test_order_of_rows_does_not_decide_what_is_held_out():
+    """Whole batches leave rows in their order, so all but rounding agrees."""
+    order = np.random.default_rng(1).permutation(len(X))
+    parameters = {"batch_size": "auto", "dropout": 0.0}
+    a, b = tiny(**parameters).fit(X), tiny(**parameters).fit(X[order])
+    np.testing.assert_allclose(a.transform(X), b.transform(X), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(a.score_samples(X), b.score_samples(X), rtol=1e-6)
+
+
+def in_forked_child(function, seconds):
+    """Run a function in a forked child; its exit status, or None if it had to be killed."""
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover
+        try:
+            os._exit(0 if function() else 1)
+        finally:
+            os._exit(2)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_child_can_predict_and_fit():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        square = torch.ones(600, 600)
+        assert float((square @ square).sum()) > 0  # the parent's threads are running
+        fitted = tiny().fit(X)
+        expected, refit = answers(fitted), fit_and_answer(1)
+
+        def child():
+            assert np.array_equal(answers(fitted), expected)
+            return np.array_equal(fit_and_answer(1), refit)
+
+        assert in_forked_child(child, 60) == 0
+    finally:
+        torch.set_num_threads(before)
+
+
+def fail(x, generator):
+    raise RuntimeError("no")
+
+
+def interrupt(x, generator):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_thread_count_is_restored(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        fitted = tiny().fit(X)
+        assert torch.get_num_threads() == threads
+        fitted.partial_fit(X)
+        fitted.transform(X)
+        fitted.score_samples(X)
+        assert torch.get_num_threads() == threads
+        for failing, error in ((fail, RuntimeError), (interrupt, KeyboardInterrupt)):
+            with pytest.raises(error):
+                tiny(corruption=failing).fit(X)
+            assert torch.get_num_threads() == threads
+        with pytest.raises(ValueError, match="NaN"):
+            tiny().fit(np.full((5, 2), np.nan))
+        assert torch.get_num_threads() == threads
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(tiny(i % 3, corruption=[None, fail][i % 2]).fit, X)
+                    for i in range(16)]  # fmt: skip
+            failed = sum(job.exception() is not None for job in jobs)
+        assert failed == 8
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_training_uses_one_thread():
+    seen = []
+
+    def note(x, generator):
+        seen.append(torch.get_num_threads())
+        return x
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        tiny(corruption=note).fit(X)
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
