@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.random import RandomState
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -21,23 +21,37 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_array, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-from skorch.history import History
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
 from torch import Tensor
 
 from skae.density import Density, estimate_density
 from skae.holdout import hash_rows, hold_out, shuffled
 from skae.nn.draws import Draws
 from skae.nn.latent import Latent
-from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
+from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 from skae.nn.linear import components_for_share, moments
 from skae.nn.mlp import ACTIVATIONS, Body
 from skae.nn.network import Network
 from skae.parameters import Declared
-from skae.training import EpochContexts, Net, Plan, Rows, choose_device, one_thread, pretrain
+from skae.training import (
+    EpochContexts,
+    Net,
+    Plan,
+    Rows,
+    choose_device,
+    one_thread,
+    pretrain,
+)
 
 Floats = NDArray[np.floating]
+
+MatrixLike = Any
+"""What scikit-learn's validation accepts: arrays, data frames of any library, lists."""
 
 FLOAT64_CELLS = 2**18
 """Tables of at most so many float64 cells train in float64 under `precision="auto"`."""
@@ -144,7 +158,8 @@ class BaseAutoencoder(
         schedule's second half. None runs the whole schedule.
 
     tol : float, default=1e-4
-        Improvement in nats per row that `n_iter_no_change` asks for.
+        Improvement in nats per row that `n_iter_no_change` asks for. Where held-out rows do not
+        choose the epoch, a fit that improves the training objective by less keeps its start.
 
     warm_start : bool, default=False
         Let `fit` go on from the weights and the optimiser's state of the last fit.
@@ -233,7 +248,7 @@ class BaseAutoencoder(
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         "n_components": [
             Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="neither"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
             StrOptions({"auto"}),
         ],
         "hidden_layer_sizes": [tuple, list],
@@ -242,7 +257,10 @@ class BaseAutoencoder(
         "linear_skip": ["boolean"],
         "tied_weights": ["boolean"],
         "likelihood": [StrOptions(set(LIKELIHOODS))],
-        "noise": [StrOptions({"isotropic", "diagonal"}), Interval(Real, 0, None, closed="neither")],
+        "noise": [
+            StrOptions({"isotropic", "diagonal"}),
+            Interval(Real, 0, None, closed="neither"),
+        ],
         "corruption": [callable, None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -250,7 +268,10 @@ class BaseAutoencoder(
         "layerwise_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
@@ -264,7 +285,9 @@ class BaseAutoencoder(
     }
 
     _doc_link_module = "skae"
-    _doc_link_template = "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"
+    _doc_link_template = (
+        "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"
+    )
 
     @abstractmethod
     def _make_latent(self, n_components: int) -> Latent:
@@ -276,10 +299,10 @@ class BaseAutoencoder(
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
-        X: ArrayLike,
+        X: MatrixLike,
         y: object = None,
-        sample_weight: ArrayLike | None = None,
-        X_corrupted: ArrayLike | None = None,
+        sample_weight: MatrixLike | None = None,
+        X_corrupted: MatrixLike | None = None,
     ) -> Self:
         """Train the autoencoder, then estimate its density.
 
@@ -313,10 +336,10 @@ class BaseAutoencoder(
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
-        X: ArrayLike,
+        X: MatrixLike,
         y: object = None,
-        sample_weight: ArrayLike | None = None,
-        X_corrupted: ArrayLike | None = None,
+        sample_weight: MatrixLike | None = None,
+        X_corrupted: MatrixLike | None = None,
     ) -> Self:
         """Train for one pass over `X` at a constant rate; go on from where the last call ended.
 
@@ -343,9 +366,9 @@ class BaseAutoencoder(
 
     def _fit(
         self,
-        X: ArrayLike,
-        sample_weight: ArrayLike | None,
-        X_corrupted: ArrayLike | None,
+        X: MatrixLike,
+        sample_weight: MatrixLike | None,
+        X_corrupted: MatrixLike | None,
         going_on: bool,
         one_pass: bool = False,
     ) -> Self:
@@ -353,30 +376,30 @@ class BaseAutoencoder(
         epochs = 1 if one_pass else self.max_epochs
         context = self._init_callback_context(max_subtasks=epochs)
         context.call_on_fit_task_begin(estimator=self, X=X)
-        # All is built on a new object: this one changes in a single step, at the end.
+        # All is built on a new object; this one changes in a single step, at the end.
         new = type(self)(**self.get_params(deep=False))
         if going_on:
             new._adopt(self)
         X, weight, spoilt = new._read_training_rows(X, sample_weight, X_corrupted, not going_on)
-        seed = new._draw_seed()
+        seed = _draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
         held_out = np.zeros(len(X), dtype=bool)
         if self.early_stopping is not False and not one_pass:
             held_out = hold_out(hashes, self.validation_fraction)
-        net = self.net_.duplicate() if going_on else new._new_net(X, weight, seed)
-        network: Network = net.module_
         if going_on:
-            new._check_same_network(network)
+            net = self.net_.duplicate()
+            new._check_same_network(net.module_)
+        else:
+            net = new._new_net(X, weight, seed)
 
         def rows(which: NDArray[np.bool_]) -> Rows:
-            every = which.all()
-            target = _tensor(X if every else X[which], network)
-            x = target if spoilt is None else _tensor(spoilt if every else spoilt[which], network)
-            share = weight[which] / weight[which].mean()
-            return Rows(x, target, _tensor(share, network), self.corruption)
+            part: slice | NDArray[np.bool_] = slice(None) if which.all() else which
+            target = _tensor(X[part], net.module_)
+            x = target if spoilt is None else _tensor(spoilt[part], net.module_)
+            share = weight[part] / weight[part].mean()
+            return Rows(x, target, _tensor(share, net.module_), self.corruption)
 
-        train = rows(~held_out)
-        valid = rows(held_out) if held_out.any() else None
+        train, valid = rows(~held_out), rows(held_out) if held_out.any() else None
         plan = Plan(
             learning_rate=self.learning_rate,
             max_epochs=epochs,
@@ -391,59 +414,75 @@ class BaseAutoencoder(
             callbacks=list(self.callbacks or []),
         )
         some = shuffled(hashes, DENSITY_ROWS)
-        for_density = [_tensor(part[some], network) for part in (X, weight)]
-        for_density.append(torch.from_numpy(held_out[some]).to(network.center.device))
 
-        def finish(net: Net, best_epoch: int) -> dict[str, Any]:
-            density = estimate_density(net.module_, *for_density)
+        def learnt(net: Net, best_epoch: int) -> dict[str, Any]:
+            x, w = _tensor(X[some], net.module_), _tensor(weight[some], net.module_)
+            unseen = torch.from_numpy(held_out[some]).to(x.device)
+            density = estimate_density(net.module_, x, w, unseen)
             return new._fitted_attributes(net, density, best_epoch)
 
         if getattr(self, "_skl_callbacks", None):
             plan.contexts = EpochContexts(
-                context, self, X, lambda net: finish(net.duplicate(), len(net.history))
+                context, self, X, lambda net: learnt(net.duplicate(), len(net.history))
             )
-        start = net.evaluate(train)
+        best_epoch = new._train(net, train, valid, plan, pretraining=not going_on)
+        if not (one_pass or self.warm_start):
+            net.forget_momentum()
+        new.__dict__.update(learnt(net, best_epoch))
+        self._adopt(new)
+        context.call_on_fit_task_end(estimator=self, X=X)
+        return self
+
+    def _train(
+        self, net: Net, train: Rows, valid: Rows | None, plan: Plan, pretraining: bool
+    ) -> int:
+        """Train a net in place; returns the epoch that was kept."""
         try:
-            if self.layerwise_epochs and not going_on:
+            if self.layerwise_epochs and pretraining:
                 shallow = Plan(
-                    self.learning_rate, self.layerwise_epochs, plan.batch_size, plan.weight_decay
+                    learning_rate=self.learning_rate,
+                    max_epochs=self.layerwise_epochs,
+                    batch_size=plan.batch_size,
+                    weight_decay=plan.weight_decay,
                 )
-                pretrain(network, train, shallow, net.generator)
+                pretrain(net.module_, train, shallow, net.generator)
+            start, state = net.evaluate(train), copy.deepcopy(net.module_.state_dict())
             best_epoch = net.fit_rows(train, valid, plan)
         except FloatingPointError as error:
             raise ValueError(
                 f"Training broke down: {error}. Lower learning_rate (now {self.learning_rate}) or "
                 "scale the columns of X."
             ) from None
-        if net.history and net.history[-1, "train_loss"] > start + X.shape[1]:
+        end = net.history[-1, "train_loss"] if net.history else start
+        # Predicting the columns' means costs about half a nat per column more than the start.
+        if end > start + train.x.shape[1]:
             warnings.warn(
-                f"Training diverged: the objective rose from {start:.4g} to "
-                f"{net.history[-1, 'train_loss']:.4g} nats per row. Lower learning_rate (now "
-                f"{self.learning_rate}).",
+                f"Training diverged: the objective rose from {start:.4g} to {end:.4g} nats per "
+                f"row. Lower learning_rate (now {self.learning_rate}).",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-        if not (one_pass or self.warm_start):
-            net.forget_momentum()
-        vars(new).update(finish(net, best_epoch))
-        self._adopt(new)
-        context.call_on_fit_task_end(estimator=self, X=X)
-        return self
+        chosen = valid is not None and plan.restore_best
+        if plan.one_cycle and not chosen and net.evaluate(train) > start - self.tol:
+            # At a solution, steps only add rounding errors.
+            net.module_.load_state_dict(state)
+            return 0
+        return best_epoch
+
+    def _learnt(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_n_features_out"}
 
     def _adopt(self, other: "BaseAutoencoder") -> None:
-        """Take over everything that `other` has learnt, and nothing else of it."""
-        parameters = self.get_params(deep=False)
-        for name in [name for name in vars(self) if name not in parameters]:
-            if not name.startswith(("_skl_", "_callback_", "_parent_", "_metadata", "_sklearn")):
-                delattr(self, name)
-        learnt = {k: v for k, v in vars(other).items() if k not in parameters}
-        vars(self).update({k: v for k, v in learnt.items() if not k.startswith(("_skl_", "_call"))})
+        """Forget what a fit has left here and take over what one has left in `other`."""
+        for name in self._learnt():
+            delattr(self, name)
+        self.__dict__.update(other._learnt())
 
     def _read_training_rows(
         self,
-        X: ArrayLike,
-        sample_weight: ArrayLike | None,
-        X_corrupted: ArrayLike | None,
+        X: MatrixLike,
+        sample_weight: MatrixLike | None,
+        X_corrupted: MatrixLike | None,
         first: bool,
     ) -> tuple[Floats, Floats, Floats | None]:
         """Validated rows of positive weight, their weights, and their corrupted versions."""
@@ -454,7 +493,7 @@ class BaseAutoencoder(
             spoilt = validate_data(self, X_corrupted, dtype=X.dtype, reset=False)
             if spoilt.shape != X.shape:
                 raise ValueError(
-                    f"X_corrupted has shape {spoilt.shape}, but X has {X.shape}: they go row by row."
+                    f"X_corrupted has shape {spoilt.shape}, but X has {X.shape}: they go in pairs."
                 )
         counts = weight > 0
         if not counts.all():
@@ -467,24 +506,20 @@ class BaseAutoencoder(
                 )
         return X, weight, spoilt
 
-    def _read_rows(self, X: ArrayLike, reset: bool = False, **checks: object) -> Floats:
+    def _read_rows(self, X: MatrixLike, reset: bool = False, **checks: object) -> Floats:
         """Validated rows, within the likelihood's range."""
-        likelihood = self.likelihood if reset else self._fit_params["likelihood"]
+        likelihood = self.likelihood if reset else self._fit_params_["likelihood"]
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, **checks)
         low, high = LIKELIHOODS[likelihood].support
-        if low is not None and (X.min() < low or X.max() > high):
+        if X.min() < low or X.max() > high:
+            wrong = "Negative values" if X.min() < low else f"Values above {high:g}"
             raise ValueError(
-                f"likelihood={likelihood!r} takes values in [{low}, {high}], but X ranges from "
-                f"{X.min():.6g} to {X.max():.6g}. Scale X, for instance with "
-                "MinMaxScaler(clip=True), or use likelihood='gaussian'."
+                f"{wrong} in data passed to {type(self).__name__}: X ranges from {X.min():.6g} to "
+                f"{X.max():.6g}, but likelihood={likelihood!r} takes values in [{low:g}, "
+                f"{high:g}]. Scale X, for instance with MinMaxScaler(clip=True), or use "
+                "likelihood='gaussian'."
             )
         return X
-
-    def _draw_seed(self) -> int:
-        # No global generator is read: without a seed, the operating system gives one.
-        if self.random_state is None:
-            return secrets.randbelow(2**31)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _choose_batch_size(self, n: int) -> int:
         if self.batch_size != "auto":
@@ -496,7 +531,7 @@ class BaseAutoencoder(
     def _new_net(self, X: Floats, weight: Floats, seed: int) -> Net:
         """A net at its start: built, initialised from the data, not trained."""
         device = choose_device(self.device)
-        x, w = torch.from_numpy(np.ascontiguousarray(X)), torch.from_numpy(weight)
+        x, w = _as_tensor(X), _as_tensor(weight)
         at = moments(x, w)
         dtype = self._choose_dtype(X, at.center, at.variance)
         if device.type == "mps" and dtype == torch.float64:
@@ -529,12 +564,17 @@ class BaseAutoencoder(
         for width in self.hidden_layer_sizes:
             if not isinstance(width, Integral) or width < 1:
                 raise ValueError(
-                    f"hidden_layer_sizes must hold positive integers, got {self.hidden_layer_sizes!r}."
+                    "hidden_layer_sizes must hold positive integers, got "
+                    f"{self.hidden_layer_sizes!r}."
                 )
         latent = self._make_latent(n_components)
         likelihood = make_likelihood(self.likelihood, n_features, self.noise)
         down = [n_features, *self.hidden_layer_sizes, latent.n_inputs]
-        up = [n_components, *reversed(self.hidden_layer_sizes), n_features * likelihood.n_params]
+        up = [
+            n_components,
+            *reversed(self.hidden_layer_sizes),
+            n_features * likelihood.n_params,
+        ]
         if self.tied_weights and down != up[::-1]:
             raise ValueError(
                 "tied_weights=True needs a decoder that mirrors the encoder, which this code or "
@@ -561,17 +601,11 @@ class BaseAutoencoder(
     def _fitted_attributes(self, net: Net, density: Density, best_epoch: int) -> dict[str, Any]:
         network: Network = net.module_
         history = net.history
-        noise = getattr(density.likelihood, "noise_variance", None)
-        if noise is None:
-            noise_variance: float | Floats = float("nan")
-        else:
-            noise_variance = noise.cpu().double().numpy()
-            if self.noise != "diagonal":
-                noise_variance = float(noise_variance[0])
+        noise = density.likelihood.noise_variance.cpu().double().numpy()
         return {
             "n_components_": network.latent.n_components,
             "_n_features_out": network.latent.n_components,
-            "noise_variance_": noise_variance,
+            "noise_variance_": noise if self.noise == "diagonal" else float(noise[0]),
             "net_": net,
             "module_": network,
             "history_": history,
@@ -579,8 +613,8 @@ class BaseAutoencoder(
             "validation_curve_": [row["valid_loss"] for row in history if "valid_loss" in row],
             "n_iter_": len(history),
             "best_epoch_": best_epoch,
-            "_density": density,
-            "_fit_params": {
+            "_density_": density,
+            "_fit_params_": {
                 name: value
                 for name, value in self.get_params(deep=False).items()
                 if name not in ("callbacks", "random_state", "verbose", "corruption")
@@ -589,7 +623,7 @@ class BaseAutoencoder(
 
     # ---------------------------------------------------------------- inference
 
-    def transform(self, X: ArrayLike) -> Floats:
+    def transform(self, X: MatrixLike) -> Floats:
         """Codes of rows.
 
         Parameters
@@ -605,7 +639,7 @@ class BaseAutoencoder(
         check_is_fitted(self)
         return self._map(lambda x: self.module_.encode(x).mean, self._read_rows(X))
 
-    def inverse_transform(self, Z: ArrayLike) -> Floats:
+    def inverse_transform(self, Z: MatrixLike) -> Floats:
         """Expected rows of codes.
 
         Parameters
@@ -627,7 +661,7 @@ class BaseAutoencoder(
             )
         return self._map(self.module_.decode, Z)
 
-    def reconstruct(self, X: ArrayLike) -> Floats:
+    def reconstruct(self, X: MatrixLike) -> Floats:
         """Rows as they come back from their codes.
 
         Parameters
@@ -644,7 +678,7 @@ class BaseAutoencoder(
         module = self.module_
         return self._map(lambda x: module.decode(module.encode(x).mean), self._read_rows(X))
 
-    def reconstruction_error(self, X: ArrayLike, per_feature: bool = False) -> Floats:
+    def reconstruction_error(self, X: MatrixLike, per_feature: bool = False) -> Floats:
         """How far rows are from their reconstructions.
 
         Parameters
@@ -669,7 +703,7 @@ class BaseAutoencoder(
 
         return self._map(error, self._read_rows(X), np.float64)
 
-    def score_samples(self, X: ArrayLike) -> Floats:
+    def score_samples(self, X: MatrixLike) -> Floats:
         """Log-density of rows, in nats: higher is more normal.
 
         The density of the model that a fit leaves, the code integrated out by Laplace's method;
@@ -687,10 +721,10 @@ class BaseAutoencoder(
         """
         check_is_fitted(self)
         X = self._read_rows(X)
-        return self._map(lambda x: self._density.log_prob(self.module_, x), X, np.float64)
+        return self._map(lambda x: self._density_.log_prob(self.module_, x), X, np.float64)
 
     def score(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+        self, X: MatrixLike, y: object = None, sample_weight: MatrixLike | None = None
     ) -> float:
         """Mean log-density of rows, in nats per row.
 
@@ -738,15 +772,10 @@ class BaseAutoencoder(
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
-        seed = (
-            secrets.randbelow(2**31)
-            if random_state is None
-            else int(check_random_state(random_state).randint(2**31 - 1))
-        )
         center = self.module_.center
-        generator = torch.Generator(center.device).manual_seed(seed)
+        generator = torch.Generator(center.device).manual_seed(_draw_seed(random_state))
         draws = Draws(generator, center.dtype)
-        density = self._density
+        density = self._density_
 
         def draw(z: Tensor) -> Tensor:
             out = self.module_.decoder(z)
@@ -756,7 +785,7 @@ class BaseAutoencoder(
             codes = density.draw_codes(int(n_samples), draws).cpu().numpy()
         return self._map(draw, codes)
 
-    def interpolate(self, A: ArrayLike, B: ArrayLike, n_steps: int = 10) -> Floats:
+    def interpolate(self, A: MatrixLike, B: MatrixLike, n_steps: int = 10) -> Floats:
         """Rows on straight lines between the codes of `A` and `B`.
 
         Parameters
@@ -780,7 +809,7 @@ class BaseAutoencoder(
         codes = (1 - share) * start[:, None] + share * end[:, None]
         return self.inverse_transform(codes.reshape(-1, codes.shape[-1]))
 
-    def traverse(self, x: ArrayLike, component: int, values: ArrayLike) -> Floats:
+    def traverse(self, x: MatrixLike, component: int, values: MatrixLike) -> Floats:
         """Rows that one row turns into as one component of its code takes given values.
 
         Parameters
@@ -813,11 +842,9 @@ class BaseAutoencoder(
         check_is_fitted(self)
         return np.asarray(X).reshape(1, -1) if np.ndim(X) == 1 else X
 
-    def _map(
-        self, function: Callable[[Tensor], Tensor], X: Floats, dtype: Any = None
-    ) -> Floats:
+    def _map(self, function: Callable[[Tensor], Tensor], X: Floats, dtype: Any = None) -> Floats:
         """Apply a function of tensors to rows, chunk by chunk; results in the rows' dtype."""
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), one_thread:
             chunks = [
                 function(_tensor(X[i : i + CHUNK], self.module_)).cpu().numpy()
                 for i in range(0, len(X), CHUNK)
@@ -829,15 +856,17 @@ class BaseAutoencoder(
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        likelihood = LIKELIHOODS.get(str(self.likelihood), Likelihood)
+        tags.input_tags.positive_only = likelihood.support[0] == 0
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "net_" in state:
             net: Net = state.pop("net_")
-            density: Density = state.pop("_density")
+            density: Density = state.pop("_density_")
             del state["module_"]
-            state["history_"] = list(state["history_"])
+            del state["history_"]
             state["_arrays"] = {
                 "dtype": str(net.dtype).removeprefix("torch."),
                 "module": _arrays(net.module_.state_dict()),
@@ -855,7 +884,7 @@ class BaseAutoencoder(
         if arrays is None:
             return
         # Parameters may have been set since the fit: the network is built from those of the fit.
-        fitted = type(self)(**self._fit_params)
+        fitted = type(self)(**self._fit_params_)
         try:
             device = choose_device(fitted.device)
         except ValueError:
@@ -865,20 +894,42 @@ class BaseAutoencoder(
         network.load_state_dict(_tensors(arrays["module"]))
         likelihood = copy.deepcopy(network.likelihood)
         likelihood.load_state_dict(_tensors(arrays["likelihood"]))
-        mean, covariance = (torch.tensor(arrays[name]).to(device) for name in ("mean", "covariance"))
-        self._density = Density(likelihood, mean, covariance)
-        self.history_ = History(self.history_)
+        mean, covariance = (
+            torch.tensor(arrays[name]).to(device) for name in ("mean", "covariance")
+        )
+        self._density_ = Density(likelihood, mean, covariance)
         self.net_ = Net.over(network.eval(), torch.Generator(device))
-        self.net_.history = self.history_
         self.net_.load_arrays(arrays["training"])
+        self.history_ = self.net_.history
         self.module_ = network
 
 
-def _tensor(rows: Floats, network: Network) -> Tensor:
-    """Rows as a tensor where the network is and as it counts; without a copy where possible."""
-    if not rows.flags.writeable or any(stride < 0 for stride in rows.strides):
+def _draw_seed(random_state: int | RandomState | None) -> int:
+    # No global generator is read: without a seed, the operating system gives one.
+    if random_state is None:
+        return secrets.randbelow(2**31)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+class _Writable:
+    """Presents an array as writable, since torch warns of others though nothing here writes."""
+
+    def __init__(self, array: Floats) -> None:
+        self.array = array
+        address = array.__array_interface__["data"][0]
+        self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}
+
+
+def _as_tensor(rows: NDArray[Any]) -> Tensor:
+    """An array as a tensor that shares its memory where torch can, whatever its flags."""
+    if any(stride < 0 for stride in rows.strides):
         rows = rows.copy()
-    return torch.from_numpy(rows).to(network.center)
+    return torch.from_numpy(rows if rows.flags.writeable else np.asarray(_Writable(rows)))
+
+
+def _tensor(rows: NDArray[Any], network: Network) -> Tensor:
+    """Rows as a tensor where the network is and as it counts."""
+    return _as_tensor(rows).to(network.center)
 
 
 def _arrays(tensors: dict[str, Tensor]) -> dict[str, NDArray[Any]]:

@@ -6,6 +6,9 @@ For a linear decoder everything here is exact, and at PCA's solution it is proba
 (Tipping & Bishop 1999).
 """
 
+import os
+import threading
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +35,21 @@ EM_TOLERANCE = 1e-10
 RELINEARIZE_TOLERANCE = 1e-3
 RELINEARIZATIONS = 4
 """Times the decoder is linearised anew around better codes while the density is estimated."""
+
+
+_forward_mode = threading.Lock()
+"""torch keeps the level of forward-mode differentiation for the process, not for the thread."""
+
+os.register_at_fork(
+    before=_forward_mode.acquire,
+    after_in_parent=_forward_mode.release,
+    after_in_child=_forward_mode.release,
+)
+
+with warnings.catch_warnings():
+    # Loaded at the first derivative otherwise, where its use of torch.jit would warn the user.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import torch._decomp.decompositions_for_jvp
 
 
 @dataclass
@@ -128,10 +146,13 @@ class _Expansion:
         point = z.to(x.dtype)
         k = z.shape[-1]
         basis = torch.eye(k, dtype=x.dtype, device=x.device)[:, None].expand(k, *z.shape)
-        out, jacobian = torch.func.vmap(
-            lambda tangent: torch.func.jvp(network.decoder, (point,), (tangent,)),
-            out_dims=(None, -1),
-        )(basis)
+
+        def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
+            out, image = torch.func.jvp(network.decoder, (point,), (tangent,))  # type: ignore[misc]
+            return out, image
+
+        with _forward_mode:
+            out, jacobian = torch.func.vmap(push, out_dims=(None, -1))(basis)  # type: ignore[arg-type]
         return cls.at(likelihood, x, z, out, jacobian)
 
     @classmethod
@@ -174,7 +195,12 @@ class _Shares:
         one = torch.ones_like(total)
         bessel = total / (total - 1) if total >= 2 else one
         noise = weight * held_out if held_out.any() else weight
-        return cls(weight / total, bessel, noise / noise.sum(), one if held_out.any() else bessel)
+        return cls(
+            weight / total,
+            bessel,
+            noise / noise.sum(),
+            one if held_out.any() else bessel,
+        )
 
 
 @torch.no_grad()
@@ -201,9 +227,7 @@ def estimate_density(network: Network, x: Tensor, weight: Tensor, held_out: Tens
     for _ in range(RELINEARIZATIONS):
         before = density
         z = density.search(network, x, z)
-        density = _maximize(
-            before, _Expansion.around(network, before.likelihood, x, z), x, shares
-        )
+        density = _maximize(before, _Expansion.around(network, before.likelihood, x, z), x, shares)
         if _change(before, density) < RELINEARIZE_TOLERANCE:
             break
     return density
@@ -235,10 +259,13 @@ def _maximize(density: Density, at: _Expansion, x: Tensor, shares: _Shares) -> D
         covariance = covariance + (shares.rows[:, None, None] * posterior).sum(0)
         out = at.out + (at.jacobian @ (z - at.z).to(x.dtype)[..., None])[..., 0]
         variance = (at.jacobian @ posterior.to(x.dtype) * at.jacobian).sum(-1)
-        before, density = density, Density(
-            _with_noise(density.likelihood, x, out, variance, shares),
-            mean,
-            (covariance + covariance.mT) / 2,
+        before, density = (
+            density,
+            Density(
+                _with_noise(density.likelihood, x, out, variance, shares),
+                mean,
+                (covariance + covariance.mT) / 2,
+            ),
         )
         if _change(before, density) < EM_TOLERANCE:
             break

@@ -31,7 +31,7 @@ def _entries(body: str) -> dict[str, str]:
 
 
 def _inherit_doc(doc: str, parent_doc: str, order: list[str]) -> str:
-    """Complete the `Parameters` and `Attributes` of `doc` with those that `parent_doc` documents."""
+    """Add to the `Parameters` and `Attributes` of `doc` those that `parent_doc` documents."""
     own, inherited = _sections(_dedent(doc)), _sections(_dedent(parent_doc))
     merged = {"": own.pop("")}
     for title in ("Parameters", "Attributes"):
@@ -60,4 +60,5 @@ class Declared:
         dataclass(kw_only=True, eq=False, repr=False)(cls)
         parent = next((base for base in cls.__mro__[1:] if issubclass(base, Declared)), Declared)
         if parent is not Declared and cls.__doc__ and parent.__doc__:
-            cls.__doc__ = _inherit_doc(cls.__doc__, parent.__doc__, [f.name for f in fields(cls)])  # type: ignore[arg-type]
+            order = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+            cls.__doc__ = _inherit_doc(cls.__doc__, parent.__doc__, order)

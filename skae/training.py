@@ -5,10 +5,10 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from sklearn.callback import CallbackContext
@@ -27,9 +27,6 @@ WARM_UP = 0.25
 
 EVALUATION_ROWS = 2048
 
-# A child forked from a process that has used several torch threads would wait for them for ever.
-os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
-
 
 class _OneThread(AbstractContextManager["_OneThread"]):
     """Run small nets with one torch thread, counting the fits of the whole process.
@@ -43,7 +40,7 @@ class _OneThread(AbstractContextManager["_OneThread"]):
         self._fits = 0
         self._before = 1
 
-    def __enter__(self) -> "_OneThread":
+    def __enter__(self) -> Self:
         with self._lock:
             if self._fits == 0:
                 self._before = torch.get_num_threads()
@@ -64,6 +61,9 @@ class _OneThread(AbstractContextManager["_OneThread"]):
 
 
 one_thread = _OneThread()
+
+# A child forked from a process that has used several torch threads would wait for them for ever.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def choose_device(device: str) -> torch.device:
@@ -114,7 +114,11 @@ class Rows:
                 index = order[start : start + size]
                 x, weight = self.x[index], self.weight[index]
                 target = x if self.target is self.x else self.target[index]
-            yield (x if self.corrupt is None else self.corrupt(x, generator)), target, weight
+            yield (
+                (x if self.corrupt is None else self.corrupt(x, generator)),
+                target,
+                weight,
+            )
 
 
 @dataclass
@@ -202,10 +206,8 @@ class Net(NeuralNet):
             self._best.offer(0, self.evaluate(valid))
         self.initialize_callbacks()
         self.notify("on_train_begin")
-        try:
+        with suppress(StopTraining):
             self.fit_loop(train, valid, epochs=plan.max_epochs)
-        except StopTraining:
-            pass
         last = len(self.history) - first_epoch
         kept = self._best.restore() if self._best is not None and plan.restore_best else last
         self.notify("on_train_end")
@@ -215,13 +217,15 @@ class Net(NeuralNet):
 
     def forget_momentum(self) -> None:
         """Drop the optimiser's state: the next training starts a new one."""
-        self._initialize_optimizer()
+        with self._current_init_context("optimizer"):
+            self.initialize_optimizer()
 
     def arrays(self) -> dict[str, Any]:
-        """What training needs to go on, as numpy arrays: generator and, if any, momentum."""
+        """What training needs to go on, in numpy arrays: history, generator and any momentum."""
         states = [self.optimizer_.state[p] for p in self.module_.parameters()]
         moved = any(float(state["step"]) for state in states)
         return {
+            "history": list(self.history),
             "generator": self.generator.get_state().numpy(),
             "optimizer": [
                 {name: value.cpu().numpy() for name, value in state.items()} for state in states
@@ -232,7 +236,9 @@ class Net(NeuralNet):
 
     def load_arrays(self, arrays: dict[str, Any]) -> None:
         """Go back to a state given by `arrays`."""
+        self.history = History(arrays["history"])
         state = torch.tensor(arrays["generator"])
+        # Devices' generators differ in size: training goes on from a fresh one on another device.
         if len(state) == len(self.generator.get_state()):
             self.generator.set_state(state)
         for p, saved in zip(self.module_.parameters(), arrays["optimizer"], strict=False):
@@ -245,7 +251,9 @@ class Net(NeuralNet):
         with torch.no_grad():
             losses = [
                 self.module_.losses(
-                    rows.x[i : i + EVALUATION_ROWS], rows.target[i : i + EVALUATION_ROWS], None
+                    rows.x[i : i + EVALUATION_ROWS],
+                    rows.target[i : i + EVALUATION_ROWS],
+                    None,
                 )
                 for i in range(0, len(rows), EVALUATION_ROWS)
             ]
@@ -388,7 +396,6 @@ class _Best:
         """Give the module the best epoch's weights; returns that epoch."""
         self._module.load_state_dict(self._state)
         return self.epoch
-
 
 
 def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generator) -> None:

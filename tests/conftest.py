@@ -1,4 +1,4 @@
-"""Settings that must be made before SciPy or scikit-learn is imported, and data that tests share."""
+"""Settings made before SciPy or scikit-learn is imported, and data that tests share."""
 
 import os
 
@@ -8,14 +8,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds")
-    # torch.func.jvp loads, at its first use, a part of torch that torch itself has deprecated.
-    config.addinivalue_line(
-        "filterwarnings", "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
-    )
 
 
 @pytest.fixture(scope="session")

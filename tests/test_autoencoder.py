@@ -92,7 +92,12 @@ def test_linear_autoencoder_finds_pca_from_a_random_start(digits, k):
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"hidden_layer_sizes": ()}, {"tied_weights": True}, {"activation": "logistic"}],
+    [
+        {},
+        {"hidden_layer_sizes": ()},
+        {"tied_weights": True},
+        {"activation": "logistic"},
+    ],
     ids=str,
 )
 def test_untrained_is_pca(load, k, parameters):
@@ -184,10 +189,13 @@ def test_bernoulli_error_is_the_deviance():
     assert ((p > 0) & (p < 1)).all()
     deviance = -2 * (X * np.log(p) + (1 - X) * np.log1p(-p))
     np.testing.assert_allclose(
-        fitted.reconstruction_error(X, per_feature=True), deviance, rtol=1e-8, atol=1e-12
+        fitted.reconstruction_error(X, per_feature=True),
+        deviance,
+        rtol=1e-8,
+        atol=1e-12,
     )
     assert set(np.unique(fitted.sample(50, random_state=0))) == {0.0, 1.0}
-    assert np.isnan(fitted.noise_variance_)
+    assert fitted.noise_variance_ == 0
 
 
 def test_linear_density_is_that_of_a_normal_distribution(curved):
@@ -239,9 +247,7 @@ def test_interpolation_ends_at_the_reconstructions(curved):
     np.testing.assert_allclose(path[:, -1], fitted.reconstruct(B), atol=1e-12)
     middle = (fitted.transform(A) + fitted.transform(B)) / 2
     np.testing.assert_allclose(path[:, 2], fitted.inverse_transform(middle), atol=1e-12)
-    np.testing.assert_allclose(
-        fitted.interpolate(curved[0], curved[3], 5), path[0], atol=1e-12
-    )
+    np.testing.assert_allclose(fitted.interpolate(curved[0], curved[3], 5), path[0], atol=1e-12)
     with pytest.raises(ValueError, match="pairs"):
         fitted.interpolate(A, B[:2])
     with pytest.raises(ValueError, match="n_steps"):
@@ -343,7 +349,11 @@ def test_sample_weights_are_routed(curved):
             np.average(direct.score_samples(scaled), weights=weight)
         )
         scores = cross_validate(
-            pipeline, curved, params={"sample_weight": weight}, error_score="raise", cv=2
+            pipeline,
+            curved,
+            params={"sample_weight": weight},
+            error_score="raise",
+            cv=2,
         )["test_score"]
         assert np.isfinite(scores).all()
         unweighted = cross_validate(pipeline, curved, error_score="raise", cv=2)["test_score"]
@@ -369,9 +379,10 @@ def test_a_weight_is_a_repetition(curved, parameters):
         )  # fmt: skip
 
 
-def test_scaling_all_weights_changes_nothing_in_training(curved):
-    a = small().fit(curved, sample_weight=np.full(len(curved), 7.0))
-    np.testing.assert_allclose(a.transform(curved), small().fit(curved).transform(curved))
+def test_scaling_all_weights_changes_nothing_without_a_prior(curved):
+    a = small(weight_decay=0.0).fit(curved, sample_weight=np.full(len(curved), 7.0))
+    b = small(weight_decay=0.0).fit(curved)
+    np.testing.assert_allclose(a.transform(curved), b.transform(curved))
 
 
 def test_trimmed_mean_drops_the_worst():
@@ -474,9 +485,7 @@ def test_pairs_of_clean_and_corrupted_rows(curved):
     assert fitted.loss_curve_[0] == pytest.approx(expected.item())
     # Clean rows decide the centre: the pairs change the training only.
     np.testing.assert_allclose(fitted.module_.center, curved.mean(axis=0))
-    assert_same_bits(
-        small().fit(curved, X_corrupted=curved), small().fit(curved), curved
-    )
+    assert_same_bits(small().fit(curved, X_corrupted=curved), small().fit(curved), curved)
     with pytest.raises(ValueError, match="X_corrupted"):
         small().fit(curved, X_corrupted=spoilt[:5])
 
@@ -488,6 +497,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(curved, bat
         "hidden_layer_sizes": (12, 9),
         "activation": "tanh",
         "linear_skip": False,
+        "weight_decay": 0.0,
         "batch_size": batch_size,
         "max_epochs": 0,
         "early_stopping": False,
@@ -515,9 +525,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(curved, bat
                 optimizer.step()
                 done += 1
         x = torch.tanh(down(x)).detach()
-    for (name, got), expected in zip(
-        trained.named_parameters(), network.parameters(), strict=True
-    ):
+    for (name, got), expected in zip(trained.named_parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-10, msg=name)
 
 
@@ -526,7 +534,9 @@ def test_layerwise_training_leaves_pca_where_there_is_a_skip(curved):
     pca = PCA(2).fit(curved)
     start = small(max_epochs=0, layerwise_epochs=5, early_stopping=False).fit(curved)
     np.testing.assert_allclose(
-        start.reconstruct(curved), pca.inverse_transform(pca.transform(curved)), atol=1e-9
+        start.reconstruct(curved),
+        pca.inverse_transform(pca.transform(curved)),
+        atol=1e-9,
     )
     plain = small(max_epochs=0, early_stopping=False).fit(curved)
     first = [a.module_.encoder.residual.layers[0].weight for a in (start, plain)]
@@ -560,9 +570,7 @@ def test_warm_start_goes_on_after_pickling(curved):
     assert whole.loss_curve_ == pickled.loss_curve_
     cold = small().fit(curved).fit(curved)
     assert_same_bits(cold, small().fit(curved), curved)
-    assert not torch.equal(
-        whole.module_.encoder.skip.weight, cold.module_.encoder.skip.weight
-    )
+    assert not torch.equal(whole.module_.encoder.skip.weight, cold.module_.encoder.skip.weight)
 
 
 def test_warm_start_refuses_another_shape(curved):
@@ -580,9 +588,7 @@ def test_a_pickle_predicts_the_same_bits(curved):
     fitted = small().fit(curved)
     again = pickle.loads(pickle.dumps(fitted))
     assert_same_bits(fitted, again, curved)
-    np.testing.assert_array_equal(
-        fitted.sample(9, random_state=0), again.sample(9, random_state=0)
-    )
+    np.testing.assert_array_equal(fitted.sample(9, random_state=0), again.sample(9, random_state=0))
     assert again.validation_curve_ == fitted.validation_curve_
     assert list(again.history_) == list(fitted.history_)
 
@@ -626,7 +632,13 @@ class Recorder(Callback):
 def test_the_best_epoch_is_restored(curved):
     recorder = Recorder()
     # A rate that is too high at its peak: the best epoch is not the last one.
-    fitted = small(learning_rate=0.2, max_epochs=40, callbacks=[recorder], linear_skip=False)
+    fitted = small(
+        learning_rate=0.2,
+        max_epochs=40,
+        callbacks=[recorder],
+        linear_skip=False,
+        early_stopping=True,
+    )
     fitted.fit(curved)
     assert len(fitted.validation_curve_) == fitted.n_iter_ == len(fitted.loss_curve_) == 40
     assert fitted.best_epoch_ == 1 + int(np.argmin(fitted.validation_curve_))
@@ -637,14 +649,25 @@ def test_the_best_epoch_is_restored(curved):
     assert now == pytest.approx(min(fitted.validation_curve_))
 
 
+def test_few_held_out_rows_do_not_choose_the_epoch_by_themselves(curved):
+    """Under "auto" a dozen rows tell the noise; under True they choose the epoch, too."""
+    auto = small(max_epochs=3, learning_rate=1e-300).fit(curved)
+    assert len(auto.validation_curve_) == 3
+    assert auto.best_epoch_ == 3
+    many = np.random.default_rng(0).normal(size=(1100, 4))
+    assert small(max_epochs=3, learning_rate=1e-300).fit(many).best_epoch_ == 0
+
+
 @pytest.mark.filterwarnings("ignore:Training diverged")
 @pytest.mark.parametrize("learning_rate", [1e-300, 10.0])
 def test_epoch_zero_may_be_the_best(curved, learning_rate):
-    fitted = small(learning_rate=learning_rate).fit(curved)
+    fitted = small(learning_rate=learning_rate, early_stopping=True).fit(curved)
     assert fitted.best_epoch_ == 0
     pca = PCA(2).fit(curved)
     np.testing.assert_allclose(
-        fitted.reconstruct(curved), pca.inverse_transform(pca.transform(curved)), atol=1e-9
+        fitted.reconstruct(curved),
+        pca.inverse_transform(pca.transform(curved)),
+        atol=1e-9,
     )
 
 
@@ -800,7 +823,13 @@ def test_progress_bar_nests_in_pipelines_and_searches(curved, capsys, monkeypatc
 def test_verbose_prints_a_line_an_epoch(curved, capsys, early_stopping):
     small(verbose=1, max_epochs=5, early_stopping=early_stopping).fit(curved)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert [int(s.split()[0]) for s in lines if s.strip()[:1].isdigit()] == [1, 2, 3, 4, 5]
+    assert [int(s.split()[0]) for s in lines if s.strip()[:1].isdigit()] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     assert len(lines) == 5 + 2  # and the head of the table
 
 
@@ -819,7 +848,11 @@ def test_bernoulli_names_its_range(bad):
     fitted = small(likelihood="bernoulli").fit(X)
     spoilt = X.copy()
     spoilt[3, 2] = bad
-    for method in (fitted.transform, fitted.score_samples, small(likelihood="bernoulli").fit):
+    for method in (
+        fitted.transform,
+        fitted.score_samples,
+        small(likelihood="bernoulli").fit,
+    ):
         with pytest.raises(ValueError, match="bernoulli") as error:
             method(spoilt)
         assert f"{bad:g}" in str(error.value)
@@ -883,10 +916,10 @@ def test_a_divergence_warns(curved):
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
 def test_precisions(curved, precision):
-    fitted = small(precision=precision).fit(curved)
+    fitted = small(precision=precision, early_stopping=True).fit(curved)
     assert fitted.module_.center.dtype == (
         torch.float64 if precision == "float64" else torch.float32
     )
     pca = PCA(2).fit(curved)
     pca_error = ((pca.inverse_transform(pca.transform(curved)) - curved) ** 2).sum(axis=1)
-    assert fitted.reconstruction_error(curved).mean() <= 1.01 * pca_error.mean()
+    assert fitted.reconstruction_error(curved).mean() <= 1.02 * pca_error.mean()

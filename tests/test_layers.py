@@ -126,7 +126,10 @@ def test_a_planted_import_is_caught(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("skae.nn.mlp", "import math\nimport torch.nn\nfrom skae.nn.draws import Draws"),
+        (
+            "skae.nn.mlp",
+            "import math\nimport torch.nn\nfrom skae.nn.draws import Draws",
+        ),
         ("skae.nn.mlp", "from .draws import Draws"),
         ("skae.training", "from skorch import NeuralNet"),
         ("skae.conditional", "from skae.variational import Variational"),
@@ -156,7 +159,9 @@ def test_package_holds_public_names_and_nothing_else():
         else:
             assert isinstance(node, ast.ImportFrom | ast.Expr)
     assert defined == {"__all__", "__version__"}
-    names = {a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    names = {
+        a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names
+    }
     assert names == set(skae.__all__)
 
 

@@ -26,7 +26,12 @@ def network(dtype, likelihood="gaussian", dropout=0.3, trim=0.2, tied=False, act
     encoder = Body([5, 8, 2], activation, dropout, True)
     decoder = Body([2, 8, 5], activation, dropout, True, encoder if tied else None)
     made = Network(
-        encoder, decoder, Deterministic(2), make_likelihood(likelihood, 5, "isotropic"), 5, trim
+        encoder,
+        decoder,
+        Deterministic(2),
+        make_likelihood(likelihood, 5, "isotropic"),
+        5,
+        trim,
     ).to(dtype)
     x = torch.rand(40, 5, generator=generator(1), dtype=torch.float64)
     made.start(x, torch.ones(40), moments(x, torch.ones(40)), generator())

@@ -62,7 +62,10 @@ def main():
                 if isinstance(params["reduce"], kind)
             }
             row = "".join(f"{scores[size]:>8.2f}" for size in arguments.sizes)
-            print(f"{kind.__name__:<18}{row}  picks {max(scores, key=scores.get)}", flush=True)
+            print(
+                f"{kind.__name__:<18}{row}  picks {max(scores, key=scores.get)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import numpy as np
 from _machine import describe_machine
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+    load_wine,
+)
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -57,7 +63,10 @@ def main():
     parser.add_argument("--only", nargs="*", help="names of the sets to run")
     arguments = parser.parse_args()
     print(describe_machine())
-    print(f"{'set':<22}{'rows x columns':>16}{'k':>4}{'ratio':>8}{'worst s.e.':>12}", end="")
+    print(
+        f"{'set':<22}{'rows x columns':>16}{'k':>4}{'ratio':>8}{'worst s.e.':>12}",
+        end="",
+    )
     print(f"{'nats above':>12}{'seconds':>9}")
     for name, X, sizes, standardize in load_tables(arguments.data):
         if arguments.only and name not in arguments.only:
@@ -72,7 +81,10 @@ def main():
                 nats.append(above)
                 seconds.append(took)
             shape = f"{X.shape[0]} x {X.shape[1]}"
-            print(f"{name:<22}{shape:>16}{k:>4}{np.mean(ratios):>8.3f}{max(excesses):>12.1f}", end="")
+            print(
+                f"{name:<22}{shape:>16}{k:>4}{np.mean(ratios):>8.3f}{max(excesses):>12.1f}",
+                end="",
+            )
             print(f"{np.mean(nats):>12.2f}{np.median(seconds):>9.2f}", flush=True)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
 Request = tuple[str, tuple[int, ...]]
 """A kind of draw and its shape."""
 

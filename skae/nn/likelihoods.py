@@ -24,11 +24,14 @@ class Likelihood(nn.Module, ABC):
     n_params = 1
     """Decoder outputs per column."""
 
-    support: tuple[float | None, float | None] = (None, None)
+    support = (-math.inf, math.inf)
     """Smallest and largest value of a cell."""
+
+    noise_variance: Tensor
 
     def __init__(self, n_features: int, noise: str | float) -> None:
         super().__init__()
+        self.register_buffer("noise_variance", torch.zeros(n_features))
 
     @abstractmethod
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,11 +55,11 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def curvature(self, out: Tensor) -> Tensor:
-        """Fisher information of each output, shape of `out`: minus the expected second derivative."""
+        """Fisher information of each output, shape of `out`."""
 
     @abstractmethod
     def deviance(self, x: Tensor, out: Tensor) -> Tensor:
-        """Error of each cell, shape of `x`: the squared error, or twice the nats short of a perfect fit."""
+        """Error of each cell: its square, or twice the nats short of a perfect fit."""
 
     def with_noise(
         self, x: Tensor, out: Tensor, variance: Tensor, share: Tensor, bessel: Tensor
@@ -82,7 +85,6 @@ class Gaussian(Likelihood):
     center: Tensor
     scale: Tensor
     floor: Tensor
-    noise_variance: Tensor
 
     def __init__(self, n_features: int, noise: str | float) -> None:
         super().__init__(n_features, noise)
@@ -90,7 +92,6 @@ class Gaussian(Likelihood):
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("floor", torch.ones(n_features))
-        self.register_buffer("noise_variance", torch.ones(n_features))
 
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         self.center.copy_(center)
@@ -134,7 +135,7 @@ class Gaussian(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """Independent coin flips with the decoder's logits; a cell between 0 and 1 is a mean of flips."""
+    """Independent coin flips with the decoder's logits; cells in (0, 1) are means of flips."""
 
     support = (0.0, 1.0)
 
@@ -161,7 +162,10 @@ class Bernoulli(Likelihood):
         return 2 * (F.softplus(out) - x * out - entropy)
 
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": Gaussian, "bernoulli": Bernoulli}
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "gaussian": Gaussian,
+    "bernoulli": Bernoulli,
+}
 
 
 def make_likelihood(name: str, n_features: int, noise: str | float) -> Likelihood:

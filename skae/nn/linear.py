@@ -24,11 +24,12 @@ def moments(x: Tensor, weight: Tensor, chunk: int = 4096) -> Moments:
     """
     share = weight.double() / weight.double().sum()
     blocks = range(0, len(x), chunk)
-    center = sum(share[i : i + chunk] @ x[i : i + chunk].double() for i in blocks)
-    variance = sum(
-        share[i : i + chunk] @ (x[i : i + chunk].double() - center) ** 2 for i in blocks
-    )
-    assert isinstance(center, Tensor) and isinstance(variance, Tensor)
+    center = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    variance = torch.zeros_like(center)
+    for i in blocks:
+        center += share[i : i + chunk] @ x[i : i + chunk].double()
+    for i in blocks:
+        variance += share[i : i + chunk] @ (x[i : i + chunk].double() - center) ** 2
     # What is left of a constant column after rounding is not variance.
     variance = torch.where(variance > (1e-14 * center) ** 2, variance, 0.0)
     scale = variance.mean().sqrt()

@@ -22,6 +22,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Dense(nn.Module):
     """An affine layer; `tied_to` another one, it multiplies with that one's weights transposed."""
 
+    weight: nn.Parameter
+
     def __init__(self, n_in: int, n_out: int, tied_to: "Dense | None" = None) -> None:
         super().__init__()
         self.n_in = n_in
@@ -30,11 +32,11 @@ class Dense(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_out))
 
     @torch.no_grad()
-    def reset(self, generator: torch.Generator, gain: float = 1.0) -> None:
-        """Draw weights with variance gain^2 / n_inputs; biases are zero."""
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw weights with variance 1 / n_inputs; biases are zero."""
         if not self.transposed:
             noise = torch.randn(self.weight.shape, generator=generator, dtype=torch.float64)
-            self.weight.copy_(noise * (gain / math.sqrt(self.n_in)))
+            self.weight.copy_(noise / math.sqrt(self.n_in))
         self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,13 +57,19 @@ class MLP(nn.Module):
         The mirror image whose transposed weights are used.
     """
 
+    layers: Sequence[Dense]
+
     def __init__(
-        self, sizes: Sequence[int], activation: str, dropout: float, tied_to: "MLP | None" = None
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        dropout: float,
+        tied_to: "MLP | None" = None,
     ) -> None:
         super().__init__()
         mirror = reversed(tied_to.layers) if tied_to else [None] * (len(sizes) - 1)
-        self.layers: list[Dense] | nn.ModuleList = nn.ModuleList(
-            Dense(n_in, n_out, tied)  # type: ignore[arg-type]
+        self.layers = nn.ModuleList(  # type: ignore[assignment]
+            Dense(n_in, n_out, tied)
             for n_in, n_out, tied in zip(sizes[:-1], sizes[1:], mirror, strict=True)
         )
         self.activation = activation
@@ -78,11 +86,11 @@ class MLP(nn.Module):
         *hidden, last = self.layers
         for layer in hidden:
             x = self.hidden(layer, x, draws)
-        result: Tensor = last(x)
-        return result
+        y: Tensor = last(x)
+        return y
 
     def reset(self, generator: torch.Generator) -> None:
-        """Draw all weights; hidden layers keep the variance of what passes an activation."""
+        """Draw the weights of all layers."""
         for layer in self.layers:
             layer.reset(generator)
 
@@ -114,15 +122,27 @@ class Body(nn.Module):
     @property
     def out_bias(self) -> Tensor:
         """The bias of the output."""
-        layer = self.skip if self.skip is not None else self.residual.layers[-1]  # type: ignore[union-attr]
-        bias: Tensor = layer.bias
-        return bias
+        if self.residual is None or self.skip is not None:
+            assert self.skip is not None
+            return self.skip.bias
+        return self.residual.layers[-1].bias
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        if self.residual is None:
-            return self.skip(x)  # type: ignore[misc, no-any-return]
-        y = self.residual(x, draws)
-        return y if self.skip is None else y + self.skip(x)
+        parts = []
+        if self.residual is not None:
+            parts.append(self.residual(x, draws))
+        if self.skip is not None:
+            parts.append(self.skip(x))
+        return sum(parts[1:], parts[0])
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the residual's weights; the linear map's are the caller's to set."""
+        if self.residual is not None:
+            self.residual.reset(generator)
+        self.zero_residual()
+        if self.skip is not None:
+            self.skip.bias.zero_()
 
     @torch.no_grad()
     def zero_residual(self) -> None:

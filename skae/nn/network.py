@@ -94,36 +94,25 @@ class Network(nn.Module):
         return [p for name, p in self.named_parameters() if ".residual." in name and p.ndim > 1]
 
     @torch.no_grad()
-    def start(
-        self, x: Tensor, weight: Tensor, at: Moments, generator: torch.Generator
-    ) -> None:
+    def start(self, x: Tensor, weight: Tensor, at: Moments, generator: torch.Generator) -> None:
         """Initialise everything from the data and the generator; with a linear skip, at PCA."""
         self.center.copy_(at.center)
         self.scale.copy_(at.scale)
-        bias, slope = self.likelihood.start(
-            self.center, at.variance.to(self.center), self.scale
-        )
+        bias, slope = self.likelihood.start(self.center, at.variance.to(self.center), self.scale)
         for body in (self.encoder, self.decoder):
-            if body.residual is not None:
-                body.residual.reset(generator)
-            body.zero_residual()
-            if body.skip is not None:
-                body.skip.bias.zero_()
+            body.reset(generator)
         self.decoder.out_bias.copy_(bias)
-        if self.encoder.skip is not None:
-            self._start_skip(x, weight, at, slope, generator)
-
-    def _start_skip(
-        self, x: Tensor, weight: Tensor, at: Moments, slope: Tensor, generator: torch.Generator
-    ) -> None:
-        shape = self.encoder.skip.weight.shape
-        axes = principal_axes(x, weight, at, shape[0], generator)[1].mT
-        rank = len(axes)
+        down, up = self.encoder.skip, self.decoder.skip
+        if down is None or up is None:
+            return
+        k, d = down.weight.shape
+        axes = principal_axes(x, weight, at, k, generator)[1]
+        rank = axes.shape[1]
         # Codes beyond the data's rank see a random direction and are not decoded at first.
-        encoder = torch.randn(shape, generator=generator, dtype=torch.float64) / shape[1] ** 0.5
-        encoder[:rank] = axes
-        decoder = torch.zeros(shape[1], shape[0], dtype=torch.float64)
-        decoder[:, :rank] = axes.mT.cpu() * slope.double().cpu()[:, None]
-        self.encoder.skip.weight.copy_(encoder)
-        if not self.decoder.skip.transposed:
-            self.decoder.skip.weight.copy_(decoder)
+        encoder = torch.randn(k, d, generator=generator, dtype=torch.float64) / d**0.5
+        encoder[:rank] = axes.mT
+        decoder = torch.zeros(d, k, dtype=torch.float64)
+        decoder[:, :rank] = axes * slope.to(axes)[:, None]
+        down.weight.copy_(encoder)
+        if not up.transposed:
+            up.weight.copy_(decoder)

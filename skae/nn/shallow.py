@@ -22,7 +22,12 @@ class Shallow(nn.Module):
     """
 
     def __init__(
-        self, encoder: Dense, decoder: Dense, activation: str, outermost: bool, trim: float
+        self,
+        encoder: Dense,
+        decoder: Dense,
+        activation: str,
+        outermost: bool,
+        trim: float,
     ) -> None:
         super().__init__()
         self.encoder = encoder

@@ -37,7 +37,7 @@ class Step:
         self.draws = draws
         self.autocast = autocast
         self.names = [name for name, p in module.named_parameters() if p.requires_grad]
-        self.params = [p for p in module.parameters() if p.requires_grad]
+        self.params: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self._replays: dict[tuple[torch.Size, ...], Callable[[Batch], list[Tensor]] | None] = {}
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
@@ -75,7 +75,7 @@ class Step:
                 self.module(*batch, noted)
             noise = [self.draws.draw(*request) for request in noted.requests]
             forward = _slim(make_fx(function)(*params, *batch, *noise)).forward
-        except Exception:  # noqa: BLE001  what stops a trace is autograd's to compute or to report
+        except Exception:  # what stops a trace is autograd's to compute or to report
             return None
         finally:
             generator.set_state(state)
@@ -111,11 +111,12 @@ class Adam(torch.optim.Adam):
     """Adam whose whole update is one fused call on plain tensors.
 
     `weight_decay` adds weight_decay * weight to the gradient, which is what a Gaussian prior on the
-    weights does to the objective; the decoupled form of AdamW has no such reading.
+    weights does to the objective; the decoupled form of AdamW has no such reading. `eps` is far above
+    rounding errors: at a solution they are all that gradients are, and a smaller one magnifies them.
     """
 
     def __init__(self, params: list[dict[str, object]], lr: float) -> None:
-        super().__init__(params, lr=lr, fused=True)
+        super().__init__(params, lr=lr, eps=1e-5, fused=True)
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p] = {

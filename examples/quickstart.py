@@ -1,0 +1,150 @@
+"""
+PCA and an autoencoder, side by side
+====================================
+
+On scikit-learn's digits and breast-cancer data: one grid search over both reducers and their sizes
+inside a classification pipeline, a table of what each keeps of rows it has not seen, the rows that
+look least normal, and one picture, `quickstart.png`.
+"""
+
+import time
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from skae import Autoencoder
+
+
+def sixteenths(X):
+    """Pixels from 0 to 16 as shares of black."""
+    return X / 16
+
+
+DATA = {
+    # Pixels share a unit: one factor for all keeps blank ones quiet, standardising would not.
+    "digits": (load_digits, FunctionTransformer(sixteenths), 8),
+    "breast cancer": (load_breast_cancer, StandardScaler(), 5),
+}
+
+
+def search(scaler, X, y):
+    """Grid search over the reducer step itself and its size."""
+    pipeline = Pipeline(
+        [
+            ("scale", scaler),
+            ("reduce", PCA()),
+            ("classify", LogisticRegression(max_iter=2000)),
+        ]
+    )
+    grid = [
+        {"reduce": [PCA()], "reduce__n_components": [2, 8, 16]},
+        # Short fits are enough to compare sizes.
+        {
+            "reduce": [Autoencoder(max_epochs=20, random_state=0)],
+            "reduce__n_components": [2, 8, 16],
+        },
+    ]
+    return GridSearchCV(pipeline, grid, cv=3, n_jobs=2).fit(X, y)
+
+
+def compare(reducer, train, test, y_train, y_test):
+    """Held-out squared error, nats per row, a classifier's accuracy and the seconds of the fit."""
+    start = time.perf_counter()
+    reducer.fit(train)
+    seconds = time.perf_counter() - start
+    codes = reducer.transform(test)
+    error = ((reducer.inverse_transform(codes) - test) ** 2).sum(axis=1).mean()
+    classifier = LogisticRegression(max_iter=5000).fit(reducer.transform(train), y_train)
+    return error, reducer.score(test), classifier.score(codes, y_test), seconds
+
+
+def run(name):
+    """Print one data set's part of the table; returns the autoencoder and the held-out rows."""
+    load, scaler, size = DATA[name]
+    X, y = load(return_X_y=True)
+    train, test, y_train, y_test = train_test_split(X, y, test_size=0.3, random_state=0, stratify=y)
+    found = search(scaler, train, y_train)
+    best = found.best_params_
+    print(f"\n{name}: {X.shape[0]} rows, {X.shape[1]} columns")
+    print(
+        f"Grid search picks {type(best['reduce']).__name__} with {best['reduce__n_components']} "
+        f"components: accuracy {found.score(test, y_test):.3f} on held-out rows."
+    )
+    train, test = scaler.fit_transform(train), scaler.transform(test)
+    autoencoder = Autoencoder(size, random_state=0)
+    print(f"{'code of ' + str(size):<14}{'squared error':>15}{'nats per row':>14}", end="")
+    print(f"{'accuracy':>10}{'seconds':>9}")
+    for reducer in (PCA(size), autoencoder):
+        error, nats, accuracy, seconds = compare(reducer, train, test, y_train, y_test)
+        print(f"{type(reducer).__name__:<14}{error:>15.3f}{nats:>14.2f}", end="")
+        print(f"{accuracy:>10.3f}{seconds:>9.2f}")
+    log_prob = autoencoder.score_samples(test)
+    print("Least normal held-out rows:", end=" ")
+    print(
+        ", ".join(
+            f"row {i} (class {y_test[i]}, {log_prob[i]:.0f} nats)" for i in log_prob.argsort()[:3]
+        )
+        + f"; the median row has {np.median(log_prob):.0f} nats."
+    )
+    return autoencoder, train, test, y_test
+
+
+def draw(autoencoder, train, test, y):
+    """One picture: codes beside PCA's, originals and reconstructions, the loss curve."""
+    figure = plt.figure(figsize=(11, 8), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1.2, 1])
+    axes = top.subplots(1, 2)
+    flat = Autoencoder(2, random_state=0).fit(train)
+    for ax, reducer in zip(axes, (PCA(2).fit(train), flat), strict=True):
+        codes = reducer.transform(test)
+        dots = ax.scatter(*codes.T, c=y, cmap="tab10", s=10)
+        ax.set(title=f"{type(reducer).__name__}: codes of 2", xticks=[], yticks=[])
+    axes[1].legend(
+        *dots.legend_elements(), title="digit", loc="center left", bbox_to_anchor=(1, 0.5)
+    )
+    left, right = bottom.subfigures(1, 2, width_ratios=[1.6, 1])
+    pca = PCA(autoencoder.n_components_).fit(train)
+    pictures = {
+        "original": test,
+        f"PCA({pca.n_components_})": pca.inverse_transform(pca.transform(test)),
+        f"Autoencoder({pca.n_components_})": autoencoder.reconstruct(test),
+    }
+    left.suptitle("Held-out digits and what codes of 8 keep of them")
+    grid = left.subplots(3, 8)
+    for row, (title, images) in zip(grid, pictures.items(), strict=True):
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center")
+        for ax, image in zip(row, images, strict=False):
+            ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+    ax = right.subplots()
+    epochs = np.arange(1, autoencoder.n_iter_ + 1)
+    ax.plot(epochs, autoencoder.loss_curve_, label="training rows")
+    ax.plot(epochs, autoencoder.validation_curve_, label="held-out rows")
+    ax.axvline(autoencoder.best_epoch_, color="gray", ls=":", label="epoch kept")
+    ax.set(title="Objective", xlabel="epoch", ylabel="nats per row")
+    ax.legend()
+    figure.savefig("quickstart.png", dpi=110)
+    print("\nPicture: quickstart.png")
+
+
+def main():
+    """Run both data sets and draw the digits."""
+    start = time.perf_counter()
+    run("breast cancer")
+    autoencoder, train, test, y_test = run("digits")
+    draw(autoencoder, train, test, y_test)
+    print(f"{time.perf_counter() - start:.0f} seconds in all")
+
+
+if __name__ == "__main__":
+    main()

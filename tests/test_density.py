@@ -1,0 +1,215 @@
+"""Densities against numerical integration, and against closed forms where the model is linear."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logsumexp
+from scipy.stats import multivariate_normal
+from sklearn.datasets import load_iris, load_wine
+from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.preprocessing import StandardScaler
+
+from skae import Autoencoder
+
+
+@pytest.fixture
+def curve():
+    """200 rows of 5 columns along a bent line, with noise of standard deviation 0.1."""
+    rng = np.random.default_rng(0)
+    t = rng.normal(size=(200, 1))
+    X = np.concatenate([t, t**2 / 2, np.sin(t), np.cos(t), -t], axis=1)
+    return X + 0.1 * rng.normal(size=X.shape)
+
+
+def grid_of_codes(fitted, n=4001, width=9.0):
+    """Codes of one dimension across their distribution, and the logarithm of their masses."""
+    mean = float(fitted._density_.mean[0])
+    deviation = float(fitted._density_.covariance[0, 0]) ** 0.5
+    z = np.linspace(mean - width * deviation, mean + width * deviation, n)
+    log_prior = -0.5 * ((z - mean) / deviation) ** 2 - np.log(deviation * np.sqrt(2 * np.pi))
+    return z[:, None], log_prior + np.log(z[1] - z[0])
+
+
+def mixture(log_likelihood, log_mass):
+    """log p(x) of rows from the log-likelihoods (rows, codes)."""
+    return logsumexp(log_likelihood + log_mass, axis=1)
+
+
+def gaussian_by_quadrature(fitted, X):
+    z, log_mass = grid_of_codes(fitted)
+    rows = fitted.inverse_transform(z)
+    noise = np.broadcast_to(fitted.noise_variance_, X.shape[1])
+    squares = ((X[:, None] - rows) ** 2 / noise).sum(axis=-1)
+    return mixture(-0.5 * (squares + np.log(2 * np.pi * noise).sum()), log_mass)
+
+
+def test_quadrature_is_exact_for_a_linear_model(curve):
+    """The yardstick itself: PCA's density to nine digits."""
+    linear = Autoencoder(1, hidden_layer_sizes=(), max_epochs=0, early_stopping=False).fit(curve)
+    expected = PCA(1).fit(curve).score_samples(curve)
+    np.testing.assert_allclose(gaussian_by_quadrature(linear, curve), expected, rtol=1e-9)
+    np.testing.assert_allclose(linear.score_samples(curve), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal", 0.02])
+def test_curved_density_is_near_the_integral(curve, noise):
+    """Laplace's method errs by the posterior's departure from a normal, here a narrow one.
+
+    The noise is 0.1 along a curve of length several, so that the posterior's width is a few
+    hundredths of the prior's and the curve is nearly straight across it: 0.02 nats on average.
+    """
+    fitted = Autoencoder(
+        1, hidden_layer_sizes=(32,), max_epochs=200, noise=noise, random_state=0
+    ).fit(curve)
+    exact = gaussian_by_quadrature(fitted, curve)
+    error = fitted.score_samples(curve) - exact
+    assert abs(error.mean()) < 0.02
+    assert np.quantile(abs(error), 0.9) < 0.1
+    # It is the curved model that is integrated: PCA's density is far off.
+    assert exact.mean() > PCA(1).fit(curve).score(curve) + 0.5
+
+
+@pytest.mark.parametrize("d", [20, 80])
+def test_bernoulli_mass_is_near_the_integral(d):
+    """Laplace's relative error falls as the reciprocal of the flips that tell of the code.
+
+    A row of d flips with log-odds of size 1 or so has about d / 4 units of information on a code
+    of unit variance; the next term of the expansion is a small multiple of its reciprocal.
+    """
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(300, 1))
+    X = (rng.random((300, d)) < expit(z @ rng.normal(0, 1.5, size=(1, d)))).astype(float)
+    fitted = Autoencoder(
+        1,
+        likelihood="bernoulli",
+        hidden_layer_sizes=(8,),
+        max_epochs=30,
+        random_state=0,
+    ).fit(X)
+    grid, log_mass = grid_of_codes(fitted)
+    p = fitted.inverse_transform(grid)
+    log_likelihood = X @ np.log(p).T + (1 - X) @ np.log1p(-p).T
+    error = fitted.score_samples(X) - mixture(log_likelihood, log_mass)
+    assert abs(error.mean()) < 2 / d
+    assert abs(error).max() < 0.5
+
+
+def test_bernoulli_masses_of_all_rows_sum_to_one():
+    """Over the 2^6 rows there are, up to Laplace's error."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 1))
+    X = (rng.random((400, 6)) < expit(z @ rng.normal(0, 1.5, size=(1, 6)))).astype(float)
+    fitted = Autoencoder(
+        1, likelihood="bernoulli", hidden_layer_sizes=(), max_epochs=20, random_state=0
+    ).fit(X)
+    every = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(float)
+    assert np.exp(fitted.score_samples(every)).sum() == pytest.approx(1, abs=0.15)
+
+
+def marginal(fitted):
+    """The normal distribution of rows under a linear model's own m, S and noise."""
+    k = fitted.n_components_
+    origin = fitted.inverse_transform(np.zeros((1, k)))
+    J = (fitted.inverse_transform(np.eye(k)) - origin).T
+    m, S = fitted._density_.mean.numpy(), fitted._density_.covariance.numpy()
+    noise = np.broadcast_to(fitted.noise_variance_, len(J))
+    return multivariate_normal(origin[0] + J @ m, J @ S @ J.T + np.diag(noise))
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal", 0.3])
+@pytest.mark.parametrize("max_epochs", [0, 20])
+@pytest.mark.parametrize("k", [1, 3])
+def test_linear_density_is_exact(noise, max_epochs, k):
+    """Laplace's method has no error where the decoder is linear."""
+    X = StandardScaler().fit_transform(load_wine().data)
+    linear = Autoencoder(
+        k, hidden_layer_sizes=(), noise=noise, max_epochs=max_epochs, random_state=0
+    ).fit(X)
+    np.testing.assert_allclose(linear.score_samples(X), marginal(linear).logpdf(X), rtol=1e-8)
+
+
+def test_linear_density_is_exact_when_overcomplete():
+    X = load_iris().data
+    linear = Autoencoder(7, hidden_layer_sizes=(), noise=0.1, max_epochs=0, random_state=0).fit(X)
+    np.testing.assert_allclose(linear.score_samples(X), marginal(linear).logpdf(X), rtol=1e-6)
+
+
+def test_diagonal_noise_beats_isotropic_and_nears_factor_analysis():
+    """Unequal noise: the loadings are PCA's, but the variances are fitted column by column."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(800, 2))
+    spread = np.array([0.1, 0.2, 0.5, 1.0, 0.1, 0.3, 0.8, 0.4])
+    X = z @ rng.normal(0, 3, size=(2, 8)) + spread * rng.normal(size=(800, 8))
+    scores = {
+        noise: Autoencoder(
+            2, hidden_layer_sizes=(), max_epochs=0, early_stopping=False, noise=noise
+        ).fit(X).score(X)
+        for noise in ("isotropic", "diagonal")
+    }  # fmt: skip
+    best = FactorAnalysis(2).fit(X).score(X)
+    assert scores["isotropic"] == pytest.approx(PCA(2).fit(X).score(X), rel=1e-6)
+    assert scores["isotropic"] < scores["diagonal"] <= best + 1e-3
+    assert best - scores["diagonal"] < 0.5 * (best - scores["isotropic"])
+
+
+def test_diagonal_noise_is_found():
+    """Where PCA's axes are the true ones, each column's noise is the one that was added."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(5000, 1))
+    spread = np.array([0.2, 0.5, 1.0, 0.3, 0.7, 0.4])
+    X = 20 * z @ np.ones((1, 6)) + spread * rng.normal(size=(5000, 6))
+    fitted = Autoencoder(
+        1, hidden_layer_sizes=(), max_epochs=0, early_stopping=False, noise="diagonal"
+    ).fit(X)
+    assert fitted.noise_variance_.shape == (6,)
+    np.testing.assert_allclose(fitted.noise_variance_, spread**2, rtol=0.15)
+
+
+@pytest.mark.parametrize("noise", [0.05, 2.0])
+@pytest.mark.parametrize("sizes", [(), (8,)])
+def test_a_known_noise_is_kept(curve, noise, sizes):
+    fitted = Autoencoder(1, hidden_layer_sizes=sizes, noise=noise, max_epochs=5, random_state=0)
+    fitted.fit(curve)
+    assert fitted.noise_variance_ == pytest.approx(noise, rel=1e-12)
+    drawn = fitted.sample(4000, random_state=0) - fitted.sample(4000, mean=True, random_state=0)
+    assert drawn.var() == pytest.approx(noise, rel=5 * np.sqrt(2 / drawn.size))
+
+
+def test_density_is_in_the_users_units(curve):
+    """Scaling all columns by c lowers the log-density by d log c."""
+    parameters = {"hidden_layer_sizes": (8,), "max_epochs": 20, "random_state": 0}
+    a = Autoencoder(1, early_stopping=False, **parameters).fit(curve)
+    b = Autoencoder(1, early_stopping=False, **parameters).fit(1000 * curve)
+    expected = a.score_samples(curve) - 5 * np.log(1000)
+    np.testing.assert_allclose(b.score_samples(1000 * curve), expected, rtol=1e-4)
+
+
+def test_shifting_the_columns_changes_no_density(curve):
+    parameters = {"hidden_layer_sizes": (8,), "max_epochs": 20, "random_state": 0}
+    a = Autoencoder(1, early_stopping=False, **parameters).fit(curve)
+    b = Autoencoder(1, early_stopping=False, **parameters).fit(curve + 100)
+    np.testing.assert_allclose(
+        b.score_samples(curve + 100), a.score_samples(curve), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_rows_far_from_the_data_are_less_likely(curve):
+    fitted = Autoencoder(1, hidden_layer_sizes=(16,), max_epochs=50, random_state=0).fit(curve)
+    far = curve + np.random.default_rng(1).normal(0, 2, size=curve.shape)
+    assert np.median(fitted.score_samples(far)) < np.quantile(fitted.score_samples(curve), 0.05)
+
+
+def test_samples_score_as_their_own_density_says(curve):
+    """Laplace's density is near the integral on rows that the model itself draws, too."""
+    fitted = Autoencoder(1, hidden_layer_sizes=(16,), max_epochs=100, random_state=0).fit(curve)
+    drawn = fitted.sample(500, random_state=0)
+    exact = gaussian_by_quadrature(fitted, drawn)
+    assert abs(np.median(fitted.score_samples(drawn) - exact)) < 0.02
+
+
+def test_single_column_and_constant_column(curve):
+    one = Autoencoder(1, max_epochs=3, random_state=0).fit(curve[:, :1])
+    assert np.isfinite(one.score_samples(curve[:, :1])).all()
+    with_constant = np.column_stack([curve, np.full(len(curve), 7.0)])
+    fitted = Autoencoder(2, max_epochs=3, random_state=0).fit(with_constant)
+    assert np.isfinite(fitted.score_samples(with_constant)).all()
+    np.testing.assert_allclose(fitted.reconstruct(with_constant)[:, -1], 7, atol=0.1)

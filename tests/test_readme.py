@@ -1,0 +1,38 @@
+"""What README and documentation show is run, and no public name is missing from them."""
+
+import doctest
+import re
+from pathlib import Path
+
+import skae
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme_python_blocks_run(capsys):
+    """One after the other, as a reader would paste them."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(block, namespace)
+    assert 0.9 < float(capsys.readouterr().out) <= 1
+
+
+def test_readme_has_exactly_two_commands():
+    """The continuous integration runs just these."""
+    shell = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(shell) == 2
+    assert all(block.count("\n") == 1 for block in shell)
+
+
+def test_documentation_examples_run():
+    """Every prompt in the pages of the documentation."""
+    for page in sorted((ROOT / "docs").glob("*.rst")):
+        assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
+def test_api_page_lists_every_public_name():
+    """A name that users can import has a page."""
+    listed = (ROOT / "docs" / "api.rst").read_text().split()
+    assert set(skae.__all__) <= set(listed)
