@@ -636,6 +636,10 @@ class BaseAutoencoder(
         Z : ndarray of shape (n_samples, n_components_)
             Codes, in the dtype of `X`; never random.
         """
+        return self._codes(X)
+
+    def _codes(self, X: MatrixLike) -> Floats:
+        """Codes as an array, whatever `set_output` asks of `transform`."""
         check_is_fitted(self)
         return self._map(lambda x: self.module_.encode(x).mean, self._read_rows(X))
 
@@ -802,7 +806,7 @@ class BaseAutoencoder(
         """
         if not isinstance(n_steps, Integral) or n_steps < 2:
             raise ValueError(f"n_steps must be an integer of at least 2, got {n_steps!r}.")
-        start, end = (self.transform(self._as_rows(rows)) for rows in (A, B))
+        start, end = (self._codes(self._as_rows(rows)) for rows in (A, B))
         if len(start) != len(end):
             raise ValueError(f"A has {len(start)} rows, but B has {len(end)}: they go in pairs.")
         share = np.linspace(0, 1, n_steps)[None, :, None]
@@ -825,7 +829,7 @@ class BaseAutoencoder(
         -------
         X : ndarray of shape (n_values, n_features)
         """
-        code = self.transform(self._as_rows(x))
+        code = self._codes(self._as_rows(x))
         if len(code) != 1:
             raise ValueError(f"x must be a single row, got {len(code)}.")
         if not isinstance(component, Integral) or not 0 <= component < self.n_components_:

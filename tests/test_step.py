@@ -195,7 +195,7 @@ def test_update_is_adams(dtype, weight_decay):
 
     mine, theirs = parameters(), parameters()
     ours = Adam([{"params": mine}], lr=1e-2)
-    reference = torch.optim.Adam(theirs, lr=1e-2, weight_decay=weight_decay, fused=True)
+    reference = torch.optim.Adam(theirs, lr=1e-2, eps=1e-5, weight_decay=weight_decay, fused=True)
     ours.param_groups[0]["weight_decay"] = weight_decay
     source = generator(7)
     for i in range(20):

@@ -111,8 +111,9 @@ class Adam(torch.optim.Adam):
     """Adam whose whole update is one fused call on plain tensors.
 
     `weight_decay` adds weight_decay * weight to the gradient, which is what a Gaussian prior on the
-    weights does to the objective; the decoupled form of AdamW has no such reading. `eps` is far above
-    rounding errors: at a solution they are all that gradients are, and a smaller one magnifies them.
+    weights does to the objective; the decoupled form of AdamW has no such reading. `eps` is far
+    above rounding errors: at a solution they are all that is left of gradients, and a smaller one
+    magnifies them.
     """
 
     def __init__(self, params: list[dict[str, object]], lr: float) -> None:
