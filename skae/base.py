@@ -186,7 +186,7 @@ class BaseAutoencoder(
     n_components_ : int
         Size of the code.
 
-    noise_variance_ : float or ndarray of shape (n_features_in_,)
+    noise_variance_ : float or ndarray of shape (n_features,)
         Gaussian noise of the density, one number unless `noise="diagonal"`; NaN for likelihoods
         without noise.
 
@@ -214,7 +214,7 @@ class BaseAutoencoder(
     n_features_in_ : int
         Number of columns seen in fit.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, where all are strings.
     """
 
