@@ -344,7 +344,8 @@ class BaseAutoencoder(
         """Train for one pass over `X` at a constant rate; go on from where the last call ended.
 
         The first call decides centre, scale, size of the code and precision. No rows are held out,
-        and the optimiser's state is kept between calls.
+        and the optimiser's state is kept between calls. The density is a running average over the
+        rows of all calls.
 
         Parameters
         ----------
@@ -386,11 +387,7 @@ class BaseAutoencoder(
         held_out = np.zeros(len(X), dtype=bool)
         if self.early_stopping is not False and not one_pass:
             held_out = hold_out(hashes, self.validation_fraction)
-        if going_on:
-            net = self.net_.duplicate()
-            new._check_same_network(net.module_)
-        else:
-            net = new._new_net(X, weight, seed)
+        net = new._net_to_go_on(self.net_) if going_on else new._new_net(X, weight, seed)
 
         def rows(which: NDArray[np.bool_]) -> Rows:
             part: slice | NDArray[np.bool_] = slice(None) if which.all() else which
@@ -415,15 +412,23 @@ class BaseAutoencoder(
         )
         some = shuffled(hashes, DENSITY_ROWS)
 
+        seen = weight.sum() + (self._seen_ if going_on and one_pass else 0.0)
+
         def learnt(net: Net, best_epoch: int) -> dict[str, Any]:
-            x, w = _tensor(X[some], net.module_), _tensor(weight[some], net.module_)
+            network = _with_float64(net.module_)
+            x, w = _tensor(X[some], network), _tensor(weight[some], network)
             unseen = torch.from_numpy(held_out[some]).to(x.device)
-            density = estimate_density(net.module_, x, w, unseen)
-            return new._fitted_attributes(net, density, best_epoch)
+            density = estimate_density(network, x, w, unseen)
+            if going_on and one_pass:
+                density = self._density_.blend(density, weight.sum() / seen)
+            return new._fitted_attributes(net, density, best_epoch) | {"_seen_": seen}
 
         if getattr(self, "_skl_callbacks", None):
             plan.contexts = EpochContexts(
-                context, self, X, lambda net: learnt(net.duplicate(), len(net.history))
+                context,
+                self,
+                X,
+                lambda net: learnt(net.duplicate(copy.deepcopy(net.module_)), len(net.history)),
             )
         best_epoch = new._train(net, train, valid, plan, pretraining=not going_on)
         if not (one_pass or self.warm_start):
@@ -585,18 +590,20 @@ class BaseAutoencoder(
         decoder = Body(up, self.activation, self.dropout, self.linear_skip, tied_to)
         return Network(encoder, decoder, latent, likelihood, n_features, self.trim)
 
-    def _check_same_network(self, network: Network) -> None:
-        mine = self._build(self.n_features_in_, self.n_components_).state_dict()
-        shapes = {name: value.shape for name, value in network.state_dict().items()}
-        sizes_agree = not isinstance(self.n_components, Integral) or (
-            self.n_components == self.n_components_
-        )
-        if {name: value.shape for name, value in mine.items()} != shapes or not sizes_agree:
+    def _net_to_go_on(self, net: Net) -> Net:
+        """A copy of a fitted net, its network built from the parameters as they are now."""
+        k = self.n_components_
+        try:
+            if isinstance(self.n_components, Integral) and self.n_components != k:
+                raise RuntimeError(f"n_components was {k}")
+            network = self._build(self.n_features_in_, k).to(net.module_.center)
+            return net.duplicate(network)
+        except RuntimeError as error:
             raise ValueError(
                 "The parameters describe another network than the one that was fitted, so training "
-                "cannot go on from it. Restore n_components, hidden_layer_sizes, linear_skip and "
-                "tied_weights, or fit anew with warm_start=False."
-            )
+                "cannot go on from it. Restore n_components, hidden_layer_sizes, linear_skip, "
+                "tied_weights and likelihood, or fit anew with warm_start=False."
+            ) from error
 
     def _fitted_attributes(self, net: Net, density: Density, best_epoch: int) -> dict[str, Any]:
         network: Network = net.module_
@@ -725,7 +732,8 @@ class BaseAutoencoder(
         """
         check_is_fitted(self)
         X = self._read_rows(X)
-        return self._map(lambda x: self._density_.log_prob(self.module_, x), X, np.float64)
+        network = _with_float64(self.module_)
+        return self._map(lambda x: self._density_.log_prob(network, x), X, np.float64, network)
 
     def score(
         self, X: MatrixLike, y: object = None, sample_weight: MatrixLike | None = None
@@ -776,18 +784,17 @@ class BaseAutoencoder(
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
-        center = self.module_.center
-        generator = torch.Generator(center.device).manual_seed(_draw_seed(random_state))
-        draws = Draws(generator, center.dtype)
-        density = self._density_
+        network, density = _with_float64(self.module_), self._density_
+        generator = torch.Generator(network.center.device).manual_seed(_draw_seed(random_state))
+        draws = Draws(generator, network.center.dtype)
 
         def draw(z: Tensor) -> Tensor:
-            out = self.module_.decoder(z)
+            out = network.decoder(z)
             return density.likelihood.mean(out) if mean else density.likelihood.sample(out, draws)
 
         with torch.no_grad():
             codes = density.draw_codes(int(n_samples), draws).cpu().numpy()
-        return self._map(draw, codes)
+        return self._map(draw, codes, network=network)
 
     def interpolate(self, A: MatrixLike, B: MatrixLike, n_steps: int = 10) -> Floats:
         """Rows on straight lines between the codes of `A` and `B`.
@@ -846,11 +853,21 @@ class BaseAutoencoder(
         check_is_fitted(self)
         return np.asarray(X).reshape(1, -1) if np.ndim(X) == 1 else X
 
-    def _map(self, function: Callable[[Tensor], Tensor], X: Floats, dtype: Any = None) -> Floats:
-        """Apply a function of tensors to rows, chunk by chunk; results in the rows' dtype."""
+    def _map(
+        self,
+        function: Callable[[Tensor], Tensor],
+        X: Floats,
+        dtype: Any = None,
+        network: Network | None = None,
+    ) -> Floats:
+        """Apply a function of tensors to rows, chunk by chunk; results in the rows' dtype.
+
+        The tensors are as `network` needs them, which is the fitted one if None.
+        """
+        like = network or self.module_
         with torch.inference_mode(False), torch.no_grad(), one_thread:
             chunks = [
-                function(_tensor(X[i : i + CHUNK], self.module_)).cpu().numpy()
+                function(_tensor(X[i : i + CHUNK], like)).cpu().numpy()
                 for i in range(0, len(X), CHUNK)
             ]
         return np.concatenate(chunks).astype(dtype or X.dtype, copy=False)
@@ -934,6 +951,11 @@ def _as_tensor(rows: NDArray[Any]) -> Tensor:
 def _tensor(rows: NDArray[Any], network: Network) -> Tensor:
     """Rows as a tensor where the network is and as it counts."""
     return _as_tensor(rows).to(network.center)
+
+
+def _with_float64(network: Network) -> Network:
+    """The network where densities can be computed: mps has no float64, the processor has."""
+    return copy.deepcopy(network).cpu() if network.center.device.type == "mps" else network
 
 
 def _arrays(tensors: dict[str, Tensor]) -> dict[str, NDArray[Any]]:

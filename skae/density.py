@@ -6,6 +6,7 @@ For a linear decoder everything here is exact, and at PCA's solution it is proba
 (Tipping & Bishop 1999).
 """
 
+import copy
 import os
 import threading
 import warnings
@@ -87,6 +88,15 @@ class Density:
         log_dets = log_dets + torch.linalg.slogdet(self.covariance).logabsdet
         # k/2 log 2 pi of the prior and of Laplace's integral cancel.
         return at.log_prob - 0.5 * (_quadratic(z - self.mean, precision) + log_dets)
+
+    def blend(self, new: "Density", share: float) -> "Density":
+        """The mixture of this distribution and a `share` of a new one, by its moments."""
+        shift = new.mean - self.mean
+        likelihood = copy.deepcopy(new.likelihood)
+        likelihood.noise_variance.lerp_(self.likelihood.noise_variance, 1 - share)
+        covariance = torch.lerp(self.covariance, new.covariance, share)
+        covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
+        return Density(likelihood, self.mean + share * shift, covariance)
 
     def search(self, network: Network, x: Tensor, z: Tensor) -> Tensor:
         """Most probable codes of rows, by damped Gauss-Newton steps from `z`.

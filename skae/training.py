@@ -172,11 +172,15 @@ class Net(NeuralNet):
         net.dtype = parameter.dtype
         return net.initialize()
 
-    def duplicate(self) -> "Net":
-        """A net in the same state that shares nothing with this one."""
+    def duplicate(self, module: nn.Module) -> "Net":
+        """A net in the same state that shares nothing with this one, around a module like its own.
+
+        Raises RuntimeError where the module has other parameters.
+        """
+        module.load_state_dict(self.module_.state_dict())
         generator = torch.Generator(self.generator.device)
         generator.set_state(self.generator.get_state())
-        net = Net.over(copy.deepcopy(self.module_), generator)
+        net = Net.over(module, generator)
         for old, new in zip(self.module_.parameters(), net.module_.parameters(), strict=True):
             for name, value in self.optimizer_.state[old].items():
                 net.optimizer_.state[new][name].copy_(value)
@@ -303,7 +307,7 @@ class Net(NeuralNet):
             if self._listening:
                 self.notify("on_batch_end", batch=batch, training=True, loss=loss, y_pred=None)
         weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
-        mean = float(torch.stack(losses).double().cpu() @ weights)
+        mean = float(torch.stack(losses).cpu().double() @ weights)
         self.history.record_batch("train_loss", mean)
         self.history.record_batch("train_batch_size", sum(sizes))
         self.history.record("train_batch_count", len(sizes))

@@ -149,7 +149,7 @@ def test_only_float32_may_fail():
 @pytest.mark.usefixtures("data_within_range")
 # Some checks fit a data frame and transform an array, or the reverse, on purpose.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
-@pytest.mark.parametrize(("estimator", "variant", "check"), cases())
+@pytest.mark.parametrize(("estimator", "variant", "check"), list(cases()))
 def test_check(estimator, variant, check, request):
     reason = EXPECTED_FAILURES.get(variant, {}).get(check_name(check))
     if reason:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit, logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_iris, load_wine
@@ -9,6 +10,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.preprocessing import StandardScaler
 
 from skae import Autoencoder
+from skae.density import Density
 
 
 @pytest.fixture
@@ -213,3 +215,26 @@ def test_single_column_and_constant_column(curve):
     fitted = Autoencoder(2, max_epochs=3, random_state=0).fit(with_constant)
     assert np.isfinite(fitted.score_samples(with_constant)).all()
     np.testing.assert_allclose(fitted.reconstruct(with_constant)[:, -1], 7, atol=0.1)
+
+
+def test_blend_is_the_mixture_of_moments():
+    """Mean and covariance of two groups of codes are those of all codes together."""
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(size=(n, 2)) * [1, 3] + n for n in (4, 12)]
+    likelihood = Autoencoder(2, max_epochs=0).fit(rng.normal(size=(20, 3))).module_.likelihood
+    densities = [
+        Density(likelihood, torch.tensor(g.mean(0)), torch.tensor(np.cov(g.T, bias=True)))
+        for g in groups
+    ]
+    blended = densities[0].blend(densities[1], 12 / 16)
+    together = np.concatenate(groups)
+    np.testing.assert_allclose(blended.mean, together.mean(0))
+    np.testing.assert_allclose(blended.covariance, np.cov(together.T, bias=True))
+
+
+def test_partial_fit_on_a_few_rows_keeps_the_density_of_all():
+    """One more row must not turn the density into that row's."""
+    X = np.random.default_rng(0).normal(size=(400, 5))
+    autoencoder = Autoencoder(2, hidden_layer_sizes=(), random_state=0).partial_fit(X)
+    before = autoencoder.score(X)
+    assert autoencoder.partial_fit(X[:1]).score(X) == pytest.approx(before, abs=0.1)

@@ -1,0 +1,47 @@
+"""Does a linear autoencoder find PCA's subspace?
+
+On digits, all rows, for codes of 2, 8 and 16: the ratio of squared errors to PCA's and the largest
+principal angle between the decoder's subspace and PCA's, from the PCA start with default parameters
+and from a random start; and the largest relative difference of `score_samples` to PCA's at PCA's
+solution.
+
+Run `python examples/benchmarks/linear.py`.
+"""
+
+import numpy as np
+from _machine import describe_machine
+from scipy.linalg import subspace_angles
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+
+from skae import Autoencoder
+
+STARTS = {
+    "PCA": {},
+    "random": {"linear_skip": False, "max_epochs": 1000, "learning_rate": 1e-2},
+}
+
+
+def main():
+    """Print the table."""
+    X = load_digits().data
+    print(describe_machine())
+    print(f"{'start':<8}{'k':>4}{'error ratio':>14}{'angle (degrees)':>17}{'density':>11}")
+    for start, parameters in STARTS.items():
+        for k in (2, 8, 16):
+            pca = PCA(k).fit(X)
+            error = ((pca.inverse_transform(pca.transform(X)) - X) ** 2).sum()
+            autoencoder = Autoencoder(
+                k, hidden_layer_sizes=(), early_stopping=False, random_state=0, **parameters
+            ).fit(X)
+            ratio = autoencoder.reconstruction_error(X).sum() / error
+            origin = autoencoder.inverse_transform(np.zeros((1, k)))
+            axes = autoencoder.inverse_transform(np.eye(k)) - origin
+            angle = np.degrees(subspace_angles(axes.T, pca.components_.T).max())
+            expected = pca.score_samples(X)
+            density = np.abs(autoencoder.score_samples(X) / expected - 1).max()
+            print(f"{start:<8}{k:>4}{ratio:>14.6f}{angle:>17.4f}{density:>11.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
