@@ -22,6 +22,9 @@ from skae.nn.network import Network
 JACOBIAN_BYTES = 64 * 2**20
 """Memory that the decoder's Jacobians of one chunk of rows may take."""
 
+JACOBIAN_BLOCK = 128
+"""Rows differentiated at once: all directions' hidden units should stay in the cache."""
+
 SEARCH_STEPS = 20
 """Gauss-Newton steps at most to a row's most probable code; a handful is usual."""
 
@@ -33,8 +36,9 @@ HALVINGS = 6
 
 EM_ROUNDS = 50
 EM_TOLERANCE = 1e-10
-RELINEARIZE_TOLERANCE = 1e-3
-RELINEARIZATIONS = 4
+ESTIMATION_STEPS = 2
+RELINEARIZE_TOLERANCE = 1e-2
+RELINEARIZATIONS = 3
 """Times the decoder is linearised anew around better codes while the density is estimated."""
 
 
@@ -98,7 +102,9 @@ class Density:
         covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
         return Density(likelihood, self.mean + share * shift, covariance)
 
-    def search(self, network: Network, x: Tensor, z: Tensor) -> Tensor:
+    def search(
+        self, network: Network, x: Tensor, z: Tensor, max_steps: int = SEARCH_STEPS
+    ) -> Tensor:
         """Most probable codes of rows, by damped Gauss-Newton steps from `z`.
 
         Each row stops by its own measure, so that its result does not depend on the others.
@@ -111,7 +117,7 @@ class Density:
 
         z = z.clone()
         moving = torch.arange(len(x), device=x.device)
-        for _ in range(SEARCH_STEPS):
+        for _ in range(max_steps):
             rows, start = x[moving], z[moving]
             at = _Expansion.around(network, self.likelihood, rows, start)
             now = at.log_prob - 0.5 * _quadratic(start - self.mean, precision)
@@ -154,15 +160,20 @@ class _Expansion:
     def around(cls, network: Network, likelihood: Likelihood, x: Tensor, z: Tensor) -> "_Expansion":
         """Expand the log-likelihood of rows `x` (n, d) around codes `z` (n, k)."""
         point = z.to(x.dtype)
-        k = z.shape[-1]
-        basis = torch.eye(k, dtype=x.dtype, device=x.device)[:, None].expand(k, *z.shape)
+        eye = torch.eye(z.shape[-1], dtype=x.dtype, device=x.device)
 
-        def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
-            out, image = torch.func.jvp(network.decoder, (point,), (tangent,))  # type: ignore[misc]
-            return out, image
+        def expand(point: Tensor) -> tuple[Tensor, Tensor]:
+            def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
+                out, image = torch.func.jvp(network.decoder, (point,), (tangent,))  # type: ignore[misc]
+                return out, image
+
+            basis = eye[:, None].expand(-1, *point.shape)
+            out, jacobian = torch.func.vmap(push, out_dims=(None, -1))(basis)  # type: ignore[arg-type]
+            return out, jacobian
 
         with _forward_mode:
-            out, jacobian = torch.func.vmap(push, out_dims=(None, -1))(basis)  # type: ignore[arg-type]
+            blocks = [expand(block) for block in point.split(JACOBIAN_BLOCK)]
+        out, jacobian = (torch.cat(parts) for parts in zip(*blocks, strict=True))
         return cls.at(likelihood, x, z, out, jacobian)
 
     @classmethod
@@ -236,11 +247,13 @@ def estimate_density(network: Network, x: Tensor, weight: Tensor, held_out: Tens
     density = Density(_with_noise(network.likelihood, x, out, 0 * out, shares), mean, covariance)
     for _ in range(RELINEARIZATIONS):
         before = density
-        z = density.search(network, x, z)
-        density = _maximize(before, _Expansion.around(network, before.likelihood, x, z), x, shares)
+        # Codes need not be settled before the density is: the next round goes on from them.
+        z = density.search(network, x, z, ESTIMATION_STEPS)
+        at = _Expansion.around(network, before.likelihood, x, z)
+        density = _maximize(before, at, x, shares, RELINEARIZE_TOLERANCE)
         if _change(before, density) < RELINEARIZE_TOLERANCE:
             break
-    return density
+    return _maximize(density, at, x, shares, EM_TOLERANCE)
 
 
 def _moments(z: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
@@ -256,7 +269,9 @@ def _with_noise(
     return likelihood.with_noise(x, out, variance, share, shares.noise_bessel.to(x.dtype))
 
 
-def _maximize(density: Density, at: _Expansion, x: Tensor, shares: _Shares) -> Density:
+def _maximize(
+    density: Density, at: _Expansion, x: Tensor, shares: _Shares, tolerance: float
+) -> Density:
     """Expectation-maximisation with the decoder linear around `at.z`."""
     for _ in range(EM_ROUNDS):
         # The expansion's score and curvature follow the noise; its output and Jacobian stay.
@@ -277,7 +292,7 @@ def _maximize(density: Density, at: _Expansion, x: Tensor, shares: _Shares) -> D
                 (covariance + covariance.mT) / 2,
             ),
         )
-        if _change(before, density) < EM_TOLERANCE:
+        if _change(before, density) < tolerance:
             break
     return density
 
