@@ -59,6 +59,9 @@ FLOAT64_CELLS = 2**18
 FLOAT32_OFFSET = 1e4
 """Column means beyond so many standard deviations would cost float32 its last four digits."""
 
+LARGEST = 1e150
+"""Largest value whose square leaves room for sums in float64."""
+
 ROWS_THAT_CHOOSE = 100
 """Held-out rows from which on they choose the best epoch under `early_stopping="auto"`."""
 
@@ -537,6 +540,12 @@ class BaseAutoencoder(
         """A net at its start: built, initialised from the data, not trained."""
         device = choose_device(self.device)
         x, w = _as_tensor(X), _as_tensor(weight)
+        too_large = np.flatnonzero(np.abs(X).max(axis=0).astype(np.float64) > LARGEST)
+        if len(too_large):
+            raise ValueError(
+                f"Column {too_large[0]} of X has values beyond {LARGEST:g}, whose squares are too "
+                "large to sum. Divide the column by its largest value."
+            )
         at = moments(x, w)
         dtype = self._choose_dtype(X, at.center, at.variance)
         if device.type == "mps" and dtype == torch.float64:

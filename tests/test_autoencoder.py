@@ -933,3 +933,10 @@ def test_precisions(curved, precision):
     pca = PCA(2).fit(curved)
     pca_error = ((pca.inverse_transform(pca.transform(curved)) - curved) ** 2).sum(axis=1)
     assert fitted.reconstruction_error(curved).mean() <= 1.02 * pca_error.mean()
+
+
+def test_values_whose_squares_overflow_are_named():
+    """Not a linear algebra error of the start."""
+    X = np.random.default_rng(0).normal(size=(30, 3)) * [1.0, 1e300, 1.0]
+    with pytest.raises(ValueError, match="Column 1 of X"):
+        small().fit(X)
