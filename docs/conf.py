@@ -1,5 +1,7 @@
 """How the documentation is built: sphinx, numpydoc and a gallery of the examples."""
 
+from pathlib import Path
+
 import skae
 
 project = "skae"
@@ -18,6 +20,16 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skae"
 html_show_sourcelink = False
 
+# A new public name needs no edit here: the page lists what the package exports.
+api = Path(__file__).with_name("generated") / "api.rst"
+api.parent.mkdir(exist_ok=True)
+api.write_text(
+    "\n".join(
+        ["API", "===", "", ".. currentmodule:: skae", "", ".. autosummary::", "   :toctree: .", ""]
+        + [f"   {name}" for name in skae.__all__]
+    )
+    + "\n"
+)
 autosummary_generate = True
 numpydoc_show_class_members = True
 numpydoc_show_inherited_class_members = True

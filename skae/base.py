@@ -394,10 +394,9 @@ class BaseAutoencoder(
 
         def rows(which: NDArray[np.bool_]) -> Rows:
             part: slice | NDArray[np.bool_] = slice(None) if which.all() else which
-            target = _tensor(X[part], net.module_)
-            x = target if spoilt is None else _tensor(spoilt[part], net.module_)
             share = weight[part] / weight[part].mean()
-            return Rows(x, target, _tensor(share, net.module_), self.corruption)
+            tables = [share, X[part]] if spoilt is None else [share, spoilt[part], X[part]]
+            return Rows(tuple(_tensor(table, net.module_) for table in tables), self.corruption)
 
         train, valid = rows(~held_out), rows(held_out) if held_out.any() else None
         plan = Plan(

@@ -36,7 +36,7 @@ HALVINGS = 6
 
 EM_ROUNDS = 50
 EM_TOLERANCE = 1e-10
-ESTIMATION_STEPS = 2
+ESTIMATION_STEPS = 1
 RELINEARIZE_TOLERANCE = 1e-2
 RELINEARIZATIONS = 3
 """Times the decoder is linearised anew around better codes while the density is estimated."""
@@ -85,13 +85,15 @@ class Density:
         return self.mean + draws.normal((n, len(self.mean))).double() @ root.mT
 
     def _log_prob(self, network: Network, x: Tensor) -> Tensor:
-        z = self.search(network, x, network.encode(x).mean.double())
-        at = _Expansion.around(network, self.likelihood, x, z)
-        precision = torch.linalg.inv(self.covariance)
-        log_dets = torch.linalg.slogdet(at.information + precision).logabsdet
+        z = network.encode(x).mean.double()
+        at = self.search(network, x, _Expansion.around(network, self.likelihood, x, z))
+        height, gain = self._ascent(at)[:2]
+        log_dets = torch.linalg.slogdet(at.information + self._precision()).logabsdet
         log_dets = log_dets + torch.linalg.slogdet(self.covariance).logabsdet
+        # What a resting row is short of its mode is known from the quadratic around it.
+        short = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
         # k/2 log 2 pi of the prior and of Laplace's integral cancel.
-        return at.log_prob - 0.5 * (_quadratic(z - self.mean, precision) + log_dets)
+        return height + short - 0.5 * log_dets
 
     def blend(self, new: "Density", share: float) -> "Density":
         """The mixture of this distribution and a `share` of a new one, by its moments."""
@@ -103,43 +105,49 @@ class Density:
         return Density(likelihood, self.mean + share * shift, covariance)
 
     def search(
-        self, network: Network, x: Tensor, z: Tensor, max_steps: int = SEARCH_STEPS
-    ) -> Tensor:
-        """Most probable codes of rows, by damped Gauss-Newton steps from `z`.
+        self, network: Network, x: Tensor, at: "_Expansion", max_steps: int = SEARCH_STEPS
+    ) -> "_Expansion":
+        """Expand around the rows' most probable codes, by damped Gauss-Newton steps from `at.z`.
 
         Each row stops by its own measure, so that its result does not depend on the others.
         """
-        precision = torch.linalg.inv(self.covariance)
-
-        def height(x: Tensor, z: Tensor) -> Tensor:
-            fit = self.likelihood.log_prob(x, network.decoder(z.to(x.dtype))).double()
-            return fit - 0.5 * _quadratic(z - self.mean, precision)
-
-        z = z.clone()
+        at = at.under(self.likelihood, x)
         moving = torch.arange(len(x), device=x.device)
         for _ in range(max_steps):
-            rows, start = x[moving], z[moving]
-            at = _Expansion.around(network, self.likelihood, rows, start)
-            now = at.log_prob - 0.5 * _quadratic(start - self.mean, precision)
-            gradient = at.gradient - (start - self.mean) @ precision
-            step = torch.linalg.solve(at.information + precision, gradient)
-            gain = (gradient * step).sum(-1)
-            length = torch.ones_like(gain)
+            now, gain, step = (part[moving] for part in self._ascent(at))
+            rows, start, length = x[moving], at.z[moving], torch.ones_like(gain)
             for _ in range(HALVINGS):
                 trial = start + length[:, None] * step
-                better = height(rows, trial) >= now
+                fit = self.likelihood.log_prob(rows, network.decoder(trial.to(x.dtype))).double()
+                better = fit - 0.5 * self._distance(trial) >= now
                 if better.all():
                     break
                 length = torch.where(better, length, length / 2)
-            z[moving[better]] = trial[better]
-            moving = moving[better & (gain > MODE_TOLERANCE)]
+            better &= gain > MODE_TOLERANCE
+            moving = moving[better]
             if len(moving) == 0:
                 break
-        return z
+            new = _Expansion.around(network, self.likelihood, x[moving], trial[better])
+            at = at.replaced(moving, new)
+        return at
 
+    def _ascent(self, at: "_Expansion") -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of rows with codes `at.z`; twice what a full step to its peak gains; it.
 
-def _quadratic(centered: Tensor, precision: Tensor) -> Tensor:
-    return (centered @ precision * centered).sum(-1)
+        Constants of the codes' normal distribution are left out.
+        """
+        precision = self._precision()
+        gradient = at.gradient - (at.z - self.mean) @ precision
+        step = torch.linalg.solve(at.information + precision, gradient)
+        height = at.log_prob - 0.5 * self._distance(at.z)
+        return height, (gradient * step).sum(-1), step
+
+    def _precision(self) -> Tensor:
+        return torch.linalg.inv(self.covariance)
+
+    def _distance(self, z: Tensor) -> Tensor:
+        centered = z - self.mean
+        return (centered @ self._precision() * centered).sum(-1)
 
 
 @dataclass
@@ -174,22 +182,37 @@ class _Expansion:
         with _forward_mode:
             blocks = [expand(block) for block in point.split(JACOBIAN_BLOCK)]
         out, jacobian = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-        return cls.at(likelihood, x, z, out, jacobian)
+        return cls.of(likelihood, x, z, out, jacobian)
 
     @classmethod
-    def at(
+    def of(
         cls, likelihood: Likelihood, x: Tensor, z: Tensor, out: Tensor, jacobian: Tensor
     ) -> "_Expansion":
         """The same with the decoder's output (n, d) and its Jacobian (n, d, k) known."""
+        log_prob = likelihood.log_prob(x, out).double()
+        return cls(z, out, jacobian, log_prob, *_derivatives(likelihood, x, out, jacobian))
 
-        def log_prob(out: Tensor) -> tuple[Tensor, Tensor]:
-            rows = likelihood.log_prob(x, out)
-            return rows.sum(), rows
+    def under(self, likelihood: Likelihood, x: Tensor) -> "_Expansion":
+        """The same codes under another likelihood: the decoder's Jacobian stays."""
+        return self.of(likelihood, x, self.z, self.out, self.jacobian)
 
-        score, rows = torch.func.grad(log_prob, has_aux=True)(out)
-        gradient = (jacobian.mT @ score[..., None])[..., 0].double()
-        weighted = likelihood.curvature(out)[..., None] * jacobian
-        return cls(z, out, jacobian, rows.double(), gradient, (jacobian.mT @ weighted).double())
+    def replaced(self, index: Tensor, new: "_Expansion") -> "_Expansion":
+        """With some rows' expansions replaced by new ones."""
+        if len(index) == len(self.z):
+            return new
+        parts = {
+            name: part.index_copy(0, index, vars(new)[name]) for name, part in vars(self).items()
+        }
+        return _Expansion(**parts)
+
+
+def _derivatives(
+    likelihood: Likelihood, x: Tensor, out: Tensor, jacobian: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradient (n, k) and Fisher information (n, k, k) of rows' log-likelihood by their codes."""
+    gradient = (jacobian.mT @ likelihood.score(x, out)[..., None])[..., 0]
+    weighted = likelihood.curvature(out)[..., None] * jacobian
+    return gradient.double(), (jacobian.mT @ weighted).double()
 
 
 def _rows_at_once(n_features: int, k: int, item: int) -> int:
@@ -244,12 +267,13 @@ def estimate_density(network: Network, x: Tensor, weight: Tensor, held_out: Tens
     ridge = 1e-8 * covariance.diagonal().mean().clamp_min(1e-30)
     covariance = covariance + ridge * torch.eye(len(mean), dtype=z.dtype, device=z.device)
     out = network.decoder(z.to(x.dtype))
-    density = Density(_with_noise(network.likelihood, x, out, 0 * out, shares), mean, covariance)
+    likelihood = _with_noise(network.likelihood, x, out, 0 * out, shares)
+    density = Density(likelihood, mean, covariance)
+    at = _Expansion.around(network, likelihood, x, z)
     for _ in range(RELINEARIZATIONS):
         before = density
         # Codes need not be settled before the density is: the next round goes on from them.
-        z = density.search(network, x, z, ESTIMATION_STEPS)
-        at = _Expansion.around(network, before.likelihood, x, z)
+        at = density.search(network, x, at, ESTIMATION_STEPS)
         density = _maximize(before, at, x, shares, RELINEARIZE_TOLERANCE)
         if _change(before, density) < RELINEARIZE_TOLERANCE:
             break
@@ -274,11 +298,11 @@ def _maximize(
 ) -> Density:
     """Expectation-maximisation with the decoder linear around `at.z`."""
     for _ in range(EM_ROUNDS):
-        # The expansion's score and curvature follow the noise; its output and Jacobian stay.
-        at = _Expansion.at(density.likelihood, x, at.z, at.out, at.jacobian)
+        # Score and curvature follow the noise; the output and its Jacobian stay.
+        gradient, information = _derivatives(density.likelihood, x, at.out, at.jacobian)
         precision = torch.linalg.inv(density.covariance)
-        posterior = torch.linalg.inv(at.information + precision)
-        pulled = at.gradient + (at.information @ at.z[..., None])[..., 0]
+        posterior = torch.linalg.inv(information + precision)
+        pulled = gradient + (information @ at.z[..., None])[..., 0]
         z = (posterior @ (pulled + density.mean @ precision)[..., None])[..., 0]
         mean, covariance = _moments(z, shares)
         covariance = covariance + (shares.rows[:, None, None] * posterior).sum(0)
@@ -298,7 +322,9 @@ def _maximize(
 
 
 def _change(before: Density, after: Density) -> float:
-    """Largest relative change of the covariance and of the likelihood's noise."""
-    old, new = before.likelihood.state_dict(), after.likelihood.state_dict()
-    pairs = [(before.covariance, after.covariance)] + [(old[name], new[name]) for name in old]
+    """Largest change of the covariance and of the noise, in terms of their largest entries."""
+    pairs = [
+        (before.covariance, after.covariance),
+        (before.likelihood.noise_variance, after.likelihood.noise_variance),
+    ]
     return max(float((b - a).abs().max() / b.abs().max().clamp_min(1e-300)) for a, b in pairs)

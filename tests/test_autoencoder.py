@@ -419,7 +419,7 @@ def test_weight_decay_is_a_gaussian_prior(curved):
     start = small(max_epochs=0, early_stopping=False, **parameters).fit(curved).module_
     stepped = small(**parameters).partial_fit(curved)
     x = torch.tensor(curved)
-    nats = start.losses(x, x, None).sum()
+    nats = start.losses(None, x).sum()
     prior = sum((p**2).sum() for name, p in start.named_parameters() if name.endswith("weight"))
     ((nats + decay / 2 * prior) / n).backward()
     beta = stepped.net_.optimizer_.param_groups[0]["betas"][0]
@@ -464,7 +464,7 @@ def test_corruption_is_for_training_and_the_loss_for_clean_rows(curved):
     fitted.sample(3)
     assert len(calls) == 1
     x = torch.tensor(curved)
-    expected = fitted.module_.losses(torch.zeros_like(x), x, None).mean().item()
+    expected = fitted.module_.losses(None, torch.zeros_like(x), x).mean().item()
     assert fitted.loss_curve_[0] == pytest.approx(expected)
 
 
@@ -481,7 +481,7 @@ def test_corruption_draws_from_the_fits_generator(curved):
 def test_pairs_of_clean_and_corrupted_rows(curved):
     spoilt = curved + np.random.default_rng(0).normal(size=curved.shape)
     fitted = Autoencoder(2, max_epochs=1, **FROZEN).fit(curved, X_corrupted=spoilt)
-    expected = fitted.module_.losses(torch.tensor(spoilt), torch.tensor(curved), None).mean()
+    expected = fitted.module_.losses(None, torch.tensor(spoilt), torch.tensor(curved)).mean()
     assert fitted.loss_curve_[0] == pytest.approx(expected.item())
     # Clean rows decide the centre: the pairs change the training only.
     np.testing.assert_allclose(fitted.module_.center, curved.mean(axis=0))
@@ -645,7 +645,7 @@ def test_the_best_epoch_is_restored(curved):
     for name, value in recorder.states[fitted.best_epoch_ - 1].items():
         assert torch.equal(value, fitted.module_.state_dict()[name])
     rows = recorder.held_out
-    now = fitted.module_.losses(rows, rows, None).mean().item()
+    now = fitted.module_.losses(None, rows).mean().item()
     assert now == pytest.approx(min(fitted.validation_curve_))
 
 

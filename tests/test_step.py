@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from skae.nn import step as step_module
 from skae.nn.draws import Draws, Given, Noted
 from skae.nn.latent import Deterministic
 from skae.nn.likelihoods import make_likelihood
@@ -43,12 +42,16 @@ def network(dtype, likelihood="gaussian", dropout=0.3, trim=0.2, tied=False, act
 
 def batch(dtype, n=16):
     x = torch.rand(n, 5, generator=generator(3), dtype=dtype)
-    return x, x, 0.5 + torch.rand(n, generator=generator(4), dtype=dtype)
+    return 0.5 + torch.rand(n, generator=generator(4), dtype=dtype), x
+
+
+def a_step(module, dtype):
+    return Step(module, list(module.parameters()), Draws(generator(5), dtype))
 
 
 def run(module, dtype, ahead, batches):
     """What a step gives for each batch."""
-    step = Step(module, Draws(generator(5), dtype))
+    step = a_step(module, dtype)
     results = [step(b, ahead) for b in batches]
     return step, results
 
@@ -87,7 +90,7 @@ def test_gradients_are_autograds():
     dtype = torch.float64
     module, rows = network(dtype), batch(dtype)
     _, [[loss, *gradients]] = run(module, dtype, NEVER, [rows])
-    expected = module(*rows, Draws(generator(5), dtype))
+    expected = module(Draws(generator(5), dtype), *rows)
     expected.backward()
     assert torch.equal(loss, expected)
     assert_same_bits(gradients, [p.grad for p in module.parameters()])
@@ -97,14 +100,13 @@ def test_a_trace_follows_the_weights():
     """Weights that an optimiser changes in place are seen by the replay."""
     dtype = torch.float64
     module, rows = network(dtype), batch(dtype)
-    step = Step(module, Draws(generator(5), dtype))
+    step = a_step(module, dtype)
     step(rows, ALWAYS)
     with torch.no_grad():
         for p in module.parameters():
             p.mul_(1.1)
     replayed = step(rows, ALWAYS)
-    fresh = Draws(generator(5), dtype)
-    plain = Step(module, fresh)
+    plain = a_step(module, dtype)
     plain(rows, NEVER)
     assert_same_bits(replayed, plain(rows, NEVER))
 
@@ -121,7 +123,7 @@ class Untraceable(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([0.5, -2.0], dtype=torch.float64))
 
-    def forward(self, x, draws):
+    def forward(self, draws, x):
         noise = draws.normal(x.shape)
         y = ((x + noise) * self.weight).sum()
         return y * y if float(y.detach()) > 0 else -3 * y
@@ -140,7 +142,7 @@ def test_what_cannot_be_traced_stays_with_autograd():
     draws = Draws(generator(5), torch.float64)
     for (x,), (loss, gradient) in zip(rows, given, strict=True):
         module.zero_grad()
-        expected = module(x, draws)
+        expected = module(draws, x)
         expected.backward()
         assert torch.equal(loss, expected)
         assert torch.equal(gradient, module.weight.grad)
@@ -154,7 +156,7 @@ class Unused(nn.Module):
         self.a = nn.Parameter(torch.ones(2))
         self.b = nn.Parameter(torch.ones(2))
 
-    def forward(self, x, draws):
+    def forward(self, draws, x):
         return (x * self.a).sum()
 
 
@@ -169,7 +171,8 @@ def test_tracing_draws_nothing():
     dtype = torch.float64
     generators = [generator(5), generator(5)]
     for source, ahead in zip(generators, (ALWAYS, NEVER), strict=True):
-        Step(network(dtype), Draws(source, dtype))(batch(dtype), ahead)
+        module = network(dtype)
+        Step(module, list(module.parameters()), Draws(source, dtype))(batch(dtype), ahead)
     assert torch.equal(generators[0].get_state(), generators[1].get_state())
 
 
@@ -194,19 +197,24 @@ def test_update_is_adams(dtype, weight_decay):
         ]
 
     mine, theirs = parameters(), parameters()
-    ours = Adam([{"params": mine}], lr=1e-2)
+    ours = Adam([{"params": mine[::2]}, {"params": mine[1:2]}], lr=1e-2)
     reference = torch.optim.Adam(theirs, lr=1e-2, eps=1e-5, weight_decay=weight_decay, fused=True)
-    ours.param_groups[0]["weight_decay"] = weight_decay
+    for group in ours.param_groups:
+        group["weight_decay"] = weight_decay
     source = generator(7)
     for i in range(20):
         rate = 1e-2 / (1 + i)
         gradients = [torch.randn(p.shape, generator=source, dtype=dtype) for p in mine]
-        ours.param_groups[0]["lr"] = reference.param_groups[0]["lr"] = rate
-        ours.update(dict(zip(mine, gradients, strict=True)))
+        reference.param_groups[0]["lr"] = rate
+        ours.update([*gradients[::2], gradients[1]], rate)
         for p, gradient in zip(theirs, gradients, strict=True):
             p.grad = gradient
         reference.step()
         assert_same_bits(mine, theirs)
+        if i == 10:  # what a loaded optimiser counts and remembers goes on
+            state = ours.state_dict()
+            ours = Adam([{"params": mine[::2]}, {"params": mine[1:2]}], lr=1e-2)
+            ours.load_state_dict(state)
     for p, q in zip(mine, theirs, strict=True):
         for name in ("step", "exp_avg", "exp_avg_sq"):
             assert torch.equal(ours.state[p][name], reference.state[q][name])
@@ -217,22 +225,46 @@ def test_update_leaves_gradients_as_they_were():
     optimizer = Adam([{"params": [p]}], lr=0.1)
     optimizer.param_groups[0]["weight_decay"] = 0.5
     gradient = torch.full((4,), 2.0)
-    optimizer.update({p: gradient})
+    optimizer.update([gradient], 0.1)
     assert torch.equal(gradient, torch.full((4,), 2.0))
     assert (p < 1).all()
 
 
-def test_slimming_keeps_the_graph_small():
-    """No call that only autograd needs is left."""
-    from torch.fx.experimental.proxy_tensor import make_fx
+class CountsItsCalls(nn.Module):
+    """Writes to a buffer of its own, as batch normalisation does."""
 
-    def function(w, x):
-        w = w.detach().requires_grad_()
-        loss = (torch.nn.functional.linear(x, w) ** 2).sum() + (x @ w.t()).sum()
-        with torch.enable_grad():
-            return [loss.detach()]
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("calls", torch.zeros(()))
 
-    slim = step_module._slim(make_fx(function)(torch.ones(3, 2), torch.ones(4, 2)))
-    targets = [node.target for node in slim.graph.nodes]
-    assert torch.ops.aten.detach.default not in targets
-    assert targets.count(torch.ops.aten.t.default) == 1
+    def forward(self, draws, x):
+        self.calls += 1
+        return (x * self.weight).sum() * self.calls
+
+
+def test_a_module_that_changes_its_buffers_stays_with_autograd():
+    rows = (torch.ones(3, 2),)
+    module = CountsItsCalls()
+    step, results = run(module, torch.float32, ALWAYS, [rows] * 3)
+    assert list(step._replays.values()) == [None]
+    assert module.calls == 3
+    assert [float(loss) for loss, _ in results] == [6, 12, 18]
+
+
+class Wrong(nn.Module):
+    """Gives another loss at every call, drawn elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.calls = 0
+
+    def forward(self, draws, x):
+        self.calls += 1
+        return (x * self.weight).sum() * self.calls
+
+
+def test_a_trace_that_differs_from_autograd_is_not_used():
+    step, _ = run(Wrong(), torch.float32, ALWAYS, [(torch.ones(3, 2),)])
+    assert list(step._replays.values()) == [None]

@@ -54,6 +54,10 @@ class Likelihood(nn.Module, ABC):
         """Rows drawn given `out`."""
 
     @abstractmethod
+    def score(self, x: Tensor, out: Tensor) -> Tensor:
+        """Derivative of rows' log-density by `out`, shape of `out`."""
+
+    @abstractmethod
     def curvature(self, out: Tensor) -> Tensor:
         """Fisher information of each output, shape of `out`."""
 
@@ -104,14 +108,18 @@ class Gaussian(Likelihood):
         return torch.zeros_like(center), torch.ones_like(center)
 
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
-        squares = ((x - self.center) / self.scale - out) ** 2 * self.curvature(out)
-        return -0.5 * (squares.sum(-1) + (2 * math.pi * self.noise_variance).log().sum())
+        squares = F.mse_loss(out, (x - self.center) / self.scale, reduction="none")
+        exponent = squares @ (self.scale**2 / self.noise_variance)
+        return -0.5 * (exponent + (2 * math.pi * self.noise_variance).log().sum())
 
     def mean(self, out: Tensor) -> Tensor:
         return self.center + self.scale * out
 
     def sample(self, out: Tensor, draws: Draws) -> Tensor:
         return self.mean(out) + self.noise_variance.sqrt() * draws.normal(out.shape)
+
+    def score(self, x: Tensor, out: Tensor) -> Tensor:
+        return ((x - self.center) / self.scale - out) * self.curvature(out)
 
     def curvature(self, out: Tensor) -> Tensor:
         return (self.scale**2 / self.noise_variance).expand(out.shape)
@@ -126,11 +134,12 @@ class Gaussian(Likelihood):
             return self
         squares = share @ (bessel * self.deviance(x, out) + self.scale**2 * variance)
         if self.noise == "isotropic":
-            noise = squares.mean().clamp_min(self.floor.mean()).expand_as(squares)
+            noise = squares.mean().clamp_min(self.floor.mean()).repeat(len(squares))
         else:
             noise = squares.maximum(self.floor)
-        estimated = copy.deepcopy(self)
-        estimated.noise_variance.copy_(noise)
+        # Everything but the noise is shared: it never changes once the network has started.
+        estimated = copy.copy(self)
+        estimated._buffers = self._buffers | {"noise_variance": noise}
         return estimated
 
 
@@ -152,6 +161,9 @@ class Bernoulli(Likelihood):
 
     def sample(self, out: Tensor, draws: Draws) -> Tensor:
         return (draws.uniform(out.shape) < out.sigmoid()).to(out.dtype)
+
+    def score(self, x: Tensor, out: Tensor) -> Tensor:
+        return x - out.sigmoid()
 
     def curvature(self, out: Tensor) -> Tensor:
         p = out.sigmoid()

@@ -72,18 +72,22 @@ class Network(nn.Module):
         """Expected rows in the user's units."""
         return self.likelihood.mean(self.decoder(z))
 
-    def losses(self, x: Tensor, target: Tensor, draws: Draws | None) -> Tensor:
-        """Objective of each row in nats: minus log-likelihood of `target` plus the code's price."""
+    def losses(self, draws: Draws | None, x: Tensor, target: Tensor | None = None) -> Tensor:
+        """Objective of each row in nats: minus log-likelihood of the row plus the code's price.
+
+        The row is `target` where `x` is only a spoilt version of it.
+        """
         u = self.standardize(x)
         code = self.latent(self.encoder(u, draws), draws)
-        log_prob = self.likelihood.log_prob(target, self.decoder(code.z, draws))
+        out = self.decoder(code.z, draws)
+        log_prob = self.likelihood.log_prob(x if target is None else target, out)
         return self.latent.penalty(code, u, self.encoder) - log_prob
 
     def forward(
-        self, x: Tensor, target: Tensor, weight: Tensor, draws: Draws | None = None
+        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
     ) -> Tensor:
         """The number that training minimises on a batch."""
-        return self.reduce(self.losses(x, target, draws), weight)
+        return self.reduce(self.losses(draws, x, target), weight)
 
     def reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
         """Rows' losses as one number."""

@@ -1,6 +1,7 @@
 """One hidden layer as an autoencoder of its own, for greedy layer-wise pre-training."""
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from skae.nn.draws import Draws
 from skae.nn.mlp import ACTIVATIONS, Body, Dense
@@ -40,17 +41,13 @@ class Shallow(nn.Module):
         """Codes for the layer above."""
         return self.activation(self.encoder(x))
 
-    def losses(self, x: Tensor, target: Tensor, draws: Draws | None) -> Tensor:
-        """Half the squared error of each row."""
+    def forward(self, draws: Draws | None, weight: Tensor, x: Tensor) -> Tensor:
+        """Half the mean squared error of rows."""
         out = self.decoder(self.encode(x))
         if not self.outermost:
             out = self.activation(out)
-        return 0.5 * ((out - target) ** 2).sum(-1)
-
-    def forward(
-        self, x: Tensor, target: Tensor, weight: Tensor, draws: Draws | None = None
-    ) -> Tensor:
-        return trimmed_mean(self.losses(x, target, draws), weight, self.trim)
+        losses = 0.5 * F.mse_loss(out, x, reduction="none").sum(-1)
+        return trimmed_mean(losses, weight, self.trim)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on."""

@@ -1,14 +1,16 @@
 """Loss and gradients of one batch: traced once per batch shape, then replayed without autograd."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from skae.nn.draws import Draws, Given, Noted
+from skae.nn.graph import shorten
 
 TRACE_PAYS_AFTER = 300
 """Steps of one batch shape that save as much time as its trace costs (about 0.1 s)."""
@@ -20,91 +22,96 @@ class Step:
     """Computes a module's loss and its gradients, each batch shape in the cheaper of two ways.
 
     The first steps of a shape use autograd. Where enough of them lie ahead to pay for it, loss and
-    gradients are traced to one flat graph, which gives the same bits at about half the time.
-    Whatever cannot be traced stays with autograd.
+    gradients are traced to one flat list of calls, which gives the same bits at about half the
+    time. Whatever cannot be traced, or comes out other than autograd has it, stays with autograd.
 
     Parameters
     ----------
     module : nn.Module
-        Its `forward(*batch, draws)` is the loss.
+        Its `forward(draws, *batch)` is the loss. Between steps, its parameters change in place
+        only, and its buffers not at all.
+    params : sequence of Tensor
+        Those of its parameters to take gradients of, in this order.
     draws : Draws
     autocast : bool
         Compute in bfloat16 where torch deems it safe.
     """
 
-    def __init__(self, module: nn.Module, draws: Draws, autocast: bool = False) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        params: Sequence[Tensor],
+        draws: Draws,
+        autocast: bool = False,
+    ) -> None:
         self.module = module
+        self.params = params
         self.draws = draws
         self.autocast = autocast
-        self.names = [name for name, p in module.named_parameters() if p.requires_grad]
-        self.params: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
+        names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
+        self.names = [names[p] for p in params]
         self._replays: dict[tuple[torch.Size, ...], Callable[[Batch], list[Tensor]] | None] = {}
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
         """[loss, *gradients] of a batch; about `steps_ahead` more of its shape are to come."""
-        shapes = tuple(tensor.shape for tensor in batch)
-        if shapes not in self._replays and steps_ahead >= TRACE_PAYS_AFTER:
-            self._replays[shapes] = self._trace(batch)
+        shapes = tuple([tensor.shape for tensor in batch])
         replay = self._replays.get(shapes)
         if replay is not None:
             return replay(batch)
-        return self._gradients(self.params, batch, self.draws)
+        if steps_ahead >= TRACE_PAYS_AFTER and shapes not in self._replays:
+            self._replays[shapes] = self._trace(batch)
+        return self._gradients(self.module, self.params, batch, self.draws)
 
-    def _gradients(self, params: list[Tensor], batch: Batch, draws: Draws) -> list[Tensor]:
-        named = dict(zip(self.names, params, strict=True))
+    def _gradients(
+        self, module: Callable[..., Tensor], params: Sequence[Tensor], batch: Batch, draws: Draws
+    ) -> list[Tensor]:
         device = batch[0].device.type
         with torch.enable_grad():
             with torch.autocast(device, torch.bfloat16, self.autocast, cache_enabled=False):
-                loss = functional_call(self.module, named, (*batch, draws))
-            gradients = torch.autograd.grad(loss, params, materialize_grads=True)
+                loss = module(draws, *batch)
+            seed = torch.ones((), dtype=loss.dtype, device=loss.device)
+            gradients = torch.autograd.grad(loss, params, seed, materialize_grads=True)
         return [loss.detach(), *gradients]
 
     def _trace(self, batch: Batch) -> Callable[[Batch], list[Tensor]] | None:
         params = [p.detach() for p in self.params]
         generator, state = self.draws.generator, self.draws.generator.get_state()
+        buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.module.buffers()]
         noted = Noted(generator, self.draws.dtype)
         n_params, n_batch = len(params), len(batch)
 
         def function(*tensors: Tensor) -> list[Tensor]:
             leaves = [p.detach().requires_grad_() for p in tensors[:n_params]]
             rows, noise = tensors[n_params:][:n_batch], tensors[n_params + n_batch :]
-            return self._gradients(leaves, rows, Given(noise))
+            named = dict(zip(self.names, leaves, strict=True))
+            module = partial(functional_call, self.module, named)
+            return self._gradients(lambda *args: module(args), leaves, rows, Given(noise))
 
         try:
-            with torch.no_grad():
-                self.module(*batch, noted)
+            expected = self._gradients(self.module, self.params, batch, noted)
+            generator.set_state(state)
             noise = [self.draws.draw(*request) for request in noted.requests]
-            forward = _slim(make_fx(function)(*params, *batch, *noise)).forward
+            forward = shorten(make_fx(function)(*params, *batch, *noise), params)
+            with torch.inference_mode():
+                result = forward(*batch, *noise)
+            same = all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
         except Exception:  # what stops a trace is autograd's to compute or to report
-            return None
+            same = False
         finally:
             generator.set_state(state)
+            changed = [entry for entry in buffers if entry[0]._version != entry[1]]
+            for buffer, _, before in changed:
+                buffer.copy_(before)
+        if not same or changed:
+            return None
 
         def replay(batch: Batch) -> list[Tensor]:
             with torch.inference_mode():
                 noise = [self.draws.draw(*request) for request in noted.requests]
-                result: list[Tensor] = forward(*params, *batch, *noise)
+                result: list[Tensor] = forward(*batch, *noise)
             return result
 
         return replay
-
-
-def _slim(traced: GraphModule) -> GraphModule:
-    """Drop the calls that only autograd needs, and take each transpose once."""
-    aten = torch.ops.aten
-    transposes: dict[object, torch.fx.Node] = {}
-    for node in list(traced.graph.nodes):
-        if node.target in (aten.detach.default, aten.alias.default):
-            node.replace_all_uses_with(node.args[0])
-            traced.graph.erase_node(node)
-        elif node.target is aten.t.default:
-            first = transposes.setdefault(node.args[0], node)
-            if first is not node:
-                node.replace_all_uses_with(first)
-                traced.graph.erase_node(node)
-    traced.graph.eliminate_dead_code()
-    traced.recompile()
-    return traced
 
 
 class Adam(torch.optim.Adam):
@@ -125,23 +132,47 @@ class Adam(torch.optim.Adam):
                     "exp_avg": torch.zeros_like(p),
                     "exp_avg_sq": torch.zeros_like(p),
                 }
+        self._collect()
 
-    def update(self, gradients: dict[Tensor, Tensor]) -> None:
-        """Take one step along gradients given by parameter."""
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._collect()
+
+    def _collect(self) -> None:
+        """List what an update needs, once; all parameters count their steps in one tensor."""
+        states = [self.state[p] for p in self.parameters()]
+        for state in states:
+            state["step"] = states[0]["step"]
+        self._step = states[0]["step"]
+        self._lists = []
+        for group in self.param_groups:
+            params = group["params"]
+            means, squares = (
+                [self.state[p][name] for p in params] for name in ("exp_avg", "exp_avg_sq")
+            )
+            steps = [self._step] * len(params)
+            self._lists.append(([p.detach() for p in params], means, squares, steps))
+
+    def parameters(self) -> list[Tensor]:
+        """All parameters, in the order in which `update` takes their gradients."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def update(self, gradients: list[Tensor], lr: float) -> None:
+        """Take one step at the rate `lr`."""
+        end = 0
         with torch.inference_mode():
-            for group in self.param_groups:
-                params = group["params"]
-                states = [self.state[p] for p in params]
-                steps = [state["step"] for state in states]
-                torch._foreach_add_(steps, 1)
+            self._step.add_(1)
+            for group, lists in zip(self.param_groups, self._lists, strict=True):
+                params, means, squares, steps = lists
+                start, end = end, end + len(params)
                 torch._fused_adam_(
-                    [p.detach() for p in params],
-                    [gradients[p] for p in params],
-                    [state["exp_avg"] for state in states],
-                    [state["exp_avg_sq"] for state in states],
+                    params,
+                    gradients[start:end],
+                    means,
+                    squares,
                     [],
                     steps,
-                    lr=group["lr"],
+                    lr=lr,
                     beta1=group["betas"][0],
                     beta2=group["betas"][1],
                     weight_decay=group["weight_decay"],
