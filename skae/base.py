@@ -392,11 +392,15 @@ class BaseAutoencoder(
             held_out = hold_out(hashes, self.validation_fraction)
         net = new._net_to_go_on(self.net_) if going_on else new._new_net(X, weight, seed)
 
+        share = weight.copy()
+        for side in (held_out, ~held_out):
+            share[side] /= share[side].mean() if side.any() else 1.0
+        tables = [share, X] if spoilt is None else [share, spoilt, X]
+        parts = tuple(_tensor(table, net.module_) for table in tables)
+
         def rows(which: NDArray[np.bool_]) -> Rows:
-            part: slice | NDArray[np.bool_] = slice(None) if which.all() else which
-            share = weight[part] / weight[part].mean()
-            tables = [share, X[part]] if spoilt is None else [share, spoilt[part], X[part]]
-            return Rows(tuple(_tensor(table, net.module_) for table in tables), self.corruption)
+            index = torch.from_numpy(np.flatnonzero(which)).to(parts[0].device)
+            return Rows(parts, index, self.corruption)
 
         train, valid = rows(~held_out), rows(held_out) if held_out.any() else None
         plan = Plan(
@@ -453,7 +457,8 @@ class BaseAutoencoder(
                     weight_decay=plan.weight_decay,
                 )
                 pretrain(net.module_, train, shallow, net.generator)
-            start, state = net.evaluate(train), copy.deepcopy(net.module_.state_dict())
+            start = net.evaluate(train)
+            state = {name: t.clone() for name, t in net.module_.state_dict().items()}
             best_epoch = net.fit_rows(train, valid, plan)
         except FloatingPointError as error:
             raise ValueError(
@@ -462,7 +467,7 @@ class BaseAutoencoder(
             ) from None
         end = net.history[-1, "train_loss"] if net.history else start
         # Predicting the columns' means costs about half a nat per column more than the start.
-        if end > start + train.x.shape[1]:
+        if end > start + train.n_columns:
             warnings.warn(
                 f"Training diverged: the objective rose from {start:.4g} to {end:.4g} nats per "
                 f"row. Lower learning_rate (now {self.learning_rate}).",
@@ -539,14 +544,15 @@ class BaseAutoencoder(
         """A net at its start: built, initialised from the data, not trained."""
         device = choose_device(self.device)
         x, w = _as_tensor(X), _as_tensor(weight)
-        too_large = np.flatnonzero(np.abs(X).max(axis=0).astype(np.float64) > LARGEST)
+        largest = np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
+        too_large = np.flatnonzero(largest > LARGEST)
         if len(too_large):
             raise ValueError(
                 f"Column {too_large[0]} of X has values beyond {LARGEST:g}, whose squares are too "
                 "large to sum. Divide the column by its largest value."
             )
         at = moments(x, w)
-        dtype = self._choose_dtype(X, at.center, at.variance)
+        dtype = self._choose_dtype(X, at.center, at.variance, largest.max())
         if device.type == "mps" and dtype == torch.float64:
             dtype = torch.float32
         generator = torch.Generator().manual_seed(seed)
@@ -563,11 +569,13 @@ class BaseAutoencoder(
             generator = torch.Generator(device).manual_seed(seed)
         return Net.over(network, generator)
 
-    def _choose_dtype(self, X: Floats, center: Tensor, variance: Tensor) -> torch.dtype:
+    def _choose_dtype(
+        self, X: Floats, center: Tensor, variance: Tensor, largest: float
+    ) -> torch.dtype:
         if self.precision != "auto":
             return torch.float64 if self.precision == "float64" else torch.float32
         offset = (center.abs() > FLOAT32_OFFSET * variance.sqrt()) & (variance > 0)
-        large = bool(offset.any()) or float(np.abs(X).max()) > 1e18
+        large = bool(offset.any()) or largest > 1e18
         if X.dtype == np.float64 and (X.size <= FLOAT64_CELLS or large):
             return torch.float64
         return torch.float32

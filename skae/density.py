@@ -13,17 +13,18 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skae.nn.draws import Draws
 from skae.nn.likelihoods import Likelihood
 from skae.nn.network import Network
 
-JACOBIAN_BYTES = 64 * 2**20
-"""Memory that the decoder's Jacobians of one chunk of rows may take."""
+EXPANSION_BYTES = 32 * 2**20
+"""Memory that the expansions of one chunk of rows may take."""
 
-JACOBIAN_BLOCK = 128
-"""Rows differentiated at once: all directions' hidden units should stay in the cache."""
+BLOCK_ROWS = 128
+BLOCK_BYTES = 2 * 2**20
+"""Rows differentiated at once, and their Jacobians' size: all should stay in the cache."""
 
 SEARCH_STEPS = 20
 """Gauss-Newton steps at most to a row's most probable code; a handful is usual."""
@@ -76,7 +77,7 @@ class Density:
 
     def log_prob(self, network: Network, x: Tensor) -> Tensor:
         """Log-density of rows (n, n_features) in nats, shape (n,), float64."""
-        size = _rows_at_once(x.shape[1], len(self.mean), x.element_size())
+        size = _rows_at_once(self.likelihood, x, len(self.mean))
         return torch.cat([self._log_prob(network, chunk) for chunk in x.split(size)])
 
     def draw_codes(self, n: int, draws: Draws) -> Tensor:
@@ -85,9 +86,9 @@ class Density:
         return self.mean + draws.normal((n, len(self.mean))).double() @ root.mT
 
     def _log_prob(self, network: Network, x: Tensor) -> Tensor:
-        z = network.encode(x).mean.double()
-        at = self.search(network, x, _Expansion.around(network, self.likelihood, x, z))
-        height, gain = self._ascent(at)[:2]
+        at = _Expansion(network, self.likelihood, x, network.encode(x).mean.double())
+        self.search(at)
+        height, gain = self._ascent(at, slice(None))[:2]
         log_dets = torch.linalg.slogdet(at.information + self._precision()).logabsdet
         log_dets = log_dets + torch.linalg.slogdet(self.covariance).logabsdet
         # What a resting row is short of its mode is known from the quadratic around it.
@@ -104,21 +105,20 @@ class Density:
         covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
         return Density(likelihood, self.mean + share * shift, covariance)
 
-    def search(
-        self, network: Network, x: Tensor, at: "_Expansion", max_steps: int = SEARCH_STEPS
-    ) -> "_Expansion":
-        """Expand around the rows' most probable codes, by damped Gauss-Newton steps from `at.z`.
+    def search(self, at: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:
+        """Move an expansion to its rows' most probable codes, by damped Gauss-Newton steps.
 
         Each row stops by its own measure, so that its result does not depend on the others.
         """
-        at = at.under(self.likelihood, x)
-        moving = torch.arange(len(x), device=x.device)
+        at.under(self.likelihood)
+        moving = torch.arange(len(at.x), device=at.x.device)
         for _ in range(max_steps):
-            now, gain, step = (part[moving] for part in self._ascent(at))
-            rows, start, length = x[moving], at.z[moving], torch.ones_like(gain)
+            now, gain, step = self._ascent(at, moving)
+            rows, start, length = at.x[moving], at.z[moving], torch.ones_like(gain)
             for _ in range(HALVINGS):
                 trial = start + length[:, None] * step
-                fit = self.likelihood.log_prob(rows, network.decoder(trial.to(x.dtype))).double()
+                out = at.network.decoder(trial.to(rows.dtype))
+                fit = self.likelihood.log_prob(rows, out).double()
                 better = fit - 0.5 * self._distance(trial) >= now
                 if better.all():
                     break
@@ -127,20 +127,19 @@ class Density:
             moving = moving[better]
             if len(moving) == 0:
                 break
-            new = _Expansion.around(network, self.likelihood, x[moving], trial[better])
-            at = at.replaced(moving, new)
-        return at
+            at.move(moving, trial[better])
 
-    def _ascent(self, at: "_Expansion") -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability of rows with codes `at.z`; twice what a full step to its peak gains; it.
+    def _ascent(self, at: "_Expansion", rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
+        """How high rows are, twice what a full step to the peak gains, that step.
 
-        Constants of the codes' normal distribution are left out.
+        The height is the log-probability of row and code, less constants of the normal
+        distribution that cancel.
         """
         precision = self._precision()
-        gradient = at.gradient - (at.z - self.mean) @ precision
-        step = torch.linalg.solve(at.information + precision, gradient)
-        height = at.log_prob - 0.5 * self._distance(at.z)
-        return height, (gradient * step).sum(-1), step
+        gradient = at.gradient[rows] - (at.z[rows] - self.mean) @ precision
+        step = torch.linalg.solve(at.information[rows] + precision, gradient)
+        fit = self.likelihood.log_prob(at.x[rows], at.out[rows]).double()
+        return fit - 0.5 * self._distance(at.z[rows]), (gradient * step).sum(-1), step
 
     def _precision(self) -> Tensor:
         return torch.linalg.inv(self.covariance)
@@ -150,73 +149,106 @@ class Density:
         return (centered @ self._precision() * centered).sum(-1)
 
 
-@dataclass
 class _Expansion:
-    """The log-likelihood of rows to second order around codes `z` (n, k).
+    """The log-likelihood of rows `x` (n, d) to second order around codes `z` (n, k).
 
-    Work over columns is done in the network's dtype, work over codes in float64.
+    There, `out` (n, d) is the decoder's output, `errors` (n,) are the rows' squared errors, and
+    `gradient` (n, k) and Fisher `information` (n, k, k) the log-likelihood's. Noise that all
+    columns share only scales these two; else the decoder's `jacobian` (n, d, k) is kept to
+    compute them anew. Work over columns is done in the network's dtype, over codes in float64.
     """
 
-    z: Tensor
-    out: Tensor
-    jacobian: Tensor
-    log_prob: Tensor
-    gradient: Tensor
-    information: Tensor
+    def __init__(self, network: Network, likelihood: Likelihood, x: Tensor, z: Tensor) -> None:
+        n, d, k = *x.shape, z.shape[1]
+        self.network = network
+        self.likelihood = likelihood
+        self.x = x
+        self.z = torch.empty_like(z)
+        self.out = torch.empty_like(x)
+        self.gradient, self.information = z.new_empty(n, k), z.new_empty(n, k, k)
+        self.errors = z.new_empty(n)
+        self.jacobian = None if likelihood.has_one_noise else x.new_empty(n, d, k)
+        self._block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (d * k * x.element_size())))
+        self.move(torch.arange(n, device=x.device), z)
 
-    @classmethod
-    def around(cls, network: Network, likelihood: Likelihood, x: Tensor, z: Tensor) -> "_Expansion":
-        """Expand the log-likelihood of rows `x` (n, d) around codes `z` (n, k)."""
-        point = z.to(x.dtype)
-        eye = torch.eye(z.shape[-1], dtype=x.dtype, device=x.device)
+    def move(self, index: Tensor, z: Tensor) -> None:
+        """Expand the rows at `index` around other codes."""
+        self.z[index] = z
+        for rows in index.split(self._block):
+            point = self.z[rows].to(self.x.dtype)
+            self.out[rows], jacobian = _linearize(self.network.decoder, point)
+            errors = self.likelihood.deviance(self.x[rows], self.out[rows])
+            self.errors[rows] = errors.sum(-1).double()
+            self._derive(rows, jacobian)
+            if self.jacobian is not None:
+                self.jacobian[rows] = jacobian
 
-        def expand(point: Tensor) -> tuple[Tensor, Tensor]:
-            def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
-                out, image = torch.func.jvp(network.decoder, (point,), (tangent,))  # type: ignore[misc]
-                return out, image
+    def under(self, likelihood: Likelihood) -> None:
+        """Change to a likelihood with another noise."""
+        old, new = self.likelihood.noise_variance.double(), likelihood.noise_variance.double()
+        self.likelihood = likelihood
+        if self.jacobian is None:
+            growth = torch.where(new > 0, old / new, 1.0)[0]
+            self.gradient *= growth
+            self.information *= growth
+        else:
+            for rows in self._blocks():
+                self._derive(rows, self.jacobian[rows])
 
-            basis = eye[:, None].expand(-1, *point.shape)
-            out, jacobian = torch.func.vmap(push, out_dims=(None, -1))(basis)  # type: ignore[arg-type]
-            return out, jacobian
+    def squares(self, shift: Tensor, covariance: Tensor, bessel: Tensor) -> Tensor:
+        """Expected squared errors of rows whose codes are N(z + shift, covariance).
 
-        with _forward_mode:
-            blocks = [expand(block) for block in point.split(JACOBIAN_BLOCK)]
-        out, jacobian = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-        return cls.of(likelihood, x, z, out, jacobian)
+        Of each column, (n, d), where each has its noise; else (n, 1), their means. `bessel` scales
+        the part that is not the codes' variance.
+        """
+        if self.jacobian is None:
+            noise = self.likelihood.noise_variance[0].double()
+            moved = (self.information @ shift[..., None])[..., 0] - 2 * self.gradient
+            spread = torch.einsum("nij,nij->n", self.information, covariance)
+            errors = self.errors + noise * (moved * shift).sum(-1)
+            total = bessel * errors + noise * spread
+            return (total / self.x.shape[1])[:, None]
+        squares = torch.empty_like(self.x)
+        scale = self.network.scale
+        for rows in self._blocks():
+            jacobian, x = self.jacobian[rows], self.x[rows]
+            out = self.out[rows] + (jacobian @ shift[rows].to(x.dtype)[..., None])[..., 0]
+            variance = (jacobian @ covariance[rows].to(x.dtype) * jacobian).sum(-1)
+            squares[rows] = bessel * self.likelihood.deviance(x, out) + scale**2 * variance
+        return squares.double()
 
-    @classmethod
-    def of(
-        cls, likelihood: Likelihood, x: Tensor, z: Tensor, out: Tensor, jacobian: Tensor
-    ) -> "_Expansion":
-        """The same with the decoder's output (n, d) and its Jacobian (n, d, k) known."""
-        log_prob = likelihood.log_prob(x, out).double()
-        return cls(z, out, jacobian, log_prob, *_derivatives(likelihood, x, out, jacobian))
+    def _blocks(self) -> list[slice]:
+        return [slice(i, i + self._block) for i in range(0, len(self.x), self._block)]
 
-    def under(self, likelihood: Likelihood, x: Tensor) -> "_Expansion":
-        """The same codes under another likelihood: the decoder's Jacobian stays."""
-        return self.of(likelihood, x, self.z, self.out, self.jacobian)
-
-    def replaced(self, index: Tensor, new: "_Expansion") -> "_Expansion":
-        """With some rows' expansions replaced by new ones."""
-        if len(index) == len(self.z):
-            return new
-        parts = {
-            name: part.index_copy(0, index, vars(new)[name]) for name, part in vars(self).items()
-        }
-        return _Expansion(**parts)
-
-
-def _derivatives(
-    likelihood: Likelihood, x: Tensor, out: Tensor, jacobian: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradient (n, k) and Fisher information (n, k, k) of rows' log-likelihood by their codes."""
-    gradient = (jacobian.mT @ likelihood.score(x, out)[..., None])[..., 0]
-    weighted = likelihood.curvature(out)[..., None] * jacobian
-    return gradient.double(), (jacobian.mT @ weighted).double()
+    def _derive(self, rows: Tensor | slice, jacobian: Tensor) -> None:
+        x, out = self.x[rows], self.out[rows]
+        score, curvature = self.likelihood.score(x, out), self.likelihood.curvature(out)
+        self.gradient[rows] = (jacobian.mT @ score[..., None])[..., 0].double()
+        self.information[rows] = (jacobian.mT @ (curvature[..., None] * jacobian)).double()
 
 
-def _rows_at_once(n_features: int, k: int, item: int) -> int:
-    return max(1, min(2048, JACOBIAN_BYTES // (n_features * k * item)))
+def _linearize(decoder: nn.Module, point: Tensor) -> tuple[Tensor, Tensor]:
+    """The decoder's output (n, d) for codes (n, k) and its Jacobian (n, d, k)."""
+    basis = torch.eye(point.shape[-1], dtype=point.dtype, device=point.device)
+
+    def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
+        out, image = torch.func.jvp(decoder, (point,), (tangent,))  # type: ignore[misc]
+        return out, image
+
+    with _forward_mode:
+        out, jacobian = torch.func.vmap(push, out_dims=(None, -1))(  # type: ignore[arg-type]
+            basis[:, None].expand(-1, *point.shape)
+        )
+    return out, jacobian
+
+
+def _rows_at_once(likelihood: Likelihood, x: Tensor, k: int) -> int:
+    """How many rows' expansions fit the memory for them."""
+    # About four tables and four stacks of matrices are alive at a time.
+    size = 4 * x.element_size() * x.shape[1] + 4 * 8 * k * k
+    if not likelihood.has_one_noise:
+        size += x.element_size() * x.shape[1] * k
+    return max(1, min(2048, EXPANSION_BYTES // size))
 
 
 @dataclass
@@ -260,24 +292,25 @@ def estimate_density(network: Network, x: Tensor, weight: Tensor, held_out: Tens
     held_out : Tensor of shape (n,), bool
         Rows that the network was not trained on: only they tell the noise. None of them: all do.
     """
-    size = _rows_at_once(x.shape[1], network.latent.n_components, x.element_size())
+    size = _rows_at_once(network.likelihood, x, network.latent.n_components)
     x, shares = x[:size], _Shares.of(weight[:size], held_out[:size])
     z = network.encode(x).mean.double()
     mean, covariance = _moments(z, shares)
     ridge = 1e-8 * covariance.diagonal().mean().clamp_min(1e-30)
     covariance = covariance + ridge * torch.eye(len(mean), dtype=z.dtype, device=z.device)
-    out = network.decoder(z.to(x.dtype))
-    likelihood = _with_noise(network.likelihood, x, out, 0 * out, shares)
+    errors = network.likelihood.deviance(x, network.decoder(z.to(x.dtype))).double()
+    likelihood = _with_noise(network.likelihood, shares.noise_bessel * errors, shares)
     density = Density(likelihood, mean, covariance)
-    at = _Expansion.around(network, likelihood, x, z)
+    at = _Expansion(network, likelihood, x, z)
+    density = _maximize(density, at, shares, RELINEARIZE_TOLERANCE)
     for _ in range(RELINEARIZATIONS):
         before = density
         # Codes need not be settled before the density is: the next round goes on from them.
-        at = density.search(network, x, at, ESTIMATION_STEPS)
-        density = _maximize(before, at, x, shares, RELINEARIZE_TOLERANCE)
+        density.search(at, ESTIMATION_STEPS)
+        density = _maximize(before, at, shares, RELINEARIZE_TOLERANCE)
         if _change(before, density) < RELINEARIZE_TOLERANCE:
             break
-    return _maximize(density, at, x, shares, EM_TOLERANCE)
+    return _maximize(density, at, shares, EM_TOLERANCE)
 
 
 def _moments(z: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
@@ -286,39 +319,67 @@ def _moments(z: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
     return mean, (centered.mT * shares.rows) @ centered * shares.bessel
 
 
-def _with_noise(
-    likelihood: Likelihood, x: Tensor, out: Tensor, variance: Tensor, shares: _Shares
-) -> Likelihood:
-    share = shares.noise.to(x.dtype)
-    return likelihood.with_noise(x, out, variance, share, shares.noise_bessel.to(x.dtype))
+def _with_noise(likelihood: Likelihood, squares: Tensor, shares: _Shares) -> Likelihood:
+    like = likelihood.noise_variance
+    return likelihood.with_noise(squares.to(like), shares.noise.to(like))
 
 
-def _maximize(
-    density: Density, at: _Expansion, x: Tensor, shares: _Shares, tolerance: float
-) -> Density:
-    """Expectation-maximisation with the decoder linear around `at.z`."""
-    for _ in range(EM_ROUNDS):
-        # Score and curvature follow the noise; the output and its Jacobian stay.
-        gradient, information = _derivatives(density.likelihood, x, at.out, at.jacobian)
-        precision = torch.linalg.inv(density.covariance)
-        posterior = torch.linalg.inv(information + precision)
-        pulled = gradient + (information @ at.z[..., None])[..., 0]
-        z = (posterior @ (pulled + density.mean @ precision)[..., None])[..., 0]
-        mean, covariance = _moments(z, shares)
-        covariance = covariance + (shares.rows[:, None, None] * posterior).sum(0)
-        out = at.out + (at.jacobian @ (z - at.z).to(x.dtype)[..., None])[..., 0]
-        variance = (at.jacobian @ posterior.to(x.dtype) * at.jacobian).sum(-1)
-        before, density = (
-            density,
-            Density(
-                _with_noise(density.likelihood, x, out, variance, shares),
-                mean,
-                (covariance + covariance.mT) / 2,
-            ),
+def _maximize(density: Density, at: _Expansion, shares: _Shares, tolerance: float) -> Density:
+    """Expectation-maximisation with the decoder linear around `at.z`.
+
+    Every second round starts from an extrapolation of the last two (SQUAREM, Varadhan & Roland
+    2008), which ends where plain rounds would, in a fraction of them.
+    """
+    for _ in range(EM_ROUNDS // 2):
+        first = _round(density, at, shares)
+        second = _round(first, at, shares)
+        if _change(first, second) < tolerance:
+            return second
+        density = _extrapolate(density, first, second)
+    return second
+
+
+def _round(density: Density, at: _Expansion, shares: _Shares) -> Density:
+    """The density that fits the codes' and outputs' posterior under a given one."""
+    at.under(density.likelihood)
+    precision = torch.linalg.inv(density.covariance)
+    posterior = torch.linalg.inv(at.information + precision)
+    pulled = at.gradient + (at.information @ at.z[..., None])[..., 0]
+    z = (posterior @ (pulled + density.mean @ precision)[..., None])[..., 0]
+    mean, covariance = _moments(z, shares)
+    covariance = covariance + torch.einsum("n,nij->ij", shares.rows, posterior)
+    squares = at.squares(z - at.z, posterior, shares.noise_bessel)
+    likelihood = _with_noise(density.likelihood, squares, shares)
+    return Density(likelihood, mean, (covariance + covariance.mT) / 2)
+
+
+def _extrapolate(start: Density, first: Density, second: Density) -> Density:
+    """Where two rounds lead to, if their steps go on to shrink at the rate at which they do."""
+    points = [
+        torch.cat(
+            [
+                density.mean,
+                density.covariance.flatten(),
+                density.likelihood.noise_variance.double().log(),
+            ]
         )
-        if _change(before, density) < tolerance:
-            break
-    return density
+        for density in (start, first, second)
+    ]
+    step, bend = points[1] - points[0], points[2] - 2 * points[1] + points[0]
+    length = (step.norm() / bend.norm()).clamp_min(1.0)
+    point = points[0] + 2 * length * step + length**2 * bend
+    k = len(start.mean)
+    mean, covariance, noise = point.split([k, k * k, len(point) - k - k * k])
+    covariance = covariance.reshape(k, k)
+    positive = torch.linalg.cholesky_ex(covariance).info == 0
+    if not (positive and point.isfinite().all()):
+        return second
+    growth = (noise - points[2][-len(noise) :]).exp()
+    likelihood = second.likelihood
+    likelihood = likelihood.having_noise(
+        likelihood.noise_variance * growth.to(likelihood.noise_variance)
+    )
+    return Density(likelihood, mean, covariance)
 
 
 def _change(before: Density, after: Density) -> float:

@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
+CHUNK_CELLS = 2**18
+"""Cells handled at once: their copies stay in the processor's cache."""
+
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64-bit numbers one to one (the finaliser of SplitMix64, Steele et al. 2014)."""
@@ -13,11 +16,12 @@ def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return bits ^ (bits >> np.uint64(31))
 
 
-def hash_rows(X: Floats, seed: int, chunk: int = 4096) -> NDArray[np.uint64]:
+def hash_rows(X: Floats, seed: int) -> NDArray[np.uint64]:
     """A 64-bit hash of each row: equal rows, and only they, share it, whatever their dtype."""
     n, d = X.shape
     factors = _mix(np.arange(1, d + 1, dtype=np.uint64) + np.uint64(seed)) | np.uint64(1)
     hashes = np.empty(n, dtype=np.uint64)
+    chunk = max(1, CHUNK_CELLS // d)
     for i in range(0, n, chunk):
         # Adding zero makes -0.0 the same value as 0.0.
         bits = (np.asarray(X[i : i + chunk], dtype=np.float64) + 0.0).view(np.uint64)

@@ -25,10 +25,12 @@ from skae.nn.step import Adam, Batch, Step
 WARM_UP = 0.25
 """Share of a one-cycle schedule in which the rate rises."""
 
-EVALUATION_ROWS = 2048
-
 COPIED_CELLS = 2**17
-"""Cells of rows copied at a time, in their new order: they stay in the processor's cache."""
+"""Cells of rows copied at a time for training: they stay in the processor's cache."""
+
+EVALUATED_CELLS = 2**18
+EVALUATED_ROWS = 2048
+"""Cells and rows evaluated at a time at most: rows of few columns have as many hidden units."""
 
 
 class _OneThread(AbstractContextManager["_OneThread"]):
@@ -88,48 +90,55 @@ def choose_device(device: str) -> torch.device:
 
 @dataclass
 class Rows:
-    """Training or held-out rows on the training device.
+    """The training or the held-out rows of a table on the training device, never copied as a whole.
 
-    `parts` are the rows' weights, what the encoder sees of them and, where that is a spoilt
-    version, the clean rows that the loss is on. `corrupt`, where given, spoils every batch anew.
+    `parts` are the table's weights, what the encoder sees of it and, where that is a spoilt
+    version, the clean rows that the loss is on; `index` says which of its rows are meant.
+    `corrupt`, where given, spoils every batch anew.
     """
 
     parts: Batch
+    index: Tensor
     corrupt: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
+    @classmethod
+    def all(cls, *parts: Tensor) -> Self:
+        """All rows of a table."""
+        return cls(parts, torch.arange(len(parts[0]), device=parts[0].device))
+
     def __len__(self) -> int:
-        return len(self.weight)
+        return len(self.index)
 
     @property
-    def weight(self) -> Tensor:
-        """How much each row counts."""
-        return self.parts[0]
+    def n_columns(self) -> int:
+        """Columns of the table."""
+        return self.parts[1].shape[1]
 
-    @property
-    def x(self) -> Tensor:
-        """What the encoder sees."""
-        return self.parts[1]
-
-    @property
-    def target(self) -> Tensor:
-        """What the loss is on."""
-        return self.parts[-1]
+    def taken(self, index: Tensor) -> Batch:
+        """Copies of the parts' rows at some of the table's row numbers."""
+        return tuple([part.index_select(0, index) for part in self.parts])
 
     def corrupted(self, generator: torch.Generator) -> "Rows":
         """The same rows, spoilt once and for all."""
-        return Rows(self._spoil(self.parts, generator))
+        if self.corrupt is None:
+            return self
+        return Rows.all(*self._spoil(self.taken(self.index), generator))
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """All rows in a new order, `size` at a time; in the given order where one batch has all."""
         order = torch.randperm(len(self), generator=generator, device=generator.device)
-        if size >= len(self):
-            yield self._spoil(self.parts, generator)
-            return
+        index = self.index if size >= len(self) else self.index[order]
         # Small batches are copied many at a time: such a copy costs more to call than to make.
-        for block in order.split(size * max(1, COPIED_CELLS // (size * self.x.shape[1]))):
-            copies = [part.index_select(0, block).split(size) for part in self.parts]
+        for block in index.split(size * max(1, COPIED_CELLS // (size * self.n_columns))):
+            copies = [part.split(size) for part in self.taken(block)]
             for batch in zip(*copies, strict=True):
                 yield self._spoil(batch, generator)
+
+    def chunks(self) -> Iterator[Batch]:
+        """All rows in their order, some at a time."""
+        size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self.n_columns))
+        for index in self.index.split(size):
+            yield self.taken(index)
 
     def _spoil(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
@@ -273,12 +282,12 @@ class Net(NeuralNet):
     def evaluate(self, rows: Rows) -> float:
         """The objective on rows, nothing random in it, by chunks."""
         self.module_.eval()
+        weights, losses = [], []
         with torch.no_grad():
-            losses = [
-                self.module_.losses(None, *(p[i : i + EVALUATION_ROWS] for p in rows.parts[1:]))
-                for i in range(0, len(rows), EVALUATION_ROWS)
-            ]
-            return self.module_.reduce(torch.cat(losses), rows.weight).item()
+            for weight, *parts in rows.chunks():
+                weights.append(weight)
+                losses.append(self.module_.losses(None, *parts))
+            return self.module_.reduce(torch.cat(losses), torch.cat(weights)).item()
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -424,9 +433,10 @@ def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generat
 
     Works from the rows inwards; the output of a linear skip is left as it was.
     """
-    x = network.standardize(train.x)
+    weight, x = train.taken(train.index)[:2]
+    x = network.standardize(x)
     for layer in shallow_layers(network.encoder, network.decoder, network.trim):
-        Net.over(layer, generator).fit_rows(Rows((train.weight, x)), None, plan)
+        Net.over(layer, generator).fit_rows(Rows.all(weight, x), None, plan)
         with torch.no_grad():
             x = layer.encode(x)
     for body in (network.encoder, network.decoder):

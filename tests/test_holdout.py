@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from skae import holdout
 from skae.holdout import hash_rows, hold_out, shuffled
 
 
@@ -18,11 +19,13 @@ def test_equal_rows_share_a_hash_and_others_do_not(rows):
     np.testing.assert_array_equal(hashes[:500], hashes[500:][::-1])
 
 
-def test_hash_is_of_values_not_of_memory(rows):
+def test_hash_is_of_values_not_of_memory(rows, monkeypatch):
     expected = hash_rows(rows, 3)
     np.testing.assert_array_equal(hash_rows(np.asfortranarray(rows), 3), expected)
     np.testing.assert_array_equal(hash_rows(rows[::-1], 3)[::-1], expected)
-    np.testing.assert_array_equal(hash_rows(rows, 3, chunk=13), expected)
+    with monkeypatch.context() as patch:
+        patch.setattr(holdout, "CHUNK_CELLS", 13)
+        np.testing.assert_array_equal(hash_rows(rows, 3), expected)
     single = rows.astype(np.float32)
     np.testing.assert_array_equal(hash_rows(single, 3), hash_rows(single.astype(float), 3))
 

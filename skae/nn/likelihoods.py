@@ -3,6 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ class Likelihood(nn.Module, ABC):
 
     support = (-math.inf, math.inf)
     """Smallest and largest value of a cell."""
+
+    has_one_noise = True
+    """Whether the noise, if any, is the same for all columns."""
 
     noise_variance: Tensor
 
@@ -65,13 +69,18 @@ class Likelihood(nn.Module, ABC):
     def deviance(self, x: Tensor, out: Tensor) -> Tensor:
         """Error of each cell: its square, or twice the nats short of a perfect fit."""
 
-    def with_noise(
-        self, x: Tensor, out: Tensor, variance: Tensor, share: Tensor, bessel: Tensor
-    ) -> "Likelihood":
-        """The likelihood with its noise, if any, estimated from rows whose outputs are uncertain.
+    def having_noise(self, variance: Tensor) -> Self:
+        """The likelihood with another noise variance (n_features,)."""
+        # Everything else is shared: it never changes once the network has started.
+        other = copy.copy(self)
+        other._buffers = self._buffers | {"noise_variance": variance}
+        return other
 
-        `out` and `variance` (n, n_features) are the outputs' means and variances, `share` (n,) the
-        rows' weights; `bessel` scales squares around means taken from the same rows.
+    def with_noise(self, squares: Tensor, share: Tensor) -> Self:
+        """The likelihood with its noise, if there is one to estimate, taken from errors.
+
+        `squares` (n, n_features) are the expected squared errors of rows, or (n, 1) their means
+        over columns, which `has_one_noise` allows; `share` (n,) says how much each row counts.
         """
         return self
 
@@ -93,6 +102,7 @@ class Gaussian(Likelihood):
     def __init__(self, n_features: int, noise: str | float) -> None:
         super().__init__(n_features, noise)
         self.noise = noise
+        self.has_one_noise = noise != "diagonal"
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("floor", torch.ones(n_features))
@@ -127,20 +137,13 @@ class Gaussian(Likelihood):
     def deviance(self, x: Tensor, out: Tensor) -> Tensor:
         return (x - self.mean(out)) ** 2
 
-    def with_noise(
-        self, x: Tensor, out: Tensor, variance: Tensor, share: Tensor, bessel: Tensor
-    ) -> "Gaussian":
+    def with_noise(self, squares: Tensor, share: Tensor) -> Self:
         if not isinstance(self.noise, str):
             return self
-        squares = share @ (bessel * self.deviance(x, out) + self.scale**2 * variance)
-        if self.noise == "isotropic":
-            noise = squares.mean().clamp_min(self.floor.mean()).repeat(len(squares))
-        else:
-            noise = squares.maximum(self.floor)
-        # Everything but the noise is shared: it never changes once the network has started.
-        estimated = copy.copy(self)
-        estimated._buffers = self._buffers | {"noise_variance": noise}
-        return estimated
+        variance, floor = share @ squares, self.floor
+        if self.has_one_noise:
+            variance, floor = variance.mean(), floor.mean()
+        return self.having_noise(variance.maximum(floor).expand(len(self.floor)).clone())
 
 
 class Bernoulli(Likelihood):

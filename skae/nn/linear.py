@@ -9,6 +9,10 @@ EXACT_UP_TO = 2048
 """Larger of rows and columns' smaller count for which all axes are computed exactly."""
 
 
+CHUNK_CELLS = 2**18
+"""Cells copied at once: their float64 copies stay in the processor's cache."""
+
+
 class Moments(NamedTuple):
     """Weighted moments of a table's columns."""
 
@@ -17,19 +21,19 @@ class Moments(NamedTuple):
     scale: Tensor
 
 
-def moments(x: Tensor, weight: Tensor, chunk: int = 4096) -> Moments:
+def moments(x: Tensor, weight: Tensor) -> Moments:
     """Column means, column variances and the global scale, in float64, chunk by chunk.
 
     The global scale is the root of the mean variance; 1 where all rows are equal.
     """
     share = weight.double() / weight.double().sum()
-    blocks = range(0, len(x), chunk)
+    blocks = _blocks(x)
     center = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     variance = torch.zeros_like(center)
-    for i in blocks:
-        center += share[i : i + chunk] @ x[i : i + chunk].double()
-    for i in blocks:
-        variance += share[i : i + chunk] @ (x[i : i + chunk].double() - center) ** 2
+    for block in blocks:
+        center += share[block] @ x[block].double()
+    for block in blocks:
+        variance += share[block] @ (x[block].double() - center) ** 2
     # What is left of a constant column after rounding is not variance.
     variance = torch.where(variance > (1e-14 * center) ** 2, variance, 0.0)
     scale = variance.mean().sqrt()
@@ -47,19 +51,18 @@ def principal_axes(
     n, d = x.shape
     share = (weight.double() / weight.double().sum()).sqrt()
 
-    def rows(i: int) -> Tensor:
-        block = slice(i, i + 4096)
+    def rows(block: slice) -> Tensor:
         return (x[block].double() - at.center) / at.scale * share[block, None]
 
-    blocks = range(0, n, 4096)
+    blocks = _blocks(x)
     if d <= EXACT_UP_TO:
         gram = torch.zeros(d, d, dtype=torch.float64, device=x.device)
-        for i in blocks:
-            u = rows(i)
+        for block in blocks:
+            u = rows(block)
             gram.addmm_(u.mT, u)
         values, axes = torch.linalg.eigh(gram)
     elif n <= EXACT_UP_TO:
-        u = torch.cat([rows(i) for i in blocks])
+        u = torch.cat([rows(block) for block in blocks])
         values, left = torch.linalg.eigh(u @ u.mT)
         axes = u.mT @ left / values.clamp_min(torch.finfo(u.dtype).tiny).sqrt()
     else:
@@ -67,7 +70,7 @@ def principal_axes(
         axes = torch.randn(d, width, generator=generator, dtype=torch.float64).to(x.device)
         for _ in range(8):
             axes = torch.linalg.qr(axes)[0]
-            image = [rows(i).mT @ (rows(i) @ axes) for i in blocks]
+            image = [rows(block).mT @ (rows(block) @ axes) for block in blocks]
             projected, axes = axes, torch.stack(image).sum(0)
         values, rotation = torch.linalg.eigh(projected.mT @ axes)
         axes = projected @ rotation
@@ -76,6 +79,11 @@ def principal_axes(
     values, axes = values[keep], axes[:, keep]
     largest = axes.abs().argmax(0, keepdim=True)
     return values, axes * axes.gather(0, largest).sign()
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    size = max(1, CHUNK_CELLS // x.shape[1])
+    return [slice(i, i + size) for i in range(0, len(x), size)]
 
 
 def components_for_share(

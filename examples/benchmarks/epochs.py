@@ -1,0 +1,269 @@
+"""Time of one epoch of `fit`, next to a hand-written torch loop and to other packages.
+
+    python examples/benchmarks/epochs.py [S] [M] [digits] [L]
+
+All run in this process, in turns, on one thread and in float32; each figure is the median over all
+epochs of all rounds. The hand-written loop has skae's layers, batches and optimiser and takes its
+batches from a shuffled index. The others have the same layers without the linear skip (their
+networks have none). Of those, only the ones that are installed are shown: PyOD's AutoEncoder, a
+plain skorch net, pythae's AE, and scikit-learn's MLPRegressor(X, X).
+"""
+
+import itertools
+import logging
+import math
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from _machine import describe_machine
+from sklearn.datasets import load_digits
+from torch import nn
+
+from skae import Autoencoder
+from skae.nn import step
+
+RATE = 1e-3
+
+ROUNDS = 3
+
+
+def tables():
+    """Name -> rows, hidden widths, size of the code, batch size, epochs a round, with peers."""
+    rng = np.random.default_rng(0)
+    digits = (load_digits().data / 16).astype(np.float32)
+    return {
+        "S": (digits, (64, 32), 8, 64, 30, True),
+        "M": (rng.normal(size=(50_000, 30)).astype(np.float32), (64, 32), 8, 256, 6, True),
+        "digits": (digits, (256, 128), 8, 64, 30, False),
+        "L": (rng.random((60_000, 784), dtype=np.float32), (512, 256), 32, 256, 3, False),
+    }
+
+
+def mlp(*sizes):
+    layers = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Skip(nn.Module):
+    """A network plus a linear map."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+        self.residual = mlp(*sizes)
+        self.linear = nn.Linear(sizes[0], sizes[-1])
+
+    def forward(self, x):
+        return self.residual(x) + self.linear(x)
+
+
+def by_skae(X, hidden, k, batch_size, epochs, precision="float32"):
+    fitted = Autoencoder(
+        k,
+        hidden_layer_sizes=hidden,
+        batch_size=batch_size,
+        max_epochs=epochs,
+        learning_rate=RATE,
+        early_stopping=False,
+        precision=precision,
+        random_state=0,
+    ).fit(X)
+    return fitted.history_[:, "dur"]
+
+
+def by_untraced_skae(*case):
+    """With plain autograd, as for objectives that cannot be traced."""
+    pays_after, step.TRACE_PAYS_AFTER = step.TRACE_PAYS_AFTER, math.inf
+    try:
+        return by_skae(*case)
+    finally:
+        step.TRACE_PAYS_AFTER = pays_after
+
+
+def by_hand(X, hidden, k, batch_size, epochs):
+    torch.manual_seed(0)
+    rows, d = torch.from_numpy(X), X.shape[1]
+    model = nn.Sequential(Skip(d, *hidden, k), Skip(k, *hidden[::-1], d))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
+    seconds = []
+    for _ in range(epochs):
+        start, total = time.perf_counter(), 0.0
+        for index in torch.randperm(len(rows)).split(batch_size):
+            x = rows[index]
+            optimizer.zero_grad()
+            loss = 0.5 * ((model(x) - x) ** 2).sum(1).mean()
+            loss.backward()
+            optimizer.step()
+            total = total + loss.detach() * len(x)
+        float(total)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def by_skorch(X, hidden, k, batch_size, epochs):
+    from skorch import NeuralNetRegressor
+
+    d = X.shape[1]
+    net = NeuralNetRegressor(
+        mlp(d, *hidden, k, *hidden[::-1], d),
+        optimizer=torch.optim.Adam,
+        lr=RATE,
+        batch_size=batch_size,
+        max_epochs=epochs,
+        train_split=None,
+        iterator_train__shuffle=True,
+        verbose=0,
+    )
+    return net.fit(X, X).history[:, "dur"]
+
+
+def by_pyod(X, hidden, k, batch_size, epochs):
+    from pyod.models.auto_encoder import AutoEncoder
+
+    return by_difference(
+        lambda n: AutoEncoder(
+            hidden_neuron_list=[*hidden, k],
+            epoch_num=n,
+            batch_size=batch_size,
+            lr=RATE,
+            device="cpu",
+            verbose=0,
+        ).fit(X),
+        epochs,
+    )
+
+
+def by_pythae(X, hidden, k, batch_size, epochs):
+    from pythae.models import AE, AEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    d = X.shape[1]
+
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.layers = mlp(d, *hidden, k)
+
+        def forward(self, x):
+            return ModelOutput(embedding=self.layers(x))
+
+    class Decoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.layers = mlp(k, *hidden[::-1], d)
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.layers(z))
+
+    def train(n):
+        with tempfile.TemporaryDirectory() as folder:
+            config = BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=n,
+                learning_rate=RATE,
+                per_device_train_batch_size=batch_size,
+                no_cuda=True,
+            )
+            model = AE(AEConfig(input_dim=(d,), latent_dim=k), Encoder(), Decoder())
+            rows = PythaeRows(torch.from_numpy(X))
+            BaseTrainer(model=model, train_dataset=rows, training_config=config).train()
+
+    return by_difference(train, epochs)
+
+
+class PythaeRows(torch.utils.data.Dataset):
+    """Rows as pythae wants them."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        from pythae.data.datasets import DatasetOutput
+
+        return DatasetOutput(data=self.rows[index])
+
+
+def by_mlp_regressor(X, hidden, k, batch_size, epochs):
+    from sklearn.neural_network import MLPRegressor
+
+    model = MLPRegressor(
+        hidden_layer_sizes=(*hidden, k, *hidden[::-1]), batch_size=batch_size, random_state=0
+    )
+    seconds = []
+    for _ in range(epochs):
+        start = time.perf_counter()
+        model.partial_fit(X, X)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def by_difference(fit, epochs):
+    """Seconds of an epoch of what tells no times: a longer fit less a shorter one."""
+    seconds = []
+    for n in (1, 1 + epochs):
+        start = time.perf_counter()
+        fit(n)
+        seconds.append(time.perf_counter() - start)
+    return [(seconds[1] - seconds[0]) / epochs]
+
+
+def by_float64_skae(X, *case):
+    """float64 rows under `precision="auto"`."""
+    return by_skae(X.astype(np.float64), *case, precision="auto")
+
+
+CONTENDERS = {
+    "hand-written loop": by_hand,
+    "skae": by_skae,
+    "skae, not traced": by_untraced_skae,
+    "skae, float64 rows": by_float64_skae,
+}
+
+PEERS = {
+    "sklearn": ("MLPRegressor(X, X)", by_mlp_regressor),
+    "skorch": ("plain skorch", by_skorch),
+    "pyod": ("PyOD AutoEncoder", by_pyod),
+    "pythae": ("pythae AE", by_pythae),
+}
+
+
+def main(names):
+    print(describe_machine())
+    torch.set_num_threads(1)
+    logging.disable(logging.INFO)
+    warnings.simplefilter("ignore")
+    print(f"{'':8}{'':22}{'ms an epoch':>12}{'to hand':>9}{'to skae':>9}")
+    for name in names:
+        *case, with_peers = tables()[name]
+        contenders = dict(CONTENDERS)
+        if with_peers:
+            contenders |= dict(peer for module, peer in PEERS.items() if find_spec(module))
+        seconds = {label: [] for label in contenders}
+        for _ in range(ROUNDS):
+            for label, run in contenders.items():
+                epochs = run(*case)
+                # The first epoch of a fit may trace its step.
+                seconds[label] += epochs[1:] or epochs
+        medians = {label: statistics.median(times) for label, times in seconds.items()}
+        for label, median in medians.items():
+            hand, skae = medians["hand-written loop"], medians["skae"]
+            print(
+                f"{name:8}{label:22}{1e3 * median:12.1f}{median / hand:9.2f}{median / skae:9.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(tables()))

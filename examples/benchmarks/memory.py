@@ -1,0 +1,87 @@
+"""Memory that `fit` takes beside 60,000 x 784 float32, in memory or in a read-only memmap.
+
+    python examples/benchmarks/memory.py
+
+Anonymous memory of a fresh process (Linux), sampled during the fit, less what it was before; as a
+share of the table's 188 MB. Pages of a mapped file are not anonymous, so a copy of it shows.
+"""
+
+import tempfile
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from _machine import describe_machine
+
+from skae import Autoencoder
+
+N_ROWS, N_COLUMNS = 60_000, 784
+
+
+def anonymous_bytes():
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError("this benchmark reads /proc, which only Linux has")
+
+
+class Peak:
+    """The largest anonymous memory while the block runs."""
+
+    def __enter__(self):
+        self.before = self.bytes = anonymous_bytes()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self):
+        while not self._done.wait(0.002):
+            self.bytes = max(self.bytes, anonymous_bytes())
+
+    def __exit__(self, *error):
+        self._done.set()
+        self._thread.join()
+
+
+def table(kind, folder):
+    """Digit-like rows in [0, 1), where the case wants them."""
+    rng = np.random.default_rng(0)
+    if kind == "in memory":
+        return rng.random((N_ROWS, N_COLUMNS), dtype=np.float32)
+    path = Path(folder) / "rows.npy"
+    on_disk = np.lib.format.open_memmap(path, "w+", np.float32, (N_ROWS, N_COLUMNS))
+    for i in range(0, N_ROWS, 1000):
+        on_disk[i : i + 1000] = rng.random((1000, N_COLUMNS), dtype=np.float32)
+    on_disk.flush()
+    del on_disk
+    return np.load(path, mmap_mode="r")
+
+
+def measure(kind, parameters):
+    """Bytes above the data at the peak of a fit, and the data's."""
+    # A first fit loads what is loaded once.
+    Autoencoder(2, max_epochs=1).fit(np.random.default_rng(0).random((100, 5)))
+    with tempfile.TemporaryDirectory() as folder:
+        X = table(kind, folder)
+        with Peak() as peak:
+            Autoencoder(32, max_epochs=2, random_state=0, **parameters).fit(X)
+        return peak.bytes - peak.before, X.nbytes
+
+
+def main():
+    print(describe_machine())
+    print(f"{'':34}{'MB above the data':>18}{'share of the data':>19}")
+    for kind in ("in memory", "read-only memmap"):
+        for held_out, parameters in (("some", {}), ("none", {"early_stopping": False})):
+            # A process of its own: what an earlier fit has freed would hide what the next takes.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                above, data = pool.submit(measure, kind, parameters).result()
+            label = f"{kind}, {held_out} held out"
+            print(f"{label:34}{above / 1e6:18.0f}{above / data:19.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
