@@ -23,6 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import (
+    _check_feature_names,
     _check_sample_weight,
     check_is_fitted,
     validate_data,
@@ -34,11 +35,13 @@ from skae.holdout import hash_rows, hold_out, shuffled
 from skae.nn.draws import Draws
 from skae.nn.latent import Latent
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
-from skae.nn.linear import components_for_share, moments
+from skae.nn.linear import Moments, components_for_share, moments
 from skae.nn.mlp import ACTIVATIONS, Body
 from skae.nn.network import Network
 from skae.parameters import Declared
+from skae.persistence import Saved
 from skae.training import (
+    Checkpoint,
     EpochContexts,
     Net,
     Plan,
@@ -46,6 +49,8 @@ from skae.training import (
     choose_device,
     one_thread,
     pretrain,
+    to_arrays,
+    to_tensors,
 )
 
 Floats = NDArray[np.floating]
@@ -59,8 +64,11 @@ FLOAT64_CELLS = 2**18
 FLOAT32_OFFSET = 1e4
 """Column means beyond so many standard deviations would cost float32 its last four digits."""
 
-LARGEST = 1e150
-"""Largest value whose square leaves room for sums in float64."""
+LARGEST = {torch.float64: 1e150, torch.float32: 1e18}
+"""Largest value whose square leaves room for sums."""
+
+SMALLEST_SUM = 1e-300
+"""Weights with a smaller sum could not be divided by it."""
 
 ROWS_THAT_CHOOSE = 100
 """Held-out rows from which on they choose the best epoch under `early_stopping="auto"`."""
@@ -76,6 +84,7 @@ class BaseAutoencoder(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     CallbackSupportMixin,
+    Saved,
     Declared,
     BaseEstimator,
     ABC,
@@ -175,8 +184,9 @@ class BaseAutoencoder(
 
     precision : {"auto", "float32", "float64", "bfloat16"}, default="auto"
         Number format of the network. "auto" is float64 for float64 tables of up to 262,144 cells
-        or whose columns' means are far larger than their spread, else float32. "bfloat16" trains
-        in mixed precision and predicts in float32.
+        or whose columns' means are far larger than their spread, and for values whose squares
+        float32 cannot hold, else float32. "bfloat16" trains in mixed precision and predicts in
+        float32.
 
     random_state : int, RandomState instance or None, default=None
         Decides the held-out rows, the initial weights and all draws. Equal seeds give equal bits.
@@ -376,6 +386,15 @@ class BaseAutoencoder(
         going_on: bool,
         one_pass: bool = False,
     ) -> Self:
+        callbacks = list(self.callbacks or [])
+        strangers = [c for c in callbacks if not hasattr(c, "on_train_begin")]
+        if strangers:
+            raise TypeError(f"callbacks must be skorch callbacks, got {strangers[0]!r}.")
+        if self.random_state is None and any(isinstance(c, Checkpoint) for c in callbacks):
+            raise ValueError(
+                "A fit with a Checkpoint needs a random_state, an integer: without one, the fit "
+                "that is started again would be another fit."
+            )
         going_on = going_on and hasattr(self, "net_")
         epochs = 1 if one_pass else self.max_epochs
         context = self._init_callback_context(max_subtasks=epochs)
@@ -414,7 +433,8 @@ class BaseAutoencoder(
             tol=self.tol,
             autocast=self.precision == "bfloat16",
             verbose=int(self.verbose),
-            callbacks=list(self.callbacks or []),
+            callbacks=callbacks,
+            signature=self._signature(),
         )
         some = shuffled(hashes, DENSITY_ROWS)
 
@@ -440,8 +460,14 @@ class BaseAutoencoder(
         if not (one_pass or self.warm_start):
             net.forget_momentum()
         new.__dict__.update(learnt(net, best_epoch))
+        old = type(self)()
+        old._adopt(self)
         self._adopt(new)
-        context.call_on_fit_task_end(estimator=self, X=X)
+        try:
+            context.call_on_fit_task_end(estimator=self, X=X)
+        except BaseException:
+            self._adopt(old)
+            raise
         return self
 
     def _train(
@@ -481,6 +507,14 @@ class BaseAutoencoder(
             return 0
         return best_epoch
 
+    def _signature(self) -> str:
+        """The estimator and those of its parameters that decide what it learns from given rows."""
+        parameters = self.get_params(deep=False)
+        for name in ("callbacks", "random_state", "verbose", "device"):
+            del parameters[name]
+        named = {name: getattr(v, "__qualname__", v) for name, v in parameters.items()}
+        return f"{type(self).__qualname__} {named}"
+
     def _learnt(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_n_features_out"}
 
@@ -499,14 +533,16 @@ class BaseAutoencoder(
     ) -> tuple[Floats, Floats, Floats | None]:
         """Validated rows of positive weight, their weights, and their corrupted versions."""
         X = self._read_rows(X, reset=first, ensure_min_samples=2 if first else 1)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weight = _read_weight(sample_weight, X)
         spoilt = None
         if X_corrupted is not None:
-            spoilt = validate_data(self, X_corrupted, dtype=X.dtype, reset=False)
+            spoilt = check_array(X_corrupted, dtype=X.dtype, input_name="X_corrupted")
             if spoilt.shape != X.shape:
                 raise ValueError(
                     f"X_corrupted has shape {spoilt.shape}, but X has {X.shape}: they go in pairs."
                 )
+            _check_feature_names(self, X_corrupted, reset=False)
+            _refuse_overflow(spoilt, "X_corrupted", torch.float64)
         counts = weight > 0
         if not counts.all():
             X, weight = X[counts], weight[counts]
@@ -543,18 +579,13 @@ class BaseAutoencoder(
     def _new_net(self, X: Floats, weight: Floats, seed: int) -> Net:
         """A net at its start: built, initialised from the data, not trained."""
         device = choose_device(self.device)
+        _refuse_overflow(X, "X", torch.float64)
         x, w = _as_tensor(X), _as_tensor(weight)
-        largest = np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
-        too_large = np.flatnonzero(largest > LARGEST)
-        if len(too_large):
-            raise ValueError(
-                f"Column {too_large[0]} of X has values beyond {LARGEST:g}, whose squares are too "
-                "large to sum. Divide the column by its largest value."
-            )
         at = moments(x, w)
-        dtype = self._choose_dtype(X, at.center, at.variance, largest.max())
+        dtype = self._choose_dtype(X, at)
         if device.type == "mps" and dtype == torch.float64:
             dtype = torch.float32
+        self._refuse_what_overflows(X, at, dtype)
         generator = torch.Generator().manual_seed(seed)
         d = X.shape[1]
         if self.n_components == "auto":
@@ -563,27 +594,49 @@ class BaseAutoencoder(
             k = int(self.n_components)
         else:
             k = components_for_share(x, w, at, float(self.n_components), generator)
-        network = self._build(d, k).to(device=device, dtype=dtype)
+        try:
+            network = self._build(d, k).to(device=device, dtype=dtype)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"A network with n_components={k} and hidden_layer_sizes={self.hidden_layer_sizes} "
+                f"for {d} columns does not fit into memory."
+            ) from error
         network.start(x, w, at, generator)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
         return Net.over(network, generator)
 
-    def _choose_dtype(
-        self, X: Floats, center: Tensor, variance: Tensor, largest: float
-    ) -> torch.dtype:
+    def _choose_dtype(self, X: Floats, at: Moments) -> torch.dtype:
         if self.precision != "auto":
             return torch.float64 if self.precision == "float64" else torch.float32
-        offset = (center.abs() > FLOAT32_OFFSET * variance.sqrt()) & (variance > 0)
-        large = bool(offset.any()) or largest > 1e18
-        if X.dtype == np.float64 and (X.size <= FLOAT64_CELLS or large):
-            return torch.float64
-        return torch.float32
+        deviation = at.variance.sqrt()
+        offset = (at.center.abs() > FLOAT32_OFFSET * deviation) & (deviation > 0)
+        exact = X.size <= FLOAT64_CELLS or bool(offset.any())
+        largest, scale = _largest(X).max(), float(at.scale)
+        beyond = largest > LARGEST[torch.float32] or scale * LARGEST[torch.float32] < 1
+        return torch.float64 if (X.dtype == np.float64 and exact) or beyond else torch.float32
+
+    def _refuse_what_overflows(self, X: Floats, at: Moments, dtype: torch.dtype) -> None:
+        """Raise ValueError where squares or their shares of the noise leave the number format."""
+        _refuse_overflow(X, "X", dtype)
+        limit = LARGEST[dtype]
+        if float(at.scale) * limit < 1:
+            raise ValueError(
+                f"Column {int(at.variance.argmax())} of X varies by less than {1 / limit:g}, whose "
+                "square is 0 in this precision. Scale the columns of X or use precision='float64'."
+            )
+        noise = self.noise if not isinstance(self.noise, str) else at.scale**2
+        variance = float(at.scale**2)
+        if not 0.1 / limit**2 < variance / float(noise) < 10 * limit**2:
+            raise ValueError(
+                f"noise={self.noise!r} and the columns' mean variance of {variance:g} are too far "
+                "apart to compute with."
+            )
 
     def _build(self, n_features: int, n_components: int) -> Network:
         """The network that the parameters describe, its weights not yet set."""
         for width in self.hidden_layer_sizes:
-            if not isinstance(width, Integral) or width < 1:
+            if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
                 raise ValueError(
                     "hidden_layer_sizes must hold positive integers, got "
                     f"{self.hidden_layer_sizes!r}."
@@ -686,7 +739,7 @@ class BaseAutoencoder(
                 f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has codes of "
                 f"{self.n_components_}."
             )
-        return self._map(self.module_.decode, Z)
+        return self._map(self.module_.decode, Z, name="Z")
 
     def reconstruct(self, X: MatrixLike) -> Floats:
         """Rows as they come back from their codes.
@@ -771,9 +824,7 @@ class BaseAutoencoder(
             Higher is better; comparable with `PCA.score` and `FactorAnalysis.score`.
         """
         log_prob = self.score_samples(X)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, log_prob[:, None])
-        return float(np.average(log_prob, weights=sample_weight))
+        return float(np.average(log_prob, weights=_read_weight(sample_weight, log_prob[:, None])))
 
     def sample(
         self,
@@ -808,9 +859,11 @@ class BaseAutoencoder(
             out = network.decoder(z)
             return density.likelihood.mean(out) if mean else density.likelihood.sample(out, draws)
 
-        with torch.no_grad():
+        try:
             codes = density.draw_codes(int(n_samples), draws).cpu().numpy()
-        return self._map(draw, codes, network=network)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            raise ValueError(f"n_samples={n_samples} rows do not fit into memory.") from error
+        return self._map(draw, codes, network=network, name="the drawn codes")
 
     def interpolate(self, A: MatrixLike, B: MatrixLike, n_steps: int = 10) -> Floats:
         """Rows on straight lines between the codes of `A` and `B`.
@@ -860,6 +913,8 @@ class BaseAutoencoder(
                 f"component must be an integer in [0, {self.n_components_ - 1}], got {component!r}."
             )
         values = np.atleast_1d(np.asarray(values, dtype=code.dtype))
+        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+            raise ValueError(f"values must be a list of numbers, none of them NaN, got {values!r}.")
         codes = np.repeat(code, len(values), axis=0)
         codes[:, component] = values
         return self.inverse_transform(codes)
@@ -875,10 +930,12 @@ class BaseAutoencoder(
         X: Floats,
         dtype: Any = None,
         network: Network | None = None,
+        name: str = "X",
     ) -> Floats:
         """Apply a function of tensors to rows, chunk by chunk; results in the rows' dtype.
 
-        The tensors are as `network` needs them, which is the fitted one if None.
+        The tensors are as `network` needs them, which is the fitted one if None. An error calls
+        the rows' table by `name`.
         """
         like = network or self.module_
         with torch.inference_mode(False), torch.no_grad(), one_thread:
@@ -886,7 +943,16 @@ class BaseAutoencoder(
                 function(_tensor(X[i : i + CHUNK], like)).cpu().numpy()
                 for i in range(0, len(X), CHUNK)
             ]
-        return np.concatenate(chunks).astype(dtype or X.dtype, copy=False)
+        result = np.concatenate(chunks).astype(dtype or X.dtype, copy=False)
+        if not np.isfinite(result).all():
+            row = np.argmin(np.isfinite(result.reshape(len(X), -1)).all(axis=1))
+            column = np.abs(X[row]).argmax()
+            raise ValueError(
+                f"Column {column} of {name} holds {X[row, column]:g} in row {row}, too far from "
+                "the training rows to compute with. Leave the row out, clip it, or fit with "
+                "precision='float64'."
+            )
+        return result
 
     # -------------------------------------------------------------------- state
 
@@ -906,9 +972,9 @@ class BaseAutoencoder(
             del state["history_"]
             state["_arrays"] = {
                 "dtype": str(net.dtype).removeprefix("torch."),
-                "module": _arrays(net.module_.state_dict()),
+                "module": to_arrays(net.module_.state_dict()),
                 "training": net.arrays(),
-                "likelihood": _arrays(density.likelihood.state_dict()),
+                "likelihood": to_arrays(density.likelihood.state_dict()),
                 "mean": density.mean.cpu().numpy(),
                 "covariance": density.covariance.cpu().numpy(),
             }
@@ -928,9 +994,9 @@ class BaseAutoencoder(
             device = torch.device("cpu")
         network = fitted._build(self.n_features_in_, self.n_components_)
         network = network.to(device=device, dtype=getattr(torch, arrays["dtype"]))
-        network.load_state_dict(_tensors(arrays["module"]))
+        network.load_state_dict(to_tensors(arrays["module"]))
         likelihood = copy.deepcopy(network.likelihood)
-        likelihood.load_state_dict(_tensors(arrays["likelihood"]))
+        likelihood.load_state_dict(to_tensors(arrays["likelihood"]))
         mean, covariance = (
             torch.tensor(arrays[name]).to(device) for name in ("mean", "covariance")
         )
@@ -957,6 +1023,33 @@ class _Writable:
         self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}
 
 
+def _read_weight(sample_weight: MatrixLike | None, X: Floats) -> Floats:
+    """Validated weights of rows, float64."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not SMALLEST_SUM < total < np.inf:
+        raise ValueError(f"sample_weight sums to {total:g}: scale it to a mean of about 1.")
+    return weight
+
+
+def _largest(X: Floats) -> Floats:
+    """Largest absolute value of each column."""
+    return np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
+
+
+def _refuse_overflow(X: Floats, name: str, dtype: torch.dtype) -> None:
+    """Raise ValueError where values are too large to square."""
+    largest = _largest(X)
+    too_large = np.flatnonzero(largest > LARGEST[dtype])
+    if len(too_large):
+        raise ValueError(
+            f"Column {too_large[0]} of {name} has values beyond {LARGEST[dtype]:g}, whose squares "
+            "are too large to sum. Divide the column by its largest value"
+            + ("." if dtype == torch.float64 else " or use precision='float64'.")
+        )
+
+
 def _as_tensor(rows: NDArray[Any]) -> Tensor:
     """An array as a tensor that shares its memory where torch can, whatever its flags."""
     if any(stride < 0 for stride in rows.strides):
@@ -972,11 +1065,3 @@ def _tensor(rows: NDArray[Any], network: Network) -> Tensor:
 def _with_float64(network: Network) -> Network:
     """The network where densities can be computed: mps has no float64, the processor has."""
     return copy.deepcopy(network).cpu() if network.center.device.type == "mps" else network
-
-
-def _arrays(tensors: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
-    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-
-
-def _tensors(arrays: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
-    return {name: torch.tensor(array) for name, array in arrays.items()}

@@ -103,6 +103,8 @@ class Density:
         likelihood.noise_variance.lerp_(self.likelihood.noise_variance, 1 - share)
         covariance = torch.lerp(self.covariance, new.covariance, share)
         covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
+        # Keeps it invertible where the codes have moved by many orders of magnitude.
+        covariance.diagonal().add_(1e-12 * covariance.diagonal().max())
         return Density(likelihood, self.mean + share * shift, covariance)
 
     def search(self, at: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:

@@ -17,10 +17,9 @@ def _dedent(doc: str) -> str:
 def _sections(doc: str) -> dict[str, str]:
     """Split a dedented numpydoc text into {title: body}; the summary's title is empty."""
     starts = list(_SECTION.finditer(doc))
-    ends = [match.start() for match in starts[1:]] + [len(doc)]
-    summary = doc[: starts[0].start()] if starts else doc
-    return {"": summary} | {
-        match["title"]: doc[match.end() : end] for match, end in zip(starts, ends, strict=True)
+    ends = [*(match.start() for match in starts), len(doc)]
+    return {"": doc[: ends[0]]} | {
+        match["title"]: doc[match.end() : end] for match, end in zip(starts, ends[1:], strict=True)
     }
 
 

@@ -1,22 +1,26 @@
 """The fit: skorch's loop over rows in memory, its schedule, threads, devices and best epoch."""
 
 import copy
+import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
+from numpy.typing import NDArray
 from sklearn.callback import CallbackContext
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
+from skae import files
 from skae.nn.draws import Draws
 from skae.nn.network import Network
 from skae.nn.shallow import shallow_layers
@@ -82,7 +86,7 @@ def choose_device(device: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros((), device=chosen)
+        torch.zeros((), device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device={device!r} is not available here: {error}") from None
     return chosen
@@ -143,7 +147,19 @@ class Rows:
     def _spoil(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
             return batch
-        return batch[0], self.corrupt(batch[1], generator), batch[-1]
+        spoilt: object = self.corrupt(batch[1], generator)
+        like = batch[1]
+        if not isinstance(spoilt, Tensor) or (spoilt.shape, spoilt.dtype) != (
+            like.shape,
+            like.dtype,
+        ):
+            raise TypeError(
+                f"corruption must return a tensor of shape {tuple(like.shape)} and dtype "
+                f"{like.dtype}, as it is given; it returned {spoilt!r}."
+            )
+        if not spoilt.isfinite().all():
+            raise ValueError("corruption returned NaN or infinite values.")
+        return batch[0], spoilt, batch[-1]
 
 
 @dataclass
@@ -162,6 +178,8 @@ class Plan:
     verbose: int = 0
     callbacks: list[Callback] = field(default_factory=list)
     contexts: Callback | None = None
+    signature: str = ""
+    """What else decides the result: the estimator and its parameters."""
 
     def rate(self, progress: float) -> float:
         """Learning rate at a share of the schedule: up and down a cosine, or constant."""
@@ -219,6 +237,7 @@ class Net(NeuralNet):
         the start, before any step.
         """
         self.plan = plan
+        self._rows = train
         self.verbose = plan.verbose
         self.callbacks = plan.callbacks + ([plan.contexts] if plan.contexts else [])
         self._listening = bool(plan.callbacks)
@@ -241,12 +260,13 @@ class Net(NeuralNet):
         self.initialize_callbacks()
         self.notify("on_train_begin")
         with suppress(StopTraining):
-            self.fit_loop(train, valid, epochs=plan.max_epochs)
+            self._stop_where_patience_ended()
+            self.fit_loop(train, valid, epochs=plan.max_epochs - self._epochs_done)
         last = len(self.history) - first_epoch
         kept = self._best.restore() if self._best is not None and plan.restore_best else last
         self.notify("on_train_end")
         self.module_.eval()
-        del self._step, self._best
+        del self._step, self._best, self._rows
         return kept
 
     def forget_momentum(self) -> None:
@@ -278,6 +298,38 @@ class Net(NeuralNet):
         for p, saved in zip(self.module_.parameters(), arrays["optimizer"], strict=False):
             for name, value in saved.items():
                 self.optimizer_.state[p][name].copy_(torch.tensor(value))
+
+    def fingerprint(self) -> str:
+        """A text that tells this training from all others; known before its first step."""
+        digest = hashlib.sha256(self.plan.signature.encode())
+        digest.update(repr((self._steps, self.plan.batch_size, str(self.dtype))).encode())
+        for tensor in (
+            self.generator.get_state(),
+            *self.module_.state_dict().values(),
+            self._rows.index,
+        ):
+            digest.update(tensor.cpu().numpy().tobytes())
+        for chunk in self._rows.chunks():
+            for part in chunk:
+                digest.update(part.cpu().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def progress(self) -> dict[str, Any]:
+        """All that training needs to go on from this epoch's end, in numbers and arrays."""
+        return {
+            "steps_done": self._steps_done,
+            "module": to_arrays(self.module_.state_dict()),
+            "training": self.arrays(),
+            "best": self._best.progress() if self._best is not None else None,
+        }
+
+    def go_on_from(self, progress: dict[str, Any]) -> None:
+        """Go to the epoch's end at which `progress` was taken."""
+        self._steps_done = progress["steps_done"]
+        self.module_.load_state_dict(to_tensors(progress["module"]))
+        self.load_arrays(progress["training"])
+        if self._best is not None:
+            self._best.go_on_from(progress["best"])
 
     def evaluate(self, rows: Rows) -> float:
         """The objective on rows, nothing random in it, by chunks."""
@@ -361,14 +413,18 @@ class Net(NeuralNet):
         self._steps_done += 1
         return {"loss": loss}
 
-    def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
-        if self._best is None:
-            return
-        epoch = round(self._steps_done / self._batches_per_epoch)
-        improved = self._best.offer(epoch, self.history[-1, "valid_loss"])
-        self.history.record("valid_loss_best", improved)
-        if self._best.patience_ended(epoch):
+    @property
+    def _epochs_done(self) -> int:
+        return self._steps_done // self._batches_per_epoch
+
+    def _stop_where_patience_ended(self) -> None:
+        if self._best is not None and self._best.patience_ended(self._epochs_done):
             raise StopTraining
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
+        if self._best is not None:
+            improved = self._best.offer(self._epochs_done, self.history[-1, "valid_loss"])
+            self.history.record("valid_loss_best", improved)
 
     def notify(self, method_name: str, **kwargs: object) -> None:
         getattr(self, method_name)(self, **kwargs)
@@ -377,9 +433,21 @@ class Net(NeuralNet):
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:
                 # skorch's EarlyStopping says "stop" this way; a real Ctrl-C arrives elsewhere.
-                if method_name != "on_epoch_end":
+                if method_name != "on_epoch_end" or callback is self.plan.contexts:
                     raise
                 raise StopTraining from None
+        if method_name == "on_epoch_end":
+            self._stop_where_patience_ended()
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Tensors as numpy arrays of their own memory."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+
+
+def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Arrays as tensors of their own memory."""
+    return {name: torch.tensor(array) for name, array in arrays.items()}
 
 
 def _groups(module: nn.Module) -> list[dict[str, object]]:
@@ -422,6 +490,22 @@ class _Best:
         since = max(self._waiting_since, self._plan.max_epochs // 2)
         return epoch - since >= patience
 
+    def progress(self) -> dict[str, Any]:
+        """What is remembered, in numbers and arrays."""
+        return {
+            "loss": self._loss,
+            "epoch": self.epoch,
+            "waiting_since": self._waiting_since,
+            "reference": self._reference,
+            "state": to_arrays(self._state),
+        }
+
+    def go_on_from(self, progress: dict[str, Any]) -> None:
+        """Remember what `progress` tells."""
+        self._loss, self.epoch = progress["loss"], progress["epoch"]
+        self._waiting_since, self._reference = progress["waiting_since"], progress["reference"]
+        self._state = to_tensors(progress["state"])
+
     def restore(self) -> int:
         """Give the module the best epoch's weights; returns that epoch."""
         self._module.load_state_dict(self._state)
@@ -441,6 +525,52 @@ def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generat
             x = layer.encode(x)
     for body in (network.encoder, network.decoder):
         body.zero_residual()
+
+
+class Checkpoint(Callback):
+    """Callback that lets a fit which was killed go on where it was.
+
+    At the end of each epoch all that training needs is written to a file: weights, optimiser,
+    generator, place in the schedule, best epoch. The same fit, started again with the same rows
+    and parameters in any process, goes on from there and ends at the same bits as one that was
+    never interrupted. When training is done the file is removed. Each fit has a file of its own,
+    so that the fits of a grid search may share a folder.
+
+    Other callbacks do not learn of the epochs before the interruption; patience should be
+    `n_iter_no_change`, which is written, too.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Where to write; made if it is not there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from skae import Autoencoder, Checkpoint
+    >>> X = [[0.0, 1.0], [1.0, 3.0], [2.0, 5.0]]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     autoencoder = Autoencoder(1, callbacks=[Checkpoint(folder)], random_state=0)
+    ...     autoencoder.fit(X).transform(X).shape
+    (3, 1)
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = folder
+
+    def on_train_begin(
+        self, net: Net, X: object = None, y: object = None, **kwargs: object
+    ) -> None:
+        self.path_ = Path(self.folder) / f"{net.fingerprint()}.safetensors"
+        self.path_.parent.mkdir(parents=True, exist_ok=True)
+        if self.path_.exists():
+            net.go_on_from(files.read(self.path_, "checkpoint"))
+
+    def on_epoch_end(self, net: Net, **kwargs: object) -> None:
+        files.write(self.path_, "checkpoint", net.progress())
+
+    def on_train_end(self, net: Net, *args: object, **kwargs: object) -> None:
+        self.path_.unlink(missing_ok=True)
 
 
 class EpochContexts(Callback):

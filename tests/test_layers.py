@@ -17,17 +17,19 @@ ARROWS = {
     "holdout": {"stdlib", "numpy"},
     "nn": {"stdlib", "torch", "skae.nn"},
     "density": {"stdlib", "torch", "skae.nn"},
-    "training": {"stdlib", "numpy", "torch", "sklearn", "skorch", "skae.nn"},
+    "files": {"stdlib", "numpy", "safetensors"},
+    "training": {"stdlib", "numpy", "torch", "sklearn", "skorch", "skae.files", "skae.nn"},
     "base": {
         "stdlib", "numpy", "torch", "sklearn",
-        "skae.parameters", "skae.training", "skae.density", "skae.holdout", "skae.nn",
+        "skae.parameters", "skae.training", "skae.density", "skae.holdout", "skae.persistence",
+        "skae.nn",
     },
     "variant": {"stdlib", "torch", "skae.base", "skae.nn"},
     "outlier": {"stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn"},
     "supervised": {
         "stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn",
     },
-    "persistence": {"stdlib", "numpy", "sklearn", "skops", "torch"},
+    "persistence": {"stdlib", "skae.files"},
     "metrics": {"stdlib", "numpy", "sklearn", "scipy"},
     "plotting": {"stdlib", "numpy", "sklearn", "matplotlib"},
 }  # fmt: skip
@@ -116,6 +118,8 @@ def test_imports_follow_the_arrows(path):
         ("skae.variational", "from .autoencoder import Autoencoder"),
         ("skae.variational", "from skae.training import Net"),
         ("skae.metrics", "from skae.base import BaseAutoencoder"),
+        ("skae.files", "import torch"),
+        ("skae.persistence", "from skae.base import BaseAutoencoder"),
         ("skae", "import torch"),
     ],
 )

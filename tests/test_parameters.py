@@ -155,3 +155,11 @@ def test_clone_keeps_all_parameters():
 
     original = Autoencoder(3, corruption=corrupt, hidden_layer_sizes=(4, 2), trim=0.1)
     assert clone(original).get_params() == original.get_params()
+
+
+def test_a_child_may_have_a_plain_docstring():
+    class Plain(Parent):
+        """A line."""
+
+    assert Plain.__doc__.startswith("A line.")
+    assert documented(Plain.__doc__, "Parameters") == ["size", "name"]

@@ -13,6 +13,10 @@ CHUNK_CELLS = 2**18
 """Cells copied at once: their float64 copies stay in the processor's cache."""
 
 
+SMALLEST_VARIANCE = 1e-280
+"""Columns that vary less are constant: shares of their variance would not be numbers."""
+
+
 class Moments(NamedTuple):
     """Weighted moments of a table's columns."""
 
@@ -34,8 +38,9 @@ def moments(x: Tensor, weight: Tensor) -> Moments:
         center += share[block] @ x[block].double()
     for block in blocks:
         variance += share[block] @ (x[block].double() - center) ** 2
-    # What is left of a constant column after rounding is not variance.
-    variance = torch.where(variance > (1e-14 * center) ** 2, variance, 0.0)
+    # What is left of a constant column after rounding is not variance, nor is what underflows.
+    floor = ((1e-14 * center) ** 2).clamp_min(SMALLEST_VARIANCE)
+    variance = torch.where(variance > floor, variance, 0.0)
     scale = variance.mean().sqrt()
     return Moments(center, variance, torch.where(scale > 0, scale, 1.0))
 

@@ -1,0 +1,141 @@
+"""Trees of numbers, texts and arrays in one file: safetensors with a JSON text in its header.
+
+Reading such a file executes nothing that it says, whoever wrote it.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+FORMAT = 1
+"""Version of the layout: a reader knows its own and all earlier ones."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
+    """Write a tree, all or nothing: an existing file is replaced in one step.
+
+    Raises TypeError where the tree holds what is no number, text, array or container of these.
+    """
+    arrays: Arrays = {}
+    text = json.dumps(_encode(tree, arrays))
+    header = {"skae": str(FORMAT), "kind": kind, "tree": text, "sha256": _digest(text, arrays)}
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        file.write(save(arrays, header))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def fits(value: object) -> bool:
+    """Whether a value can be part of a tree."""
+    try:
+        _encode(value, {})
+    except TypeError:
+        return False
+    return True
+
+
+def read(path: str | os.PathLike[str], kind: str) -> Any:
+    """The tree that `write` has put into a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    ValueError
+        Where it is not such a file, is damaged, is of another kind or of a later format.
+    """
+    name = os.fspath(path)
+    if not Path(path).exists():
+        raise FileNotFoundError(f"There is no file {name!r}.")
+    try:
+        with safe_open(name, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{name!r} is not a file of skae's, or it is damaged: {error}") from None
+    if header.get("kind") != kind:
+        raise ValueError(f"{name!r} holds no {kind} of skae's.")
+    version = header.get("skae", "")
+    if not version.isdecimal() or int(version) > FORMAT:
+        raise ValueError(
+            f"{name!r} has format {version!r}, but this version of skae reads formats up to "
+            f"{FORMAT}. Install a later skae."
+        )
+    text = header.get("tree", "")
+    if _digest(text, arrays) != header.get("sha256"):
+        raise ValueError(f"{name!r} is damaged: its checksum is wrong. Restore it from a copy.")
+    try:
+        return _decode(json.loads(text), arrays)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"The contents of {name!r} make no sense: {error!r}") from None
+
+
+def _digest(text: str, arrays: Arrays) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _encode(value: Any, arrays: Arrays) -> Any:
+    """JSON for a tree; its arrays are put into `arrays`. What JSON lacks is a tagged dict."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [_encode(item, arrays) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(item, arrays) for item in value]}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _encode(item, arrays) for key, item in value.items()}}
+    if isinstance(value, slice):
+        return {"slice": [_encode(part, arrays) for part in (value.start, value.stop, value.step)]}
+    if isinstance(value, RandomState):
+        return {"RandomState": _encode(value.get_state(legacy=True), arrays)}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        name = str(len(arrays))
+        arrays[name] = np.ascontiguousarray(value).reshape(value.shape)
+        return {"array": name}
+    if isinstance(value, np.ndarray) and all(isinstance(item, str) for item in value.flat):
+        return {"names": value.tolist()}
+    raise TypeError(f"a {type(value).__name__} cannot be written to a file of numbers and texts")
+
+
+def _decode(value: Any, arrays: Arrays) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    [(tag, content)] = value.items()
+    match tag:
+        case "tuple":
+            return tuple(_decode(item, arrays) for item in content)
+        case "dict":
+            return {key: _decode(item, arrays) for key, item in content.items()}
+        case "slice":
+            return slice(*content)
+        case "RandomState":
+            state = RandomState()
+            state.set_state(_decode(content, arrays))
+            return state
+        case "array":
+            return arrays[content]
+        case "names":
+            return np.array(content, dtype=object)
+    raise ValueError(f"unknown tag {tag!r}")
