@@ -432,8 +432,8 @@ class Net(NeuralNet):
             try:
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:
-                # skorch's EarlyStopping says "stop" this way; a real Ctrl-C arrives elsewhere.
-                if method_name != "on_epoch_end" or callback is self.plan.contexts:
+                # A user's callback says "stop" this way, as skorch's own do.
+                if method_name != "on_epoch_end" or callback not in self.plan.callbacks:
                     raise
                 raise StopTraining from None
         if method_name == "on_epoch_end":

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed
+from test_common import public_estimators
 
 from skae import Autoencoder
+from skae.nn import step
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 2)) @ RNG.normal(size=(2, 5)) + 0.1 * RNG.normal(size=(60, 5))
@@ -73,15 +75,32 @@ def test_a_random_state_object_moves_on():
     assert not np.array_equal(first, second)
 
 
-def test_long_fits_have_the_same_bits_as_their_untraced_steps(monkeypatch):
-    """A fit that traces its steps agrees with one that never does."""
-    from skae.nn import step
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("estimator_class", public_estimators())
+def test_every_estimator_trains_to_the_same_weights_with_and_without_traces(
+    estimator_class, precision, monkeypatch
+):
+    parameters = {"hidden_layer_sizes": (6,), "max_epochs": 30, "batch_size": 8, "dropout": 0.2}
+    parameters |= {"n_components": 2, "precision": precision, "random_state": 0}
+    known = estimator_class().get_params()
+    estimator = estimator_class(**{k: v for k, v in parameters.items() if k in known})
+    traces = []
+    trace = step.Step._trace
 
-    parameters = {"max_epochs": 30, "batch_size": 8}
-    monkeypatch.setattr(step, "TRACE_PAYS_AFTER", 20)
-    traced = answers(tiny(**parameters).fit(X))
-    monkeypatch.setattr(step, "TRACE_PAYS_AFTER", 10**9)
-    np.testing.assert_array_equal(traced, answers(tiny(**parameters).fit(X)))
+    def note(self, batch):
+        traces.append(trace(self, batch))
+        return traces[-1]
+
+    monkeypatch.setattr(step.Step, "_trace", note)
+    weights = []
+    for pays_after in (20, 10**9):
+        monkeypatch.setattr(step, "TRACE_PAYS_AFTER", pays_after)
+        module = estimator.fit(X).module_
+        weights.append([tensor.numpy() for tensor in module.state_dict().values()])
+    assert len(traces) == 2  # of a full batch and of the last, smaller one
+    assert all(replay is not None for replay in traces)
+    for traced, plain in zip(*weights, strict=True):
+        np.testing.assert_array_equal(traced, plain)
 
 
 def test_a_hundred_fits_in_eight_threads():
