@@ -85,8 +85,9 @@ def _simplify(traced: GraphModule, frozen: set[Node]) -> None:
             continue
         same: Node | None
         if node.op == "get_attr":
-            constant = getattr(traced, node.target)
-            key = (constant.dtype, constant.shape, constant.cpu().numpy().tobytes())
+            constant = getattr(traced, node.target).detach()
+            content = constant.reshape(-1).cpu().view(torch.uint8).numpy().tobytes()
+            key = (constant.dtype, constant.shape, content)
             same = first.setdefault(key, node)
         elif node.op == "call_function":
             same = _operand(node) or first.setdefault(
