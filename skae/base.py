@@ -1,6 +1,8 @@
 """What scikit-learn sees of every autoencoder: parameters, validation, methods, state. No maths."""
 
 import copy
+import math
+import pickle
 import secrets
 import warnings
 from abc import ABC, abstractmethod
@@ -390,7 +392,8 @@ class BaseAutoencoder(
         strangers = [c for c in callbacks if not hasattr(c, "on_train_begin")]
         if strangers:
             raise TypeError(f"callbacks must be skorch callbacks, got {strangers[0]!r}.")
-        if self.random_state is None and any(isinstance(c, Checkpoint) for c in callbacks):
+        resumable = any(isinstance(c, Checkpoint) for c in callbacks)
+        if resumable and self.random_state is None:
             raise ValueError(
                 "A fit with a Checkpoint needs a random_state, an integer: without one, the fit "
                 "that is started again would be another fit."
@@ -434,7 +437,7 @@ class BaseAutoencoder(
             autocast=self.precision == "bfloat16",
             verbose=int(self.verbose),
             callbacks=callbacks,
-            signature=self._signature(),
+            signature=self._signature() if resumable else "",
         )
         some = shuffled(hashes, DENSITY_ROWS)
 
@@ -445,6 +448,11 @@ class BaseAutoencoder(
             x, w = _tensor(X[some], network), _tensor(weight[some], network)
             unseen = torch.from_numpy(held_out[some]).to(x.device)
             density = estimate_density(network, x, w, unseen)
+            if not density.is_finite():
+                raise ValueError(
+                    "Training broke down: codes or errors have no finite variance. Lower "
+                    f"learning_rate (now {self.learning_rate}) or scale the columns of X."
+                )
             if going_on and one_pass:
                 density = self._density_.blend(density, weight.sum() / seen)
             return new._fitted_attributes(net, density, best_epoch) | {"_seen_": seen}
@@ -486,12 +494,15 @@ class BaseAutoencoder(
             start = net.evaluate(train)
             state = {name: t.clone() for name, t in net.module_.state_dict().items()}
             best_epoch = net.fit_rows(train, valid, plan)
+            reached = net.evaluate(train)
+            if not math.isfinite(reached):
+                raise FloatingPointError(f"the objective became {reached}")
         except FloatingPointError as error:
             raise ValueError(
                 f"Training broke down: {error}. Lower learning_rate (now {self.learning_rate}) or "
                 "scale the columns of X."
             ) from None
-        end = net.history[-1, "train_loss"] if net.history else start
+        end = max(reached, net.history[-1, "train_loss"] if net.history else start)
         # Predicting the columns' means costs about half a nat per column more than the start.
         if end > start + train.n_columns:
             warnings.warn(
@@ -501,7 +512,7 @@ class BaseAutoencoder(
                 stacklevel=5,
             )
         chosen = valid is not None and plan.restore_best
-        if plan.one_cycle and not chosen and net.evaluate(train) > start - self.tol:
+        if plan.one_cycle and not chosen and reached > start - self.tol:
             # At a solution, steps only add rounding errors.
             net.module_.load_state_dict(state)
             return 0
@@ -512,8 +523,15 @@ class BaseAutoencoder(
         parameters = self.get_params(deep=False)
         for name in ("callbacks", "random_state", "verbose", "device"):
             del parameters[name]
-        named = {name: getattr(v, "__qualname__", v) for name, v in parameters.items()}
-        return f"{type(self).__qualname__} {named}"
+        corruption = parameters.pop("corruption")
+        try:
+            function = pickle.dumps(corruption)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                "With a Checkpoint, corruption must be an object that pickle can store, such as a "
+                "module's function: another process could not tell it from others."
+            ) from error
+        return f"{type(self).__qualname__} {parameters} {function!r}"
 
     def _learnt(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_n_features_out"}
@@ -992,8 +1010,16 @@ class BaseAutoencoder(
             device = choose_device(fitted.device)
         except ValueError:
             device = torch.device("cpu")
+        fitted._validate_params()
+        dtype = {"float32": torch.float32, "float64": torch.float64}[arrays["dtype"]]
+        # No memory is used before the stored arrays are known to have the network's shapes.
+        with torch.device("meta"):
+            outline = fitted._build(self.n_features_in_, self.n_components_).state_dict()
+        shapes = {name: tuple(tensor.shape) for name, tensor in outline.items()}
+        if shapes != {name: array.shape for name, array in arrays["module"].items()}:
+            raise ValueError("the arrays are not those of the network that the parameters describe")
         network = fitted._build(self.n_features_in_, self.n_components_)
-        network = network.to(device=device, dtype=getattr(torch, arrays["dtype"]))
+        network = network.to(device=device, dtype=dtype)
         network.load_state_dict(to_tensors(arrays["module"]))
         likelihood = copy.deepcopy(network.likelihood)
         likelihood.load_state_dict(to_tensors(arrays["likelihood"]))
@@ -1001,6 +1027,9 @@ class BaseAutoencoder(
             torch.tensor(arrays[name]).to(device) for name in ("mean", "covariance")
         )
         self._density_ = Density(likelihood, mean, covariance)
+        k = self.n_components_
+        if (mean.shape, covariance.shape) != ((k,), (k, k)) or not self._density_.is_finite():
+            raise ValueError("the moments of the codes are not those of this model")
         self.net_ = Net.over(network.eval(), torch.Generator(device))
         self.net_.load_arrays(arrays["training"])
         self.history_ = self.net_.history

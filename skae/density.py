@@ -96,6 +96,11 @@ class Density:
         # k/2 log 2 pi of the prior and of Laplace's integral cancel.
         return height + short - 0.5 * log_dets
 
+    def is_finite(self) -> bool:
+        """Whether its numbers are all finite."""
+        parts = (self.mean, self.covariance, self.likelihood.noise_variance)
+        return all(bool(part.isfinite().all()) for part in parts)
+
     def blend(self, new: "Density", share: float) -> "Density":
         """The mixture of this distribution and a `share` of a new one, by its moments."""
         shift = new.mean - self.mean
@@ -329,15 +334,17 @@ def _with_noise(likelihood: Likelihood, squares: Tensor, shares: _Shares) -> Lik
 def _maximize(density: Density, at: _Expansion, shares: _Shares, tolerance: float) -> Density:
     """Expectation-maximisation with the decoder linear around `at.z`.
 
-    Every second round starts from an extrapolation of the last two (SQUAREM, Varadhan & Roland
-    2008), which ends where plain rounds would, in a fraction of them.
+    Where columns share their noise, every second round starts from an extrapolation of the last
+    two (SQUAREM, Varadhan & Roland 2008), which ends where plain rounds would, in a fraction of
+    them; with a noise for each column it may end elsewhere.
     """
     for _ in range(EM_ROUNDS // 2):
         first = _round(density, at, shares)
         second = _round(first, at, shares)
         if _change(first, second) < tolerance:
             return second
-        density = _extrapolate(density, first, second)
+        one_noise = second.likelihood.has_one_noise
+        density = _extrapolate(density, first, second) if one_noise else second
     return second
 
 
@@ -362,7 +369,7 @@ def _extrapolate(start: Density, first: Density, second: Density) -> Density:
             [
                 density.mean,
                 density.covariance.flatten(),
-                density.likelihood.noise_variance.double().log(),
+                density.likelihood.noise_variance.double().clamp_min(1e-300).log(),
             ]
         )
         for density in (start, first, second)

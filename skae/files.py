@@ -6,17 +6,23 @@ Reading such a file executes nothing that it says, whoever wrote it.
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.random import RandomState
+from numpy.random import MT19937, RandomState
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 FORMAT = 1
 """Version of the layout: a reader knows its own and all earlier ones."""
+
+MALFORMED = (
+    ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError
+)  # fmt: skip
+"""What reading nonsense may raise."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -30,12 +36,16 @@ def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
     text = json.dumps(_encode(tree, arrays))
     header = {"skae": str(FORMAT), "kind": kind, "tree": text, "sha256": _digest(text, arrays)}
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(save(arrays, header))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    descriptor, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(save(arrays, header))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
 
 
 def fits(value: object) -> bool:
@@ -79,7 +89,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Any:
         raise ValueError(f"{name!r} is damaged: its checksum is wrong. Restore it from a copy.")
     try:
         return _decode(json.loads(text), arrays)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise ValueError(f"The contents of {name!r} make no sense: {error!r}") from None
 
 
@@ -106,8 +116,8 @@ def _encode(value: Any, arrays: Arrays) -> Any:
         return {"dict": {key: _encode(item, arrays) for key, item in value.items()}}
     if isinstance(value, slice):
         return {"slice": [_encode(part, arrays) for part in (value.start, value.stop, value.step)]}
-    if isinstance(value, RandomState):
-        return {"RandomState": _encode(value.get_state(legacy=True), arrays)}
+    if isinstance(value, RandomState) and isinstance(value._bit_generator, MT19937):
+        return {"RandomState": _encode(value.get_state(), arrays)}
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         name = str(len(arrays))
         arrays[name] = np.ascontiguousarray(value).reshape(value.shape)
@@ -131,8 +141,12 @@ def _decode(value: Any, arrays: Arrays) -> Any:
         case "slice":
             return slice(*content)
         case "RandomState":
+            name, keys, position, *rest = _decode(content, arrays)
+            # numpy believes what it is told and would read beyond the keys.
+            if keys.dtype != np.uint32 or keys.shape != (624,) or not 0 <= position <= 624:
+                raise ValueError("this is no state of a RandomState")
             state = RandomState()
-            state.set_state(_decode(content, arrays))
+            state.set_state((name, keys, position, *rest))
             return state
         case "array":
             return arrays[content]

@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from collections.abc import Container
 from typing import Any
 
 from skae import files
@@ -66,16 +67,23 @@ class Saved:
         if CLASSES.get(name) is not type(self):
             raise TypeError(f"{name} is not one of skae's estimators: use pickle for it.")
         state: dict[str, Any] = self.__getstate__()  # type: ignore[assignment]
-        left_out = sorted(key for key, value in state.items() if not files.fits(value))
+        known = type(self)().get_params(deep=False)  # type: ignore[attr-defined]
+        left_out = sorted(
+            key for key, value in state.items() if not (_is_known(key, known) and files.fits(value))
+        )
         kept = {key: value for key, value in state.items() if key not in left_out}
         files.write(path, KIND, {"class": name, "state": kept})
         if left_out:
             warnings.warn(
-                f"Functions and objects of this {name} are not saved: {', '.join(left_out)}. Set "
-                "them again after loading, before further training.",
+                f"Functions, objects and foreign attributes of this {name} are not saved: "
+                f"{', '.join(left_out)}. Set them again after loading.",
                 UserWarning,
                 stacklevel=2,
             )
+
+
+def _is_known(key: str, parameters: Container[str]) -> bool:
+    return key in parameters or ATTRIBUTE.fullmatch(key) is not None
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -116,12 +124,12 @@ def load(path: str | os.PathLike[str]) -> Any:
             raise ValueError(f"this version of skae has no estimator {name!r}")
         estimator: Any = CLASSES[name]()
         parameters = estimator.get_params(deep=False)
-        unknown = [key for key in state if not (key in parameters or ATTRIBUTE.fullmatch(key))]
+        unknown = [key for key in state if not _is_known(key, parameters)]
         if unknown:
             raise ValueError(f"{name} has no {unknown[0]!r}")
         estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
         estimator._validate_params()
         estimator.__setstate__(state)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+    except files.MALFORMED as error:
         raise ValueError(f"The contents of {os.fspath(path)!r} make no sense: {error}") from error
     return estimator

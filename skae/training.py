@@ -41,18 +41,22 @@ class _OneThread(AbstractContextManager["_OneThread"]):
     """Run small nets with one torch thread, counting the fits of the whole process.
 
     Their products are too small to share: with more threads a busy machine is slower by orders of
-    magnitude. The first fit in lowers the count, the last one out restores it.
+    magnitude. The first fit in lowers the count, the last one out restores it. torch keeps the
+    count for each thread, so one that leaves while others go on has its own back after its next
+    call.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._fits = 0
         self._before = 1
+        self._local = threading.local()
 
     def __enter__(self) -> Self:
         with self._lock:
-            if self._fits == 0:
-                self._before = torch.get_num_threads()
+            here = getattr(self._local, "before", torch.get_num_threads())
+            self._before = here if self._fits == 0 else max(here, self._before)
+            self._local.before = self._before
             self._fits += 1
             torch.set_num_threads(1)
         return self
@@ -66,7 +70,8 @@ class _OneThread(AbstractContextManager["_OneThread"]):
         with self._lock:
             self._fits -= 1
             if self._fits == 0:
-                torch.set_num_threads(self._before)
+                torch.set_num_threads(self._local.before)
+                del self._local.before
 
 
 one_thread = _OneThread()
@@ -147,12 +152,11 @@ class Rows:
     def _spoil(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
             return batch
-        spoilt: object = self.corrupt(batch[1], generator)
         like = batch[1]
-        if not isinstance(spoilt, Tensor) or (spoilt.shape, spoilt.dtype) != (
-            like.shape,
-            like.dtype,
-        ):
+        # A corruption may work in place, and what it sees is often the target, too.
+        spoilt: object = self.corrupt(like.clone(), generator)
+        kind = (like.shape, like.dtype)
+        if not isinstance(spoilt, Tensor) or (spoilt.shape, spoilt.dtype) != kind:
             raise TypeError(
                 f"corruption must return a tensor of shape {tuple(like.shape)} and dtype "
                 f"{like.dtype}, as it is given; it returned {spoilt!r}."
@@ -237,7 +241,7 @@ class Net(NeuralNet):
         the start, before any step.
         """
         self.plan = plan
-        self._rows = train
+        self._tables = [train] if valid is None else [train, valid]
         self.verbose = plan.verbose
         self.callbacks = plan.callbacks + ([plan.contexts] if plan.contexts else [])
         self._listening = bool(plan.callbacks)
@@ -266,7 +270,7 @@ class Net(NeuralNet):
         kept = self._best.restore() if self._best is not None and plan.restore_best else last
         self.notify("on_train_end")
         self.module_.eval()
-        del self._step, self._best, self._rows
+        del self._step, self._best, self._tables
         return kept
 
     def forget_momentum(self) -> None:
@@ -306,12 +310,13 @@ class Net(NeuralNet):
         for tensor in (
             self.generator.get_state(),
             *self.module_.state_dict().values(),
-            self._rows.index,
         ):
             digest.update(tensor.cpu().numpy().tobytes())
-        for chunk in self._rows.chunks():
-            for part in chunk:
-                digest.update(part.cpu().numpy().tobytes())
+        for rows in self._tables:
+            digest.update(rows.index.cpu().numpy().tobytes())
+            for chunk in rows.chunks():
+                for part in chunk:
+                    digest.update(part.cpu().numpy().tobytes())
         return digest.hexdigest()[:32]
 
     def progress(self) -> dict[str, Any]:
@@ -433,7 +438,8 @@ class Net(NeuralNet):
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:
                 # A user's callback says "stop" this way, as skorch's own do.
-                if method_name != "on_epoch_end" or callback not in self.plan.callbacks:
+                stops = callback in self.plan.callbacks and not isinstance(callback, Checkpoint)
+                if method_name != "on_epoch_end" or not stops:
                     raise
                 raise StopTraining from None
         if method_name == "on_epoch_end":
@@ -563,7 +569,7 @@ class Checkpoint(Callback):
     ) -> None:
         self.path_ = Path(self.folder) / f"{net.fingerprint()}.safetensors"
         self.path_.parent.mkdir(parents=True, exist_ok=True)
-        if self.path_.exists():
+        with suppress(FileNotFoundError):
             net.go_on_from(files.read(self.path_, "checkpoint"))
 
     def on_epoch_end(self, net: Net, **kwargs: object) -> None:

@@ -468,6 +468,22 @@ def test_corruption_is_for_training_and_the_loss_for_clean_rows(curved):
     assert fitted.loss_curve_[0] == pytest.approx(expected)
 
 
+def test_a_corruption_may_work_in_place(curved):
+    def fit(corrupt):
+        return Autoencoder(2, corruption=corrupt, max_epochs=3, random_state=0).fit(curved)
+
+    new, same = fit(lambda x, generator: x * 0.5), fit(lambda x, generator: x.mul_(0.5))
+    assert new.loss_curve_ == same.loss_curve_
+
+
+@pytest.mark.parametrize("rate", [1e20, 1e30, 1e300])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_single_step_that_breaks_down_is_noticed(curved, rate, method):
+    broken = Autoencoder(2, precision="float32", max_epochs=1, learning_rate=rate, random_state=0)
+    with pytest.raises(ValueError, match="learning_rate"):
+        getattr(broken, method)(curved)
+
+
 def test_corruption_draws_from_the_fits_generator(curved):
     def blur(x, generator):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)

@@ -5,13 +5,15 @@ import pickle
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
-from skae import Autoencoder, Checkpoint
+from skae import Autoencoder, Checkpoint, files
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(150, 2)) @ RNG.normal(size=(2, 5)) + 0.1 * RNG.normal(size=(150, 5))
@@ -39,8 +41,6 @@ class FailAt(KillAt):
 
 
 def spoil(x, generator):
-    import torch
-
     return x + torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
@@ -190,6 +190,55 @@ def test_the_fits_of_a_search_share_a_folder(tmp_path):
         search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"]
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_fits_at_once_share_a_file(tmp_path):
+    expected = answers(make().fit(X))
+    models = [make([Checkpoint(tmp_path)]) for _ in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        for model in pool.map(lambda model: model.fit(X), models):
+            np.testing.assert_array_equal(answers(model), expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_writing_keeps_the_checkpoint(tmp_path, monkeypatch):
+    write, calls = files.write, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make([Checkpoint(tmp_path)]).fit(X)
+    counter = EpochsRun()
+    resumed = make([Checkpoint(tmp_path), counter]).fit(X)
+    assert counter.epochs == COMMON["max_epochs"] - 3
+    np.testing.assert_array_equal(answers(resumed), answers(make().fit(X)))
+
+
+class Mask:
+    """A corruption with a parameter."""
+
+    def __init__(self, share):
+        self.share = share
+
+    def __call__(self, x, generator):
+        return x * (torch.rand(x.shape, generator=generator, dtype=x.dtype) >= self.share)
+
+
+def test_corruptions_are_told_apart_by_content(tmp_path):
+    with pytest.raises(RuntimeError, match="plug"):
+        make([Checkpoint(tmp_path), FailAt(3)], corruption=Mask(0.3)).fit(X)
+    for share, epochs in ((0.5, 6), (0.3, 3)):
+        counter = EpochsRun()
+        make([Checkpoint(tmp_path), counter], corruption=Mask(share)).fit(X)
+        assert counter.epochs == epochs
+    with pytest.raises(ValueError, match=r"corruption.*pickle"):
+        make([Checkpoint(tmp_path)], corruption=lambda x, generator: x).fit(X)
 
 
 def test_a_damaged_checkpoint_says_so(tmp_path):

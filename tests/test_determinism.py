@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -251,3 +252,32 @@ def test_training_uses_one_thread():
     finally:
         torch.set_num_threads(before)
     assert set(seen) == {1}
+
+
+def test_a_call_during_another_threads_fit_gives_the_count_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fitted = tiny().fit(X)
+        with ThreadPoolExecutor(1) as pool:
+            started = threading.Event()
+
+            def note(x, generator):
+                started.set()
+                return x
+
+            job = pool.submit(tiny(corruption=note, max_epochs=200).fit, X)
+            started.wait(60)
+            fitted.transform(X)
+            job.result()
+        fitted.transform(X)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_traces_at_once_leave_torch_as_it_was():
+    before = torch.nn.Module.__call__, torch.nn.Module.__getattr__
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: tiny(i, max_epochs=80, batch_size=8).fit(X), range(8)))
+    assert (torch.nn.Module.__call__, torch.nn.Module.__getattr__) == before

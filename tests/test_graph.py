@@ -75,6 +75,21 @@ def test_memory_that_is_written_to_is_not_shared():
         assert b.tolist() == [0, 0]
 
 
+def test_writes_through_views_are_kept():
+    """Reads before and after a write differ, and a write whose result is unused still counts."""
+
+    def function(w, x):
+        rows = x * 1.0
+        before = rows.sum()
+        rows[0].clamp_(max=1.0)
+        return [rows.sum() - before, rows]
+
+    call = shorten(make_fx(function)(W, 0.01 * X), [W])
+    for rows in (X, 0.01 * X, 100 + X):
+        for got, expected in zip(call(rows), function(W, rows), strict=True):
+            assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("which", ["rows", "weights", "constant"])
 def test_a_graph_that_writes_to_its_inputs_is_refused(which):
     state = torch.zeros(2)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import skops.io
 from safetensors.numpy import load_file, save_file
+from skorch.callbacks import EpochTimer
 
 import skae
 from skae import Autoencoder, files
-from skae.training import Checkpoint
 
 DATA = Path(__file__).parent / "data"
 
@@ -165,16 +165,26 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         fitted(random_state=1).save(path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_cannot_be_saved_is_named(tmp_path):
-    model = fitted(corruption=lambda x, generator: x, callbacks=[Checkpoint(tmp_path / "c")])
+    model = fitted(corruption=lambda x, generator: x, callbacks=[EpochTimer()])
     with pytest.warns(UserWarning, match="callbacks, corruption"):
         model.save(tmp_path / "model")
     again = skae.load(tmp_path / "model")
     assert again.corruption is None
     assert again.callbacks is None
     np.testing.assert_array_equal(answers(again), answers(model))
+
+
+def test_foreign_attributes_and_generators_are_named(tmp_path):
+    model = fitted()
+    model.note = "v1"
+    model.random_state = np.random.RandomState(np.random.PCG64(1))
+    with pytest.warns(UserWarning, match="note, random_state"):
+        model.save(tmp_path / "model")
+    np.testing.assert_array_equal(answers(skae.load(tmp_path / "model")), answers(model))
 
 
 class Mine(Autoencoder):
@@ -250,6 +260,17 @@ def state(**values):
     return lambda path: forge(path, lambda tree: entry(tree, "state").update(values))
 
 
+def wild_generator(position):
+    """A generator's state whose position lies outside it."""
+
+    def change(tree):
+        keys = {"array": "0"}
+        content = {"tuple": ["MT19937", keys, position, 0, 0.0]}
+        entry(tree, "state").update(random_state={"RandomState": content})
+
+    return change
+
+
 def later_format(path):
     tensors, header = load_file(path), header_of(path)
     save_file(tensors, path, header | {"skae": "999"})
@@ -285,6 +306,26 @@ BAD_FILES = {
     "other columns": (state(n_features_in_=4), "make no sense"),
     "columns without number": (state(n_features_in_=10**15), "make no sense"),
     "columns as text": (state(n_features_in_="five"), "make no sense"),
+    "wild generator": (
+        lambda path: forge(path, wild_generator(10**8)),
+        "make no sense",
+    ),
+    "wilder generator": (lambda path: forge(path, wild_generator(10**30)), "make no sense"),
+    "bad fitted parameter": (
+        lambda path: forge(
+            path, lambda tree: entry(tree, "state", "_fit_params_").update(activation="nope")
+        ),
+        "'activation' parameter",
+    ),
+    "huge network": (
+        lambda path: forge(
+            path,
+            lambda tree: entry(tree, "state", "_fit_params_").update(
+                hidden_layer_sizes=[10**5, 10**5, 10**5]
+            ),
+        ),
+        "make no sense",
+    ),
     "no arrays": (state(_arrays={"dict": {}}), "make no sense"),
     "arrays as text": (state(_arrays="none"), "make no sense"),
     "odd dtype": (

@@ -33,8 +33,10 @@ def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[
     for node in traced.graph.nodes:
         if node not in known:
             copies[node] = short.node_copy(node, copies.__getitem__)
-            copies[node].target = _direct(node.target)
     short.eliminate_dead_code()
+    # Only now: of a direct binding, fx does not know whether it writes to memory.
+    for node in short.nodes:
+        node.target = _direct(node.target)
     used = [node for node in known if copies[node].users]
     for node in known:
         if node not in used:
@@ -60,10 +62,12 @@ def _frozen(graph: Graph) -> set[Node]:
         owner[node] = node
         if isinstance(node.target, OpOverload):
             for argument, value in _bound(node):
-                if argument.alias_info is not None and isinstance(value, Node):
-                    owner[node] = owner[value]
-                    if argument.alias_info.is_write:
-                        written.add(owner[value])
+                parts = value if isinstance(value, list | tuple) else [value]
+                for part in parts if argument.alias_info is not None else []:
+                    if isinstance(part, Node):
+                        owner[node] = owner[part]
+                        if argument.alias_info.is_write:
+                            written.add(owner[part])
         elif node.target is operator.getitem:
             owner[node] = owner[node.args[0]]
     if any(node.op in ("placeholder", "get_attr") for node in written):
@@ -81,7 +85,7 @@ def _simplify(traced: GraphModule, frozen: set[Node]) -> None:
     """Drop calls that change nothing, and make equal calls once."""
     first: dict[object, Node] = {}
     for node in list(traced.graph.nodes):
-        if node not in frozen or _draws(node):
+        if _draws(node) or not frozen.issuperset([node, *node.all_input_nodes]):
             continue
         same: Node | None
         if node.op == "get_attr":

@@ -1,5 +1,7 @@
 """Loss and gradients of one batch: traced once per batch shape, then replayed without autograd."""
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +18,13 @@ TRACE_PAYS_AFTER = 300
 """Steps of one batch shape that save as much time as its trace costs (about 0.1 s)."""
 
 Batch = tuple[Tensor, ...]
+
+_tracing = threading.Lock()
+"""While it traces, fx replaces methods of `nn.Module` for the whole process."""
+
+os.register_at_fork(
+    before=_tracing.acquire, after_in_parent=_tracing.release, after_in_child=_tracing.release
+)
 
 
 class Step:
@@ -91,7 +100,9 @@ class Step:
             expected = self._gradients(self.module, self.params, batch, noted)
             generator.set_state(state)
             noise = [self.draws.draw(*request) for request in noted.requests]
-            forward = shorten(make_fx(function)(*params, *batch, *noise), params)
+            with _tracing:
+                traced = make_fx(function)(*params, *batch, *noise)
+            forward = shorten(traced, params)
             with torch.inference_mode():
                 result = forward(*batch, *noise)
             same = all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
