@@ -343,6 +343,8 @@ class BaseAutoencoder(
         ValueError
             Where X cannot be used (NaN, infinite, wrong shape, outside the likelihood's range) or
             training breaks down.
+        TypeError
+            Where X is sparse, or callbacks or what a corruption returns are of the wrong kind.
         """
         with torch.inference_mode(False), torch.enable_grad(), one_thread:
             return self._fit(X, sample_weight, X_corrupted, going_on=self.warm_start)
@@ -376,6 +378,11 @@ class BaseAutoencoder(
         Returns
         -------
         self : object
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`, and where the parameters now describe another network.
         """
         with torch.inference_mode(False), torch.enable_grad(), one_thread:
             return self._fit(X, sample_weight, X_corrupted, going_on=True, one_pass=True)
@@ -560,7 +567,7 @@ class BaseAutoencoder(
                     f"X_corrupted has shape {spoilt.shape}, but X has {X.shape}: they go in pairs."
                 )
             _check_feature_names(self, X_corrupted, reset=False)
-            _refuse_overflow(spoilt, "X_corrupted", torch.float64)
+            _refuse_overflow(_largest(spoilt), "X_corrupted", torch.float64)
         counts = weight > 0
         if not counts.all():
             X, weight = X[counts], weight[counts]
@@ -577,11 +584,14 @@ class BaseAutoencoder(
         likelihood = self.likelihood if reset else self._fit_params_["likelihood"]
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, **checks)
         low, high = LIKELIHOODS[likelihood].support
-        if X.min() < low or X.max() > high:
-            wrong = "Negative values" if X.min() < low else f"Values above {high:g}"
+        if np.isinf([low, high]).all():
+            return X
+        smallest, largest = X.min(), X.max()
+        if smallest < low or largest > high:
+            wrong = "Negative values" if smallest < low else f"Values above {high:g}"
             raise ValueError(
-                f"{wrong} in data passed to {type(self).__name__}: X ranges from {X.min():.6g} to "
-                f"{X.max():.6g}, but likelihood={likelihood!r} takes values in [{low:g}, "
+                f"{wrong} in data passed to {type(self).__name__}: X ranges from {smallest:.6g} to "
+                f"{largest:.6g}, but likelihood={likelihood!r} takes values in [{low:g}, "
                 f"{high:g}]. Scale X, for instance with MinMaxScaler(clip=True), or use "
                 "likelihood='gaussian'."
             )
@@ -597,13 +607,15 @@ class BaseAutoencoder(
     def _new_net(self, X: Floats, weight: Floats, seed: int) -> Net:
         """A net at its start: built, initialised from the data, not trained."""
         device = choose_device(self.device)
-        _refuse_overflow(X, "X", torch.float64)
+        largest = _largest(X)
+        _refuse_overflow(largest, "X", torch.float64)
         x, w = _as_tensor(X), _as_tensor(weight)
         at = moments(x, w)
-        dtype = self._choose_dtype(X, at)
+        dtype = self._choose_dtype(X, at, largest)
         if device.type == "mps" and dtype == torch.float64:
             dtype = torch.float32
-        self._refuse_what_overflows(X, at, dtype)
+        _refuse_overflow(largest, "X", dtype)
+        self._refuse_extreme_scales(at, dtype)
         generator = torch.Generator().manual_seed(seed)
         d = X.shape[1]
         if self.n_components == "auto":
@@ -624,28 +636,27 @@ class BaseAutoencoder(
             generator = torch.Generator(device).manual_seed(seed)
         return Net.over(network, generator)
 
-    def _choose_dtype(self, X: Floats, at: Moments) -> torch.dtype:
+    def _choose_dtype(self, X: Floats, at: Moments, largest: Floats) -> torch.dtype:
         if self.precision != "auto":
             return torch.float64 if self.precision == "float64" else torch.float32
         deviation = at.variance.sqrt()
         offset = (at.center.abs() > FLOAT32_OFFSET * deviation) & (deviation > 0)
         exact = X.size <= FLOAT64_CELLS or bool(offset.any())
-        largest, scale = _largest(X).max(), float(at.scale)
-        beyond = largest > LARGEST[torch.float32] or scale * LARGEST[torch.float32] < 1
+        limit = LARGEST[torch.float32]
+        beyond = largest.max() > limit or float(at.scale) * limit < 1
         return torch.float64 if (X.dtype == np.float64 and exact) or beyond else torch.float32
 
-    def _refuse_what_overflows(self, X: Floats, at: Moments, dtype: torch.dtype) -> None:
-        """Raise ValueError where squares or their shares of the noise leave the number format."""
-        _refuse_overflow(X, "X", dtype)
+    def _refuse_extreme_scales(self, at: Moments, dtype: torch.dtype) -> None:
+        """Raise ValueError where variances or their shares of the noise leave the number format."""
         limit = LARGEST[dtype]
         if float(at.scale) * limit < 1:
             raise ValueError(
                 f"Column {int(at.variance.argmax())} of X varies by less than {1 / limit:g}, whose "
                 "square is 0 in this precision. Scale the columns of X or use precision='float64'."
             )
-        noise = self.noise if not isinstance(self.noise, str) else at.scale**2
         variance = float(at.scale**2)
-        if not 0.1 / limit**2 < variance / float(noise) < 10 * limit**2:
+        noise = variance if isinstance(self.noise, str) else float(self.noise)
+        if not 0.1 / limit**2 < variance / noise < 10 * limit**2:
             raise ValueError(
                 f"noise={self.noise!r} and the columns' mean variance of {variance:g} are too far "
                 "apart to compute with."
@@ -1043,15 +1054,6 @@ def _draw_seed(random_state: int | RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-class _Writable:
-    """Presents an array as writable, since torch warns of others though nothing here writes."""
-
-    def __init__(self, array: Floats) -> None:
-        self.array = array
-        address = array.__array_interface__["data"][0]
-        self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}
-
-
 def _read_weight(sample_weight: MatrixLike | None, X: Floats) -> Floats:
     """Validated weights of rows, float64."""
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -1067,9 +1069,8 @@ def _largest(X: Floats) -> Floats:
     return np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
 
 
-def _refuse_overflow(X: Floats, name: str, dtype: torch.dtype) -> None:
-    """Raise ValueError where values are too large to square."""
-    largest = _largest(X)
+def _refuse_overflow(largest: Floats, name: str, dtype: torch.dtype) -> None:
+    """Raise ValueError where a table's columns hold values too large to square."""
     too_large = np.flatnonzero(largest > LARGEST[dtype])
     if len(too_large):
         raise ValueError(
@@ -1077,6 +1078,15 @@ def _refuse_overflow(X: Floats, name: str, dtype: torch.dtype) -> None:
             "are too large to sum. Divide the column by its largest value"
             + ("." if dtype == torch.float64 else " or use precision='float64'.")
         )
+
+
+class _Writable:
+    """Presents an array as writable, since torch warns of others though nothing here writes."""
+
+    def __init__(self, array: Floats) -> None:
+        self.array = array
+        address = array.__array_interface__["data"][0]
+        self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}
 
 
 def _as_tensor(rows: NDArray[Any]) -> Tensor:

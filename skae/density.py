@@ -7,16 +7,16 @@ For a linear decoder everything here is exact, and at PCA's solution it is proba
 """
 
 import copy
-import os
-import threading
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from skae.nn.draws import Draws
 from skae.nn.likelihoods import Likelihood
+from skae.nn.locks import process_lock
 from skae.nn.network import Network
 
 EXPANSION_BYTES = 32 * 2**20
@@ -43,14 +43,8 @@ RELINEARIZATIONS = 3
 """Times the decoder is linearised anew around better codes while the density is estimated."""
 
 
-_forward_mode = threading.Lock()
+_forward_mode = process_lock()
 """torch keeps the level of forward-mode differentiation for the process, not for the thread."""
-
-os.register_at_fork(
-    before=_forward_mode.acquire,
-    after_in_parent=_forward_mode.release,
-    after_in_child=_forward_mode.release,
-)
 
 with warnings.catch_warnings():
     # Loaded at the first derivative otherwise, where its use of torch.jit would warn the user.
@@ -75,6 +69,11 @@ class Density:
     mean: Tensor
     covariance: Tensor
 
+    @cached_property
+    def precision(self) -> Tensor:
+        """Inverse of the covariance."""
+        return torch.linalg.inv(self.covariance)
+
     def log_prob(self, network: Network, x: Tensor) -> Tensor:
         """Log-density of rows (n, n_features) in nats, shape (n,), float64."""
         size = _rows_at_once(self.likelihood, x, len(self.mean))
@@ -89,7 +88,7 @@ class Density:
         at = _Expansion(network, self.likelihood, x, network.encode(x).mean.double())
         self.search(at)
         height, gain = self._ascent(at, slice(None))[:2]
-        log_dets = torch.linalg.slogdet(at.information + self._precision()).logabsdet
+        log_dets = torch.linalg.slogdet(at.information + self.precision).logabsdet
         log_dets = log_dets + torch.linalg.slogdet(self.covariance).logabsdet
         # What a resting row is short of its mode is known from the quadratic around it.
         short = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
@@ -142,18 +141,15 @@ class Density:
         The height is the log-probability of row and code, less constants of the normal
         distribution that cancel.
         """
-        precision = self._precision()
+        precision = self.precision
         gradient = at.gradient[rows] - (at.z[rows] - self.mean) @ precision
         step = torch.linalg.solve(at.information[rows] + precision, gradient)
         fit = self.likelihood.log_prob(at.x[rows], at.out[rows]).double()
         return fit - 0.5 * self._distance(at.z[rows]), (gradient * step).sum(-1), step
 
-    def _precision(self) -> Tensor:
-        return torch.linalg.inv(self.covariance)
-
     def _distance(self, z: Tensor) -> Tensor:
         centered = z - self.mean
-        return (centered @ self._precision() * centered).sum(-1)
+        return (centered @ self.precision * centered).sum(-1)
 
 
 class _Expansion:
@@ -192,6 +188,8 @@ class _Expansion:
 
     def under(self, likelihood: Likelihood) -> None:
         """Change to a likelihood with another noise."""
+        if likelihood is self.likelihood:
+            return
         old, new = self.likelihood.noise_variance.double(), likelihood.noise_variance.double()
         self.likelihood = likelihood
         if self.jacobian is None:
@@ -351,7 +349,7 @@ def _maximize(density: Density, at: _Expansion, shares: _Shares, tolerance: floa
 def _round(density: Density, at: _Expansion, shares: _Shares) -> Density:
     """The density that fits the codes' and outputs' posterior under a given one."""
     at.under(density.likelihood)
-    precision = torch.linalg.inv(density.covariance)
+    precision = density.precision
     posterior = torch.linalg.inv(at.information + precision)
     pulled = at.gradient + (at.information @ at.z[..., None])[..., 0]
     z = (posterior @ (pulled + density.mean @ precision)[..., None])[..., 0]

@@ -6,7 +6,7 @@ Reading such a file executes nothing that it says, whoever wrote it.
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,16 @@ def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
     text = json.dumps(_encode(tree, arrays))
     header = {"skae": str(FORMAT), "kind": kind, "tree": text, "sha256": _digest(text, arrays)}
     path = Path(path)
-    descriptor, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+    # Unlike those of tempfile, it has the permissions that the user's files have.
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with open(descriptor, "wb") as file:
+        with open(part, "xb") as file:
             file.write(save(arrays, header))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
-        os.unlink(part)
+        part.unlink(missing_ok=True)
         raise
 
 

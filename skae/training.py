@@ -550,6 +550,12 @@ class Checkpoint(Callback):
     folder : str or path-like
         Where to write; made if it is not there.
 
+    Raises
+    ------
+    ValueError
+        At fit, where the estimator has no `random_state`, its `corruption` cannot be pickled, or
+        the file is damaged.
+
     Examples
     --------
     >>> import tempfile

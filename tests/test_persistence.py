@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import struct
 import sys
@@ -151,6 +152,13 @@ def test_saving_leaves_no_other_file(tmp_path):
     for _ in range(2):
         model.save(tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(not hasattr(os, "umask"), reason="needs umask")
+def test_others_may_read_a_saved_file_as_any_other(tmp_path):
+    (tmp_path / "text").write_text("")
+    fitted().save(tmp_path / "model")
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "text").stat().st_mode
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

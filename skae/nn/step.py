@@ -1,7 +1,5 @@
 """Loss and gradients of one batch: traced once per batch shape, then replayed without autograd."""
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,18 +11,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from skae.nn.draws import Draws, Given, Noted
 from skae.nn.graph import shorten
+from skae.nn.locks import process_lock
 
 TRACE_PAYS_AFTER = 300
 """Steps of one batch shape that save as much time as its trace costs (about 0.1 s)."""
 
 Batch = tuple[Tensor, ...]
 
-_tracing = threading.Lock()
+_tracing = process_lock()
 """While it traces, fx replaces methods of `nn.Module` for the whole process."""
-
-os.register_at_fork(
-    before=_tracing.acquire, after_in_parent=_tracing.release, after_in_child=_tracing.release
-)
 
 
 class Step:
