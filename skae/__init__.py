@@ -1,9 +1,27 @@
 """Autoencoders as scikit-learn estimators."""
 
+from skae.adversarial import AdversarialAutoencoder
 from skae.autoencoder import Autoencoder
+from skae.contractive import ContractiveAutoencoder
+from skae.denoising import DenoisingAutoencoder
 from skae.persistence import load
+from skae.quantized import VectorQuantizedAutoencoder
+from skae.sparse import SparseAutoencoder
 from skae.training import Checkpoint
+from skae.variational import VariationalAutoencoder
+from skae.wasserstein import WassersteinAutoencoder
 
 __version__ = "0.1.0"
 
-__all__ = ["Autoencoder", "Checkpoint", "load"]
+__all__ = [
+    "AdversarialAutoencoder",
+    "Autoencoder",
+    "Checkpoint",
+    "ContractiveAutoencoder",
+    "DenoisingAutoencoder",
+    "SparseAutoencoder",
+    "VariationalAutoencoder",
+    "VectorQuantizedAutoencoder",
+    "WassersteinAutoencoder",
+    "load",
+]

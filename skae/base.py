@@ -32,8 +32,9 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from skae.density import Density, estimate_density
-from skae.holdout import hash_rows, hold_out, shuffled
+from skae.density import DENSITIES, Density
+from skae.holdout import hash_rows, hold_out, merged, shuffled
+from skae.nn.corruption import CORRUPTIONS, Corruption, make_corruption
 from skae.nn.draws import Draws
 from skae.nn.latent import Latent
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
@@ -126,10 +127,17 @@ class BaseAutoencoder(
         FactorAnalysis, or the known variance in squared user's units. An estimated noise is
         learned after the network, which trains as with PCA's.
 
-    corruption : callable or None, default=None
-        `f(x, generator) -> x` spoils the rows (a tensor of shape (n, n_features), in the user's
-        units) that the encoder sees while training; the loss stays on the clean rows. Randomness
-        should come from the `torch.Generator` that it is given.
+    corruption : {"gaussian", "masking", "salt_and_pepper", "swap"}, callable or None, default=None
+        How to spoil the rows that the encoder sees while training; the loss stays on the clean
+        rows. "gaussian" adds normal noise, "masking" sets cells to 0, "salt_and_pepper" to their
+        column's smallest or largest value, "swap" to their column's value in another row. A
+        callable `f(x, generator) -> x` is given rows (a tensor of shape (n, n_features), in the
+        user's units) and a `torch.Generator`, from which its randomness should come. Nothing is
+        spoilt outside training.
+
+    corruption_level : float, default=0.3
+        Share of cells that a named corruption spoils; for "gaussian", the noise's standard
+        deviation in those of the columns.
 
     dropout : float, default=0.0
         Share of hidden units silenced at each step of training.
@@ -241,7 +249,8 @@ class BaseAutoencoder(
     tied_weights: bool = False
     likelihood: str = "gaussian"
     noise: str | float = "isotropic"
-    corruption: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    corruption: str | Corruption | None = None
+    corruption_level: float = 0.3
     dropout: float = 0.0
     weight_decay: float = 10.0
     trim: float = 0.0
@@ -276,7 +285,8 @@ class BaseAutoencoder(
             StrOptions({"isotropic", "diagonal"}),
             Interval(Real, 0, None, closed="neither"),
         ],
-        "corruption": [callable, None],
+        "corruption": [StrOptions(set(CORRUPTIONS)), callable, None],
+        "corruption_level": [Interval(Real, 0, None, closed="neither")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "trim": [Interval(Real, 0, 1, closed="left")],
@@ -308,6 +318,10 @@ class BaseAutoencoder(
     def _make_latent(self, n_components: int) -> Latent:
         """The variant: its code of `n_components` numbers."""
 
+    def _auto_components(self, n_features: int) -> int:
+        """Size of the code under `n_components="auto"`."""
+        return max(1, round(n_features**0.5))
+
     # ------------------------------------------------------------------ fitting
 
     @with_callbacks
@@ -332,7 +346,8 @@ class BaseAutoencoder(
         sample_weight : array-like of shape (n_samples,), default=None
             How often each row counts; a weight of 2 is a row given twice, 0 a row left out.
         X_corrupted : array-like of shape (n_samples, n_features), default=None
-            What the encoder sees of each row while training; the loss stays on `X`.
+            What the encoder sees of each row while training, in place of what `corruption` makes;
+            the loss stays on `X`.
 
         Returns
         -------
@@ -373,7 +388,7 @@ class BaseAutoencoder(
         sample_weight : array-like of shape (n_samples,), default=None
             How often each row counts.
         X_corrupted : array-like of shape (n_samples, n_features), default=None
-            What the encoder sees of each row while training.
+            What the encoder sees of each row while training, in place of what `corruption` makes.
 
         Returns
         -------
@@ -416,27 +431,39 @@ class BaseAutoencoder(
         X, weight, spoilt = new._read_training_rows(X, sample_weight, X_corrupted, not going_on)
         seed = _draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
-        held_out = np.zeros(len(X), dtype=bool)
+        # Equal rows become one of their summed weight, so that draws do not tell them apart.
+        pairs = [] if spoilt is None else [hash_rows(spoilt, seed)]
+        index, total = merged(weight, hashes, *pairs)
+        hashes = hashes[index]
+        held_out = np.zeros(len(index), dtype=bool)
         if self.early_stopping is not False and not one_pass:
             held_out = hold_out(hashes, self.validation_fraction)
-        net = new._net_to_go_on(self.net_) if going_on else new._new_net(X, weight, seed)
+        some = shuffled(hashes, DENSITY_ROWS)
+        net = (
+            new._net_to_go_on(self.net_)
+            if going_on
+            else new._new_net(X, weight, index[some], total[some], seed)
+        )
 
-        share = weight.copy()
-        for side in (held_out, ~held_out):
-            share[side] /= share[side].mean() if side.any() else 1.0
+        share = np.zeros(len(X))
+        share[index] = total
+        for side in (index[held_out], index[~held_out]):
+            share[side] /= share[side].mean() if len(side) else 1.0
         tables = [share, X] if spoilt is None else [share, spoilt, X]
         parts = tuple(_tensor(table, net.module_) for table in tables)
+        corrupt = None
+        if spoilt is None:
+            corrupt = make_corruption(self.corruption, self.corruption_level, parts[1], parts[0])
 
         def rows(which: NDArray[np.bool_]) -> Rows:
-            index = torch.from_numpy(np.flatnonzero(which)).to(parts[0].device)
-            return Rows(parts, index, self.corruption)
+            return Rows(parts, torch.from_numpy(index[which]).to(parts[0].device), corrupt)
 
         train, valid = rows(~held_out), rows(held_out) if held_out.any() else None
         plan = Plan(
             learning_rate=self.learning_rate,
             max_epochs=epochs,
             batch_size=self._choose_batch_size(len(train)),
-            weight_decay=self.weight_decay / weight[~held_out].sum(),
+            weight_decay=self.weight_decay / total[~held_out].sum(),
             one_cycle=not one_pass,
             restore_best=self.early_stopping is True or held_out.sum() >= ROWS_THAT_CHOOSE,
             patience=self.n_iter_no_change,
@@ -446,22 +473,20 @@ class BaseAutoencoder(
             callbacks=callbacks,
             signature=self._signature() if resumable else "",
         )
-        some = shuffled(hashes, DENSITY_ROWS)
-
-        seen = weight.sum() + (self._seen_ if going_on and one_pass else 0.0)
+        seen = total.sum() + (self._seen_ if going_on and one_pass else 0.0)
 
         def learnt(net: Net, best_epoch: int) -> dict[str, Any]:
-            network = _with_float64(net.module_)
-            x, w = _tensor(X[some], network), _tensor(weight[some], network)
+            network = _with_float64(net.module_.eval())
+            x, w = _tensor(X[index[some]], network), _tensor(total[some], network)
             unseen = torch.from_numpy(held_out[some]).to(x.device)
-            density = estimate_density(network, x, w, unseen)
+            density = DENSITIES[network.latent.density].estimate(network, x, w, unseen)
             if not density.is_finite():
                 raise ValueError(
                     "Training broke down: codes or errors have no finite variance. Lower "
                     f"learning_rate (now {self.learning_rate}) or scale the columns of X."
                 )
             if going_on and one_pass:
-                density = self._density_.blend(density, weight.sum() / seen)
+                density = self._density_.blend(density, total.sum() / seen)
             return new._fitted_attributes(net, density, best_epoch) | {"_seen_": seen}
 
         if getattr(self, "_skl_callbacks", None):
@@ -475,6 +500,7 @@ class BaseAutoencoder(
         if not (one_pass or self.warm_start):
             net.forget_momentum()
         new.__dict__.update(learnt(net, best_epoch))
+        new._complain(_tensor(X[index[some]], net.module_), _tensor(total[some], net.module_))
         old = type(self)()
         old._adopt(self)
         self._adopt(new)
@@ -524,6 +550,13 @@ class BaseAutoencoder(
             net.module_.load_state_dict(state)
             return 0
         return best_epoch
+
+    def _complain(self, x: Tensor, weight: Tensor) -> None:
+        """Warn of codes of training rows that are not what the user expects."""
+        with torch.no_grad():
+            complaint = self.module_.latent.complaint(self.module_.encode(x), weight)
+        if complaint is not None:
+            warnings.warn(complaint, ConvergenceWarning, stacklevel=5)
 
     def _signature(self) -> str:
         """The estimator and those of its parameters that decide what it learns from given rows."""
@@ -604,8 +637,18 @@ class BaseAutoencoder(
             return n
         return int(np.clip(2 ** round(np.log2(n / 64)), 64, 256))
 
-    def _new_net(self, X: Floats, weight: Floats, seed: int) -> Net:
-        """A net at its start: built, initialised from the data, not trained."""
+    def _new_net(
+        self,
+        X: Floats,
+        weight: Floats,
+        some: NDArray[np.intp],
+        some_weight: Floats,
+        seed: int,
+    ) -> Net:
+        """A net at its start: built, initialised from the data, not trained.
+
+        `some` are the indices of distinct rows that stand for all.
+        """
         device = choose_device(self.device)
         largest = _largest(X)
         _refuse_overflow(largest, "X", torch.float64)
@@ -619,7 +662,7 @@ class BaseAutoencoder(
         generator = torch.Generator().manual_seed(seed)
         d = X.shape[1]
         if self.n_components == "auto":
-            k = max(1, round(d**0.5))
+            k = self._auto_components(d)
         elif isinstance(self.n_components, Integral):
             k = int(self.n_components)
         else:
@@ -632,6 +675,8 @@ class BaseAutoencoder(
                 f"for {d} columns does not fit into memory."
             ) from error
         network.start(x, w, at, generator)
+        rows = _tensor(X[some], network)
+        network.settle(rows, _tensor(some_weight, network), generator)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
         return Net.over(network, generator)
@@ -671,21 +716,17 @@ class BaseAutoencoder(
                     f"{self.hidden_layer_sizes!r}."
                 )
         latent = self._make_latent(n_components)
-        likelihood = make_likelihood(self.likelihood, n_features, self.noise)
+        likelihood = make_likelihood(self.likelihood, n_features, self.noise, latent.learns_noise)
         down = [n_features, *self.hidden_layer_sizes, latent.n_inputs]
         up = [
             n_components,
             *reversed(self.hidden_layer_sizes),
             n_features * likelihood.n_params,
         ]
-        if self.tied_weights and down != up[::-1]:
-            raise ValueError(
-                "tied_weights=True needs a decoder that mirrors the encoder, which this code or "
-                "likelihood does not have."
-            )
-        encoder = Body(down, self.activation, self.dropout, self.linear_skip)
+        skip = self.linear_skip and latent.is_linear
+        encoder = Body(down, self.activation, self.dropout, skip)
         tied_to = encoder if self.tied_weights else None
-        decoder = Body(up, self.activation, self.dropout, self.linear_skip, tied_to)
+        decoder = Body(up, self.activation, self.dropout, skip, tied_to)
         return Network(encoder, decoder, latent, likelihood, n_features, self.trim)
 
     def _net_to_go_on(self, net: Net) -> Net:
@@ -815,8 +856,10 @@ class BaseAutoencoder(
     def score_samples(self, X: MatrixLike) -> Floats:
         """Log-density of rows, in nats: higher is more normal.
 
-        The density of the model that a fit leaves, the code integrated out by Laplace's method;
-        on the scale of `PCA.score_samples`, to which it is equal at PCA's solution.
+        The density of the model that a fit leaves, the code integrated out: by Laplace's method
+        where codes are numbers without noise, which at PCA's solution is `PCA.score_samples`; by
+        importance sampling, the same at every call, where codes are distributions; exactly where
+        there are finitely many. It is on the scale of `PCA.score_samples` always.
 
         Parameters
         ----------
@@ -828,10 +871,15 @@ class BaseAutoencoder(
         log_prob : ndarray of shape (n_samples,)
             Natural logarithm of the density (Bernoulli: of the mass).
         """
+        return self._ask_density("log_prob", X)
+
+    def _ask_density(self, question: str, X: MatrixLike, *arguments: object) -> Floats:
+        """What a method of the density says of rows."""
         check_is_fitted(self)
         X = self._read_rows(X)
         network = _with_float64(self.module_)
-        return self._map(lambda x: self._density_.log_prob(network, x), X, np.float64, network)
+        answer = getattr(self._density_, question)
+        return self._map(lambda x: answer(network, x, *arguments), X, np.float64, network)
 
     def score(
         self, X: MatrixLike, y: object = None, sample_weight: MatrixLike | None = None
@@ -889,7 +937,7 @@ class BaseAutoencoder(
             return density.likelihood.mean(out) if mean else density.likelihood.sample(out, draws)
 
         try:
-            codes = density.draw_codes(int(n_samples), draws).cpu().numpy()
+            codes = density.draw_codes(network, int(n_samples), draws).cpu().numpy()
         except (RuntimeError, TypeError, OverflowError) as error:
             raise ValueError(f"n_samples={n_samples} rows do not fit into memory.") from error
         return self._map(draw, codes, network=network, name="the drawn codes")
@@ -1004,8 +1052,7 @@ class BaseAutoencoder(
                 "module": to_arrays(net.module_.state_dict()),
                 "training": net.arrays(),
                 "likelihood": to_arrays(density.likelihood.state_dict()),
-                "mean": density.mean.cpu().numpy(),
-                "covariance": density.covariance.cpu().numpy(),
+                **to_arrays(density.tensors()),
             }
         return state
 
@@ -1032,14 +1079,15 @@ class BaseAutoencoder(
         network = fitted._build(self.n_features_in_, self.n_components_)
         network = network.to(device=device, dtype=dtype)
         network.load_state_dict(to_tensors(arrays["module"]))
-        likelihood = copy.deepcopy(network.likelihood)
+        likelihood = copy.deepcopy(network.likelihood.fixed())
         likelihood.load_state_dict(to_tensors(arrays["likelihood"]))
-        mean, covariance = (
-            torch.tensor(arrays[name]).to(device) for name in ("mean", "covariance")
-        )
-        self._density_ = Density(likelihood, mean, covariance)
-        k = self.n_components_
-        if (mean.shape, covariance.shape) != ((k,), (k, k)) or not self._density_.is_finite():
+        tensors = {
+            name: torch.tensor(value).to(device)
+            for name, value in arrays.items()
+            if isinstance(value, np.ndarray)
+        }
+        self._density_ = DENSITIES[network.latent.density].restore(network, likelihood, tensors)
+        if not self._density_.is_finite():
             raise ValueError("the moments of the codes are not those of this model")
         self.net_ = Net.over(network.eval(), torch.Generator(device))
         self.net_.load_arrays(arrays["training"])

@@ -1,4 +1,4 @@
-"""Which rows are held out: decided by their content, never by their order or number."""
+"""Which rows are one, and which are held out: decided by content, never by order or number."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,20 @@ def hash_rows(X: Floats, seed: int) -> NDArray[np.uint64]:
         bits = (np.asarray(X[i : i + chunk], dtype=np.float64) + 0.0).view(np.uint64)
         hashes[i : i + chunk] = ((bits ^ (bits >> np.uint64(32))) * factors).sum(axis=1)
     return _mix(hashes ^ _mix(np.full(1, seed, dtype=np.uint64)))
+
+
+def merged(
+    weight: Floats, *hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """One index for each distinct row, in an order that only hashes decide, and summed weights.
+
+    Rows are equal where all their `hashes` are.
+    """
+    order = np.lexsort(hashes[::-1])
+    is_new = np.ones(len(order), dtype=bool)
+    is_new[1:] = np.any([np.diff(h[order]) != 0 for h in hashes], axis=0)
+    totals = np.bincount(is_new.cumsum() - 1, weight[order])
+    return order[is_new], totals.astype(np.float64)
 
 
 def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:

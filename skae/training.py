@@ -143,11 +143,12 @@ class Rows:
             for batch in zip(*copies, strict=True):
                 yield self._spoil(batch, generator)
 
-    def chunks(self) -> Iterator[Batch]:
-        """All rows in their order, some at a time."""
+    def chunks(self, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """All rows in their order, some at a time; spoilt where there is a generator for it."""
         size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self.n_columns))
         for index in self.index.split(size):
-            yield self.taken(index)
+            batch = self.taken(index)
+            yield batch if generator is None else self._spoil(batch, generator)
 
     def _spoil(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
@@ -228,7 +229,7 @@ class Net(NeuralNet):
         generator = torch.Generator(self.generator.device)
         generator.set_state(self.generator.get_state())
         net = Net.over(module, generator)
-        for old, new in zip(self.module_.parameters(), net.module_.parameters(), strict=True):
+        for old, new in zip(self._trained(), net._trained(), strict=True):
             for name, value in self.optimizer_.state[old].items():
                 net.optimizer_.state[new][name].copy_(value)
         net.history = History(copy.deepcopy(list(self.history)))
@@ -247,12 +248,8 @@ class Net(NeuralNet):
         self._listening = bool(plan.callbacks)
         for group in self.optimizer_.param_groups:
             group["weight_decay"] = plan.weight_decay if group["penalized"] else 0.0
-        self._step = Step(
-            self.module_,
-            self.optimizer_.parameters(),
-            Draws(self.generator, self.dtype),
-            plan.autocast,
-        )
+        self._draws = Draws(self.generator, self.dtype)
+        self._step = Step(self.module_, self.optimizer_.parameters(), self._draws, plan.autocast)
         self._batches_per_epoch = math.ceil(len(train) / plan.batch_size)
         self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
         self._best = _Best(self.module_, plan) if valid is not None else None
@@ -270,7 +267,7 @@ class Net(NeuralNet):
         kept = self._best.restore() if self._best is not None and plan.restore_best else last
         self.notify("on_train_end")
         self.module_.eval()
-        del self._step, self._best, self._tables
+        del self._step, self._draws, self._best, self._tables
         return kept
 
     def forget_momentum(self) -> None:
@@ -280,7 +277,7 @@ class Net(NeuralNet):
 
     def arrays(self) -> dict[str, Any]:
         """What training needs to go on, in numpy arrays: history, generator and any momentum."""
-        states = [self.optimizer_.state[p] for p in self.module_.parameters()]
+        states = [self.optimizer_.state[p] for p in self._trained()]
         moved = any(float(state["step"]) for state in states)
         return {
             "history": list(self.history),
@@ -299,7 +296,7 @@ class Net(NeuralNet):
         # Devices' generators differ in size: training goes on from a fresh one on another device.
         if len(state) == len(self.generator.get_state()):
             self.generator.set_state(state)
-        for p, saved in zip(self.module_.parameters(), arrays["optimizer"], strict=False):
+        for p, saved in zip(self._trained(), arrays["optimizer"], strict=False):
             for name, value in saved.items():
                 self.optimizer_.state[p][name].copy_(torch.tensor(value))
 
@@ -336,14 +333,19 @@ class Net(NeuralNet):
         if self._best is not None:
             self._best.go_on_from(progress["best"])
 
+    def _trained(self) -> list[Tensor]:
+        return [p for p in self.module_.parameters() if p.requires_grad]
+
     def evaluate(self, rows: Rows) -> float:
-        """The objective on rows, nothing random in it, by chunks."""
+        """The objective on rows by chunks, at the schedule's end; its draws are always the same."""
         self.module_.eval()
+        generator = torch.Generator(self.generator.device).manual_seed(0)
+        draws = Draws(generator, self.dtype)
         weights, losses = [], []
         with torch.no_grad():
-            for weight, *parts in rows.chunks():
+            for weight, *parts in rows.chunks(generator):
                 weights.append(weight)
-                losses.append(self.module_.losses(None, *parts))
+                losses.append(self.module_.losses(draws, weight, *parts))
             return self.module_.reduce(torch.cat(losses), torch.cat(weights)).item()
 
     @property
@@ -401,6 +403,8 @@ class Net(NeuralNet):
     def train_step(self, batch: Batch, **fit_params: object) -> dict[str, Tensor]:
         remaining = (self._steps - self._steps_done) // self._batches_per_epoch
         full = len(batch[0]) == self.plan.batch_size
+        if self.plan.one_cycle:
+            self._draws.progress = self._steps_done / self._steps
         loss, *gradients = self._step(
             batch, remaining * max(1, (self._batches_per_epoch - 1) if full else 1)
         )
@@ -415,6 +419,7 @@ class Net(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr"] = rate
         self.optimizer_.update(gradients, rate)
+        self.module_.after_step(self._draws, *batch)
         self._steps_done += 1
         return {"loss": loss}
 

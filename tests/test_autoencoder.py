@@ -22,7 +22,9 @@ from sklearn.utils._param_validation import InvalidParameterError
 from skorch.callbacks import Callback, EarlyStopping
 
 from skae import Autoencoder
-from skae.nn.network import trimmed_mean
+from skae.base import _draw_seed
+from skae.holdout import hash_rows, merged
+from skae.nn.objective import trimmed_mean
 from skae.training import Plan
 
 FROZEN = {"learning_rate": 1e-300, "early_stopping": False, "random_state": 0}
@@ -419,7 +421,7 @@ def test_weight_decay_is_a_gaussian_prior(curved):
     start = small(max_epochs=0, early_stopping=False, **parameters).fit(curved).module_
     stepped = small(**parameters).partial_fit(curved)
     x = torch.tensor(curved)
-    nats = start.losses(None, x).sum()
+    nats = start.losses(None, torch.ones(len(x)), x).sum()
     prior = sum((p**2).sum() for name, p in start.named_parameters() if name.endswith("weight"))
     ((nats + decay / 2 * prior) / n).backward()
     beta = stepped.net_.optimizer_.param_groups[0]["betas"][0]
@@ -456,15 +458,17 @@ def test_corruption_is_for_training_and_the_loss_for_clean_rows(curved):
         return torch.zeros_like(x)
 
     fitted = Autoencoder(2, corruption=corrupt, max_epochs=1, **FROZEN).fit(curved)
-    assert len(calls) == 1
-    torch.testing.assert_close(calls[0], torch.tensor(curved))
+    # One batch, and the objective before and after it.
+    assert len(calls) == 3
+    for seen in calls:
+        np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(curved, axis=0))
     fitted.transform(curved)
     fitted.score_samples(curved)
     fitted.reconstruct(curved)
     fitted.sample(3)
-    assert len(calls) == 1
+    assert len(calls) == 3
     x = torch.tensor(curved)
-    expected = fitted.module_.losses(None, torch.zeros_like(x), x).mean().item()
+    expected = fitted.module_.losses(None, torch.ones(len(x)), torch.zeros_like(x), x).mean().item()
     assert fitted.loss_curve_[0] == pytest.approx(expected)
 
 
@@ -497,10 +501,14 @@ def test_corruption_draws_from_the_fits_generator(curved):
 def test_pairs_of_clean_and_corrupted_rows(curved):
     spoilt = curved + np.random.default_rng(0).normal(size=curved.shape)
     fitted = Autoencoder(2, max_epochs=1, **FROZEN).fit(curved, X_corrupted=spoilt)
-    expected = fitted.module_.losses(None, torch.tensor(spoilt), torch.tensor(curved)).mean()
+    expected = fitted.module_.losses(
+        None, torch.ones(len(spoilt)), torch.tensor(spoilt), torch.tensor(curved)
+    ).mean()
     assert fitted.loss_curve_[0] == pytest.approx(expected.item())
     # Clean rows decide the centre: the pairs change the training only.
     np.testing.assert_allclose(fitted.module_.center, curved.mean(axis=0))
+    masked = Autoencoder(2, max_epochs=1, corruption="masking", **FROZEN)
+    assert masked.fit(curved, X_corrupted=spoilt).loss_curve_ == fitted.loss_curve_
     assert_same_bits(small().fit(curved, X_corrupted=curved), small().fit(curved), curved)
     with pytest.raises(ValueError, match="X_corrupted"):
         small().fit(curved, X_corrupted=spoilt[:5])
@@ -523,7 +531,9 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(curved, bat
     network, generator = start.module_, start.net_.generator
     size = len(curved) if batch_size == "auto" else batch_size
     plan = Plan(start.learning_rate, epochs, size)
-    x = network.standardize(torch.tensor(curved))
+    # Rows are trained on in an order that their content decides.
+    hashes = hash_rows(curved, _draw_seed(start.random_state))
+    x = network.standardize(torch.tensor(curved[merged(np.ones(len(curved)), hashes)[0]]))
     for i in range(2):
         down = network.encoder.residual.layers[i]
         up = network.decoder.residual.layers[-1 - i]
@@ -663,7 +673,7 @@ def test_the_best_epoch_is_restored(curved):
     for name, value in recorder.states[fitted.best_epoch_ - 1].items():
         assert torch.equal(value, fitted.module_.state_dict()[name])
     rows = recorder.held_out
-    now = fitted.module_.losses(None, rows).mean().item()
+    now = fitted.module_.losses(None, torch.ones(len(rows)), rows).mean().item()
     assert now == pytest.approx(min(fitted.validation_curve_))
 
 
@@ -709,7 +719,18 @@ def test_held_out_rows_do_not_depend_on_order(curved):
     plain, shuffled, doubled = ({row.tobytes() for row in rows} for rows in held_out)
     assert len(plain) == round(0.1 * len(curved))
     assert plain == shuffled == doubled
-    assert len(held_out[2]) == 2 * len(held_out[0])
+
+
+def test_repeating_rows_is_weighting_them(curved):
+    """In mini-batches, too, and with all that is drawn while training."""
+    rng = np.random.default_rng(0)
+    times = rng.integers(0, 4, len(curved))
+    repeated = rng.permutation(np.repeat(curved, times, axis=0))
+    parameters = {"batch_size": 16, "dropout": 0.3, "corruption": "swap"}
+    weighted = small(**parameters).fit(curved, sample_weight=times)
+    plain = small(**parameters).fit(repeated)
+    np.testing.assert_allclose(weighted.loss_curve_, plain.loss_curve_, rtol=1e-6)
+    np.testing.assert_allclose(weighted.transform(curved), plain.transform(curved), rtol=1e-6)
 
 
 def test_without_early_stopping_nothing_is_held_out(curved):

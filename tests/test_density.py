@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.preprocessing import StandardScaler
 
 from skae import Autoencoder
-from skae.density import Density
+from skae.laplace import Laplace
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_blend_is_the_mixture_of_moments():
     groups = [rng.normal(size=(n, 2)) * [1, 3] + n for n in (4, 12)]
     likelihood = Autoencoder(2, max_epochs=0).fit(rng.normal(size=(20, 3))).module_.likelihood
     densities = [
-        Density(likelihood, torch.tensor(g.mean(0)), torch.tensor(np.cov(g.T, bias=True)))
+        Laplace(likelihood, torch.tensor(g.mean(0)), torch.tensor(np.cov(g.T, bias=True)), False)
         for g in groups
     ]
     blended = densities[0].blend(densities[1], 12 / 16)

@@ -16,7 +16,8 @@ ARROWS = {
     "parameters": {"stdlib"},
     "holdout": {"stdlib", "numpy"},
     "nn": {"stdlib", "torch", "skae.nn"},
-    "density": {"stdlib", "torch", "skae.nn"},
+    "laplace": {"stdlib", "torch", "skae.nn"},
+    "density": {"stdlib", "torch", "skae.laplace", "skae.nn"},
     "files": {"stdlib", "numpy", "safetensors"},
     "training": {"stdlib", "numpy", "torch", "sklearn", "skorch", "skae.files", "skae.nn"},
     "base": {
@@ -24,7 +25,7 @@ ARROWS = {
         "skae.parameters", "skae.training", "skae.density", "skae.holdout", "skae.persistence",
         "skae.nn",
     },
-    "variant": {"stdlib", "torch", "skae.base", "skae.nn"},
+    "variant": {"stdlib", "torch", "sklearn", "skae.base", "skae.nn"},
     "outlier": {"stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn"},
     "supervised": {
         "stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn",

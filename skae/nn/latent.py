@@ -1,9 +1,11 @@
 """Latents: how a code is drawn and what it costs. A variant of the autoencoder is its latent."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from skae.nn.draws import Draws
@@ -12,39 +14,140 @@ from skae.nn.draws import Draws
 class Code(NamedTuple):
     """What the encoder says about rows.
 
-    `z` goes to the decoder while training; `mean` is what `transform` returns. Both (..., n, k).
+    `z` (..., n, k) goes to the decoder while training; `mean` (n, k) is what `transform` returns;
+    `h` (n, n_inputs) is the encoder's raw output, from which both were made; `log_q` (..., n) is
+    the log-density of a drawn `z` in its row's posterior.
     """
 
     z: Tensor
     mean: Tensor
+    h: Tensor
+    log_q: Tensor | None = None
 
 
 Encode = Callable[[Tensor], Tensor]
 """Rows on the network's scale -> the encoder's raw output, for penalties on its derivatives."""
 
 
-class Latent(nn.Module, ABC):
-    """Turns the encoder's raw output `h` (..., n, n_inputs) into codes and states their price."""
+class Start(NamedTuple):
+    """Where a linear code starts: what it multiplies principal axes with, and the output's bias."""
 
-    def __init__(self, n_components: int) -> None:
+    down: Tensor
+    up: Tensor
+    bias: Tensor
+
+
+class Latent(nn.Module, ABC):
+    """Turns the encoder's raw output `h` (..., n, n_inputs) into codes and states their price.
+
+    The first `n_components` of the inputs are the code itself or its mean; decoders with tied
+    weights mirror these.
+    """
+
+    density = "laplace"
+    """How `score_samples` integrates the code out; see `skae.density`."""
+
+    has_prior = False
+    """Whether codes are made to be standard normal; else their moments are learned afterwards."""
+
+    learns_noise = False
+    """Whether the likelihood's noise is trained: only where codes are noisy is it bounded."""
+
+    is_linear = True
+    """Whether a linear map may feed the code."""
+
+    adapts = False
+    """Whether `adapt` is to be called after each step."""
+
+    def __init__(self, n_components: int, n_inputs: int | None = None) -> None:
         super().__init__()
         self.n_components = n_components
-        self.n_inputs = n_components
+        self.n_inputs = n_components if n_inputs is None else n_inputs
 
     @abstractmethod
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
-        """Codes for raw outputs. `draws` is None outside training: then nothing is random."""
+        """Codes for raw outputs. Without `draws` nothing is random."""
 
     @abstractmethod
-    def penalty(self, code: Code, x: Tensor, encode: Encode) -> Tensor | float:
-        """Price of each row's code, in nats, shape (..., n) or a constant."""
+    def penalty(
+        self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
+    ) -> Tensor | float:
+        """Price of each row's code in nats, (..., n), or one of the whole batch for each row.
+
+        `x` are the rows on the network's scale, `weight` (n,) says how much each counts.
+        """
+
+    def bound(self, losses: Tensor) -> Tensor:
+        """The objective (n,) of rows whose codes `forward` drew several times (..., n)."""
+        return losses
+
+    def start(self, values: Tensor, rest: float) -> Start:
+        """Where to start on principal axes with these variances, others having `rest` each."""
+        one = torch.ones_like(values)
+        return Start(one, one, values.new_zeros(self.n_inputs))
+
+    def settle(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+        """Take the raw outputs for some training rows before training starts."""
+        return
+
+    def adapt(self, h: Tensor, weight: Tensor, draws: Draws) -> None:
+        """Learn from raw outputs what no gradient tells."""
+        raise NotImplementedError
+
+    def complaint(self, code: Code, weight: Tensor) -> str | None:
+        """What a user should know of the codes of training rows, and which parameter to change."""
+        return None
+
+
+def log_normal(z: Tensor) -> Tensor:
+    """Log-density of codes (..., k) under the standard normal distribution."""
+    return -0.5 * (z**2).sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+
+
+class Stochastic(Latent):
+    """A code that is drawn from a distribution which the encoder states, its posterior.
+
+    Before a row is seen, codes are standard normal.
+    """
+
+    density = "importance"
+    has_prior = True
+    learns_noise = True
+
+    @abstractmethod
+    def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """`n` codes of each row's posterior, (n, n_rows, k), and their log-densities in it."""
+
+    @abstractmethod
+    def divergence(self, h: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of each row's posterior from the prior, in nats."""
+
+
+class Discrete(Latent):
+    """A code of which there are finitely many: a choice from each of several codebooks."""
+
+    density = "enumeration"
+
+    def __init__(self, n_components: int, sizes: tuple[int, int]) -> None:
+        super().__init__(n_components)
+        self.n_codebooks, self.n_codes = sizes
+
+    @abstractmethod
+    def indices(self, h: Tensor) -> Tensor:
+        """Which code of each codebook a raw output takes, (..., n_codebooks)."""
+
+    @abstractmethod
+    def look_up(self, indices: Tensor) -> Tensor:
+        """The codes (..., k) at indices."""
 
 
 class Deterministic(Latent):
     """The code is the encoder's output and costs nothing."""
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
-        return Code(h, h)
+        return Code(h, h, h)
 
-    def penalty(self, code: Code, x: Tensor, encode: Encode) -> Tensor | float:
+    def penalty(
+        self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
+    ) -> Tensor | float:
         return 0.0

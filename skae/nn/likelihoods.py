@@ -14,6 +14,9 @@ from skae.nn.draws import Draws
 NOISE_FLOOR = 1e-6
 """Smallest noise variance, as a share of the data's variance: below it a density is unbounded."""
 
+NOISE_PACE = 10.0
+"""How much faster than a weight the logarithm of a trained noise may move."""
+
 
 class Likelihood(nn.Module, ABC):
     """The distribution of a row given the decoder's output `out` of shape (..., n, n_features).
@@ -31,9 +34,12 @@ class Likelihood(nn.Module, ABC):
     has_one_noise = True
     """Whether the noise, if any, is the same for all columns."""
 
+    learns_columns = False
+    """Whether a noise for each column is trained with the network."""
+
     noise_variance: Tensor
 
-    def __init__(self, n_features: int, noise: str | float) -> None:
+    def __init__(self, n_features: int, noise: str | float, learns_noise: bool = False) -> None:
         super().__init__()
         self.register_buffer("noise_variance", torch.zeros(n_features))
 
@@ -44,6 +50,10 @@ class Likelihood(nn.Module, ABC):
         Returns the output's bias and the slope d out / d (x / scale) at the mean row, each of
         shape (n_features,): with them a linear decoder starts at PCA.
         """
+
+    def start_noise(self, variance: Tensor) -> None:
+        """Start a noise that is trained at column variances (n_features,) over the scale's."""
+        return
 
     @abstractmethod
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
@@ -70,11 +80,16 @@ class Likelihood(nn.Module, ABC):
         """Error of each cell: its square, or twice the nats short of a perfect fit."""
 
     def having_noise(self, variance: Tensor) -> Self:
-        """The likelihood with another noise variance (n_features,)."""
+        """The likelihood with another noise variance (n_features,), which is not trained."""
         # Everything else is shared: it never changes once the network has started.
         other = copy.copy(self)
         other._buffers = self._buffers | {"noise_variance": variance}
+        other._parameters = dict.fromkeys(self._parameters)
         return other
+
+    def fixed(self) -> Self:
+        """The likelihood with the noise that it has now."""
+        return self.having_noise(self.noise_variance.clone())
 
     def with_noise(self, squares: Tensor, share: Tensor) -> Self:
         """The likelihood with its noise, if there is one to estimate, taken from errors.
@@ -93,16 +108,21 @@ class Gaussian(Likelihood):
     n_features : int
     noise : {"isotropic", "diagonal"} or float
         One variance for all columns, one for each, or a known variance in squared user's units.
+    learns_noise : bool
+        Whether a noise that is not known is trained with the network.
     """
 
     center: Tensor
     scale: Tensor
     floor: Tensor
 
-    def __init__(self, n_features: int, noise: str | float) -> None:
-        super().__init__(n_features, noise)
+    def __init__(self, n_features: int, noise: str | float, learns_noise: bool = False) -> None:
+        super().__init__(n_features, noise, learns_noise)
         self.noise = noise
         self.has_one_noise = noise != "diagonal"
+        learned = torch.zeros(1 if self.has_one_noise else n_features)
+        self.log_noise = nn.Parameter(learned) if learns_noise and isinstance(noise, str) else None
+        self.learns_columns = learns_noise and noise == "diagonal"
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("floor", torch.ones(n_features))
@@ -117,22 +137,37 @@ class Gaussian(Likelihood):
         self.noise_variance.copy_(torch.full_like(center, float(self.noise)) if known else scale**2)
         return torch.zeros_like(center), torch.ones_like(center)
 
+    def start_noise(self, variance: Tensor) -> None:
+        if self.log_noise is not None:
+            variance = variance.mean(0, keepdim=True) if self.has_one_noise else variance
+            self.log_noise.copy_(variance.clamp_min(NOISE_FLOOR).log() / NOISE_PACE)
+
+    def _variance(self) -> Tensor:
+        if self.log_noise is None:
+            return self.noise_variance
+        noise = self.scale**2 * (NOISE_PACE * self.log_noise).exp()
+        return self.floor + noise.expand(self.floor.shape)
+
+    def fixed(self) -> Self:
+        return self.having_noise(self._variance().detach().clone())
+
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
-        squares = F.mse_loss(out, (x - self.center) / self.scale, reduction="none")
-        exponent = squares @ (self.scale**2 / self.noise_variance)
-        return -0.5 * (exponent + (2 * math.pi * self.noise_variance).log().sum())
+        variance = self._variance()
+        u = ((x - self.center) / self.scale).expand(out.shape)
+        exponent = F.mse_loss(out, u, reduction="none") @ (self.scale**2 / variance)
+        return -0.5 * (exponent + (2 * math.pi * variance).log().sum())
 
     def mean(self, out: Tensor) -> Tensor:
         return self.center + self.scale * out
 
     def sample(self, out: Tensor, draws: Draws) -> Tensor:
-        return self.mean(out) + self.noise_variance.sqrt() * draws.normal(out.shape)
+        return self.mean(out) + self._variance().sqrt() * draws.normal(out.shape)
 
     def score(self, x: Tensor, out: Tensor) -> Tensor:
         return ((x - self.center) / self.scale - out) * self.curvature(out)
 
     def curvature(self, out: Tensor) -> Tensor:
-        return (self.scale**2 / self.noise_variance).expand(out.shape)
+        return (self.scale**2 / self._variance()).expand(out.shape)
 
     def deviance(self, x: Tensor, out: Tensor) -> Tensor:
         return (x - self.mean(out)) ** 2
@@ -183,6 +218,8 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 }
 
 
-def make_likelihood(name: str, n_features: int, noise: str | float) -> Likelihood:
+def make_likelihood(
+    name: str, n_features: int, noise: str | float, learns_noise: bool = False
+) -> Likelihood:
     """The likelihood called `name`."""
-    return LIKELIHOODS[name](n_features, noise)
+    return LIKELIHOODS[name](n_features, noise, learns_noise)

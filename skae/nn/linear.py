@@ -13,6 +13,14 @@ CHUNK_CELLS = 2**18
 """Cells copied at once: their float64 copies stay in the processor's cache."""
 
 
+FACTOR_ROUNDS = 500
+FACTOR_FLOPS = 1e8
+FACTOR_TOLERANCE = 1e-6
+"""Rounds of factor analysis at most, what they may cost, and the change that ends them."""
+
+LEAST_NOISE = 1e-4
+"""Noise, as a share of variance, that a model of the data starts with at least."""
+
 SMALLEST_VARIANCE = 1e-280
 """Columns that vary less are constant: shares of their variance would not be numbers."""
 
@@ -61,11 +69,7 @@ def principal_axes(
 
     blocks = _blocks(x)
     if d <= EXACT_UP_TO:
-        gram = torch.zeros(d, d, dtype=torch.float64, device=x.device)
-        for block in blocks:
-            u = rows(block)
-            gram.addmm_(u.mT, u)
-        values, axes = torch.linalg.eigh(gram)
+        values, axes = torch.linalg.eigh(covariance(x, weight, at))
     elif n <= EXACT_UP_TO:
         u = torch.cat([rows(block) for block in blocks])
         values, left = torch.linalg.eigh(u @ u.mT)
@@ -84,6 +88,39 @@ def principal_axes(
     values, axes = values[keep], axes[:, keep]
     largest = axes.abs().argmax(0, keepdim=True)
     return values, axes * axes.gather(0, largest).sign()
+
+
+def covariance(x: Tensor, weight: Tensor, at: Moments) -> Tensor:
+    """Weighted covariance (n_features, n_features) of x / scale, float64."""
+    d = x.shape[1]
+    share = (weight.double() / weight.double().sum()).sqrt()
+    total = torch.zeros(d, d, dtype=torch.float64, device=x.device)
+    for block in _blocks(x):
+        u = (x[block].double() - at.center) / at.scale * share[block, None]
+        total.addmm_(u.mT, u)
+    return total
+
+
+def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns' noise variances, and the principal axes of rows in units of that noise.
+
+    Returns eigenvalues (r,), orthonormal axes (n_features, r) and the noise (n_features,), found by
+    turns from a covariance: the axes for a noise, the noise for the axes (Joreskog 1967).
+    """
+    d = len(cov)
+    variance = cov.diagonal()
+    floor = LEAST_NOISE * torch.where(variance > 0, variance, 1.0)
+    noise = variance.maximum(floor)
+    for _ in range(max(1, min(FACTOR_ROUNDS, int(FACTOR_FLOPS / d**3)))):
+        deviation = noise.sqrt()
+        values, axes = torch.linalg.eigh(cov / deviation / deviation[:, None])
+        values, axes = values.flip(0)[:n_axes], axes.flip(1)[:, :n_axes]
+        before = noise
+        shared = axes**2 @ (values - 1).clamp_min(0)
+        noise = (variance - before * shared).maximum(floor)
+        if (noise - before).abs().max() < FACTOR_TOLERANCE * variance.mean():
+            break
+    return values, axes, deviation**2
 
 
 def _blocks(x: Tensor) -> list[slice]:

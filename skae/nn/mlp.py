@@ -20,7 +20,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Dense(nn.Module):
-    """An affine layer; `tied_to` another one, it multiplies with that one's weights transposed."""
+    """An affine layer; `tied_to` another one, it multiplies with that one's weights transposed.
+
+    Of a layer with more outputs than the mirror image has inputs, it mirrors the first.
+    """
 
     weight: nn.Parameter
 
@@ -40,7 +43,8 @@ class Dense(nn.Module):
         self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.mT if self.transposed else self.weight, self.bias)
+        weight = self.weight[: self.n_in].mT if self.transposed else self.weight
+        return F.linear(x, weight, self.bias)
 
 
 class MLP(nn.Module):

@@ -1,31 +1,24 @@
 """The one network of the package: scale -> encoder -> latent -> decoder -> likelihood."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods import Likelihood
-from skae.nn.linear import Moments, principal_axes
+from skae.nn.linear import (
+    EXACT_UP_TO,
+    LEAST_NOISE,
+    Moments,
+    covariance,
+    factor_analysis,
+    principal_axes,
+)
 from skae.nn.mlp import Body
+from skae.nn.objective import Objective, trimmed_mean
 
 
-def trimmed_mean(losses: Tensor, weight: Tensor, trim: float) -> Tensor:
-    """Weighted mean of row losses without the worst `trim` share of the total weight.
-
-    A row at the border keeps part of its weight, so that weighting a row equals repeating it.
-    """
-    if trim > 0:
-        order = losses.detach().argsort()
-        losses, weight = losses[order], weight[order]
-        kept = (1 - trim) * weight.sum()
-        weight = torch.minimum(weight, (kept - (weight.cumsum(0) - weight)).clamp_min(0))
-        return (losses * weight).sum() / weight.sum()
-    # Weights have mean 1 over all training rows: a batch mean is then an unbiased gradient.
-    return (losses * weight).mean()
-
-
-class Network(nn.Module):
+class Network(Objective):
     """An autoencoder of any kind; variants differ in the parts they pass, never by subclassing.
 
     Parameters
@@ -72,26 +65,38 @@ class Network(nn.Module):
         """Expected rows in the user's units."""
         return self.likelihood.mean(self.decoder(z))
 
-    def losses(self, draws: Draws | None, x: Tensor, target: Tensor | None = None) -> Tensor:
+    def losses(
+        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
+    ) -> Tensor:
         """Objective of each row in nats: minus log-likelihood of the row plus the code's price.
 
-        The row is `target` where `x` is only a spoilt version of it.
+        The row is `target` where `x` is only a spoilt version of it. `draws` make codes random,
+        if that is their kind; hidden units are silenced in training mode only.
         """
         u = self.standardize(x)
-        code = self.latent(self.encoder(u, draws), draws)
-        out = self.decoder(code.z, draws)
+        silencing = draws if self.training else None
+        code = self.latent(self.encoder(u, silencing), draws)
+        out = self.decoder(code.z, silencing)
         log_prob = self.likelihood.log_prob(x if target is None else target, out)
-        return self.latent.penalty(code, u, self.encoder) - log_prob
+        price = self.latent.penalty(code, u, self.encoder, weight, draws)
+        return self.latent.bound(price - log_prob)
 
     def forward(
         self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
     ) -> Tensor:
         """The number that training minimises on a batch."""
-        return self.reduce(self.losses(draws, x, target), weight)
+        return self.reduce(self.losses(draws, weight, x, target), weight)
 
     def reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
         """Rows' losses as one number."""
         return trimmed_mean(losses, weight, self.trim)
+
+    @torch.no_grad()
+    def after_step(
+        self, draws: Draws, weight: Tensor, x: Tensor, target: Tensor | None = None
+    ) -> None:
+        if self.latent.adapts:
+            self.latent.adapt(self.encoder(self.standardize(x)), weight, draws)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on: not biases, not the linear skip."""
@@ -106,17 +111,40 @@ class Network(nn.Module):
         for body in (self.encoder, self.decoder):
             body.reset(generator)
         self.decoder.out_bias.copy_(bias)
+        self._start_at_pca(x, weight, at, slope, generator)
+
+    @torch.no_grad()
+    def settle(self, x: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+        """Show the latent rows that stand for all."""
+        self.latent.settle(self.encoder(self.standardize(x)), weight, generator)
+
+    def _start_at_pca(
+        self, x: Tensor, weight: Tensor, at: Moments, slope: Tensor, generator: torch.Generator
+    ) -> None:
         down, up = self.encoder.skip, self.decoder.skip
         if down is None or up is None:
             return
-        k, d = down.weight.shape
-        axes = principal_axes(x, weight, at, k, generator)[1]
-        rank = axes.shape[1]
+        k, d = self.latent.n_components, len(self.center)
+        variance, noise = at.variance / at.scale**2, torch.ones_like(at.variance)
+        if self.likelihood.learns_columns and not up.transposed and d <= EXACT_UP_TO:
+            values, axes, noise = factor_analysis(covariance(x, weight, at), k)
+            rest = 1.0
+        else:
+            values, axes = principal_axes(x, weight, at, k, generator)
+            rest = float(variance.sum() - values.sum()) / max(1, d - len(values))
+            rest = max(rest, LEAST_NOISE)
+        start = self.latent.start(values.clamp_min(rest), rest)
+        # The mirror image of an encoder has its scale.
+        gain = torch.ones_like(values) if up.transposed else start.down
+        rank, unit = len(values), noise.sqrt()[:, None]
         # Codes beyond the data's rank see a random direction and are not decoded at first.
         encoder = torch.randn(k, d, generator=generator, dtype=torch.float64) / d**0.5
-        encoder[:rank] = axes.mT
+        encoder[:rank] = gain[:, None] * (axes / unit).mT
         decoder = torch.zeros(d, k, dtype=torch.float64)
-        decoder[:, :rank] = axes * slope.to(axes)[:, None]
-        down.weight.copy_(encoder)
+        decoder[:, :rank] = unit * axes * start.up * slope.to(axes)[:, None]
+        down.weight.zero_()
+        down.weight[:k] = encoder.to(down.weight)
+        down.bias.copy_(start.bias)
         if not up.transposed:
             up.weight.copy_(decoder)
+        self.likelihood.start_noise(variance - (unit * axes) ** 2 @ (values - rest).clamp_min(0))

@@ -1,14 +1,14 @@
 """One hidden layer as an autoencoder of its own, for greedy layer-wise pre-training."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from skae.nn.draws import Draws
 from skae.nn.mlp import ACTIVATIONS, Body, Dense
-from skae.nn.network import trimmed_mean
+from skae.nn.objective import Objective, trimmed_mean
 
 
-class Shallow(nn.Module):
+class Shallow(Objective):
     """Reconstructs the codes of the layer below from those of one layer (Bengio et al. 2007).
 
     Parameters

@@ -54,6 +54,7 @@ class Step:
         self.autocast = autocast
         names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
         self.names = [names[p] for p in params]
+        self.frozen = {name: p for p, name in names.items() if not p.requires_grad}
         self._replays: dict[tuple[torch.Size, ...], Callable[[Batch], list[Tensor]] | None] = {}
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
@@ -79,15 +80,17 @@ class Step:
 
     def _trace(self, batch: Batch) -> Callable[[Batch], list[Tensor]] | None:
         params = [p.detach() for p in self.params]
+        frozen = [p.detach() for p in self.frozen.values()]
         generator, state = self.draws.generator, self.draws.generator.get_state()
         buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.module.buffers()]
         noted = Noted(generator, self.draws.dtype)
-        n_params, n_batch = len(params), len(batch)
+        n_params, n_fixed, n_batch = len(params), len(params) + len(frozen), len(batch)
 
         def function(*tensors: Tensor) -> list[Tensor]:
             leaves = [p.detach().requires_grad_() for p in tensors[:n_params]]
-            rows, noise = tensors[n_params:][:n_batch], tensors[n_params + n_batch :]
+            rows, noise = tensors[n_fixed:][:n_batch], tensors[n_fixed + n_batch :]
             named = dict(zip(self.names, leaves, strict=True))
+            named |= dict(zip(self.frozen, tensors[n_params:n_fixed], strict=True))
             module = partial(functional_call, self.module, named)
             return self._gradients(lambda *args: module(args), leaves, rows, Given(noise))
 
@@ -96,8 +99,8 @@ class Step:
             generator.set_state(state)
             noise = [self.draws.draw(*request) for request in noted.requests]
             with _tracing:
-                traced = make_fx(function)(*params, *batch, *noise)
-            forward = shorten(traced, params)
+                traced = make_fx(function)(*params, *frozen, *batch, *noise)
+            forward = shorten(traced, params + frozen)
             with torch.inference_mode():
                 result = forward(*batch, *noise)
             same = all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))

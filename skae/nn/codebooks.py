@@ -1,0 +1,70 @@
+"""Codebooks: vectors that stand for the outputs nearest to them, and follow these."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skae.nn.draws import Draws
+
+DECAY = 0.95
+"""Share of the running averages that a step leaves."""
+
+DEAD = 0.1
+"""A code used less than this share of its due is moved to where rows are."""
+
+
+class Codebooks(nn.Module):
+    """Several codebooks, each for an equal part of a vector.
+
+    They learn by exponential moving averages, not by gradients. As they change from step to step,
+    they are parameters, not buffers.
+
+    Parameters
+    ----------
+    n_components : int
+        Length of the whole vector, a multiple of `n_codebooks`.
+    n_codebooks, n_codes : int
+        Number of codebooks, and of codes in each.
+    """
+
+    def __init__(self, n_components: int, n_codebooks: int, n_codes: int) -> None:
+        super().__init__()
+        shape = n_codebooks, n_codes
+        vectors = torch.zeros(*shape, n_components // n_codebooks)
+        self.vectors = nn.Parameter(vectors, requires_grad=False)
+        self.usage = nn.Parameter(torch.zeros(shape), requires_grad=False)
+
+    def nearest(self, h: Tensor) -> Tensor:
+        """Which vector of each codebook is nearest to its part of `h`, (n, n_codebooks)."""
+        closeness = self._parts(h) @ self.vectors.mT - 0.5 * self.vectors.square().sum(-1)[:, None]
+        return closeness.argmax(-1).mT
+
+    def look_up(self, indices: Tensor) -> Tensor:
+        """The vectors (n, n_components) at indices (n, n_codebooks)."""
+        return self.vectors[torch.arange(len(self.vectors)), indices].flatten(-2)
+
+    @torch.no_grad()
+    def follow(self, h: Tensor, weight: Tensor, draws: Draws, decay: float = DECAY) -> None:
+        """Move towards the outputs of a batch; a decay of 0 is a round of k-means."""
+        parts, n_codes = self._parts(h), self.vectors.shape[1]
+        share = weight / weight.sum()
+        self._revive(parts, share, draws)
+        chosen = F.one_hot(self.nearest(h).mT, n_codes).to(h) * share[:, None]
+        now = chosen.sum(1)
+        self.usage.lerp_(now, 1 - decay)
+        toward = chosen.mT @ parts - now[..., None] * self.vectors
+        self.vectors.addcdiv_(toward, self.usage[..., None].clamp_min(1e-12), value=1 - decay)
+
+    def _revive(self, parts: Tensor, share: Tensor, draws: Draws) -> None:
+        """Move codes that stand for hardly any rows to rows drawn at random."""
+        n_codes = self.vectors.shape[1]
+        uniform = draws.uniform(self.usage.shape) * share.sum()
+        rows = torch.searchsorted(share.cumsum(0), uniform).clamp_max(len(share) - 1)
+        drawn = parts.gather(1, rows[..., None].expand_as(self.vectors))
+        dead = self.usage < DEAD / n_codes
+        self.vectors.copy_(torch.where(dead[..., None], drawn, self.vectors))
+        self.usage.copy_(torch.where(dead, 1 / n_codes, self.usage))
+
+    def _parts(self, h: Tensor) -> Tensor:
+        """What each codebook stands for, (n_codebooks, n, width)."""
+        return h.unflatten(-1, (len(self.vectors), -1)).transpose(0, 1)

@@ -1,0 +1,80 @@
+"""Corruptions: how rows are spoilt before the encoder sees them, on training batches only."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from skae.nn.linear import moments
+
+Corruption = Callable[[Tensor, torch.Generator], Tensor]
+"""Rows (n, d) in the user's units, a generator -> rows of the same shape."""
+
+
+class Table:
+    """What corruptions know of the table: each column's spread and range.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d)
+        Training rows.
+    weight : Tensor of shape (n,)
+        How often each counts.
+    """
+
+    def __init__(self, x: Tensor, weight: Tensor) -> None:
+        self.deviation = moments(x, weight).variance.sqrt().to(x)
+        self.low, self.high = x.amin(0), x.amax(0)
+
+
+def gaussian(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
+    """Add normal noise of `level` standard deviations of the column."""
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    return x + level * table.deviation * noise
+
+
+def masking(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
+    """Set a share of the cells to 0."""
+    return torch.where(_chosen(x, generator, level), 0.0, x)
+
+
+def salt_and_pepper(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
+    """Set a share of the cells to their column's smallest or largest value, each as often."""
+    extreme = torch.where(_chosen(x, generator, 0.5), table.high, table.low)
+    return torch.where(_chosen(x, generator, level), extreme, x)
+
+
+def swap(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
+    """Set a share of the cells to their column's value in another row of the batch."""
+    n = len(x)
+    away = torch.randint(1, max(n, 2), x.shape, generator=generator, device=x.device)
+    other = (torch.arange(n, device=x.device)[:, None] + away) % n
+    return torch.where(_chosen(x, generator, level), x.gather(0, other), x)
+
+
+def _chosen(x: Tensor, generator: torch.Generator, share: float) -> Tensor:
+    uniform = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    return uniform < share
+
+
+CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, Table], Tensor]] = {
+    "gaussian": gaussian,
+    "masking": masking,
+    "salt_and_pepper": salt_and_pepper,
+    "swap": swap,
+}
+
+
+def make_corruption(
+    corruption: str | Corruption | None, level: float, x: Tensor, weight: Tensor
+) -> Corruption | None:
+    """The corruption that a user asks for, for rows like `x`; a callable serves as it is."""
+    if not isinstance(corruption, str):
+        return corruption
+    if corruption != "gaussian" and level > 1:
+        raise ValueError(
+            f"corruption_level must be at most 1, the share of cells that {corruption=} spoils, "
+            f"got {level}."
+        )
+    spoil, table = CORRUPTIONS[corruption], Table(x, weight)
+    return lambda rows, generator: spoil(rows, generator, level, table)
