@@ -129,8 +129,9 @@ class BaseAutoencoder(
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap"}, callable or None, default=None
         How to spoil the rows that the encoder sees while training; the loss stays on the clean
-        rows. "gaussian" adds normal noise, "masking" sets cells to 0, "salt_and_pepper" to their
-        column's smallest or largest value, "swap" to their column's value in another row. A
+        rows. "gaussian" adds normal noise, "masking" sets cells to 0 or to the value nearest to it
+        that their column takes, "salt_and_pepper" to their column's smallest or largest value,
+        "swap" to their column's value in another row. A
         callable `f(x, generator) -> x` is given rows (a tensor of shape (n, n_features), in the
         user's units) and a `torch.Generator`, from which its randomness should come. Nothing is
         spoilt outside training.
@@ -526,18 +527,17 @@ class BaseAutoencoder(
                 pretrain(net.module_, train, shallow, net.generator)
             start = net.evaluate(train)
             state = {name: t.clone() for name, t in net.module_.state_dict().items()}
-            best_epoch = net.fit_rows(train, valid, plan)
-            reached = net.evaluate(train)
-            if not math.isfinite(reached):
-                raise FloatingPointError(f"the objective became {reached}")
+            best_epoch, end = net.fit_rows(train, valid, plan)
+            if not math.isfinite(end):
+                raise FloatingPointError(f"the objective became {end}")
         except FloatingPointError as error:
             raise ValueError(
                 f"Training broke down: {error}. Lower learning_rate (now {self.learning_rate}) or "
                 "scale the columns of X."
             ) from None
-        end = max(reached, net.history[-1, "train_loss"] if net.history else start)
-        # Predicting the columns' means costs about half a nat per column more than the start.
-        if end > start + train.n_columns:
+        # Worse than both the start and predicting the columns' means, and by more than chance.
+        ignorance = train.n_columns * net.module_.likelihood.ignorance().item()
+        if end > max(start, ignorance) + train.n_columns:
             warnings.warn(
                 f"Training diverged: the objective rose from {start:.4g} to {end:.4g} nats per "
                 f"row. Lower learning_rate (now {self.learning_rate}).",
@@ -545,7 +545,7 @@ class BaseAutoencoder(
                 stacklevel=5,
             )
         chosen = valid is not None and plan.restore_best
-        if plan.one_cycle and not chosen and reached > start - self.tol:
+        if plan.one_cycle and not chosen and end > start - self.tol:
             # At a solution, steps only add rounding errors.
             net.module_.load_state_dict(state)
             return 0
@@ -553,6 +553,8 @@ class BaseAutoencoder(
 
     def _complain(self, x: Tensor, weight: Tensor) -> None:
         """Warn of codes of training rows that are not what the user expects."""
+        if not moments(x, weight).variance.any():
+            return
         with torch.no_grad():
             complaint = self.module_.latent.complaint(self.module_.encode(x), weight)
         if complaint is not None:

@@ -23,8 +23,9 @@ class DenoisingAutoencoder(BaseAutoencoder):
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap"}, callable or None, \
 default="masking"
         How to spoil the rows that the encoder sees while training. "gaussian" adds normal noise,
-        "masking" sets cells to 0, "salt_and_pepper" to their column's smallest or largest value,
-        "swap" to their column's value in another row: use it for tables, whose columns differ. A
+        "masking" sets cells to 0 or to the value nearest to it that their column takes,
+        "salt_and_pepper" to their column's smallest or largest value, "swap" to their column's
+        value in another row: use it for tables, whose columns differ. A
         callable `f(x, generator) -> x` is given rows (a tensor of shape (n, n_features), in the
         user's units) and a `torch.Generator`, from which its randomness should come.
 

@@ -56,7 +56,8 @@ class Quantized(Discrete):
 
     def complaint(self, code: Code, weight: Tensor) -> str | None:
         used = min(len(numbers.unique()) for numbers in self.indices(code.h).mT)
-        if 2 * used >= min(self.n_codes, len(weight)):
+        counting = int((weight > 1e-9 * weight.sum()).sum())
+        if 2 * used >= min(self.n_codes, counting):
             return None
         return f"Only {used} of n_codes={self.n_codes} codes are in use: lower n_codes."
 

@@ -162,7 +162,7 @@ class Rows:
                 f"corruption must return a tensor of shape {tuple(like.shape)} and dtype "
                 f"{like.dtype}, as it is given; it returned {spoilt!r}."
             )
-        if not spoilt.isfinite().all():
+        if not spoilt.isfinite().all() and like.isfinite().all():
             raise ValueError("corruption returned NaN or infinite values.")
         return batch[0], spoilt, batch[-1]
 
@@ -235,8 +235,8 @@ class Net(NeuralNet):
         net.history = History(copy.deepcopy(list(self.history)))
         return net
 
-    def fit_rows(self, train: Rows, valid: Rows | None, plan: Plan) -> int:
-        """Train; returns the epoch whose weights the module then has.
+    def fit_rows(self, train: Rows, valid: Rows | None, plan: Plan) -> tuple[int, float]:
+        """Train; returns the epoch whose weights the module then has, and the last one's objective.
 
         That is the best one on held-out rows where the plan wants it, else the last one. Epoch 0 is
         the start, before any step.
@@ -263,12 +263,12 @@ class Net(NeuralNet):
         with suppress(StopTraining):
             self._stop_where_patience_ended()
             self.fit_loop(train, valid, epochs=plan.max_epochs - self._epochs_done)
-        last = len(self.history) - first_epoch
+        last, end = len(self.history) - first_epoch, self.evaluate(train)
         kept = self._best.restore() if self._best is not None and plan.restore_best else last
         self.notify("on_train_end")
         self.module_.eval()
         del self._step, self._draws, self._best, self._tables
-        return kept
+        return kept, end
 
     def forget_momentum(self) -> None:
         """Drop the optimiser's state: the next training starts a new one."""

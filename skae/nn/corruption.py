@@ -34,8 +34,9 @@ def gaussian(x: Tensor, generator: torch.Generator, level: float, table: Table) 
 
 
 def masking(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
-    """Set a share of the cells to 0."""
-    return torch.where(_chosen(x, generator, level), 0.0, x)
+    """Set a share of the cells to 0, or to the value nearest to it that their column takes."""
+    blank = torch.zeros_like(table.low).clamp(table.low, table.high)
+    return torch.where(_chosen(x, generator, level), blank, x)
 
 
 def salt_and_pepper(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:

@@ -56,6 +56,10 @@ class Likelihood(nn.Module, ABC):
         return
 
     @abstractmethod
+    def ignorance(self) -> Tensor:
+        """Nats per column that knowing nothing of a row but the data's spread costs."""
+
+    @abstractmethod
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         """Log-density (or log-mass) of rows, in nats, shape (..., n)."""
 
@@ -140,7 +144,10 @@ class Gaussian(Likelihood):
     def start_noise(self, variance: Tensor) -> None:
         if self.log_noise is not None:
             variance = variance.mean(0, keepdim=True) if self.has_one_noise else variance
-            self.log_noise.copy_(variance.clamp_min(NOISE_FLOOR).log() / NOISE_PACE)
+            self.log_noise.copy_(variance.log() / NOISE_PACE)
+
+    def ignorance(self) -> Tensor:
+        return 0.5 * (2 * math.pi * math.e * self.scale**2).log()
 
     def _variance(self) -> Tensor:
         if self.log_noise is None:
@@ -190,6 +197,9 @@ class Bernoulli(Likelihood):
         # The clip keeps the logits of columns that are always 0 or always 1 finite.
         mean = center.clamp(1e-3, 1 - 1e-3)
         return mean.logit(), scale / (mean * (1 - mean))
+
+    def ignorance(self) -> Tensor:
+        return torch.tensor(2.0).log()
 
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         return (x * out - F.softplus(out)).sum(-1)

@@ -18,8 +18,12 @@ FACTOR_FLOPS = 1e8
 FACTOR_TOLERANCE = 1e-6
 """Rounds of factor analysis at most, what they may cost, and the change that ends them."""
 
-LEAST_NOISE = 1e-4
-"""Noise, as a share of variance, that a model of the data starts with at least."""
+LEAST_NOISE = 1e-2
+"""Noise, as a share of the mean variance, that a model starts with at least: weights move by steps
+of a fixed size, which would throw a more precise one off."""
+
+LEAST_COLUMN_NOISE = 1e-4
+"""Noise, as a share of a column's variance, that factor analysis finds at least."""
 
 SMALLEST_VARIANCE = 1e-280
 """Columns that vary less are constant: shares of their variance would not be numbers."""
@@ -109,7 +113,7 @@ def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     d = len(cov)
     variance = cov.diagonal()
-    floor = LEAST_NOISE * torch.where(variance > 0, variance, 1.0)
+    floor = LEAST_COLUMN_NOISE * torch.where(variance > 0, variance, 1.0)
     noise = variance.maximum(floor)
     for _ in range(max(1, min(FACTOR_ROUNDS, int(FACTOR_FLOPS / d**3)))):
         deviation = noise.sqrt()

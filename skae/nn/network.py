@@ -8,6 +8,7 @@ from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods import Likelihood
 from skae.nn.linear import (
     EXACT_UP_TO,
+    LEAST_COLUMN_NOISE,
     LEAST_NOISE,
     Moments,
     covariance,
@@ -15,7 +16,7 @@ from skae.nn.linear import (
     principal_axes,
 )
 from skae.nn.mlp import Body
-from skae.nn.objective import Objective, trimmed_mean
+from skae.nn.objective import Objective
 
 
 class Network(Objective):
@@ -43,12 +44,11 @@ class Network(Objective):
         n_features: int,
         trim: float,
     ) -> None:
-        super().__init__()
+        super().__init__(trim)
         self.encoder = encoder
         self.decoder = decoder
         self.latent = latent
         self.likelihood = likelihood
-        self.trim = trim
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
 
@@ -80,16 +80,6 @@ class Network(Objective):
         log_prob = self.likelihood.log_prob(x if target is None else target, out)
         price = self.latent.penalty(code, u, self.encoder, weight, draws)
         return self.latent.bound(price - log_prob)
-
-    def forward(
-        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
-    ) -> Tensor:
-        """The number that training minimises on a batch."""
-        return self.reduce(self.losses(draws, weight, x, target), weight)
-
-    def reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
-        """Rows' losses as one number."""
-        return trimmed_mean(losses, weight, self.trim)
 
     @torch.no_grad()
     def after_step(
@@ -125,10 +115,11 @@ class Network(Objective):
         if down is None or up is None:
             return
         k, d = self.latent.n_components, len(self.center)
-        variance, noise = at.variance / at.scale**2, torch.ones_like(at.variance)
+        variance = at.variance / at.scale**2
+        noise, least = torch.ones_like(variance), LEAST_NOISE
         if self.likelihood.learns_columns and not up.transposed and d <= EXACT_UP_TO:
             values, axes, noise = factor_analysis(covariance(x, weight, at), k)
-            rest = 1.0
+            rest, least = 1.0, LEAST_COLUMN_NOISE
         else:
             values, axes = principal_axes(x, weight, at, k, generator)
             rest = float(variance.sum() - values.sum()) / max(1, d - len(values))
@@ -147,4 +138,5 @@ class Network(Objective):
         down.bias.copy_(start.bias)
         if not up.transposed:
             up.weight.copy_(decoder)
-        self.likelihood.start_noise(variance - (unit * axes) ** 2 @ (values - rest).clamp_min(0))
+        left = variance - (unit * axes) ** 2 @ (values - rest).clamp_min(0)
+        self.likelihood.start_noise(left.clamp_min(least))

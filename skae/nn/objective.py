@@ -9,17 +9,42 @@ from skae.nn.draws import Draws
 
 
 class Objective(nn.Module, ABC):
-    """A module whose `forward` is the number to minimise on a batch."""
+    """A module that states what each row costs; `forward` is the number to minimise on a batch.
+
+    Batches are weights (n,), rows (n, d) and, where these are spoilt, the clean rows.
+
+    Parameters
+    ----------
+    trim : float
+        Share of each batch's weight, its worst rows, that the loss ignores.
+    """
+
+    def __init__(self, trim: float) -> None:
+        super().__init__()
+        self.trim = trim
 
     @abstractmethod
-    def forward(self, draws: Draws | None, weight: Tensor, x: Tensor) -> Tensor:
-        """The objective of rows `x` (n, d) with weights (n,); what is random in it is drawn."""
+    def losses(
+        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
+    ) -> Tensor:
+        """Cost of each row, (n,); what is random in it is drawn."""
+
+    def reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
+        """Rows' losses as one number."""
+        return trimmed_mean(losses, weight, self.trim)
+
+    def forward(
+        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
+    ) -> Tensor:
+        return self.reduce(self.losses(draws, weight, x, target), weight)
 
     @abstractmethod
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on."""
 
-    def after_step(self, draws: Draws, weight: Tensor, x: Tensor) -> None:
+    def after_step(
+        self, draws: Draws, weight: Tensor, x: Tensor, target: Tensor | None = None
+    ) -> None:
         """Learn from the batch of the last step what its gradients do not tell."""
         return
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from skae.nn.draws import Draws
 from skae.nn.mlp import ACTIVATIONS, Body, Dense
-from skae.nn.objective import Objective, trimmed_mean
+from skae.nn.objective import Objective
 
 
 class Shallow(Objective):
@@ -30,24 +30,24 @@ class Shallow(Objective):
         outermost: bool,
         trim: float,
     ) -> None:
-        super().__init__()
+        super().__init__(trim)
         self.encoder = encoder
         self.decoder = decoder
         self.activation = ACTIVATIONS[activation]
         self.outermost = outermost
-        self.trim = trim
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes for the layer above."""
         return self.activation(self.encoder(x))
 
-    def forward(self, draws: Draws | None, weight: Tensor, x: Tensor) -> Tensor:
-        """Half the mean squared error of rows."""
+    def losses(
+        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
+    ) -> Tensor:
+        """Half the squared error of each row."""
         out = self.decoder(self.encode(x))
         if not self.outermost:
             out = self.activation(out)
-        losses = 0.5 * F.mse_loss(out, x, reduction="none").sum(-1)
-        return trimmed_mean(losses, weight, self.trim)
+        return 0.5 * F.mse_loss(out, x, reduction="none").sum(-1)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on."""

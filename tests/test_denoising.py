@@ -1,0 +1,226 @@
+"""What `DenoisingAutoencoder` promises, and what the named corruptions do to rows."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+from sklearn.decomposition import PCA
+
+import skae
+from skae import Autoencoder, DenoisingAutoencoder
+from skae.nn.corruption import CORRUPTIONS, make_corruption
+from skae.training import one_thread
+
+EVERY = [getattr(skae, name) for name in skae.__all__ if name.endswith("Autoencoder")]
+SHARES = sorted(set(CORRUPTIONS) - {"gaussian"})
+
+
+def small(**parameters):
+    defaults = {
+        "n_components": 2,
+        "hidden_layer_sizes": (16,),
+        "max_epochs": 3,
+        "random_state": 0,
+    }
+    return DenoisingAutoencoder(**(defaults | parameters))
+
+
+@pytest.fixture
+def rows():
+    """4000 rows whose columns differ in place and spread; no cell is 0, no two are equal."""
+    rng = np.random.default_rng(0)
+    return torch.tensor(rng.gamma(4.0, size=(4000, 5)) * np.geomspace(0.1, 100, 5) + 1)
+
+
+def spoilt(kind, level, rows, weight=None):
+    """Rows as a named corruption leaves them."""
+    weight = torch.ones(len(rows)) if weight is None else weight
+    corruption = make_corruption(kind, level, rows, weight)
+    return corruption(rows.clone(), torch.Generator().manual_seed(0))
+
+
+def assert_share(chosen, share):
+    """Of independent cells, up to four standard errors: of all and of each column."""
+    error = 4 * np.sqrt(share * (1 - share) / len(chosen))
+    np.testing.assert_allclose(chosen.double().mean(0), share, rtol=0, atol=error)
+    assert abs(float(chosen.double().mean()) - share) <= error / np.sqrt(chosen.shape[1])
+
+
+# ----------------------------------------------------------------- corruptions
+
+
+@pytest.mark.parametrize("kind", SHARES)
+@pytest.mark.parametrize("level", [0.1, 0.5])
+def test_a_share_of_the_cells_is_spoilt(rows, kind, level):
+    changed = spoilt(kind, level, rows) != rows
+    assert_share(changed, level)
+    # Cells are spoilt each by itself, not row by row.
+    counts = changed.sum(1).double()
+    expected = 5 * level * (1 - level)
+    assert float(counts.var()) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", SHARES)
+def test_a_share_of_one_spoils_every_cell(rows, kind):
+    # The extremes themselves may be replaced by themselves.
+    assert (spoilt(kind, 1.0, rows) != rows).double().mean() > 0.999
+
+
+def test_masked_cells_are_0(rows):
+    after = spoilt("masking", 0.3, rows)
+    assert (after[after != rows] == 0).all()
+
+
+def test_salt_and_pepper_are_a_columns_extremes(rows):
+    after = spoilt("salt_and_pepper", 0.4, rows)
+    low, high = rows.amin(0).expand_as(rows), rows.amax(0).expand_as(rows)
+    changed = after != rows
+    assert ((after == low) | (after == high))[changed].all()
+    assert_share(changed & (after == high), 0.2)
+    assert_share(changed & (after == low), 0.2)
+
+
+def test_swapped_cells_are_from_another_row_of_their_column(rows):
+    after = spoilt("swap", 0.4, rows)
+    changed = after != rows
+    for column in range(rows.shape[1]):
+        place = {float(v): i for i, v in enumerate(rows[:, column])}
+        origin = torch.tensor([place[float(v)] for v in after[:, column]])
+        here = torch.arange(len(rows))
+        assert (origin[changed[:, column]] != here[changed[:, column]]).all()
+        # All other rows of the batch are as likely.
+        away = ((origin - here) % len(rows))[changed[:, column]].double() / len(rows)
+        assert kstest(away, "uniform").pvalue > 1e-4
+
+
+def test_a_row_alone_is_swapped_with_itself():
+    row = torch.tensor([[1.0, 2.0]])
+    assert torch.equal(spoilt("swap", 1.0, row), row)
+
+
+@pytest.mark.parametrize("level", [0.2, 3.0])
+def test_gaussian_noise_is_in_columns_standard_deviations(rows, level):
+    weight = torch.tensor(np.random.default_rng(1).random(len(rows)))
+    mean = np.average(rows, axis=0, weights=weight)
+    deviation = np.average((rows - mean) ** 2, axis=0, weights=weight) ** 0.5
+    noise = (spoilt("gaussian", level, rows, weight) - rows) / torch.tensor(level * deviation)
+    for column in noise.mT:
+        assert kstest(column, "norm").pvalue > 1e-4
+    assert abs(np.corrcoef(noise.T) - np.eye(5)).max() < 5 / np.sqrt(len(rows))
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_generator_decides(rows, kind):
+    a, b = (spoilt(kind, 0.3, rows) for _ in range(2))
+    assert torch.equal(a, b)
+    corruption = make_corruption(kind, 0.3, rows, torch.ones(len(rows)))
+    assert not torch.equal(a, corruption(rows, torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("kind", SHARES)
+def test_a_share_is_at_most_one(curved, kind):
+    with pytest.raises(ValueError, match=r"^corruption_level must be at most 1.*got 1\.5\.$"):
+        small(corruption=kind, corruption_level=1.5).fit(curved)
+
+
+def test_gaussian_noise_may_exceed_the_data(curved):
+    small(corruption="gaussian", corruption_level=1.5).fit(curved)
+
+
+# ------------------------------------------------------------------- estimator
+
+
+def test_damage_is_repaired(digits):
+    """On rows that neither fit has seen, a third of whose cells are lost."""
+    train, test = digits[::2], digits[1::2]
+    damaged = np.where(np.random.default_rng(0).random(test.shape) < 0.3, 0, test)
+    parameters = {"n_components": 16, "max_epochs": 60, "random_state": 0}
+    pca = PCA(16).fit(train)
+    plain, linear, denoised = (
+        ((restored - test) ** 2).sum(axis=1).mean()
+        for restored in (
+            Autoencoder(**parameters).fit(train).reconstruct(damaged),
+            pca.inverse_transform(pca.transform(damaged)),
+            DenoisingAutoencoder(**parameters).fit(train).reconstruct(damaged),
+        )
+    )
+    assert denoised <= 0.5 * plain
+    assert denoised <= 0.7 * linear
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_nothing_is_spoilt_after_training(curved, kind):
+    """Answers are those of the network alone, bit for bit, and the same at every call."""
+    fitted = small(corruption=kind).fit(curved)
+    network = fitted.module_
+    with torch.no_grad(), one_thread:
+        codes = network.encoder(network.standardize(torch.tensor(curved)))
+        rows = network.likelihood.mean(network.decoder(codes))
+    np.testing.assert_array_equal(fitted.transform(curved), codes)
+    np.testing.assert_array_equal(fitted.reconstruct(curved), rows)
+    np.testing.assert_array_equal(fitted.score_samples(curved), fitted.score_samples(curved))
+
+
+@pytest.mark.parametrize("kind", [*CORRUPTIONS, None])
+def test_is_the_autoencoder_with_that_corruption(curved, kind):
+    parameters = {
+        "hidden_layer_sizes": (16,),
+        "corruption": kind,
+        "max_epochs": 3,
+        "random_state": 0,
+    }
+    np.testing.assert_array_equal(
+        DenoisingAutoencoder(2, **parameters).fit_transform(curved),
+        Autoencoder(2, **parameters).fit_transform(curved),
+    )
+
+
+class Watched:
+    """A corruption that counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x, generator):
+        self.calls += 1
+        return x + 0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+@pytest.mark.filterwarnings("ignore:Only:sklearn.exceptions.ConvergenceWarning")
+def test_every_estimator_trains_on_spoilt_rows_and_only_trains_on_them(curved, kind):
+    watched = Watched()
+    parameters = {"hidden_layer_sizes": (8,), "max_epochs": 2, "random_state": 0}
+    if kind is skae.SparseAutoencoder:
+        parameters["n_active"] = 2
+    spoiling = kind(3, corruption=watched, **parameters).fit(curved)
+    calls = watched.calls
+    assert calls >= 2
+    clean = kind(3, corruption=None, **parameters).fit(curved)
+    assert not np.array_equal(spoiling.transform(curved), clean.transform(curved))
+    spoiling.reconstruct(curved)
+    spoiling.score_samples(curved)
+    spoiling.reconstruction_error(curved)
+    spoiling.sample(3, random_state=0)
+    assert watched.calls == calls
+
+
+def test_pairs_replace_the_named_corruption(curved):
+    pairs = curved + 0.3 * np.random.default_rng(0).normal(size=curved.shape)
+    with_name, without = (
+        small(corruption=kind).fit(curved, X_corrupted=pairs) for kind in ("masking", None)
+    )
+    np.testing.assert_array_equal(with_name.transform(curved), without.transform(curved))
+    watched = Watched()
+    small(corruption=watched).fit(curved, X_corrupted=pairs)
+    assert watched.calls == 0
+    by_name = small().fit(curved)
+    assert not np.array_equal(with_name.transform(curved), by_name.transform(curved))
+
+
+def test_pairs_of_equal_rows_are_no_corruption(curved):
+    np.testing.assert_allclose(
+        small().fit(curved, X_corrupted=curved).transform(curved),
+        small(corruption=None).fit(curved).transform(curved),
+        rtol=1e-6,
+    )
