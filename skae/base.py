@@ -38,7 +38,7 @@ from skae.nn.corruption import CORRUPTIONS, Corruption, make_corruption
 from skae.nn.draws import Draws
 from skae.nn.latent import Latent
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
-from skae.nn.linear import Moments, components_for_share, moments
+from skae.nn.linear import DistinctRows, Moments, components_for_share, moments
 from skae.nn.mlp import ACTIVATIONS, Body
 from skae.nn.network import Network
 from skae.parameters import Declared
@@ -441,9 +441,7 @@ class BaseAutoencoder(
             held_out = hold_out(hashes, self.validation_fraction)
         some = shuffled(hashes, DENSITY_ROWS)
         net = (
-            new._net_to_go_on(self.net_)
-            if going_on
-            else new._new_net(X, weight, index[some], total[some], seed)
+            new._net_to_go_on(self.net_) if going_on else new._new_net(X, index, total, some, seed)
         )
 
         share = np.zeros(len(X))
@@ -642,19 +640,19 @@ class BaseAutoencoder(
     def _new_net(
         self,
         X: Floats,
+        index: NDArray[np.intp],
         weight: Floats,
         some: NDArray[np.intp],
-        some_weight: Floats,
         seed: int,
     ) -> Net:
         """A net at its start: built, initialised from the data, not trained.
 
-        `some` are the indices of distinct rows that stand for all.
+        Distinct rows are those at `index`, with these weights; `some` of them stand for all.
         """
         device = choose_device(self.device)
         largest = _largest(X)
         _refuse_overflow(largest, "X", torch.float64)
-        x, w = _as_tensor(X), _as_tensor(weight)
+        x, w = DistinctRows(_as_tensor(X), torch.from_numpy(index)), _as_tensor(weight)
         at = moments(x, w)
         dtype = self._choose_dtype(X, at, largest)
         if device.type == "mps" and dtype == torch.float64:
@@ -677,8 +675,8 @@ class BaseAutoencoder(
                 f"for {d} columns does not fit into memory."
             ) from error
         network.start(x, w, at, generator)
-        rows = _tensor(X[some], network)
-        network.settle(rows, _tensor(some_weight, network), generator)
+        rows, counts = _tensor(X[index[some]], network), _tensor(weight[some], network)
+        network.settle(rows, counts, generator)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
         return Net.over(network, generator)

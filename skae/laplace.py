@@ -8,16 +8,22 @@ it is probabilistic PCA (Tipping & Bishop 1999).
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skae.nn.draws import Draws
+from skae.nn.latent import Code, Deterministic
 from skae.nn.likelihoods import Likelihood
 from skae.nn.locks import process_lock
 from skae.nn.network import Network
+
+WIDEST = 64
+"""Axes of a code along which it varies in the model of its rows: a wide code's other axes, those of
+least variance, are neglected, as the cost grows with the cube of their number."""
 
 EXPANSION_BYTES = 32 * 2**20
 """Memory that the expansions of one chunk of rows may take."""
@@ -77,9 +83,16 @@ class Laplace:
         """Inverse of the covariance."""
         return torch.linalg.inv(self.covariance)
 
+    @cached_property
+    def leading(self) -> tuple[Tensor, Tensor]:
+        """Variances and axes of a wide code that are not neglected."""
+        return _leading(self.covariance)
+
     @classmethod
     @torch.no_grad()
-    def estimate(cls, network: Network, x: Tensor, weight: Tensor, held_out: Tensor) -> "Laplace":
+    def estimate(
+        cls, network: "Network | _Narrow", x: Tensor, weight: Tensor, held_out: Tensor
+    ) -> "Laplace":
         """Fit m, S and the noise by expectation-maximisation, the decoder as it is.
 
         Parameters
@@ -92,6 +105,14 @@ class Laplace:
             Rows that the network was not trained on: only they tell the noise. None of them: all
             do.
         """
+        if network.latent.n_components > WIDEST and not network.latent.has_prior:
+            share = weight.double() / weight.double().sum()
+            z = network.encode(x).mean.double()
+            center = share @ z
+            axes = _leading((z - center).mT * share @ (z - center))[1]
+            inner = cls.estimate(_Narrow(network, center, axes), x, weight, held_out)
+            mean, covariance = center + axes @ inner.mean, axes @ inner.covariance @ axes.mT
+            return Laplace(inner.likelihood, mean, covariance, False)
         size = _rows_at_once(network.likelihood, x, network.latent.n_components)
         x, shares = x[:size], _Shares.of(weight[:size], held_out[:size])
         z = network.encode(x).mean.double()
@@ -115,17 +136,25 @@ class Laplace:
                 break
         return _maximize(density, at, shares, EM_TOLERANCE)
 
-    def log_prob(self, network: Network, x: Tensor) -> Tensor:
+    def log_prob(self, network: "Network | _Narrow", x: Tensor) -> Tensor:
         """Log-density of rows (n, n_features) in nats, shape (n,), float64."""
+        if len(self.mean) > WIDEST and not self.is_given:
+            values, axes = self.leading
+            inner = Laplace(self.likelihood, torch.zeros_like(values), values.diag(), False)
+            return inner.log_prob(_Narrow(network, self.mean, axes), x)
         size = _rows_at_once(self.likelihood, x, len(self.mean))
         return torch.cat([self._log_prob(network, chunk) for chunk in x.split(size)])
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         """Codes (n, k) from N(m, S)."""
-        root = torch.linalg.cholesky(self.covariance)
-        return self.mean + draws.normal((n, len(self.mean))).double() @ root.mT
+        if len(self.mean) > WIDEST and not self.is_given:
+            values, axes = self.leading
+            root = axes * values.sqrt()
+        else:
+            root = torch.linalg.cholesky(self.covariance)
+        return self.mean + draws.normal((n, root.shape[1])).double() @ root.mT
 
-    def _log_prob(self, network: Network, x: Tensor) -> Tensor:
+    def _log_prob(self, network: "Network | _Narrow", x: Tensor) -> Tensor:
         at = _Expansion(network, self.likelihood, x, network.encode(x).mean.double())
         self.search(at)
         height, gain = self._ascent(at, slice(None))[:2]
@@ -210,6 +239,33 @@ class Laplace:
         return (centered @ self.precision * centered).sum(-1)
 
 
+class _Narrow:
+    """A network whose codes are coordinates along some axes of the code's space."""
+
+    def __init__(self, network: "Network | _Narrow", center: Tensor, axes: Tensor) -> None:
+        self.scale: Tensor = network.scale
+        self.likelihood: Likelihood = network.likelihood
+        self.latent = Deterministic(axes.shape[1])
+        self._network, self._center, self._axes = network, center, axes
+
+    def encode(self, x: Tensor) -> Code:
+        z = (self._network.encode(x).mean.double() - self._center) @ self._axes
+        return Code(z, z, z)
+
+    def decoder(self, z: Tensor) -> Tensor:
+        axes, center = self._axes.to(z), self._center.to(z)
+        out: Tensor = self._network.decoder(center + z @ axes.mT)
+        return out
+
+
+def _leading(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues of a covariance, at most `WIDEST`, and their axes as columns."""
+    values, axes = torch.linalg.eigh(covariance)
+    # Keeps the distribution on the axes invertible.
+    values = values.clamp_min(1e-12 * values[-1:].clamp_min(1e-30))
+    return values[-WIDEST:], axes[:, -WIDEST:]
+
+
 class _Expansion:
     """The log-likelihood of rows `x` (n, d) to second order around codes `z` (n, k).
 
@@ -219,7 +275,9 @@ class _Expansion:
     compute them anew. Work over columns is done in the network's dtype, over codes in float64.
     """
 
-    def __init__(self, network: Network, likelihood: Likelihood, x: Tensor, z: Tensor) -> None:
+    def __init__(
+        self, network: "Network | _Narrow", likelihood: Likelihood, x: Tensor, z: Tensor
+    ) -> None:
         n, d, k = *x.shape, z.shape[1]
         self.network = network
         self.likelihood = likelihood
@@ -290,7 +348,7 @@ class _Expansion:
         self.information[rows] = (jacobian.mT @ (curvature[..., None] * jacobian)).double()
 
 
-def _linearize(decoder: nn.Module, point: Tensor) -> tuple[Tensor, Tensor]:
+def _linearize(decoder: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor, Tensor]:
     """The decoder's output (n, d) for codes (n, k) and its Jacobian (n, d, k)."""
     basis = torch.eye(point.shape[-1], dtype=point.dtype, device=point.device)
 

@@ -27,23 +27,22 @@ PRIVATE_CHECKS = [
 ]
 """Public checks that scikit-learn runs on its own estimators and `check_estimator` leaves out."""
 
+SHORT = {"hidden_layer_sizes": (16, 8), "max_epochs": 10}
+
 VARIANTS = {
     "default": {},
     "linear": {"hidden_layer_sizes": ()},
-    "overcomplete": {"n_components": 40},
-    "tied": {"tied_weights": True},
-    "bernoulli": {"likelihood": "bernoulli"},
-    "float32": {"precision": "float32"},
+    "overcomplete": SHORT | {"n_components": 40},
+    "tied": SHORT | {"tied_weights": True},
+    "bernoulli": SHORT | {"likelihood": "bernoulli"},
+    "float32": SHORT | {"precision": "float32"},
 }
+"""Instances to check of every estimator: as it is by default, and small ones of other kinds."""
 
 ROUNDING = "products of other shapes round differently, by 1e-6 where the check allows 1e-7"
 
 EXPECTED_FAILURES = {
     "float32": {
-        "check_sample_weight_equivalence_on_dense_data": (
-            "sums over repeated rows round differently from weighted ones, by 1e-7, and training "
-            "carries that beyond the 1e-7 that the check allows"
-        ),
         "check_methods_subset_invariance": ROUNDING,
         "check_methods_sample_order_invariance": ROUNDING,
     }
@@ -149,6 +148,8 @@ def test_only_float32_may_fail():
 @pytest.mark.usefixtures("data_within_range")
 # Some checks fit a data frame and transform an array, or the reverse, on purpose.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
+# Some check tables are noise, of which codes say nothing, or have fewer rows than codes.
+@pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
 @pytest.mark.parametrize(("estimator", "variant", "check"), list(cases()))
 def test_check(estimator, variant, check, request):
     reason = EXPECTED_FAILURES.get(variant, {}).get(check_name(check))

@@ -25,7 +25,7 @@ ARROWS = {
         "skae.parameters", "skae.training", "skae.density", "skae.holdout", "skae.persistence",
         "skae.nn",
     },
-    "variant": {"stdlib", "torch", "sklearn", "skae.base", "skae.nn"},
+    "variant": {"stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.nn"},
     "outlier": {"stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn"},
     "supervised": {
         "stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn",

@@ -1,5 +1,6 @@
 """Weighted principal axes of a table: where every model with a linear skip starts."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,25 @@ SMALLEST_VARIANCE = 1e-280
 """Columns that vary less are constant: shares of their variance would not be numbers."""
 
 
+@dataclass(frozen=True)
+class DistinctRows:
+    """Some rows of a table, as the functions here read a tensor, without a copy of them all."""
+
+    table: Tensor
+    index: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.index), self.table.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.table.device
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self.table[self.index[rows]]
+
+
 class Moments(NamedTuple):
     """Weighted moments of a table's columns."""
 
@@ -37,7 +57,7 @@ class Moments(NamedTuple):
     scale: Tensor
 
 
-def moments(x: Tensor, weight: Tensor) -> Moments:
+def moments(x: Tensor | DistinctRows, weight: Tensor) -> Moments:
     """Column means, column variances and the global scale, in float64, chunk by chunk.
 
     The global scale is the root of the mean variance; 1 where all rows are equal.
@@ -58,7 +78,7 @@ def moments(x: Tensor, weight: Tensor) -> Moments:
 
 
 def principal_axes(
-    x: Tensor, weight: Tensor, at: Moments, n_axes: int, generator: torch.Generator
+    x: Tensor | DistinctRows, weight: Tensor, at: Moments, n_axes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Leading eigenvalues (r,) and orthonormal axes (n_features, r), r <= n_axes, of x / scale.
 
@@ -94,7 +114,7 @@ def principal_axes(
     return values, axes * axes.gather(0, largest).sign()
 
 
-def covariance(x: Tensor, weight: Tensor, at: Moments) -> Tensor:
+def covariance(x: Tensor | DistinctRows, weight: Tensor, at: Moments) -> Tensor:
     """Weighted covariance (n_features, n_features) of x / scale, float64."""
     d = x.shape[1]
     share = (weight.double() / weight.double().sum()).sqrt()
@@ -127,13 +147,13 @@ def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
     return values, axes, deviation**2
 
 
-def _blocks(x: Tensor) -> list[slice]:
+def _blocks(x: Tensor | DistinctRows) -> list[slice]:
     size = max(1, CHUNK_CELLS // x.shape[1])
-    return [slice(i, i + size) for i in range(0, len(x), size)]
+    return [slice(i, i + size) for i in range(0, x.shape[0], size)]
 
 
 def components_for_share(
-    x: Tensor, weight: Tensor, at: Moments, share: float, generator: torch.Generator
+    x: Tensor | DistinctRows, weight: Tensor, at: Moments, share: float, generator: torch.Generator
 ) -> int:
     """Number of principal axes that hold more than a share of the variance, as PCA counts them."""
     values = principal_axes(x, weight, at, min(x.shape), generator)[0]

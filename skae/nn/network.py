@@ -10,6 +10,7 @@ from skae.nn.linear import (
     EXACT_UP_TO,
     LEAST_COLUMN_NOISE,
     LEAST_NOISE,
+    DistinctRows,
     Moments,
     covariance,
     factor_analysis,
@@ -93,7 +94,9 @@ class Network(Objective):
         return [p for name, p in self.named_parameters() if ".residual." in name and p.ndim > 1]
 
     @torch.no_grad()
-    def start(self, x: Tensor, weight: Tensor, at: Moments, generator: torch.Generator) -> None:
+    def start(
+        self, x: Tensor | DistinctRows, weight: Tensor, at: Moments, generator: torch.Generator
+    ) -> None:
         """Initialise everything from the data and the generator; with a linear skip, at PCA."""
         self.center.copy_(at.center)
         self.scale.copy_(at.scale)
@@ -109,7 +112,12 @@ class Network(Objective):
         self.latent.settle(self.encoder(self.standardize(x)), weight, generator)
 
     def _start_at_pca(
-        self, x: Tensor, weight: Tensor, at: Moments, slope: Tensor, generator: torch.Generator
+        self,
+        x: Tensor | DistinctRows,
+        weight: Tensor,
+        at: Moments,
+        slope: Tensor,
+        generator: torch.Generator,
     ) -> None:
         down, up = self.encoder.skip, self.decoder.skip
         if down is None or up is None:

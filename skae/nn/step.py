@@ -84,6 +84,7 @@ class Step:
         generator, state = self.draws.generator, self.draws.generator.get_state()
         buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.module.buffers()]
         noted = Noted(generator, self.draws.dtype)
+        noted.progress = self.draws.progress
         n_params, n_fixed, n_batch = len(params), len(params) + len(frozen), len(batch)
 
         def function(*tensors: Tensor) -> list[Tensor]:

@@ -1,0 +1,242 @@
+"""What holds codes to a normal distribution: `WassersteinAutoencoder`, `AdversarialAutoencoder`."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist, pdist
+from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn import functional as F
+
+from skae import AdversarialAutoencoder, Autoencoder, WassersteinAutoencoder
+from skae.adversarial import Judged
+from skae.nn.draws import Draws, Given
+from skae.wasserstein import MOMENTS, WIDTHS, Matched, discrepancy
+
+HELD = (WassersteinAutoencoder, AdversarialAutoencoder)
+
+
+def name(kind):
+    return kind.__name__
+
+
+@pytest.fixture(scope="module")
+def split():
+    """Digits for training and for judging what was learnt."""
+    X = load_digits().data
+    order = np.random.default_rng(0).permutation(len(X))
+    return X[order[:1200]], X[order[1200:]]
+
+
+@pytest.fixture(scope="module")
+def fits(split):
+    """Each kind with its default parameters and eight components."""
+    kinds = (*HELD, Autoencoder)
+    return {kind: kind(8, random_state=0).fit(split[0]) for kind in kinds}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# ------------------------------------------------------------------ what it does
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HELD, ids=name)
+def test_codes_have_the_priors_moments(fits, split, kind):
+    codes = fits[kind].transform(split[0])
+    assert abs(codes.mean(axis=0)).max() <= 0.1
+    assert abs(codes.std(axis=0) - 1).max() <= 0.1
+
+
+def energy_distance(codes):
+    """Unbiased estimate of that between codes and the standard normal, over several draws."""
+    rng = np.random.default_rng(0)
+    distances = []
+    for _ in range(10):
+        prior = rng.normal(size=codes.shape)
+        distances.append(2 * cdist(codes, prior).mean() - pdist(codes).mean() - pdist(prior).mean())
+    return np.mean(distances)
+
+
+@pytest.mark.parametrize("kind", HELD, ids=name)
+def test_codes_are_nearer_to_the_prior_than_plain_ones(fits, split, kind):
+    """Than those of a plain autoencoder scaled to mean 0 and variance 1."""
+    plain = StandardScaler().fit_transform(fits[Autoencoder].transform(split[0]))
+    held = fits[kind].transform(split[0])
+    assert energy_distance(held) <= 0.3 * energy_distance(plain)
+
+
+def accuracy(fitted, split, judge):
+    """How well a classifier tells rows from samples, both of which it has not seen."""
+    train, test = split
+    scores = []
+    for seed in range(2):
+        drawn = fitted.sample(len(train) + len(test), random_state=seed)
+        rows = np.concatenate([train, drawn[: len(train)]])
+        judge.fit(rows, np.repeat([0, 1], len(train)))
+        unseen = np.concatenate([test, drawn[len(train) :]])
+        scores.append(judge.score(unseen, np.repeat([0, 1], len(test))))
+    return np.mean(scores)
+
+
+@pytest.mark.parametrize("kind", HELD, ids=name)
+@pytest.mark.parametrize(
+    "judge",
+    [
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        RandomForestClassifier(50, random_state=0),
+    ],
+    ids=["logistic", "forest"],
+)
+def test_samples_are_no_easier_to_tell_than_plain_ones(fits, split, kind, judge):
+    plain = accuracy(fits[Autoencoder], split, judge)
+    assert accuracy(fits[kind], split, judge) <= plain + 0.02
+
+
+@pytest.mark.parametrize("kind", HELD, ids=name)
+def test_samples_are_decoded_draws_of_the_prior(curved, kind):
+    fitted = kind(2, hidden_layer_sizes=(8,), max_epochs=2, random_state=0).fit(curved)
+    codes = torch.randn(4000, 2, generator=generator(), dtype=torch.float64)
+    expected = fitted.inverse_transform(codes.numpy())
+    drawn = fitted.sample(4000, mean=True, random_state=0)
+    error = 5 * expected.std(axis=0) * np.sqrt(2 / 4000)
+    assert (abs(drawn.mean(axis=0) - expected.mean(axis=0)) <= error).all()
+    np.testing.assert_allclose(drawn.std(axis=0), expected.std(axis=0), rtol=0.1)
+
+
+# ------------------------------------------------------------------- Wasserstein
+
+
+def naive_discrepancy(z, weight, prior):
+    """The definition, pair by pair."""
+    k = z.shape[1]
+
+    def kernel(a, b):
+        square = ((a - b) ** 2).sum()
+        quadrics = sum(2 * k * w / (2 * k * w + square) for w in WIDTHS)
+        return quadrics + MOMENTS * (a @ b + (a @ b) ** 2)
+
+    def mean(a, u, b, v, distinct):
+        total = mass = 0.0
+        for i in range(len(a)):
+            for j in range(len(b)):
+                if not (distinct and i == j):
+                    total += u[i] * v[j] * kernel(a[i], b[j])
+                    mass += u[i] * v[j]
+        return total / mass
+
+    one = np.ones(len(prior))
+    return (
+        mean(z, weight, z, weight, True)
+        + mean(prior, one, prior, one, True)
+        - 2 * mean(z, weight, prior, one, False)
+    )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_discrepancy_is_its_definition(weighted):
+    z = 1.5 * torch.randn(20, 3, generator=generator(), dtype=torch.float64) + 1
+    prior = torch.randn(20, 3, generator=generator(1), dtype=torch.float64)
+    weight = torch.rand(20, generator=generator(2), dtype=torch.float64)
+    weight = weight if weighted else torch.ones_like(weight)
+    expected = naive_discrepancy(z.numpy(), weight.numpy(), prior.numpy())
+    assert float(discrepancy(z, weight, prior)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("k", [1, 8])
+def test_discrepancy_is_unbiased(k, weighted):
+    """Zero on average between two samples of the prior, whatever the rows' weights."""
+    draws = generator()
+    weight = torch.rand(50, generator=draws, dtype=torch.float64)
+    weight = weight if weighted else torch.ones_like(weight)
+    pairs = torch.randn(2000, 2, 50, k, generator=draws, dtype=torch.float64)
+    estimates = torch.stack([discrepancy(z, weight, prior) for z, prior in pairs])
+    assert abs(estimates.mean()) <= 4 * estimates.std() / 2000**0.5
+
+
+@pytest.mark.parametrize("change", [(0.3, 1.0), (0.0, 1.3), (0.0, 0.7)], ids=str)
+def test_discrepancy_sees_shifts_and_scales(change):
+    shift, scale = change
+    z, prior = (torch.randn(1000, 4, generator=generator(i), dtype=torch.float64) for i in (0, 1))
+    one = torch.ones(1000, dtype=torch.float64)
+    assert discrepancy(shift + scale * z, one, prior) > 3 * abs(discrepancy(z, one, prior))
+
+
+def test_the_price_is_the_discrepancy_times_its_weight():
+    latent = Matched(3, 200.0)
+    h = torch.randn(40, 3, generator=generator(), dtype=torch.float64)
+    prior = torch.randn(40, 3, generator=generator(1), dtype=torch.float64)
+    weight = torch.rand(40, generator=generator(2), dtype=torch.float64)
+    price = latent.penalty(latent(h, None), h, None, weight, Given([prior]))
+    torch.testing.assert_close(price, 200 * discrepancy(h, weight, prior))
+
+
+# ------------------------------------------------------------------- adversarial
+
+
+@pytest.fixture
+def judged():
+    """A latent whose judge has an opinion, codes, weights of mean 1 and draws of the prior."""
+    latent = Judged(3, 3.0).double()
+    latent.settle(torch.zeros(1, 3), torch.ones(1), generator())
+    z = torch.randn(40, 3, generator=generator(1), dtype=torch.float64)
+    prior = torch.randn(40, 3, generator=generator(2), dtype=torch.float64)
+    weight = torch.rand(40, generator=generator(3), dtype=torch.float64)
+    return latent, z, prior, weight / weight.mean()
+
+
+def objective(latent, z, prior, weight):
+    """What a batch's codes cost, as the network reduces it."""
+    code = latent(z, None)
+    draws = None if prior is None else Given([prior])
+    return (latent.penalty(code, z, None, weight, draws) * weight).mean()
+
+
+def test_the_judges_lesson_does_not_change_the_objective(judged):
+    latent, z, prior, weight = judged
+    verdict = latent.judge(z)[:, 0]
+    expected = 3 * (weight * F.softplus(-verdict)).mean()
+    for some in (prior, None):
+        torch.testing.assert_close(objective(latent, z, some, weight), expected)
+
+
+def test_codes_are_not_moved_by_the_judges_lesson(judged):
+    latent, z, prior, weight = judged
+    z.requires_grad_()
+    expected = 3 * (weight * F.softplus(-latent.judge(z)[:, 0])).mean()
+    torch.testing.assert_close(
+        torch.autograd.grad(objective(latent, z, prior, weight), z)[0],
+        torch.autograd.grad(expected, z)[0],
+    )
+
+
+def test_the_judge_is_not_moved_by_what_codes_pay(judged):
+    """It learns to tell codes from draws by logistic regression, whatever the price."""
+    latent, z, prior, weight = judged
+    parameters = list(latent.judge.parameters())
+    rows, truth = torch.cat([z, prior]), torch.tensor([0.0, 1.0]).double().repeat_interleave(40)
+    each = F.binary_cross_entropy_with_logits(latent.judge(rows)[:, 0], truth, reduction="none")
+    lesson = (each * torch.cat([weight, torch.ones(40).double()])).sum() / 40
+    expected = torch.autograd.grad(lesson, parameters)
+    for price in (0.0, 3.0, 100.0):
+        latent.price = price
+        found = torch.autograd.grad(objective(latent, z, prior, weight), parameters)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_codes_that_follow_the_prior_cost_log_2_where_the_judge_can_only_guess():
+    latent = Judged(3, 3.0).double()
+    with torch.no_grad():
+        for p in latent.judge.parameters():
+            p.zero_()
+    draws = Draws(generator(), torch.float64)
+    z = draws.normal((10, 3))
+    price = latent.penalty(latent(z, None), z, None, torch.ones(10).double(), draws)
+    torch.testing.assert_close(price, torch.full((10,), 3 * np.log(2), dtype=torch.float64))
