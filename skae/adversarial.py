@@ -34,6 +34,9 @@ class Judged(Deterministic):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
+        # A judge who learns is no yardstick for epochs: held-out rows tell reconstructions only.
+        if not self.training:
+            return 0.0
         fixed = {name: p.detach() for name, p in self.judge.named_parameters()}
         verdict = torch.func.functional_call(self.judge, fixed, code.z)[:, 0]
         price = self.price * F.softplus(-verdict)

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from skae.density import DENSITIES, Density
 from skae.holdout import hash_rows, hold_out, merged, shuffled
-from skae.nn.corruption import CORRUPTIONS, Corruption, make_corruption
+from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, make_corruption
 from skae.nn.draws import Draws
 from skae.nn.latent import Latent
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
@@ -113,10 +113,11 @@ class BaseAutoencoder(
 
     linear_skip : bool, default=True
         Add a linear map, started at PCA, to encoder and decoder. Training then starts at PCA's
-        solution and learns what PCA leaves.
+        solution and learns what PCA leaves. Sparse codes do without.
 
     tied_weights : bool, default=False
-        Whether the decoder multiplies with the encoder's transposed weights.
+        Whether the decoder multiplies with the encoder's transposed weights. Training then starts
+        at PCA's codes as they are, whatever scale the model wants them to have.
 
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code. Gaussian is squared error; Bernoulli is
@@ -124,17 +125,18 @@ class BaseAutoencoder(
 
     noise : {"isotropic", "diagonal"} or float, default="isotropic"
         Gaussian noise: one variance for all columns as in PCA, one for each column as in
-        FactorAnalysis, or the known variance in squared user's units. An estimated noise is
-        learned after the network, which trains as with PCA's.
+        FactorAnalysis, or the known variance in squared user's units. A noise that is not known is
+        trained with the network where codes are distributions; where they are numbers, it is
+        estimated after the network, which trains as with PCA's.
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap"}, callable or None, default=None
         How to spoil the rows that the encoder sees while training; the loss stays on the clean
         rows. "gaussian" adds normal noise, "masking" sets cells to 0 or to the value nearest to it
         that their column takes, "salt_and_pepper" to their column's smallest or largest value,
-        "swap" to their column's value in another row. A
-        callable `f(x, generator) -> x` is given rows (a tensor of shape (n, n_features), in the
-        user's units) and a `torch.Generator`, from which its randomness should come. Nothing is
-        spoilt outside training.
+        "swap" to their column's value in another, different row. Columns' deviations and ranges
+        are those of the rows given to the call. A callable `f(x, generator) -> x` is given rows (a
+        tensor of shape (n, n_features), in the user's units) and a `torch.Generator`, from which
+        its randomness should come. Nothing is spoilt outside training.
 
     corruption_level : float, default=0.3
         Share of cells that a named corruption spoils; for "gaussian", the noise's standard
@@ -168,7 +170,8 @@ class BaseAutoencoder(
 
     early_stopping : bool or "auto", default="auto"
         Whether to hold out rows and keep the weights of the epoch that does best on them, epoch 0
-        (PCA, with `linear_skip`) included. "auto" holds out rows, which tell the density's noise,
+        (PCA, with `linear_skip`) included. "auto" holds out rows, which tell the noise that is
+        estimated after the network,
         but lets them choose the epoch only if they are at least 100: fewer choose by luck, and the
         last epoch is kept. Which rows are held out depends on their content and `random_state`,
         not on their order; duplicates stay on one side.
@@ -287,7 +290,7 @@ class BaseAutoencoder(
             Interval(Real, 0, None, closed="neither"),
         ],
         "corruption": [StrOptions(set(CORRUPTIONS)), callable, None],
-        "corruption_level": [Interval(Real, 0, None, closed="neither")],
+        "corruption_level": [Interval(Real, 0, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "trim": [Interval(Real, 0, 1, closed="left")],
@@ -377,8 +380,8 @@ class BaseAutoencoder(
         """Train for one pass over `X` at a constant rate; go on from where the last call ended.
 
         The first call decides centre, scale, size of the code and precision. No rows are held out,
-        and the optimiser's state is kept between calls. The density is a running average over the
-        rows of all calls.
+        and the optimiser's state is kept between calls. What is estimated after the network, noise
+        and the distribution of codes, is a running average over the rows of all calls.
 
         Parameters
         ----------
@@ -452,7 +455,8 @@ class BaseAutoencoder(
         parts = tuple(_tensor(table, net.module_) for table in tables)
         corrupt = None
         if spoilt is None:
-            corrupt = make_corruption(self.corruption, self.corruption_level, parts[1], parts[0])
+            table = ColumnFacts(_as_tensor(X), _as_tensor(share), like=parts[1])
+            corrupt = make_corruption(self.corruption, self.corruption_level, table)
 
         def rows(which: NDArray[np.bool_]) -> Rows:
             return Rows(parts, torch.from_numpy(index[which]).to(parts[0].device), corrupt)
@@ -470,6 +474,7 @@ class BaseAutoencoder(
             autocast=self.precision == "bfloat16",
             verbose=int(self.verbose),
             callbacks=callbacks,
+            anew=not going_on,
             signature=self._signature() if resumable else "",
         )
         seen = total.sum() + (self._seen_ if going_on and one_pass else 0.0)
@@ -499,7 +504,7 @@ class BaseAutoencoder(
         if not (one_pass or self.warm_start):
             net.forget_momentum()
         new.__dict__.update(learnt(net, best_epoch))
-        new._complain(_tensor(X[index[some]], net.module_), _tensor(total[some], net.module_))
+        new._complain(X[index[some]], total[some])
         old = type(self)()
         old._adopt(self)
         self._adopt(new)
@@ -549,14 +554,16 @@ class BaseAutoencoder(
             return 0
         return best_epoch
 
-    def _complain(self, x: Tensor, weight: Tensor) -> None:
+    def _complain(self, X: Floats, weight: Floats) -> None:
         """Warn of codes of training rows that are not what the user expects."""
-        if not moments(x, weight).variance.any():
+        if not moments(_as_tensor(X), _as_tensor(weight)).variance.any():
             return
+        network = self.module_
         with torch.no_grad():
-            complaint = self.module_.latent.complaint(self.module_.encode(x), weight)
+            codes = network.encode(_tensor(X, network))
+            complaint = network.latent.complaint(codes, _tensor(weight, network))
         if complaint is not None:
-            warnings.warn(complaint, ConvergenceWarning, stacklevel=5)
+            warnings.warn(complaint, ConvergenceWarning, stacklevel=6)
 
     def _signature(self) -> str:
         """The estimator and those of its parameters that decide what it learns from given rows."""
@@ -647,7 +654,8 @@ class BaseAutoencoder(
     ) -> Net:
         """A net at its start: built, initialised from the data, not trained.
 
-        Distinct rows are those at `index`, with these weights; `some` of them stand for all.
+        Distinct rows are those at `index`, with these weights; `some` of them, none held out, stand
+        for all.
         """
         device = choose_device(self.device)
         largest = _largest(X)
@@ -668,7 +676,7 @@ class BaseAutoencoder(
         else:
             k = components_for_share(x, w, at, float(self.n_components), generator)
         try:
-            network = self._build(d, k).to(device=device, dtype=dtype)
+            network = self._build(d, k).to(dtype)
         except (RuntimeError, TypeError, OverflowError) as error:
             raise ValueError(
                 f"A network with n_components={k} and hidden_layer_sizes={self.hidden_layer_sizes} "
@@ -677,6 +685,7 @@ class BaseAutoencoder(
         network.start(x, w, at, generator)
         rows, counts = _tensor(X[index[some]], network), _tensor(weight[some], network)
         network.settle(rows, counts, generator)
+        network = network.to(device)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
         return Net.over(network, generator)
@@ -738,10 +747,12 @@ class BaseAutoencoder(
             network = self._build(self.n_features_in_, k).to(net.module_.center)
             return net.duplicate(network)
         except RuntimeError as error:
+            now = self.get_params(deep=False)
+            changed = [k for k, v in self._fit_params_.items() if now[k] != v]
             raise ValueError(
                 "The parameters describe another network than the one that was fitted, so training "
-                "cannot go on from it. Restore n_components, hidden_layer_sizes, linear_skip, "
-                "tied_weights and likelihood, or fit anew with warm_start=False."
+                f"cannot go on from it. Of those that have changed ({', '.join(changed)}), restore "
+                "what shapes the network, or fit anew with warm_start=False."
             ) from error
 
     def _fitted_attributes(self, net: Net, density: Density, best_epoch: int) -> dict[str, Any]:

@@ -44,14 +44,14 @@ class ContractiveAutoencoder(BaseAutoencoder):
     code then follows only those directions in which the data vary enough to be worth it, and is
     robust to all others. Rows are on the network's scale there: centred, and divided by the root of
     the columns' mean variance. The norm is exact, and with a linear encoder it is weight decay on
-    that encoder.
+    that encoder. Codes also shrink as a whole, which the decoder undoes unless `tied_weights`:
+    judge robustness by how far codes move in terms of their own spread.
 
     Parameters
     ----------
     contraction : float, default=0.1
-        Weight of the squared norm, nats per row for a norm of 1. PCA's axes have a norm of
-        `n_components`, so that at most `contraction * n_components` nats are at stake at the
-        start.
+        Weight of the squared norm, nats per row for a norm of 1. PCA's axes have a squared norm of
+        `n_components`, so that `contraction * n_components` nats are at stake at the start.
 
     n_projections : int or None, default=None
         Estimate the norm without bias from so many random directions of the code instead of

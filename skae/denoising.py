@@ -16,8 +16,6 @@ class DenoisingAutoencoder(BaseAutoencoder):
     damaged and clean versions of the same rows are at hand, `fit(X, X_corrupted=...)` learns from
     those pairs. Nothing is spoilt in `transform` or any other method.
 
-    Stacked, as in [2]_: give `hidden_layer_sizes` several widths and `layerwise_epochs`.
-
     Parameters
     ----------
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap"}, callable or None, \
@@ -25,7 +23,7 @@ default="masking"
         How to spoil the rows that the encoder sees while training. "gaussian" adds normal noise,
         "masking" sets cells to 0 or to the value nearest to it that their column takes,
         "salt_and_pepper" to their column's smallest or largest value, "swap" to their column's
-        value in another row: use it for tables, whose columns differ. A
+        value in another, different row: use it for tables, whose columns differ. A
         callable `f(x, generator) -> x` is given rows (a tensor of shape (n, n_features), in the
         user's units) and a `torch.Generator`, from which its randomness should come.
 
@@ -33,8 +31,6 @@ default="masking"
     ----------
     .. [1] P. Vincent, H. Larochelle, Y. Bengio and P.-A. Manzagol, "Extracting and composing robust
        features with denoising autoencoders", ICML 2008.
-    .. [2] P. Vincent et al., "Stacked denoising autoencoders: learning useful representations in a
-       deep network with a local denoising criterion", JMLR 11, 2010.
 
     Examples
     --------

@@ -71,8 +71,9 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     moving averages; codes that are no longer chosen move to where rows are. Start is k-means on
     PCA's codes. With one codebook it is a k-means whose centres are decoded.
 
-    `transform` gives the chosen vectors and `quantize` their numbers. `score_samples` sums over all
-    codes, each with the share of the training rows that chose it, and is exact.
+    `transform` gives the chosen vectors and `quantize` their numbers. `score_samples` is the exact
+    sum over all codes, each with the share of training rows that chose it, counted on at most
+    2,048 of them. Several codebooks are taken to be chosen independently there and in `sample`.
 
     Parameters
     ----------

@@ -85,14 +85,17 @@ class SparseAutoencoder(BaseAutoencoder):
     strokes of digits, pieces of faces. The code is usually wider than the row. Components pass a
     nonlinearity of their own, so that no linear map feeds them and training does not start at PCA.
 
+    Sparseness shapes the codes of rows. `score_samples` and `sample` are those of the model with
+    normal codes that all deterministic autoencoders share: codes drawn there are not sparse.
+
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
         Size of the code; "auto" is twice the number of columns, at most 256.
 
     sparsity : {"l1", "kl", "topk"}, default="l1"
-        How codes are made sparse. "l1" lets codes pass a ReLU and charges their sum, as a Laplace
-        prior does. "kl" lets them pass a sigmoid and charges the Kullback-Leibler divergence of
+        How codes are made sparse. "l1" lets codes pass a ReLU and charges their sum, the price of a
+        Laplace prior. "kl" lets them pass a sigmoid and charges the Kullback-Leibler divergence of
         each component's mean over the batch from `target_rate` [1]_. "topk" keeps the `n_active`
         largest components of each row, less the largest of those it drops, so that codes change
         without jumps, and charges nothing [2]_.
@@ -104,8 +107,8 @@ class SparseAutoencoder(BaseAutoencoder):
     target_rate : float, default=0.05
         Mean activation of each component that "kl" asks for.
 
-    n_active : int, default=8
-        Components that "topk" leaves active in each row.
+    n_active : int or "auto", default="auto"
+        Components that "topk" leaves active in each row; "auto" is an eighth of them, at least 1.
 
     References
     ----------
@@ -127,14 +130,14 @@ class SparseAutoencoder(BaseAutoencoder):
     sparsity: str = "l1"
     sparsity_weight: float = 0.1
     target_rate: float = 0.05
-    n_active: int = 8
+    n_active: int | str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **BaseAutoencoder._parameter_constraints,
         "sparsity": [StrOptions({"l1", "kl", "topk"})],
         "sparsity_weight": [Interval(Real, 0, None, closed="left")],
         "target_rate": [Interval(Real, 0, 1, closed="neither")],
-        "n_active": [Interval(Integral, 1, None, closed="left")],
+        "n_active": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
     def _auto_components(self, n_features: int) -> int:
@@ -145,8 +148,9 @@ class SparseAutoencoder(BaseAutoencoder):
             return Laplacian(n_components, self.sparsity_weight)
         if self.sparsity == "kl":
             return Bernoullian(n_components, self.sparsity_weight, self.target_rate)
-        if self.n_active > n_components:
+        n_active = max(1, n_components // 8) if self.n_active == "auto" else int(self.n_active)
+        if n_active > n_components:
             raise ValueError(
-                f"n_active={self.n_active} components cannot be active in a code of {n_components}."
+                f"{n_active=} components cannot be active in a code of {n_components}."
             )
-        return TopK(n_components, self.n_active)
+        return TopK(n_components, n_active)

@@ -183,6 +183,8 @@ class Plan:
     verbose: int = 0
     callbacks: list[Callback] = field(default_factory=list)
     contexts: Callback | None = None
+    anew: bool = True
+    """Whether training begins, so that parts of the objective may rise with its schedule."""
     signature: str = ""
     """What else decides the result: the estimator and its parameters."""
 
@@ -403,8 +405,8 @@ class Net(NeuralNet):
     def train_step(self, batch: Batch, **fit_params: object) -> dict[str, Tensor]:
         remaining = (self._steps - self._steps_done) // self._batches_per_epoch
         full = len(batch[0]) == self.plan.batch_size
-        if self.plan.one_cycle:
-            self._draws.progress = self._steps_done / self._steps
+        if self.plan.one_cycle and self.plan.anew:
+            self._draws.progress = (self._steps_done + 1) / self._steps
         loss, *gradients = self._step(
             batch, remaining * max(1, (self._batches_per_epoch - 1) if full else 1)
         )
@@ -528,7 +530,7 @@ def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generat
 
     Works from the rows inwards; the output of a linear skip is left as it was.
     """
-    weight, x = train.taken(train.index)[:2]
+    weight, *_, x = train.taken(train.index)
     x = network.standardize(x)
     for layer in shallow_layers(network.encoder, network.decoder, network.trim):
         Net.over(layer, generator).fit_rows(Rows.all(weight, x), None, plan)

@@ -27,11 +27,11 @@ class Variational(Stochastic):
     ) -> None:
         k = n_components
         super().__init__(k, 2 * k + full * (k * (k - 1) // 2))
-        self.beta, self.warm_up, self.n_samples = beta, warm_up, n_samples
+        self.is_full, self.beta, self.warm_up, self.n_samples = full, beta, warm_up, n_samples
 
     def posterior(self, h: Tensor) -> Normal:
         """Each row's distribution of codes."""
-        return Normal.of(h, self.n_components)
+        return Normal.of(h, self.n_components, self.is_full)
 
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         return self.posterior(h).place(draws.normal((n, len(h), self.n_components)))
@@ -102,9 +102,10 @@ class VariationalAutoencoder(BaseAutoencoder):
         density of the model that results and knows no beta.
 
     kl_warm_up : float, default=0.1
-        Share of the training in which `beta` rises from 0, so that components are not given up
-        before the decoder has learned to use them. It is less than 1: training ends with the full
-        objective, which also judges held-out rows.
+        Share of a fit's training in which `beta` rises from 0, so that components are not given up
+        before the decoder has learned to use them. It is at most 0.5, before `n_iter_no_change`
+        may end training, so that this always ends with the full objective, which also judges
+        held-out rows. Training that goes on, by `partial_fit` or `warm_start`, has no warm-up.
 
     n_importance_samples : int, default=1
         Codes drawn for each row at each step. More than 1 train the importance-weighted bound [4]_,
@@ -144,7 +145,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         **BaseAutoencoder._parameter_constraints,
         "posterior_covariance": [StrOptions({"diagonal", "full"})],
         "beta": [Interval(Real, 0, None, closed="left")],
-        "kl_warm_up": [Interval(Real, 0, 1, closed="left")],
+        "kl_warm_up": [Interval(Real, 0, 0.5, closed="both")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
     }
 

@@ -156,7 +156,7 @@ def test_checkpoints_change_no_bit(tmp_path):
         {"trim": 0.1},
         {"corruption": spoil},
     ],
-    ids=str,
+    ids=lambda other: next(iter(other)),
 )
 def test_another_fit_does_not_go_on_from_it(tmp_path, other):
     """Each fit has its own file, which another's parameters do not find."""

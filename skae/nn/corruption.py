@@ -11,8 +11,8 @@ Corruption = Callable[[Tensor, torch.Generator], Tensor]
 """Rows (n, d) in the user's units, a generator -> rows of the same shape."""
 
 
-class Table:
-    """What corruptions know of the table: each column's spread and range.
+class ColumnFacts:
+    """What corruptions know of a table: each column's spread and range.
 
     Parameters
     ----------
@@ -20,32 +20,36 @@ class Table:
         Training rows.
     weight : Tensor of shape (n,)
         How often each counts.
+    like : Tensor
+        Has the device and dtype of the rows to spoil.
     """
 
-    def __init__(self, x: Tensor, weight: Tensor) -> None:
-        self.deviation = moments(x, weight).variance.sqrt().to(x)
-        self.low, self.high = x.amin(0), x.amax(0)
+    def __init__(self, x: Tensor, weight: Tensor, like: Tensor) -> None:
+        self.deviation = moments(x, weight).variance.sqrt().to(like)
+        self.low, self.high = x.amin(0).to(like), x.amax(0).to(like)
 
 
-def gaussian(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
+def gaussian(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
     """Add normal noise of `level` standard deviations of the column."""
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return x + level * table.deviation * noise
 
 
-def masking(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
+def masking(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
     """Set a share of the cells to 0, or to the value nearest to it that their column takes."""
     blank = torch.zeros_like(table.low).clamp(table.low, table.high)
     return torch.where(_chosen(x, generator, level), blank, x)
 
 
-def salt_and_pepper(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
+def salt_and_pepper(
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts
+) -> Tensor:
     """Set a share of the cells to their column's smallest or largest value, each as often."""
     extreme = torch.where(_chosen(x, generator, 0.5), table.high, table.low)
     return torch.where(_chosen(x, generator, level), extreme, x)
 
 
-def swap(x: Tensor, generator: torch.Generator, level: float, table: Table) -> Tensor:
+def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
     """Set a share of the cells to their column's value in another row of the batch."""
     n = len(x)
     away = torch.randint(1, max(n, 2), x.shape, generator=generator, device=x.device)
@@ -58,7 +62,7 @@ def _chosen(x: Tensor, generator: torch.Generator, share: float) -> Tensor:
     return uniform < share
 
 
-CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, Table], Tensor]] = {
+CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnFacts], Tensor]] = {
     "gaussian": gaussian,
     "masking": masking,
     "salt_and_pepper": salt_and_pepper,
@@ -67,9 +71,9 @@ CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, Table], Tensor]
 
 
 def make_corruption(
-    corruption: str | Corruption | None, level: float, x: Tensor, weight: Tensor
+    corruption: str | Corruption | None, level: float, table: ColumnFacts
 ) -> Corruption | None:
-    """The corruption that a user asks for, for rows like `x`; a callable serves as it is."""
+    """The corruption that a user asks for, for such rows; a callable serves as it is."""
     if not isinstance(corruption, str):
         return corruption
     if corruption != "gaussian" and level > 1:
@@ -77,5 +81,5 @@ def make_corruption(
             f"corruption_level must be at most 1, the share of cells that {corruption=} spoils, "
             f"got {level}."
         )
-    spoil, table = CORRUPTIONS[corruption], Table(x, weight)
+    spoil = CORRUPTIONS[corruption]
     return lambda rows, generator: spoil(rows, generator, level, table)

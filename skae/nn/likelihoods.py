@@ -152,8 +152,9 @@ class Gaussian(Likelihood):
     def _variance(self) -> Tensor:
         if self.log_noise is None:
             return self.noise_variance
-        noise = self.scale**2 * (NOISE_PACE * self.log_noise).exp()
-        return self.floor + noise.expand(self.floor.shape)
+        floor = self.floor.mean() if self.has_one_noise else self.floor
+        noise = floor + self.scale**2 * (NOISE_PACE * self.log_noise).exp()
+        return noise.expand(self.floor.shape)
 
     def fixed(self) -> Self:
         return self.having_noise(self._variance().detach().clone())

@@ -12,41 +12,44 @@ class Normal(NamedTuple):
     """Normal distributions, one for each row, by their means and Cholesky factors.
 
     `mean` and `log_diagonal` (..., k) are the means and the logarithms of the factors' diagonals,
-    `below` (..., k (k - 1) / 2) the entries below these, none where covariances are diagonal.
+    `below` (..., k (k - 1) / 2) the entries below these, or None where covariances are diagonal.
     """
 
     mean: Tensor
     log_diagonal: Tensor
-    below: Tensor
+    below: Tensor | None
 
     @classmethod
-    def of(cls, h: Tensor, k: int) -> Self:
+    def of(cls, h: Tensor, k: int, is_full: bool) -> Self:
         """The distributions that an encoder's outputs stand for."""
-        return cls(*h.split([k, k, h.shape[-1] - 2 * k], -1))
+        return cls(h[..., :k], h[..., k : 2 * k], h[..., 2 * k :] if is_full else None)
 
-    def _lower(self) -> Tensor:
+    def _lower(self, below: Tensor) -> Tensor:
         k = self.mean.shape[-1]
         row, column = torch.tril_indices(k, k, -1, device=self.mean.device)
         factor = self.mean.new_zeros(*self.mean.shape, k)
-        factor[..., row, column] = self.below
+        factor[..., row, column] = below
         return factor
 
     def place(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Where standard normal noise (..., k) puts codes, and their log-densities."""
         z = self.mean + self.log_diagonal.exp() * noise
-        if self.below.shape[-1]:
-            z = z + (self._lower() @ noise[..., None])[..., 0]
+        if self.below is not None:
+            z = z + (self._lower(self.below) @ noise[..., None])[..., 0]
         return z, log_normal(noise) - self.log_diagonal.sum(-1)
 
     def divergence(self) -> Tensor:
         """Kullback-Leibler divergence from the standard normal distribution, in nats."""
         squares = (2 * self.log_diagonal).exp() + self.mean**2 - 1 - 2 * self.log_diagonal
-        return 0.5 * (squares.sum(-1) + self.below.square().sum(-1))
+        total = squares.sum(-1)
+        if self.below is not None:
+            total = total + self.below.square().sum(-1)
+        return 0.5 * total
 
     def covariance(self) -> Tensor:
-        """Variances (..., k), or covariances (..., k, k) that are not diagonal."""
+        """Covariances (..., k, k), or variances (..., k) where they are diagonal."""
         deviation = self.log_diagonal.exp()
-        if not self.below.shape[-1]:
+        if self.below is None:
             return deviation**2
-        factor = self._lower() + deviation.diag_embed()
+        factor = self._lower(self.below) + deviation.diag_embed()
         return factor @ factor.mT

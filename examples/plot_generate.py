@@ -1,0 +1,64 @@
+"""
+Generate
+========
+
+Four ways to make digits, each with eight components: draw codes and decode them, walk from one row
+to another, and change a single component of a row.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_digits
+
+from skae import (
+    AdversarialAutoencoder,
+    Autoencoder,
+    VariationalAutoencoder,
+    WassersteinAutoencoder,
+)
+
+X, digit = load_digits(return_X_y=True)
+families = (
+    Autoencoder,
+    VariationalAutoencoder,
+    WassersteinAutoencoder,
+    AdversarialAutoencoder,
+)
+models = [family(8, max_epochs=20, random_state=0).fit(X[:1200]) for family in families]
+
+
+def show(title: str, pictures: list[np.ndarray]) -> None:
+    """One row of pictures for each model."""
+    figure, axes = plt.subplots(len(models), 10, figsize=(9, 4), layout="constrained")
+    figure.suptitle(title)
+    for row, model, images in zip(axes, models, pictures, strict=True):
+        for axis, image in zip(row, images, strict=True):
+            axis.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
+            axis.set(xticks=[], yticks=[])
+        name = type(model).__name__.removesuffix("Autoencoder") or "Plain"
+        row[0].set_ylabel(name, rotation=0, ha="right")
+
+
+# %%
+# Expected rows of drawn codes. The plain autoencoder draws from the normal distribution that was
+# fitted to its codes afterwards, the others from the standard normal distribution that they were
+# trained for.
+show("Samples", [model.sample(10, mean=True, random_state=0) for model in models])
+
+# %%
+# The straight line between the codes of a 0 and a 3, both held out.
+held_out = X[1200:]
+zero, three = (held_out[np.flatnonzero(digit[1200:] == number)[-1]] for number in (0, 3))
+show("From a 0 to a 3", [model.interpolate(zero, three, n_steps=10) for model in models])
+
+# %%
+# The component that varies most, from two standard deviations below its mean to two above.
+traversals = []
+for model in models:
+    codes = model.transform(X[:1200])
+    deviation = codes.std(axis=0)
+    component = int(deviation.argmax())
+    values = codes[:, component].mean() + deviation[component] * np.linspace(-2, 2, 10)
+    traversals.append(model.traverse(three, component, values))
+show("One component of a 3", traversals)
+plt.show()

@@ -1,0 +1,88 @@
+"""
+Parts of pictures
+=================
+
+A :class:`~skae.SparseAutoencoder` puts each row together from a few features out of a larger
+choice. The pictures here are made of parts that are known: each has a few of sixteen bars, rows and
+columns of an 8 by 8 grid, plus noise. PCA's components mix the bars, since any rotation of them
+restores pictures as well. A price on active components settles which rotation is meant.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.decomposition import PCA
+
+from skae import SparseAutoencoder
+
+rng = np.random.RandomState(0)
+bars = np.zeros((16, 8, 8))
+bars[np.arange(8), np.arange(8)] = 1
+bars[np.arange(8, 16), :, np.arange(8)] = 1
+bars = bars.reshape(16, 64)
+strength = rng.uniform(0.5, 1.5, (1000, 16)) * (rng.uniform(size=(1000, 16)) < 0.15)
+X = strength @ bars + 0.1 * rng.randn(1000, 64)
+train, test = X[:700], X[700:]
+
+# %%
+# With ``hidden_layer_sizes=()`` the decoder is a single dictionary of features. ``weight_decay``
+# keeps features from growing, which would make their components small and cheap. A component is
+# counted as active where it exceeds a thousandth of the standard deviation that it has in the fit
+# without a price.
+weights = (0.0, 0.3, 1.0, 3.0)
+fits = {}
+for weight in weights:
+    fits[weight] = SparseAutoencoder(
+        24,
+        hidden_layer_sizes=(),
+        sparsity_weight=weight,
+        weight_decay=100,
+        learning_rate=0.01,
+        max_epochs=40,
+        random_state=0,
+    ).fit(train)
+least = 1e-3 * fits[0.0].transform(train).std(axis=0)
+shares = [(fits[weight].transform(test) > least).mean() for weight in weights]
+for weight, share in zip(weights, shares, strict=True):
+    error = fits[weight].reconstruction_error(test).mean()
+    print(f"sparsity_weight {weight:g}: {share:.2f} active, held-out error {error:.2f}")
+
+# %%
+# What one active component adds to a picture. With a price of 1 each bar has a
+# component of its own.
+pca = PCA(16, random_state=0).fit(train)
+
+
+def features(model: SparseAutoencoder) -> np.ndarray:
+    """The sixteen features that contribute most, strongest first."""
+    sizes = np.diag(model.transform(train).std(axis=0))
+    pictures = model.inverse_transform(sizes) - model.inverse_transform(np.zeros_like(sizes))
+    return pictures[np.argsort(-(pictures**2).sum(axis=1))[:16]]
+
+
+def likeness(pictures: np.ndarray) -> float:
+    """Mean cosine of each bar with the picture that is most like it."""
+    centered = bars - bars.mean(axis=1, keepdims=True)
+    pictures = pictures - pictures.mean(axis=1, keepdims=True)
+    lengths = np.outer(np.linalg.norm(centered, axis=1), np.linalg.norm(pictures, axis=1))
+    return float((np.abs(centered @ pictures.T) / lengths).max(axis=1).mean())
+
+
+panels = {
+    "PCA": pca.components_,
+    "sparsity_weight=0": features(fits[0.0]),
+    "sparsity_weight=1": features(fits[1.0]),
+}
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
+for axis, (name, pictures) in zip(axes, panels.items(), strict=True):
+    print(f"{name}: cosine with the true bars {likeness(pictures):.2f}")
+    pictures = pictures / np.abs(pictures).max(axis=1, keepdims=True)
+    tiles = np.pad(pictures.reshape(4, 4, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    axis.imshow(tiles.swapaxes(1, 2).reshape(40, 40), cmap="RdBu_r", vmin=-1, vmax=1)
+    axis.set(title=name, xticks=[], yticks=[])
+
+# %%
+# The share of active components falls with the price.
+figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
+axis.plot(weights, shares, "o-")
+axis.set(xlabel="sparsity_weight", ylabel="share of active components")
+plt.show()
