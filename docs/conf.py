@@ -15,7 +15,7 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "*_table.rst"]
 html_theme = "pydata_sphinx_theme"
 html_title = "skae"
 html_show_sourcelink = False

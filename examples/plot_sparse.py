@@ -10,6 +10,7 @@ restores pictures as well. A price on active components settles which rotation i
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 from skae import SparseAutoencoder
@@ -85,4 +86,26 @@ for axis, (name, pictures) in zip(axes, panels.items(), strict=True):
 figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
 axis.plot(weights, shares, "o-")
 axis.set(xlabel="sparsity_weight", ylabel="share of active components")
+
+# %%
+# Of handwritten digits nobody knows the parts. Where three components may be active in each row,
+# features are strokes and arcs: black is ink that a component adds, red is ink that it takes away.
+# The pictures of 8 by 8 points are smoothed for the eye.
+digits = load_digits().data
+strokes = SparseAutoencoder(
+    36,
+    hidden_layer_sizes=(),
+    sparsity="topk",
+    n_active=3,
+    max_epochs=60,
+    random_state=0,
+).fit(digits)
+largest = np.diag(strokes.transform(digits).max(axis=0))
+pictures = strokes.inverse_transform(largest) - strokes.inverse_transform(np.zeros_like(largest))
+pictures = pictures[np.argsort(-(pictures**2).sum(axis=1))[:24]]
+pictures /= np.abs(pictures).max(axis=1, keepdims=True)
+figure, axes = plt.subplots(3, 8, figsize=(8, 3.2), layout="constrained")
+for axis, picture in zip(axes.flat, pictures, strict=True):
+    axis.imshow(picture.reshape(8, 8), cmap="RdGy", vmin=-1, vmax=1, interpolation="bicubic")
+    axis.set(xticks=[], yticks=[])
 plt.show()

@@ -126,8 +126,9 @@ class BaseAutoencoder(
     noise : {"isotropic", "diagonal"} or float, default="isotropic"
         Gaussian noise: one variance for all columns as in PCA, one for each column as in
         FactorAnalysis, or the known variance in squared user's units. A noise that is not known is
-        trained with the network where codes are distributions; where they are numbers, it is
-        estimated after the network, which trains as with PCA's.
+        trained with the network where codes are distributions, and held-out rows tell by which
+        factor it is too small; where codes are numbers, it is estimated after the network, which
+        trains as with PCA's.
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap"}, callable or None, default=None
         How to spoil the rows that the encoder sees while training; the loss stays on the clean
@@ -520,6 +521,7 @@ class BaseAutoencoder(
     ) -> int:
         """Train a net in place; returns the epoch that was kept."""
         try:
+            before = start = net.evaluate(train)
             if self.layerwise_epochs and pretraining:
                 shallow = Plan(
                     learning_rate=self.learning_rate,
@@ -528,7 +530,7 @@ class BaseAutoencoder(
                     weight_decay=plan.weight_decay,
                 )
                 pretrain(net.module_, train, shallow, net.generator)
-            start = net.evaluate(train)
+                start = net.evaluate(train)
             state = {name: t.clone() for name, t in net.module_.state_dict().items()}
             best_epoch, end = net.fit_rows(train, valid, plan)
             if not math.isfinite(end):
@@ -540,9 +542,9 @@ class BaseAutoencoder(
             ) from None
         # Worse than both the start and predicting the columns' means, and by more than chance.
         ignorance = train.n_columns * net.module_.likelihood.ignorance().item()
-        if end > max(start, ignorance) + train.n_columns:
+        if end > max(before, ignorance) + train.n_columns:
             warnings.warn(
-                f"Training diverged: the objective rose from {start:.4g} to {end:.4g} nats per "
+                f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
                 f"row. Lower learning_rate (now {self.learning_rate}).",
                 ConvergenceWarning,
                 stacklevel=5,

@@ -26,6 +26,9 @@ CODES_AT_ONCE = 256
 IMPORTANCE_SAMPLES = 100
 """Codes drawn for each row that is scored."""
 
+ROWS_THAT_TELL = 30
+"""Held-out rows from which on they correct a trained noise: fewer would by luck."""
+
 MOST_CODES = 65_536
 """Codes that are summed over at most."""
 
@@ -75,7 +78,23 @@ class Importance:
     @classmethod
     @torch.no_grad()
     def estimate(cls, network: Network, x: Tensor, weight: Tensor, held_out: Tensor) -> Self:
-        return cls(network.likelihood.fixed())
+        likelihood = network.likelihood.fixed()
+        if not (network.likelihood.learns_noise and held_out.sum() >= ROWS_THAT_TELL):
+            return cls(likelihood)
+        # A noise that is trained is too small for new rows: held-out ones tell by which factor.
+        x, share = x[held_out], weight[held_out] / weight[held_out].sum()
+        squares = torch.cat(
+            [cls(likelihood)._squares(network, rows) for rows in _few(x, IMPORTANCE_SAMPLES)]
+        )
+        factor = (share @ squares / likelihood.noise_variance).mean()
+        return cls(likelihood.having_noise(factor * likelihood.noise_variance))
+
+    def _squares(self, network: Network, x: Tensor) -> Tensor:
+        """Expected errors of cells under their rows' posteriors."""
+        total = torch.zeros_like(x)
+        for z, _ in self._drawn(network, x, IMPORTANCE_SAMPLES):
+            total += self.likelihood.deviance(x, network.decoder(z)).sum(0)
+        return total / IMPORTANCE_SAMPLES
 
     @classmethod
     def restore(cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]) -> Self:

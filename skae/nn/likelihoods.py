@@ -34,8 +34,11 @@ class Likelihood(nn.Module, ABC):
     has_one_noise = True
     """Whether the noise, if any, is the same for all columns."""
 
+    learns_noise = False
+    """Whether the noise is trained with the network."""
+
     learns_columns = False
-    """Whether a noise for each column is trained with the network."""
+    """Whether it is, and each column has its own."""
 
     noise_variance: Tensor
 
@@ -125,8 +128,9 @@ class Gaussian(Likelihood):
         self.noise = noise
         self.has_one_noise = noise != "diagonal"
         learned = torch.zeros(1 if self.has_one_noise else n_features)
-        self.log_noise = nn.Parameter(learned) if learns_noise and isinstance(noise, str) else None
-        self.learns_columns = learns_noise and noise == "diagonal"
+        self.learns_noise = learns_noise and isinstance(noise, str)
+        self.learns_columns = self.learns_noise and not self.has_one_noise
+        self.log_noise = nn.Parameter(learned) if self.learns_noise else None
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("floor", torch.ones(n_features))
