@@ -547,7 +547,7 @@ class BaseAutoencoder(
                 f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
                 f"row. Lower learning_rate (now {self.learning_rate}).",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         chosen = valid is not None and plan.restore_best
         if plan.one_cycle and not chosen and end > start - self.tol:
