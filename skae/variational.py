@@ -1,16 +1,15 @@
 """The variational autoencoder: a code is a distribution, and a row has a density."""
 
-import math
 from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar, cast
 
-import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.nn.bounds import importance_weighted
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Start, Stochastic, log_normal
 from skae.nn.normal import Normal
@@ -42,24 +41,28 @@ class Variational(Stochastic):
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         posterior = self.posterior(h)
         if draws is None:
-            z, log_q = posterior.place(torch.zeros_like(posterior.mean)[None])
-        else:
-            z, log_q = self.propose(h, self.n_samples, draws)
-        return Code(z, posterior.mean, h, log_q)
+            return Code(posterior.mean[None], posterior.mean, h)
+        z, _ = self.propose(h, self.n_samples, draws)
+        return Code(z, posterior.mean, h)
 
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        beta: Tensor | float = self.beta
-        if draws is not None and self.warm_up > 0:
-            beta = self.beta * (draws.schedule() / self.warm_up).clamp_max(1.0)
         if self.n_samples == 1:
-            return beta * self.divergence(code.h)
-        assert code.log_q is not None
-        return beta * (code.log_q - log_normal(code.z))
+            return self._beta(draws) * self.divergence(code.h)
+        # Without the score's gradient, as `bound` asks for it.
+        log_q = self.posterior(code.h.detach()).log_prob(code.z)
+        return self._beta(draws) * (log_q - log_normal(code.z))
 
-    def bound(self, losses: Tensor) -> Tensor:
-        return math.log(len(losses)) - (-losses).logsumexp(0)
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None) -> Tensor:
+        if self.n_samples == 1:
+            return losses[0]
+        return importance_weighted(losses, code.z, self._beta(draws))
+
+    def _beta(self, draws: Draws | None) -> Tensor | float:
+        if draws is None or self.warm_up == 0:
+            return self.beta
+        return self.beta * (draws.schedule() / self.warm_up).clamp_max(1.0)
 
     def start(self, values: Tensor, rest: float) -> Start:
         k, up = len(values), (values - rest).clamp_min(1e-6 * rest).sqrt()
@@ -109,7 +112,7 @@ class VariationalAutoencoder(BaseAutoencoder):
 
     n_importance_samples : int, default=1
         Codes drawn for each row at each step. More than 1 train the importance-weighted bound [4]_,
-        which is tighter.
+        which is tighter, with doubly reparameterised gradients [5]_.
 
     References
     ----------
@@ -119,6 +122,8 @@ class VariationalAutoencoder(BaseAutoencoder):
     .. [3] I. Higgins et al., "beta-VAE: learning basic visual concepts with a constrained
        variational framework", ICLR 2017.
     .. [4] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
+    .. [5] G. Tucker, D. Lawson, S. Gu and C. J. Maddison, "Doubly reparameterized gradient
+       estimators for Monte Carlo objectives", ICLR 2019.
 
     Examples
     --------

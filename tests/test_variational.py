@@ -220,7 +220,8 @@ def test_codes_are_drawn_from_the_stated_distribution(full):
     expected = stated(h, 3)
     draws = Draws(torch.Generator().manual_seed(1), torch.float64)
     z, log_q = latent.propose(h, 40_000, draws)
-    torch.testing.assert_close(log_q, expected.log_prob(z), rtol=1e-9, atol=1e-9)
+    for told in (log_q, latent.posterior(h).log_prob(z)):
+        torch.testing.assert_close(told, expected.log_prob(z), rtol=1e-9, atol=1e-9)
     deviation = expected.variance.sqrt()
     assert ((z.mean(0) - expected.mean).abs() / deviation).max() < 5 / 200
     covariance = latent.posterior(h).covariance()
@@ -305,7 +306,7 @@ def test_several_draws_train_the_importance_weighted_bound(curved, covariance):
     x, weight = torch.tensor(curved), torch.ones(120, dtype=torch.float64)
     noise = torch.randn(5, 120, 2, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     with torch.no_grad():
-        losses = network.losses(Given([noise, torch.tensor(1.0)]), weight, x)
+        losses = network.losses(Given([noise, torch.tensor(1.0), torch.tensor(1.0)]), weight, x)
         h = network.encoder(network.standardize(x))
         posterior = stated(h, 2)
         if covariance == "full":
@@ -317,6 +318,49 @@ def test_several_draws_train_the_importance_weighted_bound(curved, covariance):
         log_weight = row.log_prob(x) + standard(2).log_prob(z) - posterior.log_prob(z)
     expected = log_weight.logsumexp(0) - math.log(5)
     torch.testing.assert_close(-losses, expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("full", [False, True])
+def test_gradients_of_the_weighted_bound_are_those_of_autograd_on_average(full, beta):
+    """Over 100,000 equal rows, whose decoder is not linear."""
+    latent = Variational(2, full, beta, warm_up=0.0, n_samples=4)
+    row = outputs(latent, 1).squeeze()
+    h = row.expand(100_000, -1).clone().requires_grad_()
+
+    def draws():
+        return Draws(torch.Generator().manual_seed(0), torch.float64)
+
+    def misfit(z):
+        return 2 * (z.sin().sum(-1) - 0.5) ** 2
+
+    code = latent(h, draws())
+    price = latent.penalty(code, h, None, torch.ones(len(h)), None)
+    ours = latent.bound(misfit(code.z) + price, code, None)
+    z, _ = latent.propose(h, 4, draws())
+    ratio = stated(h, 2).log_prob(z) - standard(2).log_prob(z)
+    plain = math.log(4) - (-misfit(z) - beta * ratio).logsumexp(0)
+    torch.testing.assert_close(ours, plain)
+    (gradient,), (expected,) = (torch.autograd.grad(b.sum(), h) for b in (ours, plain))
+    error = (gradient - expected).mean(0) / (gradient - expected).std(0) * len(h) ** 0.5
+    assert error.abs().max() < 4.5
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_a_true_posterior_has_no_gradient(wine, covariance):
+    """Not only on average: all draws of a row weigh the same, wherever they fall."""
+    # The start is probabilistic PCA, whose codes are independent given a row; mixed ones are not.
+    model = linear(3, posterior_covariance=covariance, max_epochs=0, n_importance_samples=5)
+    network = model.fit(wine).module_
+    if covariance == "full":
+        with_exact_posterior(model, np.random.default_rng(0).normal(size=(3, 3)))
+        network.likelihood = model._density_.likelihood
+    x, weight = torch.tensor(wine), torch.ones(len(wine), dtype=torch.float64)
+    loss = network(Draws(torch.Generator().manual_seed(0), x.dtype), weight, x)
+    for gradient in torch.autograd.grad(loss, list(network.encoder.parameters())):
+        assert gradient.abs().max() < 1e-5
+    decoder = torch.autograd.grad(network(None, weight, x), network.decoder.skip.weight)
+    assert decoder[0].abs().max() > 1e-3
 
 
 def test_a_larger_beta_leaves_less_divergence(digits):

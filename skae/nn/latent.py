@@ -15,14 +15,12 @@ class Code(NamedTuple):
     """What the encoder says about rows.
 
     `z` (..., n, k) goes to the decoder while training; `mean` (n, k) is what `transform` returns;
-    `h` (n, n_inputs) is the encoder's raw output, from which both were made; `log_q` (..., n) is
-    the log-density of a drawn `z` in its row's posterior.
+    `h` (n, n_inputs) is the encoder's raw output, from which both were made.
     """
 
     z: Tensor
     mean: Tensor
     h: Tensor
-    log_q: Tensor | None = None
 
 
 Encode = Callable[[Tensor], Tensor]
@@ -77,7 +75,7 @@ class Latent(nn.Module, ABC):
         `x` are the rows on the network's scale, `weight` (n,) says how much each counts.
         """
 
-    def bound(self, losses: Tensor) -> Tensor:
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None) -> Tensor:
         """The objective (n,) of rows whose codes `forward` drew several times (..., n)."""
         return losses
 

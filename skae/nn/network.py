@@ -80,7 +80,7 @@ class Network(Objective):
         out = self.decoder(code.z, silencing)
         log_prob = self.likelihood.log_prob(x if target is None else target, out)
         price = self.latent.penalty(code, u, self.encoder, weight, draws)
-        return self.latent.bound(price - log_prob)
+        return self.latent.bound(price - log_prob, code, draws)
 
     @torch.no_grad()
     def after_step(

@@ -38,6 +38,16 @@ class Normal(NamedTuple):
             z = z + (self._lower(self.below) @ noise[..., None])[..., 0]
         return z, log_normal(noise) - self.log_diagonal.sum(-1)
 
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-densities of codes (..., k)."""
+        noise = z - self.mean
+        if self.below is None:
+            noise = noise * (-self.log_diagonal).exp()
+        else:
+            factor = self._factor(self.below)
+            noise = torch.linalg.solve_triangular(factor, noise[..., None], upper=False)[..., 0]
+        return log_normal(noise) - self.log_diagonal.sum(-1)
+
     def divergence(self) -> Tensor:
         """Kullback-Leibler divergence from the standard normal distribution, in nats."""
         squares = (2 * self.log_diagonal).exp() + self.mean**2 - 1 - 2 * self.log_diagonal
@@ -48,8 +58,10 @@ class Normal(NamedTuple):
 
     def covariance(self) -> Tensor:
         """Covariances (..., k, k), or variances (..., k) where they are diagonal."""
-        deviation = self.log_diagonal.exp()
         if self.below is None:
-            return deviation**2
-        factor = self._lower(self.below) + deviation.diag_embed()
+            return self.log_diagonal.exp() ** 2
+        factor = self._factor(self.below)
         return factor @ factor.mT
+
+    def _factor(self, below: Tensor) -> Tensor:
+        return self._lower(below) + self.log_diagonal.exp().diag_embed()
