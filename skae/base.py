@@ -34,7 +34,7 @@ from torch import Tensor
 
 from skae.density import DENSITIES, Density
 from skae.holdout import hash_rows, hold_out, merged, shuffled
-from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, make_corruption
+from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, Named
 from skae.nn.draws import Draws
 from skae.nn.latent import Latent
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
@@ -158,7 +158,8 @@ class BaseAutoencoder(
 
     layerwise_epochs : int, default=0
         Epochs of greedy pre-training per hidden layer: each is trained as a shallow autoencoder on
-        the codes of the layer below before all layers are trained together.
+        the codes of the layer below before all layers are trained together. A `corruption` given
+        by name spoils what each layer sees, rows or codes: a stacked denoising autoencoder.
 
     learning_rate : float, default=0.003
         Peak of the one-cycle schedule of `fit`, constant rate of `partial_fit`.
@@ -454,10 +455,10 @@ class BaseAutoencoder(
             share[side] /= share[side].mean() if len(side) else 1.0
         tables = [share, X] if spoilt is None else [share, spoilt, X]
         parts = tuple(_tensor(table, net.module_) for table in tables)
-        corrupt = None
-        if spoilt is None:
+        corrupt = None if spoilt is not None else self.corruption
+        if isinstance(corrupt, str):
             table = ColumnFacts(_as_tensor(X), _as_tensor(share), like=parts[1])
-            corrupt = make_corruption(self.corruption, self.corruption_level, table)
+            corrupt = Named(corrupt, self.corruption_level, table)
 
         def rows(which: NDArray[np.bool_]) -> Rows:
             return Rows(parts, torch.from_numpy(index[which]).to(parts[0].device), corrupt)

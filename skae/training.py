@@ -21,6 +21,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from skae import files
+from skae.nn.corruption import Corruption, Named
 from skae.nn.draws import Draws
 from skae.nn.network import Network
 from skae.nn.shallow import shallow_layers
@@ -108,7 +109,7 @@ class Rows:
 
     parts: Batch
     index: Tensor
-    corrupt: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    corrupt: Corruption | None = None
 
     @classmethod
     def all(cls, *parts: Tensor) -> Self:
@@ -528,14 +529,18 @@ class _Best:
 def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generator) -> None:
     """Train each hidden layer as a shallow autoencoder on the codes of the layer below.
 
-    Works from the rows inwards; the output of a linear skip is left as it was.
+    Works from the rows inwards; the output of a linear skip is left as it was. What spoils rows
+    spoils codes, too, unless it is the user's own: that is for rows.
     """
-    weight, *_, x = train.taken(train.index)
-    x = network.standardize(x)
-    for layer in shallow_layers(network.encoder, network.decoder, network.trim):
-        Net.over(layer, generator).fit_rows(Rows.all(weight, x), None, plan)
+    rows = train
+    for layer in shallow_layers(network):
+        Net.over(layer, generator).fit_rows(rows, None, plan)
+        weight, *_, x = rows.taken(rows.index)
         with torch.no_grad():
-            x = layer.encode(x)
+            codes = layer.encode(x)
+        rows = Rows.all(weight, codes)
+        if isinstance(train.corrupt, Named):
+            rows.corrupt = train.corrupt.of_codes(codes, weight)
     for body in (network.encoder, network.decoder):
         body.zero_residual()
 

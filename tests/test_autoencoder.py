@@ -514,8 +514,12 @@ def test_pairs_of_clean_and_corrupted_rows(curved):
         small().fit(curved, X_corrupted=spoilt[:5])
 
 
+@pytest.mark.parametrize("corruption", [None, "masking", "gaussian"])
 @pytest.mark.parametrize("batch_size", ["auto", 32])
-def test_layerwise_training_is_one_shallow_autoencoder_after_another(curved, batch_size):
+def test_layerwise_training_is_one_shallow_autoencoder_after_another(
+    curved, batch_size, corruption
+):
+    """Each of which denoises what it sees, rows or codes, where there is a corruption."""
     epochs = 7
     parameters = {
         "hidden_layer_sizes": (12, 9),
@@ -525,6 +529,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(curved, bat
         "batch_size": batch_size,
         "max_epochs": 0,
         "early_stopping": False,
+        "corruption": corruption,
     }
     trained = small(layerwise_epochs=epochs, **parameters).fit(curved).module_
     start = small(**parameters).fit(curved)
@@ -533,26 +538,53 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(curved, bat
     plan = Plan(start.learning_rate, epochs, size)
     # Rows are trained on in an order that their content decides.
     hashes = hash_rows(curved, _draw_seed(start.random_state))
-    x = network.standardize(torch.tensor(curved[merged(np.ones(len(curved)), hashes)[0]]))
+    x = torch.tensor(curved[merged(np.ones(len(curved)), hashes)[0]])
+    scaled = network.standardize
     for i in range(2):
         down = network.encoder.residual.layers[i]
         up = network.decoder.residual.layers[-1 - i]
+        low, high, deviation = x.amin(0), x.amax(0), x.std(0, correction=0)
         optimizer = torch.optim.Adam([*down.parameters(), *up.parameters()], eps=1e-5)
         steps, done = epochs * -(-len(x) // size), 0
         for _ in range(epochs):
             order = torch.randperm(len(x), generator=generator)
             order = order if size < len(x) else torch.arange(len(x))
-            for batch in x[order].split(size):
-                out = up(torch.tanh(down(batch)))
+            for clean in x[order].split(size):
+                spoilt = clean
+                if corruption == "masking":
+                    blank = torch.rand(clean.shape, generator=generator, dtype=x.dtype) < 0.3
+                    spoilt = torch.where(blank, torch.zeros_like(low).clamp(low, high), clean)
+                elif corruption == "gaussian":
+                    noise = torch.randn(clean.shape, generator=generator, dtype=x.dtype)
+                    spoilt = clean + 0.3 * deviation * noise
+                out = up(torch.tanh(down(scaled(spoilt))))
                 out = out if i == 0 else torch.tanh(out)
                 optimizer.zero_grad()
-                (0.5 * ((out - batch) ** 2).sum(1).mean()).backward()
+                (0.5 * ((out - scaled(clean)) ** 2).sum(1).mean()).backward()
                 optimizer.param_groups[0]["lr"] = plan.rate(done / steps)
                 optimizer.step()
                 done += 1
-        x = torch.tanh(down(x)).detach()
+        x = torch.tanh(down(scaled(x))).detach()
+
+        def scaled(codes):
+            return codes
+
     for (name, got), expected in zip(trained.named_parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_layerwise_training_spoils_no_codes_by_a_callable(curved):
+    """What the user's own corruption knows to spoil is rows."""
+    seen = []
+
+    def corruption(x, generator):
+        seen.append(x.shape[1])
+        return x
+
+    small(layerwise_epochs=2, max_epochs=1, hidden_layer_sizes=(12, 9), corruption=corruption).fit(
+        curved
+    )
+    assert set(seen) == {curved.shape[1]}
 
 
 def test_layerwise_training_leaves_pca_where_there_is_a_skip(curved):

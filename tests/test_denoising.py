@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 import skae
 from skae import Autoencoder, DenoisingAutoencoder
-from skae.nn.corruption import CORRUPTIONS, ColumnFacts, make_corruption
+from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Named
 from skae.training import one_thread
 
 EVERY = [getattr(skae, name) for name in skae.__all__ if name.endswith("Autoencoder")]
@@ -35,7 +35,7 @@ def rows():
 def spoilt(kind, level, rows, weight=None):
     """Rows as a named corruption leaves them."""
     weight = torch.ones(len(rows)) if weight is None else weight
-    corruption = make_corruption(kind, level, ColumnFacts(rows, weight, rows))
+    corruption = Named(kind, level, ColumnFacts(rows, weight, rows))
     return corruption(rows.clone(), torch.Generator().manual_seed(0))
 
 
@@ -118,7 +118,7 @@ def test_gaussian_noise_is_in_columns_standard_deviations(rows, level):
 def test_a_generator_decides(rows, kind):
     a, b = (spoilt(kind, 0.3, rows) for _ in range(2))
     assert torch.equal(a, b)
-    corruption = make_corruption(kind, 0.3, ColumnFacts(rows, torch.ones(len(rows)), rows))
+    corruption = Named(kind, 0.3, ColumnFacts(rows, torch.ones(len(rows)), rows))
     assert not torch.equal(a, corruption(rows, torch.Generator().manual_seed(1)))
 
 

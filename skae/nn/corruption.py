@@ -70,16 +70,29 @@ CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnFacts], T
 }
 
 
-def make_corruption(
-    corruption: str | Corruption | None, level: float, table: ColumnFacts
-) -> Corruption | None:
-    """The corruption that a user asks for, for such rows; a callable serves as it is."""
-    if not isinstance(corruption, str):
-        return corruption
-    if corruption != "gaussian" and level > 1:
-        raise ValueError(
-            f"corruption_level must be at most 1, the share of cells that {corruption=} spoils, "
-            f"got {level}."
-        )
-    spoil = CORRUPTIONS[corruption]
-    return lambda rows, generator: spoil(rows, generator, level, table)
+class Named:
+    """A corruption that the package knows by name, for rows of one table.
+
+    Parameters
+    ----------
+    name : str
+        A key of `CORRUPTIONS`.
+    level : float
+        Share of cells to spoil; for "gaussian", the noise in columns' standard deviations.
+    table : ColumnFacts
+    """
+
+    def __init__(self, name: str, level: float, table: ColumnFacts) -> None:
+        if name != "gaussian" and level > 1:
+            raise ValueError(
+                "corruption_level must be at most 1, the share of cells that "
+                f"corruption={name!r} spoils, got {level}."
+            )
+        self.name, self.level, self.table = name, level, table
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return CORRUPTIONS[self.name](x, generator, self.level, self.table)
+
+    def of_codes(self, x: Tensor, weight: Tensor) -> "Named":
+        """The same corruption for codes (n, k) of rows, which count `weight` (n,) times."""
+        return Named(self.name, self.level, ColumnFacts(x, weight, like=x))

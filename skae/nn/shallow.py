@@ -1,25 +1,36 @@
 """One hidden layer as an autoencoder of its own, for greedy layer-wise pre-training."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from skae.nn.draws import Draws
-from skae.nn.mlp import ACTIVATIONS, Body, Dense
+from skae.nn.mlp import ACTIVATIONS, Dense
+from skae.nn.network import Network
 from skae.nn.objective import Objective
 
 
 class Shallow(Objective):
-    """Reconstructs the codes of the layer below from those of one layer (Bengio et al. 2007).
+    """Reconstructs the codes of the layer below from those of one layer [1]_, clean or spoilt [2]_.
 
     Parameters
     ----------
     encoder, decoder : Dense
         A layer of the encoder and its mirror image in the decoder, trained in place.
     activation : str
-    outermost : bool
-        Whether rows, not codes, are reconstructed: then the decoder has no activation.
+    standardize : callable or None
+        Where rows in the user's units, not codes, are reconstructed: puts them on the network's
+        scale. The decoder has no activation then.
     trim : float
         See `trimmed_mean`.
+
+    References
+    ----------
+    .. [1] Y. Bengio, P. Lamblin, D. Popovici and H. Larochelle, "Greedy layer-wise training of deep
+       networks", NeurIPS 2006.
+    .. [2] P. Vincent et al., "Stacked denoising autoencoders: learning useful representations in a
+       deep network with a local denoising criterion", JMLR 11, 2010.
     """
 
     def __init__(
@@ -27,39 +38,50 @@ class Shallow(Objective):
         encoder: Dense,
         decoder: Dense,
         activation: str,
-        outermost: bool,
+        standardize: Callable[[Tensor], Tensor] | None,
         trim: float,
     ) -> None:
         super().__init__(trim)
         self.encoder = encoder
         self.decoder = decoder
         self.activation = ACTIVATIONS[activation]
-        self.outermost = outermost
+        self.standardize = standardize
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes for the layer above."""
-        return self.activation(self.encoder(x))
+        return self.activation(self.encoder(self._scaled(x)))
 
     def losses(
         self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
     ) -> Tensor:
         """Half the squared error of each row."""
         out = self.decoder(self.encode(x))
-        if not self.outermost:
+        if self.standardize is None:
             out = self.activation(out)
-        return 0.5 * F.mse_loss(out, x, reduction="none").sum(-1)
+        clean = self._scaled(x if target is None else target)
+        return 0.5 * F.mse_loss(out, clean, reduction="none").sum(-1)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x if self.standardize is None else self.standardize(x)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on."""
         return [p for p in self.parameters() if p.ndim > 1]
 
 
-def shallow_layers(encoder: Body, decoder: Body, trim: float) -> list[Shallow]:
-    """The hidden layers of a body and its mirror image, outermost first."""
-    if encoder.residual is None or decoder.residual is None:
+def shallow_layers(network: Network) -> list[Shallow]:
+    """The hidden layers of a network's encoder and their mirror images, outermost first."""
+    encoder, decoder = network.encoder.residual, network.decoder.residual
+    if encoder is None or decoder is None:
         return []
-    down, up = encoder.residual.layers, decoder.residual.layers
+    down, up = encoder.layers, decoder.layers
     return [
-        Shallow(down[i], up[-1 - i], encoder.residual.activation, i == 0, trim)
+        Shallow(
+            down[i],
+            up[-1 - i],
+            encoder.activation,
+            None if i else network.standardize,
+            network.trim,
+        )
         for i in range(len(down) - 1)
     ]
