@@ -24,6 +24,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from skae import Autoencoder
 from skae.base import _draw_seed
 from skae.holdout import hash_rows, merged
+from skae.nn.mlp import ACTIVATIONS
 from skae.nn.objective import trimmed_mean
 from skae.training import Plan
 
@@ -112,6 +113,27 @@ def test_untrained_is_pca(load, k, parameters):
     np.testing.assert_allclose(start.score_samples(X), pca.score_samples(X), rtol=1e-6)
     assert start.score(X) == pytest.approx(pca.score(X), rel=1e-6)
     assert start.noise_variance_ == pytest.approx(pca.noise_variance_, rel=1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("tied_weights", [False, True])
+def test_no_start_is_a_trap(curved, activation, tied_weights):
+    """PCA is where training starts, not where it stays for want of a gradient."""
+    pca = PCA(2).fit(curved)
+    trained = small(
+        activation=activation,
+        tied_weights=tied_weights,
+        hidden_layer_sizes=(32, 16),
+        weight_decay=0.0,
+        learning_rate=1e-2,
+        max_epochs=300,
+        early_stopping=False,
+    ).fit(curved)
+    error, start = (
+        ((curved - restored) ** 2).sum()
+        for restored in (trained.reconstruct(curved), pca.inverse_transform(pca.transform(curved)))
+    )
+    assert error < 0.2 * start
 
 
 def test_untrained_overcomplete_is_the_identity(curved):

@@ -18,6 +18,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "logistic": torch.sigmoid,
 }
 
+GAINS = {"logistic": 4.0}
+"""What start weights are multiplied with where an activation is flat: its slope at 0 is 1/4."""
+
 
 class Dense(nn.Module):
     """An affine layer; `tied_to` another one, it multiplies with that one's weights transposed.
@@ -30,16 +33,22 @@ class Dense(nn.Module):
     def __init__(self, n_in: int, n_out: int, tied_to: "Dense | None" = None) -> None:
         super().__init__()
         self.n_in = n_in
-        self.transposed = tied_to is not None
+        self.transposed, self.mirrored = tied_to is not None, False
+        if tied_to is not None:
+            tied_to.mirrored = True
         self.weight = tied_to.weight if tied_to else nn.Parameter(torch.empty(n_out, n_in))
         self.bias = nn.Parameter(torch.empty(n_out))
 
     @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
-        """Draw weights with variance 1 / n_inputs; biases are zero."""
+    def reset(self, generator: torch.Generator, gain: float) -> None:
+        """Draw weights with standard deviation gain / sqrt(n_inputs); biases are zero.
+
+        Weights that are used in both directions have two numbers of inputs: their geometric mean.
+        """
         if not self.transposed:
+            n_inputs = math.sqrt(self.weight.numel()) if self.mirrored else self.n_in
             noise = torch.randn(self.weight.shape, generator=generator, dtype=torch.float64)
-            self.weight.copy_(noise / math.sqrt(self.n_in))
+            self.weight.copy_(gain * noise / math.sqrt(n_inputs))
         self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,14 +105,14 @@ class MLP(nn.Module):
     def reset(self, generator: torch.Generator) -> None:
         """Draw the weights of all layers."""
         for layer in self.layers:
-            layer.reset(generator)
+            layer.reset(generator, GAINS.get(self.activation, 1.0))
 
 
 class Body(nn.Module):
     """An encoder or a decoder: a linear map plus a residual network, either of which may be absent.
 
-    With the linear map, the residual's last layer starts at zero, so that training starts from
-    the linear solution.
+    With the linear map, the residual starts at zero, so that training starts from the linear
+    solution.
     """
 
     def __init__(
@@ -144,18 +153,24 @@ class Body(nn.Module):
         """Draw the residual's weights; the linear map's are the caller's to set."""
         if self.residual is not None:
             self.residual.reset(generator)
+            if self.skip is not None and self.residual.layers[-1].mirrored:
+                # A last layer of zeros would be the mirror image's first: no gradient leaves that.
+                self.residual.layers[0].weight.zero_()
         self.zero_residual()
         if self.skip is not None:
             self.skip.bias.zero_()
 
     @torch.no_grad()
     def zero_residual(self) -> None:
-        """With a linear map beside it, make the residual's output zero but trainable."""
+        """With a linear map beside it, make the residual's output zero but trainable.
+
+        Of tied bodies only at a row of zeros, unless their outermost layer is zero.
+        """
         if self.skip is None or self.residual is None:
             return
         first, last = self.residual.layers[0], self.residual.layers[-1]
-        if not last.transposed:
+        if not (last.transposed or last.mirrored):
             last.weight.zero_()
         last.bias.zero_()
-        # The mirror image of a tied encoder is constant here, but not zero for every activation.
+        # Tied bodies are constant at their start, but not zero for every activation.
         last.bias.sub_(self.residual(last.bias.new_zeros(first.n_in)))
