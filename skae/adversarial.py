@@ -11,21 +11,18 @@ from torch.nn import functional as F
 
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
-from skae.nn.latent import Code, Deterministic, Encode, Latent, Start
+from skae.nn.latent import Code, Encode, Latent, Standardized
 from skae.nn.mlp import MLP
 
 JUDGE = (64, 64)
 """Widths of the judge's hidden layers."""
 
 
-class Judged(Deterministic):
+class Judged(Standardized):
     """Codes that pay for being told from standard normal draws by a judge who learns with them."""
 
-    has_prior = True
-
     def __init__(self, n_components: int, price: float) -> None:
-        super().__init__(n_components)
-        self.price = price
+        super().__init__(n_components, price)
         self.judge = MLP([n_components, *JUDGE, 1], "silu", dropout=0.0)
 
     def settle(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
@@ -47,10 +44,6 @@ class Judged(Deterministic):
         lesson = weight @ F.softplus(taken) / weight.sum() + F.softplus(-given).mean()
         # The judge learns from its lesson, which is no part of what the codes cost.
         return price + (lesson - lesson.detach())
-
-    def start(self, values: Tensor, rest: float) -> Start:
-        deviation = values.sqrt()
-        return Start(1 / deviation, deviation, values.new_zeros(self.n_inputs))
 
 
 class AdversarialAutoencoder(BaseAutoencoder):

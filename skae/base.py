@@ -173,10 +173,9 @@ class BaseAutoencoder(
     early_stopping : bool or "auto", default="auto"
         Whether to hold out rows and keep the weights of the epoch that does best on them, epoch 0
         (PCA, with `linear_skip`) included. "auto" holds out rows, which tell the noise that is
-        estimated after the network,
-        but lets them choose the epoch only if they are at least 100: fewer choose by luck, and the
-        last epoch is kept. Which rows are held out depends on their content and `random_state`,
-        not on their order; duplicates stay on one side.
+        estimated after the network, but lets them choose the epoch only if they are at least 100:
+        fewer choose by luck, and the last epoch is kept. Which rows are held out depends on their
+        content and `random_state`, not on their order; duplicates stay on one side.
 
     validation_fraction : float, default=0.1
         Share of distinct rows that are held out.

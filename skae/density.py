@@ -211,8 +211,7 @@ class Enumeration:
         return cast(Discrete, network.latent).look_up(indices.clamp_max(shares.shape[1] - 1).mT)
 
     def blend(self, new: "Enumeration", share: float) -> "Enumeration":
-        noise = self.likelihood.noise_variance.lerp(new.likelihood.noise_variance, share)
-        likelihood = new.likelihood.having_noise(noise)
+        likelihood = self.likelihood.blended(new.likelihood, share)
         return Enumeration(likelihood, self.shares.lerp(new.shares, share))
 
     def is_finite(self) -> bool:

@@ -6,7 +6,6 @@ and rows are scored under it. For a linear decoder everything here is exact, and
 it is probabilistic PCA (Tipping & Bishop 1999).
 """
 
-import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -83,6 +82,11 @@ class Laplace:
         """Inverse of the covariance."""
         return torch.linalg.inv(self.covariance)
 
+    @property
+    def _is_narrowed(self) -> bool:
+        """Whether codes are so wide that only their leading axes vary."""
+        return len(self.mean) > WIDEST and not self.is_given
+
     @cached_property
     def leading(self) -> tuple[Tensor, Tensor]:
         """Variances and axes of a wide code that are not neglected."""
@@ -138,7 +142,7 @@ class Laplace:
 
     def log_prob(self, network: "Network | _Narrow", x: Tensor) -> Tensor:
         """Log-density of rows (n, n_features) in nats, shape (n,), float64."""
-        if len(self.mean) > WIDEST and not self.is_given:
+        if self._is_narrowed:
             values, axes = self.leading
             inner = Laplace(self.likelihood, torch.zeros_like(values), values.diag(), False)
             return inner.log_prob(_Narrow(network, self.mean, axes), x)
@@ -147,7 +151,7 @@ class Laplace:
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         """Codes (n, k) from N(m, S)."""
-        if len(self.mean) > WIDEST and not self.is_given:
+        if self._is_narrowed:
             values, axes = self.leading
             root = axes * values.sqrt()
         else:
@@ -188,8 +192,7 @@ class Laplace:
     def blend(self, new: "Laplace", share: float) -> "Laplace":
         """The mixture of this distribution and a `share` of a new one, by its moments."""
         shift = new.mean - self.mean
-        likelihood = copy.deepcopy(new.likelihood)
-        likelihood.noise_variance.lerp_(self.likelihood.noise_variance, 1 - share)
+        likelihood = self.likelihood.blended(new.likelihood, share)
         if self.is_given:
             return Laplace(likelihood, self.mean, self.covariance, True)
         covariance = torch.lerp(self.covariance, new.covariance, share)

@@ -72,11 +72,6 @@ class TopK(Latent):
         z = F.relu(h - threshold)
         return Code(z, z, h)
 
-    def penalty(
-        self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
-    ) -> Tensor | float:
-        return 0.0
-
 
 class SparseAutoencoder(BaseAutoencoder):
     """Autoencoder with many components, few of which are active in each row.

@@ -4,6 +4,7 @@ from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar, cast
 
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -12,6 +13,7 @@ from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.nn.bounds import importance_weighted
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Start, Stochastic, log_normal
+from skae.nn.linear import moments
 from skae.nn.normal import Normal
 
 ACTIVE = 0.01
@@ -40,9 +42,7 @@ class Variational(Stochastic):
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         posterior = self.posterior(h)
-        if draws is None:
-            return Code(posterior.mean[None], posterior.mean, h)
-        z, _ = self.propose(h, self.n_samples, draws)
+        z = posterior.mean[None] if draws is None else self.propose(h, self.n_samples, draws)[0]
         return Code(z, posterior.mean, h)
 
     def penalty(
@@ -71,8 +71,7 @@ class Variational(Stochastic):
         return Start(up / values, up, bias)
 
     def complaint(self, code: Code, weight: Tensor) -> str | None:
-        centered = code.mean - weight @ code.mean / weight.sum()
-        active = (weight @ centered**2 / weight.sum() > ACTIVE).nonzero()[:, 0].tolist()
+        active = (moments(code.mean, weight).variance > ACTIVE).nonzero()[:, 0].tolist()
         if 2 * len(active) >= self.n_components:
             return None
         return (
@@ -177,10 +176,13 @@ class VariationalAutoencoder(BaseAutoencoder):
         check_is_fitted(self)
         network, latent = self.module_, cast(Variational, self.module_.latent)
 
-        def covariance(x: Tensor) -> Tensor:
-            return latent.posterior(network.encode(x).h).covariance()
+        def mean_and_covariance(x: Tensor) -> Tensor:
+            told = latent.posterior(network.encode(x).h)
+            return torch.cat([told.mean, told.covariance().flatten(1)], 1)
 
-        return self._codes(X), self._map(covariance, self._read_rows(X))
+        both, k = self._map(mean_and_covariance, self._read_rows(X)), self.n_components_
+        shape = (k, k) if latent.is_full else (k,)
+        return both[:, :k], both[:, k:].reshape(-1, *shape)
 
     def elbo(self, X: MatrixLike) -> Floats:
         """Evidence lower bound of rows' log-density, whatever the `beta` that was trained with.

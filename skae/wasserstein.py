@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
-from skae.nn.latent import Code, Deterministic, Encode, Latent, Start
+from skae.nn.latent import Code, Encode, Latent, Standardized
 
 WIDTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Widths of the kernels that are summed, in terms of the prior's expected squared distance."""
@@ -38,14 +38,8 @@ def discrepancy(z: Tensor, weight: Tensor, prior: Tensor) -> Tensor:
     return total
 
 
-class Matched(Deterministic):
+class Matched(Standardized):
     """Codes that pay for how far their distribution over rows is from the standard normal."""
-
-    has_prior = True
-
-    def __init__(self, n_components: int, price: float) -> None:
-        super().__init__(n_components)
-        self.price = price
 
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
@@ -54,10 +48,6 @@ class Matched(Deterministic):
         if draws is None or not self.training:
             return 0.0
         return self.price * discrepancy(code.z, weight, draws.normal(code.z.shape))
-
-    def start(self, values: Tensor, rest: float) -> Start:
-        deviation = values.sqrt()
-        return Start(1 / deviation, deviation, values.new_zeros(self.n_inputs))
 
 
 class WassersteinAutoencoder(BaseAutoencoder):

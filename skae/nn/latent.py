@@ -66,7 +66,6 @@ class Latent(nn.Module, ABC):
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         """Codes for raw outputs. Without `draws` nothing is random."""
 
-    @abstractmethod
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
@@ -74,6 +73,7 @@ class Latent(nn.Module, ABC):
 
         `x` are the rows on the network's scale, `weight` (n,) says how much each counts.
         """
+        return 0.0
 
     def bound(self, losses: Tensor, code: Code, draws: Draws | None) -> Tensor:
         """The objective (n,) of rows whose codes `forward` drew several times (..., n)."""
@@ -140,12 +140,28 @@ class Discrete(Latent):
 
 
 class Deterministic(Latent):
-    """The code is the encoder's output and costs nothing."""
+    """The code is the encoder's output."""
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         return Code(h, h, h)
 
-    def penalty(
-        self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
-    ) -> Tensor | float:
-        return 0.0
+
+class Standardized(Deterministic):
+    """Codes without noise, whose distribution over all rows is to be standard normal.
+
+    Parameters
+    ----------
+    n_components : int
+    price : float
+        Weight of what training charges for being far from it.
+    """
+
+    has_prior = True
+
+    def __init__(self, n_components: int, price: float) -> None:
+        super().__init__(n_components)
+        self.price = price
+
+    def start(self, values: Tensor, rest: float) -> Start:
+        deviation = values.sqrt()
+        return Start(1 / deviation, deviation, values.new_zeros(self.n_inputs))

@@ -98,6 +98,10 @@ class Likelihood(nn.Module, ABC):
         """The likelihood with the noise that it has now."""
         return self.having_noise(self.noise_variance.clone())
 
+    def blended(self, new: "Likelihood", share: float) -> Self:
+        """The likelihood with a noise that is a `share` of the way to another's."""
+        return self.having_noise(self.noise_variance.lerp(new.noise_variance, share))
+
     def with_noise(self, squares: Tensor, share: Tensor) -> Self:
         """The likelihood with its noise, if there is one to estimate, taken from errors.
 
@@ -183,6 +187,10 @@ class Gaussian(Likelihood):
 
     def deviance(self, x: Tensor, out: Tensor) -> Tensor:
         return (x - self.mean(out)) ** 2
+
+    def blended(self, new: "Likelihood", share: float) -> Self:
+        """The likelihood with a noise that is a `share` of the way to another's."""
+        return self.having_noise(self.noise_variance.lerp(new.noise_variance, share))
 
     def with_noise(self, squares: Tensor, share: Tensor) -> Self:
         if not isinstance(self.noise, str):
