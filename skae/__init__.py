@@ -4,6 +4,7 @@ from skae.adversarial import AdversarialAutoencoder
 from skae.autoencoder import Autoencoder
 from skae.contractive import ContractiveAutoencoder
 from skae.denoising import DenoisingAutoencoder
+from skae.outlier import AutoencoderOutlierDetector
 from skae.persistence import load
 from skae.quantized import VectorQuantizedAutoencoder
 from skae.sparse import SparseAutoencoder
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdversarialAutoencoder",
     "Autoencoder",
+    "AutoencoderOutlierDetector",
     "Checkpoint",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",

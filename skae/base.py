@@ -434,7 +434,7 @@ class BaseAutoencoder(
         if going_on:
             new._adopt(self)
         X, weight, spoilt = new._read_training_rows(X, sample_weight, X_corrupted, not going_on)
-        seed = _draw_seed(self.random_state)
+        seed = draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
         # Equal rows become one of their summed weight, so that draws do not tell them apart.
         pairs = [] if spoilt is None else [hash_rows(spoilt, seed)]
@@ -582,15 +582,6 @@ class BaseAutoencoder(
             ) from error
         return f"{type(self).__qualname__} {parameters} {function!r}"
 
-    def _learnt(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_n_features_out"}
-
-    def _adopt(self, other: "BaseAutoencoder") -> None:
-        """Forget what a fit has left here and take over what one has left in `other`."""
-        for name in self._learnt():
-            delattr(self, name)
-        self.__dict__.update(other._learnt())
-
     def _read_training_rows(
         self,
         X: MatrixLike,
@@ -600,7 +591,7 @@ class BaseAutoencoder(
     ) -> tuple[Floats, Floats, Floats | None]:
         """Validated rows of positive weight, their weights, and their corrupted versions."""
         X = self._read_rows(X, reset=first, ensure_min_samples=2 if first else 1)
-        weight = _read_weight(sample_weight, X)
+        weight = read_weight(sample_weight, X)
         spoilt = None
         if X_corrupted is not None:
             spoilt = check_array(X_corrupted, dtype=X.dtype, input_name="X_corrupted")
@@ -914,7 +905,7 @@ class BaseAutoencoder(
             Higher is better; comparable with `PCA.score` and `FactorAnalysis.score`.
         """
         log_prob = self.score_samples(X)
-        return float(np.average(log_prob, weights=_read_weight(sample_weight, log_prob[:, None])))
+        return float(np.average(log_prob, weights=read_weight(sample_weight, log_prob[:, None])))
 
     def sample(
         self,
@@ -942,7 +933,7 @@ class BaseAutoencoder(
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
         network, density = _with_float64(self.module_), self._density_
-        generator = torch.Generator(network.center.device).manual_seed(_draw_seed(random_state))
+        generator = torch.Generator(network.center.device).manual_seed(draw_seed(random_state))
         draws = Draws(generator, network.center.dtype)
 
         def draw(z: Tensor) -> Tensor:
@@ -1108,14 +1099,14 @@ class BaseAutoencoder(
         self.module_ = network
 
 
-def _draw_seed(random_state: int | RandomState | None) -> int:
-    # No global generator is read: without a seed, the operating system gives one.
+def draw_seed(random_state: int | RandomState | None) -> int:
+    """A seed from a `random_state`; no global generator is read, the system gives one instead."""
     if random_state is None:
         return secrets.randbelow(2**31)
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _read_weight(sample_weight: MatrixLike | None, X: Floats) -> Floats:
+def read_weight(sample_weight: MatrixLike | None, X: Floats) -> Floats:
     """Validated weights of rows, float64."""
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     with np.errstate(over="ignore"):

@@ -3,7 +3,6 @@
 import os
 import re
 import warnings
-from collections.abc import Container
 from typing import Any
 
 from skae import files
@@ -14,19 +13,33 @@ ATTRIBUTE = re.compile(r"_?[a-z][a-z0-9_]*_|_arrays|_n_features_out|_sklearn_out
 """Names, beside parameters, that a saved state may have."""
 
 CLASSES: dict[str, type] = {}
-"""skae's estimators by name."""
+"""skae's classes that files may hold, by name."""
 
 
-class Saved:
-    """Estimators with a method `save`; `load` reads what it writes.
+class Stored:
+    """Objects that files may hold: estimators and what a fit leaves in them.
 
-    Their `__getstate__` gives plain values and arrays, whose layout is part of the file format.
+    Their `__getstate__` gives plain values, arrays and other such objects, whose layout is part of
+    the file format.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__.startswith("skae."):
             CLASSES[cls.__name__] = cls
+
+
+class Saved(Stored):
+    """Estimators with a method `save`; `load` reads what it writes."""
+
+    def _learnt(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_n_features_out"}
+
+    def _adopt(self, other: "Saved") -> None:
+        """Forget what a fit has left here and take over what one has left in `other`."""
+        for name in self._learnt():
+            delattr(self, name)
+        self.__dict__.update(other._learnt())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator to a file, from which `skae.load` restores it bit by bit.
@@ -63,27 +76,38 @@ class Saved:
         >>> bool((again.transform(X) == fitted.transform(X)).all())
         True
         """
-        name = type(self).__name__
-        if CLASSES.get(name) is not type(self):
-            raise TypeError(f"{name} is not one of skae's estimators: use pickle for it.")
-        state: dict[str, Any] = self.__getstate__()  # type: ignore[assignment]
-        known = type(self)().get_params(deep=False)  # type: ignore[attr-defined]
-        left_out = sorted(
-            key for key, value in state.items() if not (_is_known(key, known) and files.fits(value))
-        )
-        kept = {key: value for key, value in state.items() if key not in left_out}
-        files.write(path, KIND, {"class": name, "state": kept})
+        left_out: list[str] = []
+        files.write(path, KIND, _tree(self, left_out))
         if left_out:
             warnings.warn(
-                f"Functions, objects and foreign attributes of this {name} are not saved: "
-                f"{', '.join(left_out)}. Set them again after loading.",
+                f"Functions, objects and foreign attributes of this {type(self).__name__} are not "
+                f"saved: {', '.join(sorted(left_out))}. Set them again after loading.",
                 UserWarning,
                 stacklevel=2,
             )
 
 
-def _is_known(key: str, parameters: Container[str]) -> bool:
-    return key in parameters or ATTRIBUTE.fullmatch(key) is not None
+def _tree(thing: Stored, left_out: list[str], prefix: str = "") -> dict[str, Any]:
+    """What a file holds of an object; names of what it does not are added to `left_out`."""
+    name = type(thing).__name__
+    if CLASSES.get(name) is not type(thing):
+        raise TypeError(f"{name} is not one of skae's estimators: use pickle for it.")
+    state: dict[str, Any] = {}
+    for key, value in (thing.__getstate__() or {}).items():  # type: ignore[attr-defined]
+        if isinstance(value, Stored):
+            state[key] = _tree(value, left_out, f"{prefix}{key}__")
+        elif _is_known(key, thing) and files.fits(value):
+            state[key] = value
+        else:
+            left_out.append(prefix + key)
+    return {"class": name, "state": state}
+
+
+def _is_known(key: str, thing: Any) -> bool:
+    """Whether an object may have what `key` names; estimators say which parameters they have."""
+    if not isinstance(thing, Saved):
+        return True
+    return key in thing.get_params(deep=False) or ATTRIBUTE.fullmatch(key) is not None  # type: ignore[attr-defined]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -119,17 +143,31 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     content = files.read(path, KIND)
     try:
-        name, state = content["class"], content["state"]
-        if name not in CLASSES:
-            raise ValueError(f"this version of skae has no estimator {name!r}")
-        estimator: Any = CLASSES[name]()
-        parameters = estimator.get_params(deep=False)
-        unknown = [key for key in state if not _is_known(key, parameters)]
-        if unknown:
-            raise ValueError(f"{name} has no {unknown[0]!r}")
-        estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
-        estimator._validate_params()
-        estimator.__setstate__(state)
+        estimator = _object(content)
+        if not isinstance(estimator, Saved):
+            raise ValueError(f"a {type(estimator).__name__} is no estimator")
     except files.MALFORMED as error:
         raise ValueError(f"The contents of {os.fspath(path)!r} make no sense: {error}") from error
+    return estimator
+
+
+def _object(content: dict[str, Any]) -> Any:
+    """The object that `_tree` has described."""
+    name, state = content["class"], content["state"]
+    if name not in CLASSES:
+        raise ValueError(f"this version of skae has no estimator {name!r}")
+    is_object = {key: isinstance(v, dict) and v.keys() == {*content} for key, v in state.items()}
+    state = {key: _object(value) if is_object[key] else value for key, value in state.items()}
+    if not issubclass(CLASSES[name], Saved):
+        thing: Any = object.__new__(CLASSES[name])
+        vars(thing).update(state)
+        return thing
+    estimator: Any = CLASSES[name]()
+    unknown = [key for key in state if not _is_known(key, estimator)]
+    if unknown:
+        raise ValueError(f"{name} has no {unknown[0]!r}")
+    parameters = estimator.get_params(deep=False)
+    estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
+    estimator._validate_params()
+    estimator.__setstate__(state)
     return estimator

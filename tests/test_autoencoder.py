@@ -22,7 +22,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from skorch.callbacks import Callback, EarlyStopping
 
 from skae import Autoencoder
-from skae.base import _draw_seed
+from skae.base import draw_seed
 from skae.holdout import hash_rows, merged
 from skae.nn.mlp import ACTIVATIONS
 from skae.nn.objective import trimmed_mean
@@ -559,7 +559,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
     size = len(curved) if batch_size == "auto" else batch_size
     plan = Plan(start.learning_rate, epochs, size)
     # Rows are trained on in an order that their content decides.
-    hashes = hash_rows(curved, _draw_seed(start.random_state))
+    hashes = hash_rows(curved, draw_seed(start.random_state))
     x = torch.tensor(curved[merged(np.ones(len(curved)), hashes)[0]])
     scaled = network.standardize
     for i in range(2):

@@ -14,18 +14,22 @@ import skae
 
 PRIVATE_CHECKS = [
     checks.check_param_validation,
+    checks.check_dataframe_column_names_consistency,
+    checks.check_inplace_ensure_writeable,
+]
+"""Public checks that scikit-learn runs on its own estimators and `check_estimator` leaves out."""
+
+PRIVATE_TRANSFORMER_CHECKS = [
     checks.check_set_output_transform,
     checks.check_set_output_transform_pandas,
     checks.check_global_output_transform_pandas,
     checks.check_set_output_transform_polars,
     checks.check_global_set_output_transform_polars,
-    checks.check_dataframe_column_names_consistency,
     checks.check_transformer_get_feature_names_out,
     checks.check_transformer_get_feature_names_out_pandas,
     checks.check_get_feature_names_out_error,
-    checks.check_inplace_ensure_writeable,
 ]
-"""Public checks that scikit-learn runs on its own estimators and `check_estimator` leaves out."""
+"""Those for estimators with a `transform`."""
 
 SHORT = {"hidden_layer_sizes": (16, 8), "max_epochs": 10}
 
@@ -53,7 +57,8 @@ EXPECTED_FAILURES = {
 """Checks that float32 cannot meet, each with its reason; no other instance may have any."""
 
 FIXED_TABLES = {"check_sample_weights_shape", "check_sample_weights_not_overwritten"}
-"""Checks whose table is written in their code, beyond the reach of the estimator's tags."""
+DRAWN_TABLES = {"check_outliers_fit_predict", "check_outliers_train"}
+"""Checks whose table is made in their code, beyond the reach of the estimator's tags."""
 
 
 def public_estimators() -> list[type[BaseEstimator]]:
@@ -68,6 +73,19 @@ def public_estimators() -> list[type[BaseEstimator]]:
     ]
 
 
+def configured(estimator_class, **parameters):
+    """An estimator, or one over an autoencoder, with these parameters where it has them.
+
+    Parameters that are not an estimator's own are those of its autoencoder.
+    """
+    own = estimator_class().get_params()
+    inner = {name: value for name, value in parameters.items() if name not in own}
+    outer = {name: value for name, value in parameters.items() if name in own}
+    if inner and "autoencoder" in own:
+        return estimator_class(autoencoder=skae.Autoencoder(**inner), **outer)
+    return estimator_class(**outer, **inner)
+
+
 def check_name(check) -> str:
     return (check.func if isinstance(check, partial) else check).__name__
 
@@ -80,11 +98,14 @@ def cases():
             if variant in PLAIN_ONLY and not is_plain:
                 continue
             size = {} if is_plain or variant == "default" else SHORT
-            estimator = estimator_class(**parameters, **size)
+            estimator = configured(estimator_class, **parameters, **size)
             public = [
                 check for _, check in estimator_checks_generator(estimator, legacy=True, mark=None)
             ]
-            private = [partial(check, estimator_class.__name__) for check in PRIVATE_CHECKS]
+            more = PRIVATE_TRANSFORMER_CHECKS if hasattr(estimator, "transform") else []
+            private = [
+                partial(check, estimator_class.__name__) for check in PRIVATE_CHECKS + more
+            ]
             for i, check in enumerate(public + private):
                 label = f"{estimator_class.__name__}-{variant}-{check_name(check)}-{i}"
                 yield pytest.param(estimator, variant, check, id=label)
@@ -112,8 +133,8 @@ def data_within_range(request, monkeypatch):
     """The Bernoulli likelihood refuses values outside [0, 1], so its checks get such data.
 
     scikit-learn has a tag for "no negative values" but none for an upper limit. Its checks pass
-    their data through one function that adapts them to the tags; here it also scales them. Two
-    checks write their table down without asking that function: for those, `np.array` scales.
+    their data through one function that adapts them to the tags; here it also scales them. Some
+    checks make their table without asking that function: for those, what makes it scales.
     """
     parameters = request.node.callspec.params
     if parameters["variant"] != "bernoulli":
@@ -129,6 +150,14 @@ def data_within_range(request, monkeypatch):
     monkeypatch.setattr(checks, "_enforce_estimator_tags_X", adapt_and_scale)
     if check_name(parameters["check"]) in FIXED_TABLES:
         monkeypatch.setattr(checks, "np", NumpyWithUnitTables())
+    if check_name(parameters["check"]) in DRAWN_TABLES:
+        draw = checks.make_blobs
+
+        def draw_and_scale(*args, **kwargs):
+            X, y = draw(*args, **kwargs)
+            return to_unit_interval(X), y
+
+        monkeypatch.setattr(checks, "make_blobs", draw_and_scale)
 
 
 def test_array_api_is_switched_on():

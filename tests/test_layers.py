@@ -26,7 +26,12 @@ ARROWS = {
         "skae.nn",
     },
     "variant": {"stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.nn"},
-    "outlier": {"stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn"},
+    "scores": {"stdlib", "numpy", "sklearn", "skae.persistence"},
+    "outlier": {
+        "stdlib", "numpy", "pandas", "sklearn",
+        "skae.base", "skae.autoencoder", "skae.parameters", "skae.persistence", "skae.holdout",
+        "skae.scores",
+    },
     "supervised": {
         "stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn",
     },
