@@ -17,7 +17,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.stats import _weighted_percentile
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_feature_names, check_is_fitted, validate_data
 
 from skae.autoencoder import Autoencoder
 from skae.base import BaseAutoencoder, MatrixLike, draw_seed, read_weight
@@ -121,8 +121,8 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     ----------
     autoencoder : autoencoder of skae, FrozenEstimator or None, default=None
         What to train. None is a small `Autoencoder` of half the rounded square root of the number
-        of columns as code, trained for 300 steps on rows with masked cells: too short to learn
-        what is rare. Unless it takes values in [0, 1] only, it is given columns in robust units;
+        of columns as code, trained for 300 steps on rows of which half the cells are masked: too
+        short to learn what is rare. Unless it takes values in [0, 1] only, it is given columns in robust units;
         its `trim` and `random_state` are set by the detector. A fitted one in
         `sklearn.frozen.FrozenEstimator` is used as it is, on rows as they are.
 
@@ -242,7 +242,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
             Values by name.
         """
         params = {name: vars(self)[name] for name in self._get_param_names()}
-        if deep and hasattr(self.autoencoder, "get_params"):
+        if deep and isinstance(self.autoencoder, BaseEstimator):
             inner = self.autoencoder.get_params()
             params |= {f"autoencoder__{name}": value for name, value in inner.items()}
         return params
@@ -288,6 +288,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         return self
 
     def _fit(self, X: MatrixLike, sample_weight: MatrixLike | None) -> None:
+        given = self._given_autoencoder(X)
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         weight = read_weight(sample_weight, X)
         X, weight = X[weight > 0], weight[weight > 0]
@@ -297,50 +298,61 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
                 f"n_samples = {len(X)}."
             )
         seed = draw_seed(self.random_state)
-        # Equal rows become one of their summed weight: repeating a row is weighting it.
         hashes = hash_rows(X, seed)
-        index, weight = merged(weight, hashes)
-        X, weight, hashes = X[index], weight / weight.mean(), hashes[index]
         set_aside = hold_out(hashes, self.calibration_fraction)
-        train = ~set_aside
-        self._train(X[train], weight[train], hashes[train], seed)
-        self._calibrate(X[set_aside], weight[set_aside])
+        # Equal rows become one of their summed weight: repeating a row is weighting it.
+        distinct, share = merged(weight, hashes)
+        share /= share.mean()
+        for_training = ~set_aside[distinct]
+        train = distinct[for_training]
+        self._units_ = Units.of(X[train], share[for_training])
+        self._inputs_ = Units.of_user(X.shape[1])
+        if given is None:
+            self.autoencoder_ = self._train(X[~set_aside], weight[~set_aside], len(train), seed)
+        else:
+            self.autoencoder_ = given
+        self._learn(X[train], share[for_training], hashes[train])
+        self._calibrate(X[distinct[~for_training]], share[~for_training])
 
-    def _train(self, X: Floats, weight: Floats, hashes: NDArray[np.uint64], seed: int) -> None:
-        """Learn from distinct rows."""
-        self._units_ = Units.of(X, weight)
-        self.autoencoder_, self._inputs_ = self._fitted_autoencoder(X, weight, seed)
+    def _given_autoencoder(self, X: MatrixLike) -> BaseAutoencoder | None:
+        """A copy of the fitted autoencoder, if one is given; it takes rows without names."""
+        if not isinstance(self.autoencoder, FrozenEstimator):
+            return None
+        given = self.autoencoder.estimator
+        if not isinstance(given, BaseAutoencoder):
+            raise TypeError(
+                f"autoencoder must hold an autoencoder of skae, got {self.autoencoder!r}."
+            )
+        check_is_fitted(given)
+        _check_feature_names(given, X, reset=False)
+        given = copy.deepcopy(given)
+        given.__dict__.pop("feature_names_in_", None)
+        return given
+
+    def _train(self, X: Floats, weight: Floats, n_distinct: int, seed: int) -> BaseAutoencoder:
+        """An autoencoder fitted to rows, in columns' units unless its likelihood forbids them."""
+        new = self.autoencoder
+        new = _small(n_distinct, X.shape[1]) if new is None else clone(new)
+        new.set_params(trim=self.trim, random_state=seed)
+        if not get_tags(new).input_tags.positive_only:
+            self._inputs_ = self._units_
+        return new.fit(self._inputs_.enter(X), sample_weight=weight)
+
+    def _learn(self, X: Floats, weight: Floats, hashes: NDArray[np.uint64]) -> None:
+        """Learn from distinct rows which residuals and scores are usual."""
         some = shuffled(hashes, STATISTICS_ROWS)
-        usual, share = self._evidence(X[some]), weight[some]
-        self._center_, self._scale_ = spread(usual.residual, share, self.trim)
-        params = self.get_params(deep=False)
-        auto = "robust" if self.trim > 0 else "neighbors"
-        name = auto if params["score"] == "auto" else params["score"]
-        self._score_ = SCORES[name]().fit(usual, share, self.trim)
+        seen, share = self._evidence(X[some]), weight[some]
+        self._center_, self._scale_ = spread(seen.residual, share, self.trim)
+        name = self.get_params(deep=False)["score"]
+        if name == "auto":
+            name = "robust" if self.trim > 0 else "neighbors"
+        self._score_ = SCORES[name]().fit(seen, share, self.trim)
         strangeness = self._strangeness(X)
         if self.contamination == "auto":
             self.offset_ = -_upper_fence(strangeness, weight)
         else:
             percent = 100 * float(self.contamination)
             self.offset_ = float(_weighted_percentile(-strangeness, weight, percent, average=True))
-
-    def _fitted_autoencoder(
-        self, X: Floats, weight: Floats, seed: int
-    ) -> tuple[BaseAutoencoder, Units]:
-        """An autoencoder, and the units in which it sees rows."""
-        as_they_are = Units.of_user(X.shape[1])
-        if isinstance(self.autoencoder, FrozenEstimator):
-            frozen = self.autoencoder.estimator
-            if not isinstance(frozen, BaseAutoencoder):
-                raise TypeError(
-                    f"autoencoder must hold an autoencoder of skae, got {self.autoencoder!r}."
-                )
-            check_is_fitted(frozen)
-            return copy.deepcopy(frozen), as_they_are
-        new = _small(*X.shape) if self.autoencoder is None else clone(self.autoencoder)
-        new.set_params(trim=self.trim, random_state=seed)
-        inputs = as_they_are if get_tags(new).input_tags.positive_only else self._units_
-        return new.fit(inputs.enter(X), sample_weight=weight), inputs
 
     def _calibrate(self, X: Floats, weight: Floats) -> None:
         """Note how strange rows are that training has not seen."""
@@ -359,8 +371,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         if n < FEWEST_FOR_P_VALUES:
             warnings.warn(
                 f"Only {n} rows are set aside for p-values, of which none can be below "
-                f"{1 / (n + 1):.3g}. Raise calibration_fraction (now {self.calibration_fraction}) "
-                "or give more rows.",
+                f"{1 / (n + 1):.3g}. Raise calibration_fraction or give more rows.",
                 UserWarning,
                 stacklevel=5,
             )
@@ -451,10 +462,10 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         array([1.   , 0.011])
         """
         check_is_fitted(self)
-        if not self.calibration_fraction:
+        if not self.n_calibration_rows_:
             raise ValueError(
-                "p-values need rows that training has not seen: set calibration_fraction, for "
-                "instance to 0.3, and fit again."
+                "p-values need rows that training has not seen, and none were set aside: set "
+                "calibration_fraction, for instance to 0.3, and fit again."
             )
         X = self._read(X)
         self._warn_of_few_rows()
@@ -537,13 +548,13 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        if self.autoencoder is not None:
+        if isinstance(self.autoencoder, BaseEstimator):
             tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
         return tags
 
 
 def _small(n: int, n_features: int) -> Autoencoder:
-    """The default: a short code, few steps, and cells to be told from other cells."""
+    """The default: a short code, few steps, and each cell to be told from half of the others."""
     batch_size = n if n <= FULL_BATCH else BATCH
     return Autoencoder(
         max(1, round(n_features**0.5 / 2)),
@@ -551,6 +562,7 @@ def _small(n: int, n_features: int) -> Autoencoder:
         activation="tanh",
         linear_skip=False,
         corruption="masking",
+        corruption_level=0.5,
         weight_decay=100.0,
         max_epochs=ceil(STEPS * batch_size / n),
         batch_size=batch_size,

@@ -15,7 +15,7 @@ from skae.persistence import Stored
 Floats = NDArray[np.float64]
 
 FLOOR = 0.003
-"""Variance, in columns' units, below which a direction's deviations do not grow in weight."""
+"""Variance, in columns' squared units, below which deviations do not grow in weight."""
 
 WIDEST = 512
 """Longest [code, residual] whose covariance is estimated; of longer ones, only the variances."""
@@ -94,17 +94,19 @@ class Neighbors(Score):
 
     Ranks above 1 keep a training row that is asked about from vouching for itself; where strange
     rows may be among those that stand for the usual, higher ranks keep a few from vouching for
-    each other.
+    each other. `floor` is added to the covariance, in columns' squared units: a network restores
+    new rows less well than those it was trained on, most so in what hardly varies there.
     """
 
-    def __init__(self, size: int = 1024, rank: int = 2) -> None:
+    def __init__(self, size: int = 1024, rank: int = 2, floor: float = 0.3) -> None:
         self.size = size
         self.rank = rank
+        self.floor = floor
 
     def fit(self, seen: Evidence, weight: Floats, trim: float) -> Self:
         self.code_center, self.code_scale = spread(seen.code, weight, trim, floor=0.0)
         points = self._points(seen)
-        self.center, self.whitening, usual = concentrated(points, weight, trim)
+        self.center, self.whitening, usual = concentrated(points, weight, trim, self.floor)
         at = np.flatnonzero(usual)
         # Rows come in an order that content decides, so that any cut through them is a draw.
         self.usual = whitened(
@@ -146,7 +148,7 @@ class Robust(Score):
     """
 
     def __init__(self) -> None:
-        self.distance = Neighbors(size=256, rank=5)
+        self.distance = Neighbors(size=256, rank=5, floor=FLOOR)
         self.tails = Tails()
 
     def fit(self, seen: Evidence, weight: Floats, trim: float) -> Self:
@@ -213,12 +215,12 @@ def spread(
 
 
 def concentrated(
-    points: Floats, weight: Floats, trim: float
+    points: Floats, weight: Floats, trim: float, floor: float = FLOOR
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Centre and whitening of the rows that are nearest to them, and which rows these are.
 
     The whitening is the matrix that turns their covariance into the identity, or, where rows are
-    longer than `WIDEST`, a vector that does so for their variances.
+    longer than `WIDEST`, a vector that does so for their variances. `floor` is added to variances.
     """
     center, scale = spread(points, weight, trim)
     whitening = 1 / scale
@@ -228,10 +230,13 @@ def concentrated(
         center = np.average(points, axis=0, weights=kept)
         apart = points - center
         if points.shape[1] > WIDEST:
-            whitening = (np.average(apart**2, axis=0, weights=kept) + FLOOR) ** -0.5
+            whitening = (np.average(apart**2, axis=0, weights=kept) + floor) ** -0.5
         else:
             covariance = (apart * kept[:, None]).T @ apart / kept.sum()
-            root = np.linalg.cholesky(covariance + FLOOR * np.eye(len(center)))
+            # Of few rows the covariance is uncertain by the ratio of columns to rows, and
+            # directions in which they happen not to differ say nothing about others.
+            ridge = floor + covariance.trace() / kept.sum()
+            root = np.linalg.cholesky(covariance + ridge * np.eye(len(center)))
             whitening = np.linalg.inv(root).T
     return center, whitening, kept > 0
 

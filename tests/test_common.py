@@ -81,9 +81,14 @@ def configured(estimator_class, **parameters):
     own = estimator_class().get_params()
     inner = {name: value for name, value in parameters.items() if name not in own}
     outer = {name: value for name, value in parameters.items() if name in own}
-    if inner and "autoencoder" in own:
-        return estimator_class(autoencoder=skae.Autoencoder(**inner), **outer)
-    return estimator_class(**outer, **inner)
+    if inner and "autoencoder" in own and "autoencoder" not in outer:
+        outer["autoencoder"] = skae.Autoencoder(**inner)
+    return estimator_class(**outer) if "autoencoder" in own else estimator_class(**parameters)
+
+
+def core(estimator):
+    """The fitted autoencoder itself."""
+    return getattr(estimator, "autoencoder_", estimator)
 
 
 def check_name(check) -> str:
@@ -103,9 +108,7 @@ def cases():
                 check for _, check in estimator_checks_generator(estimator, legacy=True, mark=None)
             ]
             more = PRIVATE_TRANSFORMER_CHECKS if hasattr(estimator, "transform") else []
-            private = [
-                partial(check, estimator_class.__name__) for check in PRIVATE_CHECKS + more
-            ]
+            private = [partial(check, estimator_class.__name__) for check in PRIVATE_CHECKS + more]
             for i, check in enumerate(public + private):
                 label = f"{estimator_class.__name__}-{variant}-{check_name(check)}-{i}"
                 yield pytest.param(estimator, variant, check, id=label)

@@ -14,7 +14,9 @@ def test_readme_python_blocks_run(capsys):
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(block, namespace)
-    assert 0.9 < float(capsys.readouterr().out) <= 1
+    accuracy, *reasons = capsys.readouterr().out.splitlines()
+    assert 0.9 < float(accuracy) <= 1
+    assert any(line.split() == ["7", "alcohol"] for line in reasons)
 
 
 def test_readme_has_exactly_two_commands():

@@ -1,0 +1,183 @@
+"""Outlier detectors on all sets of a folder.
+
+DIR holds `.npz` files with rows `X` and labels `y`, 1 for outliers. Every detector has its
+defaults. AutoencoderOutlierDetector takes tables as they are; the others see standardised columns.
+Detection: fit to all rows without labels and score the same rows. Novelty: fit to half of the
+normal rows, score the other half and the outliers; AutoencoderOutlierDetector has `trim=0`, its
+setting for clean rows.
+
+Printed per detector: area under the ROC curve and average precision, means over sets and seeds;
+the area's standard deviation over seeds; the mean rank by area among the detectors; the p-value of
+Wilcoxon's signed-rank test, over sets, of its area against the first detector's; and the median of
+seconds per fit. PyOD's detectors are left out where PyOD is not installed.
+
+Run `OMP_NUM_THREADS=1 python examples/benchmarks/outliers.py --data DIR [--novelty] [--seeds 3]
+[--only NAME ...] [--sets NAME ...] [--rst FILE]`.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from _machine import describe_machine
+from _table import aligned, write_rst
+from scipy.stats import rankdata, wilcoxon
+from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.preprocessing import StandardScaler
+
+from skae import AutoencoderOutlierDetector
+
+HEADER = ("detector", "AUROC", "AP", "sd", "rank", "p", "seconds")
+FORMATS = ("<28", ">7", ">7", ">7", ">6", ">8", ">9")
+
+
+class PCAReconstruction(PCA):
+    """PCA's squared error, of as many components as the rounded root of the number of columns."""
+
+    def fit(self, X):
+        self.n_components = max(1, round(X.shape[1] ** 0.5))
+        return super().fit(X)
+
+    def score_samples(self, X):
+        return -((self.inverse_transform(self.transform(X)) - X) ** 2).sum(axis=1)
+
+
+class OfPyOD:
+    """PyOD's detectors with scikit-learn's signs."""
+
+    def __init__(self, detector):
+        self.detector = detector
+
+    def fit(self, X):
+        self.detector.fit(X)
+        return self
+
+    def score_samples(self, X):
+        return -self.detector.decision_function(X)
+
+
+def detectors(novelty):
+    """Name: (how to make one from a seed, whether it takes raw rows, whether it is random)."""
+    clean = {"trim": 0} if novelty else {}
+    known = {
+        "AutoencoderOutlierDetector": (
+            lambda seed: AutoencoderOutlierDetector(**clean, random_state=seed),
+            True,
+            True,
+        ),
+        "IsolationForest": (lambda seed: IsolationForest(random_state=seed), False, True),
+        "LocalOutlierFactor": (lambda seed: LocalOutlierFactor(novelty=True), False, False),
+        "PCA reconstruction": (lambda seed: PCAReconstruction(), False, False),
+    }
+    try:
+        from pyod.models.auto_encoder import AutoEncoder
+        from pyod.models.ecod import ECOD
+        from pyod.models.knn import KNN
+        from pyod.models.vae import VAE
+    except ImportError:
+        print("PyOD is not installed: its detectors are left out.")
+        return known
+    return known | {
+        "PyOD AutoEncoder": (
+            lambda seed: OfPyOD(AutoEncoder(random_state=seed, verbose=0)),
+            False,
+            True,
+        ),
+        "PyOD VAE": (lambda seed: OfPyOD(VAE(random_state=seed, verbose=0)), False, True),
+        "PyOD ECOD": (lambda seed: OfPyOD(ECOD()), False, False),
+        "PyOD KNN": (lambda seed: OfPyOD(KNN()), False, False),
+    }
+
+
+def split(X, y, seed, novelty):
+    """Training rows, and rows to score with their labels."""
+    if not novelty:
+        return X, X, y
+    normal = np.random.RandomState(seed).permutation(np.flatnonzero(y == 0))
+    half = len(normal) // 2
+    rest = np.r_[normal[half:], np.flatnonzero(y == 1)]
+    return X[normal[:half]], X[rest], y[rest]
+
+
+def measure(make, takes_raw, X, y, seed, novelty):
+    """Area under the curve, average precision and seconds of the fit."""
+    train, test, labels = split(X, y, seed, novelty)
+    if not takes_raw:
+        scaler = StandardScaler().fit(train)
+        train, test = scaler.transform(train), scaler.transform(test)
+    detector = make(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = time.perf_counter()
+        detector.fit(train)
+        seconds = time.perf_counter() - start
+        strangeness = -np.nan_to_num(
+            detector.score_samples(test), nan=-np.inf, posinf=1e300, neginf=-1e300
+        )
+    return roc_auc_score(labels, strangeness), average_precision_score(labels, strangeness), seconds
+
+
+def table(results):
+    """The rows of the table, from arrays (sets, seeds, figures) by detector."""
+    first, *_ = results
+    areas = {name: values[..., 0].mean(axis=1) for name, values in results.items()}
+    ranks = rankdata([-area for area in areas.values()], axis=0).mean(axis=1)
+    for (name, values), rank in zip(results.items(), ranks, strict=True):
+        paired = name != first and len(areas[name]) > 1
+        yield (
+            name,
+            f"{areas[name].mean():.3f}",
+            f"{values[..., 1].mean():.3f}",
+            f"{values[..., 0].std(axis=1, ddof=1).mean():.3f}" if values.shape[1] > 1 else "-",
+            f"{rank:.2f}",
+            f"{wilcoxon(areas[first], areas[name]).pvalue:.4f}" if paired else "-",
+            f"{np.median(values[..., 2]):.2f}",
+        )
+
+
+def main():
+    """Print the table and, if asked to, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path, help="folder of .npz files")
+    parser.add_argument("--novelty", action="store_true", help="train on half of the normal rows")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of the detectors to run")
+    parser.add_argument("--sets", nargs="*", help="names of the sets")
+    parser.add_argument("--rst", metavar="FILE", help="where to write the table for the docs")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    files = sorted(arguments.data.glob("*.npz"))
+    files = [file for file in files if not arguments.sets or file.stem in arguments.sets]
+    if not files:
+        parser.error(f"no .npz file to use in {arguments.data}")
+    results = {}
+    for name, (make, takes_raw, is_random) in detectors(arguments.novelty).items():
+        if arguments.only and name not in arguments.only:
+            continue
+        # What is not random differs between seeds only where the rows do.
+        seeds = range(arguments.seeds if is_random or arguments.novelty else 1)
+        results[name] = []
+        for file in files:
+            with np.load(file, allow_pickle=False) as data:
+                X, y = data["X"].astype(np.float64), data["y"]
+            figures = [measure(make, takes_raw, X, y, seed, arguments.novelty) for seed in seeds]
+            results[name].append(figures)
+            area, precision, seconds = np.mean(figures, axis=0)
+            print(f"  {name} {file.stem}: {area:.3f} {precision:.3f} {seconds:.2f} s", flush=True)
+        results[name] = np.array(results[name])
+    rows = list(table(results))
+    for row in (HEADER, *rows):
+        print(aligned(row, FORMATS))
+    if arguments.rst:
+        task = "Novelty" if arguments.novelty else "Detection"
+        caption = f"{task}: {len(files)} sets, {arguments.seeds} seeds; of seconds, the median"
+        write_rst(arguments.rst, "outliers.py", caption, HEADER, rows)
+
+
+if __name__ == "__main__":
+    main()

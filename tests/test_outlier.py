@@ -1,0 +1,442 @@
+"""The detector: whom it calls an outlier, how sure, and why."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, clone
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import MinMaxScaler
+from test_common import public_estimators
+
+import skae
+from skae import Autoencoder, AutoencoderOutlierDetector
+from skae.base import BaseAutoencoder
+from skae.outlier import Units
+from skae.scores import SCORES
+
+CANCER = load_breast_cancer(as_frame=True).data
+FAST = {"max_epochs": 5, "hidden_layer_sizes": (8,)}
+LINEAR = Autoencoder(2, hidden_layer_sizes=(), max_epochs=0, early_stopping=False)
+"""One whose fit is not random: PCA."""
+
+AUTOENCODERS = [c for c in public_estimators() if issubclass(c, BaseAutoencoder)]
+
+
+def surface(n=300, n_outliers=15, seed=0):
+    """Rows of 8 columns around a surface of two dimensions, and outliers that leave it."""
+    rng = np.random.default_rng(seed)
+    X = np.tanh(rng.normal(size=(n, 2)) @ rng.normal(size=(2, 16))) @ rng.normal(size=(16, 8))
+    X += 0.05 * rng.normal(size=X.shape)
+    y = np.arange(n) < n_outliers
+    # Each column keeps its values; only their company changes.
+    X[y] = np.column_stack([rng.permutation(column)[:n_outliers] for column in X.T])
+    return X, y
+
+
+def detector(**parameters):
+    return AutoencoderOutlierDetector(random_state=0, **parameters)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return detector().fit(surface()[0])
+
+
+# ----------------------------------------------------------------------------- the answers
+
+
+def test_answers_agree(fitted):
+    X, _ = surface()
+    scores = fitted.score_samples(X)
+    np.testing.assert_array_equal(fitted.decision_function(X), scores - fitted.offset_)
+    np.testing.assert_array_equal(fitted.predict(X), np.where(scores < fitted.offset_, -1, 1))
+    np.testing.assert_array_equal(detector().fit_predict(X), fitted.predict(X))
+
+
+def test_outliers_are_found_that_no_column_shows(fitted):
+    X, y = surface()
+    assert roc_auc_score(y, -fitted.score_samples(X)) > 0.95
+
+
+def test_trimming_keeps_a_cluster_of_outliers_from_being_learnt():
+    X = load_digits().data
+    y = load_digits().target
+    rows = np.r_[X[y == 3], X[y == 0][:20]]
+    is_zero = np.arange(len(rows)) >= (y == 3).sum()
+    auc = [
+        roc_auc_score(
+            is_zero, -detector(trim=trim, score="reconstruction").fit(rows).score_samples(rows)
+        )
+        for trim in (0.3, 0.0)
+    ]
+    assert auc[0] > 0.95
+    assert auc[0] > auc[1]
+
+
+def test_novelty():
+    """Trained on normal rows, `auto` measures distances from them."""
+    X, y = load_digits(return_X_y=True)
+    normal = X[y == 3]
+    clean = detector(trim=0).fit(normal[::2])
+    assert type(clean._score_) is SCORES["neighbors"]
+    rows = np.r_[normal[1::2], X[y != 3]]
+    auc = roc_auc_score(np.arange(len(rows)) >= len(normal[1::2]), -clean.score_samples(rows))
+    assert auc > 0.9
+
+
+@pytest.mark.parametrize("contamination", [0.01, 0.1, 0.5])
+def test_contamination_is_the_share_of_training_rows(contamination):
+    X, _ = surface()
+    found = detector(contamination=contamination).fit_predict(X) == -1
+    assert found.mean() == pytest.approx(contamination, abs=1 / len(X))
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.3])
+def test_the_automatic_threshold_leaves_normal_rows_alone(trim):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 3)) @ rng.normal(size=(3, 10)) + 0.3 * rng.normal(size=(2000, 10))
+    found = detector(trim=trim).fit(X[:1000])
+    assert (found.predict(X[1000:]) == -1).mean() < 0.08
+    assert (found.predict(X[1000:] + 5 * rng.normal(size=(1000, 10))) == -1).mean() > 0.9
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_repeating_is_weighting(score):
+    X, _ = surface(120, 5)
+    count = np.arange(120) % 3
+    weighted = detector(score=score, contamination=0.2, calibration_fraction=0.3)
+    repeated = clone(weighted).fit(np.repeat(X, count, axis=0))
+    weighted.fit(X, sample_weight=count)
+    np.testing.assert_array_equal(weighted.score_samples(X), repeated.score_samples(X))
+    np.testing.assert_array_equal(weighted.predict(X), repeated.predict(X))
+    np.testing.assert_array_equal(weighted.p_values(X), repeated.p_values(X))
+
+
+def test_the_order_of_rows_does_not_matter(fitted):
+    X, _ = surface()
+    again = detector().fit(X[::-1])
+    np.testing.assert_allclose(again.score_samples(X), fitted.score_samples(X), rtol=1e-6)
+
+
+# ----------------------------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize("score", ["auto", "reconstruction", "neighbors"])
+def test_scores_do_not_depend_on_units(score):
+    X, _ = surface(100)
+    other = X * 10.0 ** np.arange(-4, 4) + 7
+    plain, scaled = (detector(score=score, autoencoder=LINEAR).fit(rows) for rows in (X, other))
+    np.testing.assert_allclose(
+        scaled.score_samples(other), plain.score_samples(X), rtol=1e-6, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        scaled.explain(other)["deviation"], plain.explain(X)["deviation"], rtol=1e-6, atol=1e-9
+    )
+
+
+def test_the_density_is_one_in_the_users_units():
+    X, _ = surface(100)
+    nats = detector(score="density", autoencoder=LINEAR).fit(X).score_samples(X)
+    scaled = detector(score="density", autoencoder=LINEAR).fit(8 * X).score_samples(8 * X)
+    np.testing.assert_allclose(scaled, nats - X.shape[1] * np.log(8), rtol=1e-6)
+
+
+def test_a_gross_error_does_not_hide_the_rest():
+    X, y = surface()
+    spoilt = X.copy()
+    spoilt[100, 2] = 1e9
+    scores = -detector().fit(spoilt).score_samples(spoilt)
+    assert scores.argmax() == 100
+    rest = np.arange(len(X)) != 100
+    assert roc_auc_score(y[rest], scores[rest]) > 0.95
+
+
+def test_units_are_the_standard_deviation_without_outliers():
+    X = np.random.default_rng(0).normal(5, 2, size=(10_000, 1))
+    units = Units.of(X, np.ones(len(X)))
+    assert units.center == pytest.approx(np.median(X))
+    assert units.scale == pytest.approx(X.std())
+    np.testing.assert_allclose(units.leave(units.enter(X)), X)
+    X[:10] = 1e6
+    assert Units.of(X, np.ones(len(X))).scale == pytest.approx(2, rel=0.2)
+
+
+def test_a_column_of_mostly_one_value_has_units():
+    X = np.zeros((1000, 1))
+    X[:50] = 3.0
+    assert Units.of(X, np.ones(1000)).scale == pytest.approx(X.std())
+    X[0] = 1e9
+    assert Units.of(X, np.ones(1000)).scale < 10
+
+
+# -------------------------------------------------------------------------------- p-values
+
+
+def test_false_alarms_are_as_frequent_as_said():
+    """On rows like those of training, 5 % have a p-value of at most .05."""
+    shares = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(2100, 3)) @ rng.normal(size=(3, 8)) + 0.3 * rng.normal(size=(2100, 8))
+        small = detector(calibration_fraction=0.5).fit(X[:1050])
+        assert small.n_calibration_rows_ >= 500
+        shares.append((small.p_values(X[1050:]) <= 0.05).mean())
+    assert np.mean(shares) == pytest.approx(0.05, abs=0.015)
+
+
+def test_p_values_count_calibration_rows_that_are_as_strange():
+    X, y = surface()
+    calibrated = detector(calibration_fraction=0.3).fit(X)
+    assert calibrated.n_calibration_rows_ == 90
+    p = calibrated.p_values(X)
+    strangeness = -calibrated.score_samples(X)
+    # The rows set aside are those whose p-values step by 1 / 91 from one to the next.
+    expected = [(1 + (calibrated._calibration_ >= s).sum()) / 91 for s in strangeness]
+    np.testing.assert_allclose(p, expected)
+    assert p[y].mean() < 0.1
+
+
+def test_rows_set_aside_do_not_train():
+    X, _ = surface(100)
+    first = detector(calibration_fraction=0.3).fit(X)
+    gap = abs(-first.score_samples(X)[:, None] - first._calibration_).min(axis=1)
+    rest = X[gap > 1e-9]
+    assert len(rest) == 70
+    second = detector().fit(rest)
+    np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
+    assert first.offset_ == second.offset_
+
+
+def test_none_are_set_aside_unless_asked(fitted):
+    assert fitted.n_calibration_rows_ == 0
+    with pytest.raises(ValueError, match="set calibration_fraction"):
+        fitted.p_values(surface()[0])
+
+
+def test_few_calibration_rows_are_said():
+    X, _ = surface(60, 3)
+    few = detector(calibration_fraction=0.3)
+    with pytest.warns(UserWarning, match=r"Only 18 rows.*0.0526.*calibration_fraction"):
+        few.fit(X)
+    with pytest.warns(UserWarning, match="Only 18 rows"):
+        assert few.p_values(X).min() >= 1 / 19
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector(calibration_fraction=1 / 3).fit(X)
+
+
+# -------------------------------------------------------------------------------- explain
+
+
+@pytest.mark.parametrize("score", ["auto", "density"])
+def test_altered_cells_are_found(score):
+    rng = np.random.default_rng(0)
+    X = CANCER.to_numpy()
+    found = detector(score=score).fit(X)
+    scores = found.score_samples(X)
+    deviation = 1.4826 * np.median(abs(X - np.median(X, axis=0)), axis=0)
+    rows = X[scores > np.quantile(scores, 0.3)][:300].copy()
+    index = np.arange(len(rows))
+    column, sign = rng.integers(0, 30, len(rows)), rng.choice([-1, 1], len(rows))
+    before = rows[index, column]
+    rows[index, column] += 4 * sign * deviation[column]
+    why = found.explain(rows)
+    for name in ("deviation", "share"):
+        cells = abs(why[name].to_numpy())
+        rank = (cells > cells[index, column][:, None]).sum(axis=1)
+        assert (rank < 2).mean() >= 0.9, name
+    assert (np.sign(why["deviation"].to_numpy()[index, column]) == sign).mean() > 0.95
+    error = abs(why["expected"].to_numpy()[index, column] - before) / deviation[column]
+    assert np.median(error) < 0.5
+
+
+def test_reasons_are_tables_like_the_input():
+    X = CANCER[::5]
+    found = detector(autoencoder=Autoencoder(3, **FAST)).fit(X)
+    why = found.explain(X[:7])
+    for name in ("deviation", "expected", "share"):
+        assert list(why[name].columns) == list(X.columns)
+        assert why[name].index.equals(X.index[:7])
+    np.testing.assert_allclose(why["share"].sum(axis=1), 1)
+    assert (why["share"] >= 0).all(axis=None)
+    plain = clone(found).fit(X.to_numpy()).explain(X.to_numpy()[:7])
+    assert list(plain["share"].columns[:2]) == ["x0", "x1"]
+    np.testing.assert_array_equal(plain, why)
+
+
+def test_deviations_are_distances_from_what_is_expected():
+    """In units of their robust spread over the training rows."""
+    X, _ = surface()
+    why = detector().fit(X).explain(X)
+    distance = X - why["expected"].to_numpy()
+    ratio = why["deviation"].to_numpy() / distance
+    np.testing.assert_allclose(ratio, np.broadcast_to(np.median(ratio, axis=0), X.shape), rtol=1e-6)
+    inner = np.median(abs(why["deviation"].to_numpy()), axis=0)
+    assert (inner > 0.4).all()
+    assert (inner < 1).all()
+
+
+def test_equal_rows_have_reasons_too():
+    X = np.ones((5, 3))
+    why = detector().fit(X).explain(X)
+    np.testing.assert_allclose(why["share"], 1 / 3)
+    np.testing.assert_allclose(why["expected"], 1)
+
+
+# ---------------------------------------------------------------------------- autoencoders
+
+
+@pytest.mark.parametrize("autoencoder_class", AUTOENCODERS)
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
+def test_any_autoencoder_may_be_passed(autoencoder_class, score):
+    X, _ = surface(80, 4)
+    autoencoder = autoencoder_class(n_components=2, **FAST)
+    before = autoencoder.get_params()
+    found = detector(autoencoder=autoencoder, score=score).fit(X)
+    assert type(found.autoencoder_) is autoencoder_class
+    assert found.autoencoder_.trim == found.trim
+    assert np.isfinite(found.score_samples(X)).all()
+    assert autoencoder.get_params() == before
+    assert not hasattr(autoencoder, "n_components_")
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_frozen_one_is_used_as_it_is(score):
+    X, _ = surface(80, 4)
+    autoencoder = Autoencoder(2, random_state=0, **FAST).fit(X)
+    codes, nats = autoencoder.transform(X), autoencoder.score_samples(X)
+    found = AutoencoderOutlierDetector(FrozenEstimator(autoencoder), score=score).fit(X[:40])
+    np.testing.assert_array_equal(found.autoencoder_.transform(X), codes)
+    np.testing.assert_array_equal(autoencoder.transform(X), codes)
+    if score == "density":
+        np.testing.assert_array_equal(found.score_samples(X), nats)
+    autoencoder.fit(3 * X)  # the detector has its own
+    np.testing.assert_array_equal(found.autoencoder_.transform(X), codes)
+
+
+def test_a_frozen_one_of_a_data_frame():
+    table = CANCER.iloc[:, :5]
+    autoencoder = Autoencoder(2, random_state=0, **FAST).fit(table)
+    found = AutoencoderOutlierDetector(FrozenEstimator(autoencoder)).fit(table)
+    assert np.isfinite(found.score_samples(table)).all()
+    with pytest.raises(ValueError, match=r"(?s)names should match"):
+        found.fit(table[table.columns[::-1]])
+
+
+def test_a_frozen_one_that_is_not_fitted():
+    with pytest.raises(NotFittedError, match="Autoencoder"):
+        AutoencoderOutlierDetector(FrozenEstimator(Autoencoder(2))).fit(CANCER)
+
+
+def test_a_bernoulli_autoencoder_sees_rows_as_they_are():
+    X = MinMaxScaler(clip=True).fit_transform(CANCER)
+    found = detector(autoencoder=Autoencoder(2, likelihood="bernoulli", **FAST)).fit(X)
+    assert np.isfinite(found.score_samples(X)).all()
+    np.testing.assert_allclose(
+        found.autoencoder_.inverse_transform(found.autoencoder_.transform(X[:3])),
+        found.autoencoder_.reconstruct(X[:3]),
+    )
+
+
+# -------------------------------------------------------------------------- scikit-learn
+
+
+def test_score_is_a_parameter_and_no_method():
+    assert detector(score="density").get_params()["score"] == "density"
+    assert not hasattr(detector(), "score")
+    assert clone(detector(score="robust")).get_params()["score"] == "robust"
+    assert "score='robust'" in repr(detector(score="robust"))
+
+
+def test_grid_search_over_scores_and_the_autoencoder():
+    X, y = surface(120, 20)
+
+    def area(estimator, X, y):
+        return roc_auc_score(y, -estimator.score_samples(X))
+
+    search = GridSearchCV(
+        detector(autoencoder=Autoencoder(**FAST)),
+        {"score": ["robust", "reconstruction"], "autoencoder__n_components": [1, 2]},
+        scoring=area,
+        cv=2,
+    )
+    assert search.fit(X, np.random.default_rng(0).permutation(y)).best_params_.keys() == {
+        "score",
+        "autoencoder__n_components",
+    }
+
+
+WAYS = {
+    "pickle": lambda found, folder: pickle.loads(pickle.dumps(found)),
+    "deepcopy": lambda found, folder: copy.deepcopy(found),
+    "file": lambda found, folder: (
+        found.save(folder / "found.safetensors"),
+        skae.load(folder / "found.safetensors"),
+    )[1],
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        *({"score": score} for score in SCORES),
+        {"autoencoder": Autoencoder(2, **FAST), "calibration_fraction": 0.4},
+    ],
+    ids=str,
+)
+def test_every_round_trip_keeps_the_bits(way, parameters, tmp_path):
+    X, _ = surface(80)
+    found = detector(**parameters).fit(X)
+    again = way(found, tmp_path)
+    assert type(again) is AutoencoderOutlierDetector
+    assert vars(again).keys() == vars(found).keys()
+    assert {k: v for k, v in again.get_params().items() if not isinstance(v, BaseEstimator)} == {
+        k: v for k, v in found.get_params().items() if not isinstance(v, BaseEstimator)
+    }
+    np.testing.assert_array_equal(again.decision_function(X), found.decision_function(X))
+    np.testing.assert_array_equal(again.explain(X), found.explain(X))
+    if found.n_calibration_rows_:
+        np.testing.assert_array_equal(again.p_values(X), found.p_values(X))
+
+
+def test_what_a_file_cannot_hold_is_named(tmp_path):
+    X, _ = surface(80)
+
+    def spoil(x, generator):
+        return x
+
+    found = detector(autoencoder=Autoencoder(2, corruption=spoil, **FAST)).fit(X)
+    with pytest.warns(UserWarning, match="autoencoder___corruption|autoencoder__corruption"):
+        found.save(tmp_path / "found.safetensors")
+    again = skae.load(tmp_path / "found.safetensors")
+    np.testing.assert_array_equal(again.score_samples(X), found.score_samples(X))
+
+
+def test_a_part_is_no_estimator(tmp_path):
+    from skae import files
+    from skae.persistence import KIND
+
+    files.write(tmp_path / "part", KIND, {"class": "Tails", "state": {}})
+    with pytest.raises(ValueError, match="Tails is no estimator"):
+        skae.load(tmp_path / "part")
+
+
+@pytest.mark.slow
+def test_a_table_almost_as_wide_as_long():
+    rng = np.random.default_rng(0)
+    X = (rng.uniform(size=(1966, 1555)) < 0.03).astype(float)
+    X[:, :3] = 100 * rng.normal(size=(1966, 3))
+    X[:60] = rng.uniform(size=(60, 1555)) < 0.06
+    scores = detector().fit(pd.DataFrame(X)).score_samples(pd.DataFrame(X))
+    assert roc_auc_score(np.arange(1966) < 60, -scores) > 0.95
