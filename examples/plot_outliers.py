@@ -38,7 +38,7 @@ for name, detector in detectors.items():
 
 # %%
 # Threshold. How many false alarms are to be expected? Rows set aside in ``fit`` answer: of normal
-# rows, at most 5 % have a p-value of at most .05.
+# rows, at most 5 % have a p-value of at most .05, on average over what is set aside.
 calibrated = AutoencoderOutlierDetector(calibration_fraction=0.4, random_state=0)
 zeros = X[~is_other]
 calibrated.fit(zeros[::2])

@@ -1106,7 +1106,7 @@ def draw_seed(random_state: int | RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def read_weight(sample_weight: MatrixLike | None, X: Floats) -> Floats:
+def read_weight(sample_weight: MatrixLike | None, X: Floats) -> NDArray[np.float64]:
     """Validated weights of rows, float64."""
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     with np.errstate(over="ignore"):

@@ -60,7 +60,7 @@ class Score(Stored, ABC):
         """Strangeness of rows, (n_rows,): higher is stranger."""
 
     def parts(self, deviation: Floats) -> Floats:
-        """How much each cell adds, given standardised deviations; only proportions matter."""
+        """What each cell's standardised deviation counts; only proportions matter."""
         return deviation**2
 
 
@@ -92,10 +92,11 @@ class Neighbors(Score):
     not trimmed. Far from all of them is what no training row was like: in the code, off the
     surface of the decoder, or both.
 
-    Ranks above 1 keep a training row that is asked about from vouching for itself; where strange
-    rows may be among those that stand for the usual, higher ranks keep a few from vouching for
-    each other. `floor` is added to the covariance, in columns' squared units: a network restores
-    new rows less well than those it was trained on, most so in what hardly varies there.
+    No two of the rows that stand for others are equal, and ranks above 1 keep a training row that
+    is asked about from vouching for itself; where strange rows may be among them, higher ranks keep
+    a few from vouching for each other. `floor` is added to the covariance, in columns' squared
+    units: a network restores new rows less well than those it was trained on, most so in what
+    hardly varies there.
     """
 
     def __init__(self, size: int = 1024, rank: int = 2, floor: float = 0.3) -> None:
@@ -142,7 +143,7 @@ class Tails(Score):
 class Robust(Score):
     """Robust distance in [code, residual] joined with robust residuals.
 
-    Both are standardised over the training rows and added. The first knows how columns depend on
+    Both are standardised over all training rows and added. The first knows how columns depend on
     each other, the second does not and is hard to mislead: where one is fooled by outliers among
     the training rows, the other often is not.
     """
@@ -248,7 +249,9 @@ def whitened(points: Floats, center: Floats, whitening: Floats) -> Floats:
 
 
 def systematic(index: NDArray[np.intp], weight: Floats, size: int) -> NDArray[np.intp]:
-    """At most `size` of the indices, spread evenly over their weight in the given order."""
-    size = min(size, len(index))
+    """At most `size` of the indices, none twice, spread evenly over their weight."""
+    if len(index) <= size:
+        return index
     share = weight.cumsum()
-    return index[np.searchsorted(share, (np.arange(size) + 0.5) / size * share[-1])]
+    places = (np.arange(size) + 0.5) / size * share[-1]
+    return index[np.unique(np.searchsorted(share, places))]

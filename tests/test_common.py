@@ -79,11 +79,13 @@ def configured(estimator_class, **parameters):
     Parameters that are not an estimator's own are those of its autoencoder.
     """
     own = estimator_class().get_params()
-    inner = {name: value for name, value in parameters.items() if name not in own}
+    if "autoencoder" not in own:
+        return estimator_class(**parameters)
     outer = {name: value for name, value in parameters.items() if name in own}
-    if inner and "autoencoder" in own and "autoencoder" not in outer:
-        outer["autoencoder"] = skae.Autoencoder(**inner)
-    return estimator_class(**outer) if "autoencoder" in own else estimator_class(**parameters)
+    inner = {name: value for name, value in parameters.items() if name not in own}
+    if inner:
+        outer.setdefault("autoencoder", skae.Autoencoder(**inner))
+    return estimator_class(**outer)
 
 
 def core(estimator):

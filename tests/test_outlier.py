@@ -17,9 +17,10 @@ from sklearn.preprocessing import MinMaxScaler
 from test_common import public_estimators
 
 import skae
-from skae import Autoencoder, AutoencoderOutlierDetector
+from skae import Autoencoder, AutoencoderOutlierDetector, files
 from skae.base import BaseAutoencoder
 from skae.outlier import Units
+from skae.persistence import KIND
 from skae.scores import SCORES
 
 CANCER = load_breast_cancer(as_frame=True).data
@@ -120,6 +121,22 @@ def test_repeating_is_weighting(score):
     np.testing.assert_array_equal(weighted.p_values(X), repeated.p_values(X))
 
 
+def test_a_repeated_outlier_does_not_vouch_for_itself():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4))
+    X[0] = 30
+    for count in (1, 2, 5):
+        found = detector(trim=0).fit(X, sample_weight=np.r_[count, np.ones(199)])
+        assert found.score_samples(X).argmin() == 0
+
+
+def test_a_row_that_is_often_repeated_hides_no_others():
+    X, y = surface()
+    often = np.where(np.arange(len(X)) == 200, 150, 1)
+    scores = -detector().fit(X, sample_weight=often).score_samples(X)
+    assert roc_auc_score(y, scores) > 0.9
+
+
 def test_the_order_of_rows_does_not_matter(fitted):
     X, _ = surface()
     again = detector().fit(X[::-1])
@@ -199,9 +216,30 @@ def test_p_values_count_calibration_rows_that_are_as_strange():
     p = calibrated.p_values(X)
     strangeness = -calibrated.score_samples(X)
     # The rows set aside are those whose p-values step by 1 / 91 from one to the next.
-    expected = [(1 + (calibrated._calibration_ >= s).sum()) / 91 for s in strangeness]
+    expected = [(1 + (calibrated._calibration_ >= s - 1e-5).sum()) / 91 for s in strangeness]
     np.testing.assert_allclose(p, expected)
     assert p[y].mean() < 0.1
+
+
+def test_p_values_do_not_depend_on_what_else_is_asked():
+    X = np.random.default_rng(0).integers(0, 3, size=(200, 3)).astype(float)
+    calibrated = detector(calibration_fraction=0.8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        p = calibrated.fit(X).p_values(X)
+        alone = [calibrated.p_values(row[None])[0] for row in X]
+    np.testing.assert_array_equal(p, alone)
+
+
+def test_rows_of_unequal_weight_count_less():
+    """As many as their effective number: two equal weights and eight of nothing are two rows."""
+    X, _ = surface(200)
+    equal, unequal = (
+        detector(calibration_fraction=0.4).fit(X, sample_weight=weight)
+        for weight in (np.full(200, 7.0), np.random.default_rng(0).lognormal(0, 1, 200))
+    )
+    assert equal.p_values(100 * X).min() == pytest.approx(1 / 81)
+    assert 1 / 60 < unequal.p_values(100 * X).min() < 1 / 20
 
 
 def test_rows_set_aside_do_not_train():
@@ -224,10 +262,14 @@ def test_none_are_set_aside_unless_asked(fitted):
 def test_few_calibration_rows_are_said():
     X, _ = surface(60, 3)
     few = detector(calibration_fraction=0.3)
-    with pytest.warns(UserWarning, match=r"Only 18 rows.*0.0526.*calibration_fraction"):
+    message = r"Only 18 rows.*0.0526.*calibration_fraction"
+    with pytest.warns(UserWarning, match=message) as at_fit:
         few.fit(X)
-    with pytest.warns(UserWarning, match="Only 18 rows"):
+    with pytest.warns(UserWarning, match=message) as later:
         assert few.p_values(X).min() >= 1 / 19
+    assert [warning.filename for warning in (*at_fit, *later)] == [__file__] * 2
+    with pytest.raises(ValueError, match=r"calibration_fraction=0.5 leaves a single row"):
+        detector(calibration_fraction=0.5).fit(X[:2])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         detector(calibration_fraction=1 / 3).fit(X)
@@ -267,9 +309,11 @@ def test_reasons_are_tables_like_the_input():
         assert why[name].index.equals(X.index[:7])
     np.testing.assert_allclose(why["share"].sum(axis=1), 1)
     assert (why["share"] >= 0).all(axis=None)
-    plain = clone(found).fit(X.to_numpy()).explain(X.to_numpy()[:7])
+    nameless = clone(found).fit(X.to_numpy())
+    plain = nameless.explain(X.to_numpy()[:7])
     assert list(plain["share"].columns[:2]) == ["x0", "x1"]
     np.testing.assert_array_equal(plain, why)
+    np.testing.assert_array_equal(nameless.explain(X.to_numpy()[:7].tolist()), why)
 
 
 def test_deviations_are_distances_from_what_is_expected():
@@ -359,6 +403,8 @@ def test_score_is_a_parameter_and_no_method():
 
 def test_grid_search_over_scores_and_the_autoencoder():
     X, y = surface(120, 20)
+    order = np.random.default_rng(0).permutation(120)
+    X, y = X[order], y[order]
 
     def area(estimator, X, y):
         return roc_auc_score(y, -estimator.score_samples(X))
@@ -369,10 +415,10 @@ def test_grid_search_over_scores_and_the_autoencoder():
         scoring=area,
         cv=2,
     )
-    assert search.fit(X, np.random.default_rng(0).permutation(y)).best_params_.keys() == {
-        "score",
-        "autoencoder__n_components",
-    }
+    search.fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    chosen = search.best_params_["autoencoder__n_components"]
+    assert search.best_estimator_.autoencoder_.n_components_ == chosen
 
 
 WAYS = {
@@ -417,16 +463,25 @@ def test_what_a_file_cannot_hold_is_named(tmp_path):
         return x
 
     found = detector(autoencoder=Autoencoder(2, corruption=spoil, **FAST)).fit(X)
-    with pytest.warns(UserWarning, match="autoencoder___corruption|autoencoder__corruption"):
+    with pytest.warns(
+        UserWarning, match=r"autoencoder___corruption, autoencoder__corruption\. Set"
+    ):
+        found.save(tmp_path / "found.safetensors")
+    again = skae.load(tmp_path / "found.safetensors")
+    np.testing.assert_array_equal(again.score_samples(X), found.score_samples(X))
+
+
+def test_the_frozen_wrapper_is_not_saved_but_its_autoencoder_is(tmp_path):
+    X, _ = surface(80)
+    autoencoder = Autoencoder(2, random_state=0, **FAST).fit(X)
+    found = AutoencoderOutlierDetector(FrozenEstimator(autoencoder)).fit(X)
+    with pytest.warns(UserWarning, match=r"not saved: autoencoder\. Set them again"):
         found.save(tmp_path / "found.safetensors")
     again = skae.load(tmp_path / "found.safetensors")
     np.testing.assert_array_equal(again.score_samples(X), found.score_samples(X))
 
 
 def test_a_part_is_no_estimator(tmp_path):
-    from skae import files
-    from skae.persistence import KIND
-
     files.write(tmp_path / "part", KIND, {"class": "Tails", "state": {}})
     with pytest.raises(ValueError, match="Tails is no estimator"):
         skae.load(tmp_path / "part")

@@ -30,3 +30,9 @@ def test_documentation_examples_run():
     """Every prompt in the pages of the documentation."""
     for page in sorted((ROOT / "docs").glob("*.rst")):
         assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
+def test_included_tables_are_not_empty():
+    for page in sorted((ROOT / "docs").glob("*.rst")):
+        for name in re.findall(r"include:: (\S+)", page.read_text()):
+            assert "list-table" in (ROOT / "docs" / name).read_text(), name

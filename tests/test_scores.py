@@ -98,12 +98,11 @@ def test_of_long_rows_only_variances_are_estimated():
     np.testing.assert_allclose(whitening, (points.var(axis=0) + FLOOR) ** -0.5)
 
 
-def test_systematic_draws_spread_over_the_weight():
+def test_systematic_draws_spread_over_the_weight_and_take_none_twice():
     index = np.arange(100, 104)
-    np.testing.assert_array_equal(systematic(index, np.ones(4), 10), index)
-    np.testing.assert_array_equal(
-        systematic(index, np.array([1.0, 1, 1, 5]), 4), [100, 102, 103, 103]
-    )
+    np.testing.assert_array_equal(systematic(index, np.array([1.0, 1, 1, 500]), 4), index)
+    heavy = np.array([1.0, 1, 1, 5])
+    np.testing.assert_array_equal(systematic(index, heavy, 3), [101, 103])
     rows = systematic(np.arange(1000), np.ones(1000), 10)
     np.testing.assert_array_equal(np.diff(rows), 100)
 

@@ -48,17 +48,33 @@ class PCAReconstruction(PCA):
 
 
 class OfPyOD:
-    """PyOD's detectors with scikit-learn's signs."""
+    """PyOD's detectors with scikit-learn's signs.
+
+    Training rows get the scores of the fit, in which no row is its own neighbour.
+    """
 
     def __init__(self, detector):
         self.detector = detector
 
     def fit(self, X):
+        self.X = X
         self.detector.fit(X)
         return self
 
     def score_samples(self, X):
-        return -self.detector.decision_function(X)
+        seen = X is self.X
+        return -(self.detector.decision_scores_ if seen else self.detector.decision_function(X))
+
+
+class LocalOutlierFactorOfBoth(LocalOutlierFactor):
+    """LocalOutlierFactor, with the scores of the fit for training rows."""
+
+    def fit(self, X):
+        self.X = X
+        return super().fit(X)
+
+    def score_samples(self, X):
+        return self.negative_outlier_factor_ if X is self.X else super().score_samples(X)
 
 
 def detectors(novelty):
@@ -71,7 +87,7 @@ def detectors(novelty):
             True,
         ),
         "IsolationForest": (lambda seed: IsolationForest(random_state=seed), False, True),
-        "LocalOutlierFactor": (lambda seed: LocalOutlierFactor(novelty=True), False, False),
+        "LocalOutlierFactor": (lambda seed: LocalOutlierFactorOfBoth(novelty=True), False, False),
         "PCA reconstruction": (lambda seed: PCAReconstruction(), False, False),
     }
     try:
@@ -109,16 +125,17 @@ def measure(make, takes_raw, X, y, seed, novelty):
     train, test, labels = split(X, y, seed, novelty)
     if not takes_raw:
         scaler = StandardScaler().fit(train)
-        train, test = scaler.transform(train), scaler.transform(test)
+        scaled = scaler.transform(train)
+        test = scaled if test is train else scaler.transform(test)
+        train = scaled
     detector = make(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start = time.perf_counter()
         detector.fit(train)
         seconds = time.perf_counter() - start
-        strangeness = -np.nan_to_num(
-            detector.score_samples(test), nan=-np.inf, posinf=1e300, neginf=-1e300
-        )
+        strangeness = -np.asarray(detector.score_samples(test), dtype=np.float64)
+    strangeness = np.nan_to_num(strangeness, nan=1e300, posinf=1e300, neginf=-1e300)
     return roc_auc_score(labels, strangeness), average_precision_score(labels, strangeness), seconds
 
 
