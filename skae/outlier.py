@@ -139,8 +139,8 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     contamination : "auto" or float, default="auto"
         Where the threshold is. A float in (0, 0.5] is the share of training rows beyond it.
         "auto" is the upper fence of a boxplot of the training rows' strangeness, 1.5 interquartile
-        ranges beyond the third quartile: some per cent of normal rows are beyond, as many as their
-        strangeness has tails. For a stated rate of false alarms see `p_values`.
+        ranges beyond the third quartile; some per cent of normal rows are beyond it. For a stated
+        rate of false alarms see `p_values`.
 
     trim : float, default=0.3
         Share of rows that may be outliers: training and the estimates of what is usual leave out
