@@ -605,11 +605,8 @@ class BaseAutoencoder(
         if not counts.all():
             X, weight = X[counts], weight[counts]
             spoilt = None if spoilt is None else spoilt[counts]
-            if first and len(X) < 2:
-                raise ValueError(
-                    f"{type(self).__name__} needs at least 2 rows with a positive sample_weight, "
-                    f"got n_samples = {len(X)}."
-                )
+            if first:
+                refuse_single_row(self, X)
         return X, weight, spoilt
 
     def _read_rows(self, X: MatrixLike, reset: bool = False, **checks: object) -> Floats:
@@ -1114,6 +1111,15 @@ def read_weight(sample_weight: MatrixLike | None, X: Floats) -> NDArray[np.float
     if not SMALLEST_SUM < total < np.inf:
         raise ValueError(f"sample_weight sums to {total:g}: scale it to a mean of about 1.")
     return weight
+
+
+def refuse_single_row(estimator: object, X: Floats) -> None:
+    """Raise ValueError where fewer than two rows are left to learn from."""
+    if len(X) < 2:
+        raise ValueError(
+            f"{type(estimator).__name__} needs at least 2 rows with a positive sample_weight, got "
+            f"n_samples = {len(X)}."
+        )
 
 
 def _largest(X: Floats) -> Floats:

@@ -20,7 +20,7 @@ from sklearn.utils.stats import _weighted_percentile
 from sklearn.utils.validation import _check_feature_names, check_is_fitted, validate_data
 
 from skae.autoencoder import Autoencoder
-from skae.base import BaseAutoencoder, MatrixLike, draw_seed, read_weight
+from skae.base import BaseAutoencoder, MatrixLike, draw_seed, read_weight, refuse_single_row
 from skae.holdout import hash_rows, hold_out, merged, shuffled
 from skae.parameters import Declared
 from skae.persistence import Saved, Stored
@@ -295,11 +295,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         weight = read_weight(sample_weight, X)
         X, weight = X[weight > 0], weight[weight > 0]
-        if len(X) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs at least 2 rows with a positive sample_weight, got "
-                f"n_samples = {len(X)}."
-            )
+        refuse_single_row(self, X)
         seed = draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
         set_aside = hold_out(hashes, self.calibration_fraction)

@@ -178,6 +178,13 @@ def both(estimator_class, rows=X, **parameters):
     return tiny(estimator_class, **parameters), trained(estimator_class, rows, **parameters)
 
 
+def about_to(method, estimator_class):
+    """Estimators for faults at their first `fit` or `partial_fit`, or at a later `fit`."""
+    if not hasattr(estimator_class, method):
+        pytest.skip(f"no {method}")
+    return both(estimator_class) if method == "fit" else (tiny(estimator_class),)
+
+
 def with_column(values, j=1):
     rows = X.copy()
     rows[:, j] = values
@@ -455,12 +462,7 @@ AT_FIT = [
 @pytest.mark.parametrize(("rows", "error", "match"), AT_FIT)
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_refused_at_fit(estimator_class, rows, error, match, method):
-    if not hasattr(estimator_class, method):
-        pytest.skip(f"no {method}")
-    estimators = [tiny(estimator_class)]
-    if method == "fit":
-        estimators.append(trained(estimator_class))
-    for estimator in estimators:
+    for estimator in about_to(method, estimator_class):
         with Unchanged(estimator), pytest.raises(error, match=match):
             train(estimator, rows, method)
 
@@ -476,12 +478,7 @@ def test_refused_at_fit(estimator_class, rows, error, match, method):
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_values_too_large_to_square(estimator_class, rows, match, method):
     """They are refused, but where columns are brought to units of their own."""
-    if not hasattr(estimator_class, method):
-        pytest.skip(f"no {method}")
-    estimators = [tiny(estimator_class)]
-    if method == "fit":
-        estimators.append(trained(estimator_class))
-    for estimator in estimators:
+    for estimator in about_to(method, estimator_class):
         if "autoencoder" in estimator.get_params(deep=False):
             assert_sensible(train(estimator, rows), rows, *rows.shape)
             continue

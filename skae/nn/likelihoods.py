@@ -188,10 +188,6 @@ class Gaussian(Likelihood):
     def deviance(self, x: Tensor, out: Tensor) -> Tensor:
         return (x - self.mean(out)) ** 2
 
-    def blended(self, new: "Likelihood", share: float) -> Self:
-        """The likelihood with a noise that is a `share` of the way to another's."""
-        return self.having_noise(self.noise_variance.lerp(new.noise_variance, share))
-
     def with_noise(self, squares: Tensor, share: Tensor) -> Self:
         if not isinstance(self.noise, str):
             return self
