@@ -7,6 +7,7 @@ import secrets
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -22,6 +23,7 @@ from sklearn.base import (
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import (
@@ -40,7 +42,7 @@ from skae.nn.latent import Latent
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 from skae.nn.linear import DistinctRows, Moments, components_for_share, moments
 from skae.nn.mlp import ACTIVATIONS, Body
-from skae.nn.network import Network
+from skae.nn.network import Network, Term
 from skae.parameters import Declared
 from skae.persistence import Saved
 from skae.training import (
@@ -77,10 +79,40 @@ ROWS_THAT_CHOOSE = 100
 """Held-out rows from which on they choose the best epoch under `early_stopping="auto"`."""
 
 FULL_BATCH = 256
+NEEDED_SHARE = 0.2
+"""Share of training rows that those with seldom facts should have."""
+
 CHUNK = 2048
 """Rows that inference handles at once: larger blocks leave the processor's cache."""
 
 DENSITY_ROWS = 2048
+
+
+@dataclass
+class RowFacts:
+    """What a fit is told of rows beside their cells: the one way to train for more than the rows.
+
+    The tables reach `Latent.bound` and the term, which a caller keeps and reads after the fit.
+
+    Attributes
+    ----------
+    tables : tuple of ndarray of shape (n_samples, m)
+        The facts, numbers.
+    needed : ndarray of shape (n_samples,)
+        Rows with seldom facts: they are never held out and shown often, with less weight each.
+    term : Term or None
+        What training charges beside the autoencoder's own objective.
+    attributes : dict
+        Fitted attributes that facts decide.
+    density_rows : int
+        Rows that the density is learnt from: it may be a by-product.
+    """
+
+    tables: tuple[Floats, ...]
+    needed: NDArray[np.bool_]
+    term: Term | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    density_rows: int = DENSITY_ROWS
 
 
 class BaseAutoencoder(
@@ -367,7 +399,7 @@ class BaseAutoencoder(
             Where X is sparse, or callbacks or what a corruption returns are of the wrong kind.
         """
         with torch.inference_mode(False), torch.enable_grad(), one_thread:
-            return self._fit(X, sample_weight, X_corrupted, going_on=self.warm_start)
+            return self._fit(X, y, sample_weight, X_corrupted, going_on=self.warm_start)
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -405,16 +437,32 @@ class BaseAutoencoder(
             As `fit`, and where the parameters now describe another network.
         """
         with torch.inference_mode(False), torch.enable_grad(), one_thread:
-            return self._fit(X, sample_weight, X_corrupted, going_on=True, one_pass=True)
+            return self._fit(X, y, sample_weight, X_corrupted, going_on=True, one_pass=True)
+
+    def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
+        """What targets tell of the rows that count, whose weights are given; by default nothing."""
+        return RowFacts((), np.zeros(len(weight), dtype=bool))
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit_to(
+        self, X: MatrixLike, facts: RowFacts, sample_weight: MatrixLike | None, going_on: bool
+    ) -> Self:
+        """`fit` for estimators over an autoencoder, which know more of rows than their cells."""
+        with torch.inference_mode(False), torch.enable_grad(), one_thread:
+            return self._fit(X, None, sample_weight, None, going_on, facts=facts)
 
     def _fit(
         self,
         X: MatrixLike,
+        y: MatrixLike,
         sample_weight: MatrixLike | None,
         X_corrupted: MatrixLike | None,
         going_on: bool,
         one_pass: bool = False,
+        facts: RowFacts | None = None,
     ) -> Self:
+        """Train on rows and on facts about them: those given, or what targets tell."""
         callbacks = list(self.callbacks or [])
         strangers = [c for c in callbacks if not hasattr(c, "on_train_begin")]
         if strangers:
@@ -433,16 +481,21 @@ class BaseAutoencoder(
         new = type(self)(**self.get_params(deep=False))
         if going_on:
             new._adopt(self)
-        X, weight, spoilt = new._read_training_rows(X, sample_weight, X_corrupted, not going_on)
+        X, weight, spoilt, counts = new._read_training_rows(
+            X, sample_weight, X_corrupted, not going_on
+        )
+        facts = facts or new._facts(y, weight, counts)
+        new.__dict__.update(facts.attributes)
         seed = draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
         # Equal rows become one of their summed weight, so that draws do not tell them apart.
-        pairs = [] if spoilt is None else [hash_rows(spoilt, seed)]
+        pairs = [hash_rows(table, seed) for table in (spoilt, *facts.tables) if table is not None]
         index, total = merged(weight, hashes, *pairs)
         hashes = hashes[index]
         held_out = np.zeros(len(index), dtype=bool)
         if self.early_stopping is not False and not one_pass:
             held_out = hold_out(hashes, self.validation_fraction)
+            held_out &= ~np.isin(hashes, hashes[facts.needed[index]])
         some = shuffled(hashes, DENSITY_ROWS)
         net = (
             new._net_to_go_on(self.net_) if going_on else new._new_net(X, index, total, some, seed)
@@ -452,21 +505,35 @@ class BaseAutoencoder(
         share[index] = total
         for side in (index[held_out], index[~held_out]):
             share[side] /= share[side].mean() if len(side) else 1.0
-        tables = [share, X] if spoilt is None else [share, spoilt, X]
-        parts = tuple(_tensor(table, net.module_) for table in tables)
+        trained = index[~held_out]
+        batch_size = self._choose_batch_size(len(trained))
+        times = np.ones(len(X), dtype=np.intp)
+        times[trained] = _times_shown(facts.needed[trained], batch_size)
+        shown = share / times
+        shown[trained] *= times[trained].mean()
+        network: Network = net.module_
+        parts = [_tensor(shown, network), _tensor(X, network)]
+        if spoilt is not None:
+            parts.insert(1, _tensor(spoilt, network))
+        elif facts.tables:
+            parts.append(parts[1])
+        parts += [_tensor(table, network) for table in facts.tables]
         corrupt = None if spoilt is not None else self.corruption
         if isinstance(corrupt, str):
             table = ColumnFacts(_as_tensor(X), _as_tensor(share), like=parts[1])
             corrupt = Named(corrupt, self.corruption_level, table)
 
-        def rows(which: NDArray[np.bool_]) -> Rows:
-            return Rows(parts, torch.from_numpy(index[which]).to(parts[0].device), corrupt)
+        def rows(which: NDArray[np.intp]) -> Rows:
+            numbers = torch.from_numpy(np.repeat(which, times[which])).to(parts[0].device)
+            return Rows(tuple(parts), numbers, corrupt)
 
-        train, valid = rows(~held_out), rows(held_out) if held_out.any() else None
+        train, valid = rows(trained), rows(index[held_out]) if held_out.any() else None
+        if facts.term is not None:
+            new._add_term(facts.term, net, train)
         plan = Plan(
             learning_rate=self.learning_rate,
             max_epochs=epochs,
-            batch_size=self._choose_batch_size(len(train)),
+            batch_size=batch_size,
             weight_decay=self.weight_decay / total[~held_out].sum(),
             one_cycle=not one_pass,
             restore_best=self.early_stopping is True or held_out.sum() >= ROWS_THAT_CHOOSE,
@@ -481,9 +548,13 @@ class BaseAutoencoder(
         seen = total.sum() + (self._seen_ if going_on and one_pass else 0.0)
 
         def learnt(net: Net, best_epoch: int) -> dict[str, Any]:
+            if net.module_.term is not None:
+                net.module_.term = None
+                net.forget_momentum()
             network = _with_float64(net.module_.eval())
-            x, w = _tensor(X[index[some]], network), _tensor(total[some], network)
-            unseen = torch.from_numpy(held_out[some]).to(x.device)
+            few = some[: facts.density_rows]
+            x, w = _tensor(X[index[few]], network), _tensor(total[few], network)
+            unseen = torch.from_numpy(held_out[few]).to(x.device)
             density = DENSITIES[network.latent.density].estimate(network, x, w, unseen)
             if not density.is_finite():
                 raise ValueError(
@@ -515,6 +586,17 @@ class BaseAutoencoder(
             self._adopt(old)
             raise
         return self
+
+    def _add_term(self, term: Term, net: Net, train: Rows) -> None:
+        """Let a net that has not begun to train do so for a term, too."""
+        network: Network = net.module_
+        network.term = term.to(network.center)
+        with torch.no_grad():
+            seen = [
+                (network.encode(x).mean, weight, *facts) for weight, x, _, *facts in train.chunks()
+            ]
+        term.settle(*[torch.cat(parts) for parts in zip(*seen, strict=True)])
+        net.forget_momentum()
 
     def _train(
         self, net: Net, train: Rows, valid: Rows | None, plan: Plan, pretraining: bool
@@ -588,8 +670,8 @@ class BaseAutoencoder(
         sample_weight: MatrixLike | None,
         X_corrupted: MatrixLike | None,
         first: bool,
-    ) -> tuple[Floats, Floats, Floats | None]:
-        """Validated rows of positive weight, their weights, and their corrupted versions."""
+    ) -> tuple[Floats, Floats, Floats | None, NDArray[np.bool_]]:
+        """Validated rows of positive weight, their weights, corrupted versions, and which count."""
         X = self._read_rows(X, reset=first, ensure_min_samples=2 if first else 1)
         weight = read_weight(sample_weight, X)
         spoilt = None
@@ -607,7 +689,7 @@ class BaseAutoencoder(
             spoilt = None if spoilt is None else spoilt[counts]
             if first:
                 refuse_single_row(self, X)
-        return X, weight, spoilt
+        return X, weight, spoilt, counts
 
     def _read_rows(self, X: MatrixLike, reset: bool = False, **checks: object) -> Floats:
         """Validated rows, within the likelihood's range."""
@@ -718,7 +800,7 @@ class BaseAutoencoder(
         likelihood = make_likelihood(self.likelihood, n_features, self.noise, latent.learns_noise)
         down = [n_features, *self.hidden_layer_sizes, latent.n_inputs]
         up = [
-            n_components,
+            latent.n_outputs,
             *reversed(self.hidden_layer_sizes),
             n_features * likelihood.n_params,
         ]
@@ -751,7 +833,7 @@ class BaseAutoencoder(
         noise = density.likelihood.noise_variance.cpu().double().numpy()
         return {
             "n_components_": network.latent.n_components,
-            "_n_features_out": network.latent.n_components,
+            "_n_features_out": network.latent.n_outputs,
             "noise_variance_": noise if self.noise == "diagonal" else float(noise[0]),
             "net_": net,
             "module_": network,
@@ -805,10 +887,10 @@ class BaseAutoencoder(
         """
         check_is_fitted(self)
         Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
-        if Z.shape[1] != self.n_components_:
+        if Z.shape[1] != self._n_features_out:
             raise ValueError(
                 f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has codes of "
-                f"{self.n_components_}."
+                f"{self._n_features_out}."
             )
         return self._map(self.module_.decode, Z, name="Z")
 
@@ -986,9 +1068,10 @@ class BaseAutoencoder(
         code = self._codes(self._as_rows(x))
         if len(code) != 1:
             raise ValueError(f"x must be a single row, got {len(code)}.")
-        if not isinstance(component, Integral) or not 0 <= component < self.n_components_:
+        if not isinstance(component, Integral) or not 0 <= component < self._n_features_out:
             raise ValueError(
-                f"component must be an integer in [0, {self.n_components_ - 1}], got {component!r}."
+                f"component must be an integer in [0, {self._n_features_out - 1}], got "
+                f"{component!r}."
             )
         values = np.atleast_1d(np.asarray(values, dtype=code.dtype))
         if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
@@ -1064,7 +1147,7 @@ class BaseAutoencoder(
         if arrays is None:
             return
         # Parameters may have been set since the fit: the network is built from those of the fit.
-        fitted = type(self)(**self._fit_params_)
+        fitted = copy.copy(self).set_params(**self._fit_params_)
         try:
             device = choose_device(fitted.device)
         except ValueError:
@@ -1094,6 +1177,21 @@ class BaseAutoencoder(
         self.net_.load_arrays(arrays["training"])
         self.history_ = self.net_.history
         self.module_ = network
+
+
+def thawed(holder: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
+    """A copy of the fitted autoencoder in a FrozenEstimator, for rows like X but without names.
+
+    Raises TypeError where it holds something else.
+    """
+    given = holder.estimator
+    if not isinstance(given, BaseAutoencoder):
+        raise TypeError(f"autoencoder must hold an autoencoder of skae, got {holder!r}.")
+    check_is_fitted(given)
+    _check_feature_names(given, X, reset=False)
+    given = copy.deepcopy(given)
+    given.__dict__.pop("feature_names_in_", None)
+    return given
 
 
 def draw_seed(random_state: int | RandomState | None) -> int:
@@ -1136,6 +1234,18 @@ def _refuse_overflow(largest: Floats, name: str, dtype: torch.dtype) -> None:
             "are too large to sum. Divide the column by its largest value"
             + ("." if dtype == torch.float64 else " or use precision='float64'.")
         )
+
+
+def _times_shown(needed: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
+    """How often an epoch shows each row: so that needed ones are a `NEEDED_SHARE` of each batch.
+
+    Where they are seldom, their large weights would make steps erratic. A full batch has them all.
+    """
+    rare = needed.sum()
+    if not rare or batch_size >= len(needed):
+        return np.ones(len(needed), dtype=np.intp)
+    common = (len(needed) - rare) * NEEDED_SHARE / (1 - NEEDED_SHARE)
+    return np.where(needed, max(1, int(common / rare)), 1)
 
 
 class _Writable:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skae.laplace import Laplace
 from skae.nn.draws import Draws, Keyed
-from skae.nn.latent import Discrete, Stochastic, log_normal
+from skae.nn.latent import Discrete, Stochastic
 from skae.nn.likelihoods import Likelihood
 from skae.nn.network import Network
 
@@ -132,10 +132,10 @@ class Importance:
         h = network.encode(x).h
         for start in range(0, n_samples, CODES_AT_ONCE):
             z, log_q = latent.propose(h, min(CODES_AT_ONCE, n_samples - start), draws)
-            yield z, log_normal(z) - log_q
+            yield z, latent.log_prior(z) - log_q
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
-        return draws.normal((n, network.latent.n_components))
+        return cast(Stochastic, network.latent).draw_prior(n, draws)
 
     def blend(self, new: "Importance", share: float) -> "Importance":
         return new

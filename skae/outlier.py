@@ -1,6 +1,5 @@
 """Outlier detection with any autoencoder: which rows it does not expect, and why."""
 
-import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,10 +16,17 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.stats import _weighted_percentile
-from sklearn.utils.validation import _check_feature_names, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skae.autoencoder import Autoencoder
-from skae.base import BaseAutoencoder, MatrixLike, draw_seed, read_weight, refuse_single_row
+from skae.base import (
+    BaseAutoencoder,
+    MatrixLike,
+    draw_seed,
+    read_weight,
+    refuse_single_row,
+    thawed,
+)
 from skae.holdout import hash_rows, hold_out, merged, shuffled
 from skae.parameters import Declared
 from skae.persistence import Saved, Stored
@@ -291,7 +297,8 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         return self
 
     def _fit(self, X: MatrixLike, sample_weight: MatrixLike | None) -> None:
-        given = self._given_autoencoder(X)
+        is_given = isinstance(self.autoencoder, FrozenEstimator)
+        given = thawed(self.autoencoder, X) if is_given else None
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         weight = read_weight(sample_weight, X)
         X, weight = X[weight > 0], weight[weight > 0]
@@ -319,21 +326,6 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         self.autoencoder_ = given
         self._learn(X[train], share[for_training], hashes[train])
         self._calibrate(X[distinct[~for_training]], share[~for_training])
-
-    def _given_autoencoder(self, X: MatrixLike) -> BaseAutoencoder | None:
-        """A copy of the fitted autoencoder, if one is given; it takes rows without names."""
-        if not isinstance(self.autoencoder, FrozenEstimator):
-            return None
-        given = self.autoencoder.estimator
-        if not isinstance(given, BaseAutoencoder):
-            raise TypeError(
-                f"autoencoder must hold an autoencoder of skae, got {self.autoencoder!r}."
-            )
-        check_is_fitted(given)
-        _check_feature_names(given, X, reset=False)
-        given = copy.deepcopy(given)
-        given.__dict__.pop("feature_names_in_", None)
-        return given
 
     def _new_autoencoder(self, n_rows: int, n_features: int, seed: int) -> BaseAutoencoder:
         """What to train."""

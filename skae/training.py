@@ -102,9 +102,9 @@ def choose_device(device: str) -> torch.device:
 class Rows:
     """The training or the held-out rows of a table on the training device, never copied as a whole.
 
-    `parts` are the table's weights, what the encoder sees of it and, where that is a spoilt
-    version, the clean rows that the loss is on; `index` says which of its rows are meant.
-    `corrupt`, where given, spoils every batch anew.
+    `parts` are the table's weights, what the encoder sees of it, where that is a spoilt version or
+    facts follow the clean rows that the loss is on, and facts about rows; `index` says which of its
+    rows are meant. `corrupt`, where given, spoils every batch anew.
     """
 
     parts: Batch
@@ -165,7 +165,7 @@ class Rows:
             )
         if not spoilt.isfinite().all() and like.isfinite().all():
             raise ValueError("corruption returned NaN or infinite values.")
-        return batch[0], spoilt, batch[-1]
+        return batch[0], spoilt, *(batch[2:] or batch[1:])
 
 
 @dataclass
@@ -532,7 +532,8 @@ def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generat
     Works from the rows inwards; the output of a linear skip is left as it was. What spoils rows
     spoils codes, too, unless it is the user's own: that is for rows.
     """
-    rows = train
+    # Facts are of no use to layers.
+    rows = Rows(train.parts[:3], train.index, train.corrupt)
     for layer in shallow_layers(network):
         Net.over(layer, generator).fit_rows(rows, None, plan)
         weight, *_, x = rows.taken(rows.index)

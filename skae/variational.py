@@ -54,7 +54,7 @@ class Variational(Stochastic):
         log_q = self.posterior(code.h.detach()).log_prob(code.z)
         return self._beta(draws) * (log_q - log_normal(code.z))
 
-    def bound(self, losses: Tensor, code: Code, draws: Draws | None) -> Tensor:
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None, *facts: Tensor) -> Tensor:
         if self.n_samples == 1:
             return losses[0]
         return importance_weighted(losses, code.z, self._beta(draws))

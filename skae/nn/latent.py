@@ -39,7 +39,7 @@ class Latent(nn.Module, ABC):
     """Turns the encoder's raw output `h` (..., n, n_inputs) into codes and states their price.
 
     The first `n_components` of the inputs are the code itself or its mean; decoders with tied
-    weights mirror these.
+    weights mirror these. Codes are `n_outputs` numbers, as many unless a subclass says otherwise.
     """
 
     density = "laplace"
@@ -57,10 +57,13 @@ class Latent(nn.Module, ABC):
     adapts = False
     """Whether `adapt` is to be called after each step."""
 
-    def __init__(self, n_components: int, n_inputs: int | None = None) -> None:
+    def __init__(
+        self, n_components: int, n_inputs: int | None = None, n_outputs: int | None = None
+    ) -> None:
         super().__init__()
         self.n_components = n_components
         self.n_inputs = n_components if n_inputs is None else n_inputs
+        self.n_outputs = n_components if n_outputs is None else n_outputs
 
     @abstractmethod
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
@@ -75,8 +78,11 @@ class Latent(nn.Module, ABC):
         """
         return 0.0
 
-    def bound(self, losses: Tensor, code: Code, draws: Draws | None) -> Tensor:
-        """The objective (n,) of rows whose codes `forward` drew several times (..., n)."""
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None, *facts: Tensor) -> Tensor:
+        """The objective (n,) of rows whose codes `forward` drew several times (..., n).
+
+        `facts` (n, m) are what else is known of the rows.
+        """
         return losses
 
     def start(self, values: Tensor, rest: float) -> Start:
@@ -105,12 +111,20 @@ def log_normal(z: Tensor) -> Tensor:
 class Stochastic(Latent):
     """A code that is drawn from a distribution which the encoder states, its posterior.
 
-    Before a row is seen, codes are standard normal.
+    Before a row is seen, codes follow the prior: standard normal, unless a subclass says otherwise.
     """
 
     density = "importance"
     has_prior = True
     learns_noise = True
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """Log-density of codes (..., k) before a row is seen."""
+        return log_normal(z)
+
+    def draw_prior(self, n: int, draws: Draws) -> Tensor:
+        """Codes (n, k) as they are before a row is seen."""
+        return draws.normal((n, self.n_components))
 
     @abstractmethod
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:

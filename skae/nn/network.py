@@ -1,7 +1,9 @@
 """The one network of the package: scale -> encoder -> latent -> decoder -> likelihood."""
 
+from abc import ABC, abstractmethod
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Latent
@@ -18,6 +20,35 @@ from skae.nn.linear import (
 )
 from skae.nn.mlp import Body
 from skae.nn.objective import Objective
+
+
+class Term(nn.Module, ABC):
+    """What training charges for codes in view of facts about rows, beside the network's own price.
+
+    Parameters
+    ----------
+    share : float
+        What the network's own objective is multiplied with.
+    """
+
+    share: Tensor
+
+    def __init__(self, share: float = 1.0) -> None:
+        super().__init__()
+        # A buffer tells a fit that a checkpoint may belong to from others.
+        self.register_buffer("share", torch.tensor(float(share)))
+
+    @abstractmethod
+    def forward(self, code: Code, *facts: Tensor) -> Tensor:
+        """Nats of each row, (n,), for its code and its facts, each (n, m)."""
+
+    def settle(self, codes: Tensor, weight: Tensor, *facts: Tensor) -> None:
+        """Take the codes (n, k) of the training rows before training starts."""
+        return
+
+    def penalized(self) -> list[Tensor]:
+        """The weights that weight decay acts on."""
+        return []
 
 
 class Network(Objective):
@@ -46,6 +77,7 @@ class Network(Objective):
         trim: float,
     ) -> None:
         super().__init__(trim)
+        self.term: Term | None = None
         self.encoder = encoder
         self.decoder = decoder
         self.latent = latent
@@ -67,12 +99,18 @@ class Network(Objective):
         return self.likelihood.mean(self.decoder(z))
 
     def losses(
-        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
+        self,
+        draws: Draws | None,
+        weight: Tensor,
+        x: Tensor,
+        target: Tensor | None = None,
+        *facts: Tensor,
     ) -> Tensor:
         """Objective of each row in nats: minus log-likelihood of the row plus the code's price.
 
         The row is `target` where `x` is only a spoilt version of it. `draws` make codes random,
-        if that is their kind; hidden units are silenced in training mode only.
+        if that is their kind; hidden units are silenced in training mode only. Facts about rows are
+        for the latent and for the term, where there is one.
         """
         u = self.standardize(x)
         silencing = draws if self.training else None
@@ -80,18 +118,18 @@ class Network(Objective):
         out = self.decoder(code.z, silencing)
         log_prob = self.likelihood.log_prob(x if target is None else target, out)
         price = self.latent.penalty(code, u, self.encoder, weight, draws)
-        return self.latent.bound(price - log_prob, code, draws)
+        losses = self.latent.bound(price - log_prob, code, draws, *facts)
+        return losses if self.term is None else self.term.share * losses + self.term(code, *facts)
 
     @torch.no_grad()
-    def after_step(
-        self, draws: Draws, weight: Tensor, x: Tensor, target: Tensor | None = None
-    ) -> None:
+    def after_step(self, draws: Draws, weight: Tensor, x: Tensor, *more: Tensor) -> None:
         if self.latent.adapts:
             self.latent.adapt(self.encoder(self.standardize(x)), weight, draws)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on: not biases, not the linear skip."""
-        return [p for name, p in self.named_parameters() if ".residual." in name and p.ndim > 1]
+        hidden = [p for name, p in self.named_parameters() if ".residual." in name and p.ndim > 1]
+        return [*hidden, *(self.term.penalized() if self.term is not None else [])]
 
     @torch.no_grad()
     def start(

@@ -11,7 +11,8 @@ from skae.nn.draws import Draws
 class Objective(nn.Module, ABC):
     """A module that states what each row costs; `forward` is the number to minimise on a batch.
 
-    Batches are weights (n,), rows (n, d) and, where these are spoilt, the clean rows.
+    Batches are weights (n,), rows (n, d), where these are spoilt the clean rows, and where more is
+    known of rows than their cells, these facts (n, m) after rows and clean rows.
 
     Parameters
     ----------
@@ -25,7 +26,12 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def losses(
-        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
+        self,
+        draws: Draws | None,
+        weight: Tensor,
+        x: Tensor,
+        target: Tensor | None = None,
+        *facts: Tensor,
     ) -> Tensor:
         """Cost of each row, (n,); what is random in it is drawn."""
 
@@ -33,18 +39,14 @@ class Objective(nn.Module, ABC):
         """Rows' losses as one number."""
         return trimmed_mean(losses, weight, self.trim)
 
-    def forward(
-        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
-    ) -> Tensor:
-        return self.reduce(self.losses(draws, weight, x, target), weight)
+    def forward(self, draws: Draws | None, weight: Tensor, *batch: Tensor) -> Tensor:
+        return self.reduce(self.losses(draws, weight, *batch), weight)
 
     @abstractmethod
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on."""
 
-    def after_step(
-        self, draws: Draws, weight: Tensor, x: Tensor, target: Tensor | None = None
-    ) -> None:
+    def after_step(self, draws: Draws, weight: Tensor, x: Tensor, *more: Tensor) -> None:
         """Learn from the batch of the last step what its gradients do not tell."""
         return
 

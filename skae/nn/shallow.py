@@ -52,7 +52,12 @@ class Shallow(Objective):
         return self.activation(self.encoder(self._scaled(x)))
 
     def losses(
-        self, draws: Draws | None, weight: Tensor, x: Tensor, target: Tensor | None = None
+        self,
+        draws: Draws | None,
+        weight: Tensor,
+        x: Tensor,
+        target: Tensor | None = None,
+        *facts: Tensor,
     ) -> Tensor:
         """Half the squared error of each row."""
         out = self.decoder(self.encode(x))
