@@ -7,7 +7,9 @@ from skae.denoising import DenoisingAutoencoder
 from skae.outlier import AutoencoderOutlierDetector
 from skae.persistence import load
 from skae.quantized import VectorQuantizedAutoencoder
+from skae.semisupervised import SemiSupervisedVariationalAutoencoder
 from skae.sparse import SparseAutoencoder
+from skae.supervised import AutoencoderClassifier, AutoencoderRegressor
 from skae.training import Checkpoint
 from skae.variational import VariationalAutoencoder
 from skae.wasserstein import WassersteinAutoencoder
@@ -17,10 +19,13 @@ __version__ = "0.1.0"
 __all__ = [
     "AdversarialAutoencoder",
     "Autoencoder",
+    "AutoencoderClassifier",
     "AutoencoderOutlierDetector",
+    "AutoencoderRegressor",
     "Checkpoint",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
+    "SemiSupervisedVariationalAutoencoder",
     "SparseAutoencoder",
     "VariationalAutoencoder",
     "VectorQuantizedAutoencoder",

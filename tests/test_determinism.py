@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed
-from test_common import configured, core, public_estimators
+from test_common import configured, core, public_estimators, train
 
 from skae import Autoencoder
 from skae.nn import step
@@ -95,7 +95,7 @@ def test_every_estimator_trains_to_the_same_weights_with_and_without_traces(
     weights = []
     for pays_after in (20, 10**9):
         monkeypatch.setattr(step, "TRACE_PAYS_AFTER", pays_after)
-        module = core(estimator.fit(X)).module_
+        module = core(train(estimator, X)).module_
         weights.append([tensor.numpy() for tensor in module.state_dict().values()])
     assert len(traces) == 2  # of a full batch and of the last, smaller one
     assert all(replay is not None for replay in traces)

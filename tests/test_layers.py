@@ -32,8 +32,11 @@ ARROWS = {
         "skae.base", "skae.autoencoder", "skae.parameters", "skae.persistence", "skae.holdout",
         "skae.scores",
     },
+    "labels": {"stdlib", "numpy", "sklearn"},
     "supervised": {
-        "stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.autoencoder", "skae.nn",
+        "stdlib", "numpy", "torch", "sklearn",
+        "skae.base", "skae.autoencoder", "skae.labels", "skae.parameters", "skae.persistence",
+        "skae.nn",
     },
     "persistence": {"stdlib", "skae.files"},
     "metrics": {"stdlib", "numpy", "sklearn", "scipy"},
@@ -41,8 +44,8 @@ ARROWS = {
 }  # fmt: skip
 """What each file may import: parts of `skae`, the standard library and other packages."""
 
-PARENTS = {"conditional": {"skae.variational"}}
-"""Variants of a variant, which may also import their parent."""
+PARENTS = {"conditional": {"skae.variational"}, "semisupervised": {"skae.labels"}}
+"""What some variants may import beside: the parent of a variant of a variant, or what y says."""
 
 VARIANT_LINES = 80
 
