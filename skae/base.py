@@ -79,8 +79,8 @@ ROWS_THAT_CHOOSE = 100
 """Held-out rows from which on they choose the best epoch under `early_stopping="auto"`."""
 
 FULL_BATCH = 256
-NEEDED_SHARE = 0.2
-"""Share of training rows that those with seldom facts should have."""
+SELDOM_SHARE = 0.2
+"""Share of the rows shown that those with seldom facts should have."""
 
 CHUNK = 2048
 """Rows that inference handles at once: larger blocks leave the processor's cache."""
@@ -98,8 +98,9 @@ class RowFacts:
     ----------
     tables : tuple of ndarray of shape (n_samples, m)
         The facts, numbers.
-    needed : ndarray of shape (n_samples,)
-        Rows with seldom facts: they are never held out and shown often, with less weight each.
+    known : ndarray of shape (n_samples,)
+        Rows of which there are any. Where they are a minority, none of them is held out, and they
+        are shown often, with less weight each.
     term : Term or None
         What training charges beside the autoencoder's own objective.
     attributes : dict
@@ -109,7 +110,7 @@ class RowFacts:
     """
 
     tables: tuple[Floats, ...]
-    needed: NDArray[np.bool_]
+    known: NDArray[np.bool_]
     term: Term | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     density_rows: int = DENSITY_ROWS
@@ -486,6 +487,7 @@ class BaseAutoencoder(
         )
         facts = facts or new._facts(y, weight, counts)
         new.__dict__.update(facts.attributes)
+        seldom = facts.known & (weight @ facts.known < 0.5 * weight.sum())
         seed = draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
         # Equal rows become one of their summed weight, so that draws do not tell them apart.
@@ -495,7 +497,7 @@ class BaseAutoencoder(
         held_out = np.zeros(len(index), dtype=bool)
         if self.early_stopping is not False and not one_pass:
             held_out = hold_out(hashes, self.validation_fraction)
-            held_out &= ~np.isin(hashes, hashes[facts.needed[index]])
+            held_out &= ~np.isin(hashes, hashes[seldom[index]])
         some = shuffled(hashes, DENSITY_ROWS)
         net = (
             new._net_to_go_on(self.net_) if going_on else new._new_net(X, index, total, some, seed)
@@ -508,7 +510,7 @@ class BaseAutoencoder(
         trained = index[~held_out]
         batch_size = self._choose_batch_size(len(trained))
         times = np.ones(len(X), dtype=np.intp)
-        times[trained] = _times_shown(facts.needed[trained], batch_size)
+        times[trained] = _times_shown(seldom[trained], batch_size)
         shown = share / times
         shown[trained] *= times[trained].mean()
         network: Network = net.module_
@@ -1236,16 +1238,16 @@ def _refuse_overflow(largest: Floats, name: str, dtype: torch.dtype) -> None:
         )
 
 
-def _times_shown(needed: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
-    """How often an epoch shows each row: so that needed ones are a `NEEDED_SHARE` of each batch.
+def _times_shown(seldom: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
+    """How often an epoch shows each row: so that seldom ones are a `SELDOM_SHARE` of each batch.
 
-    Where they are seldom, their large weights would make steps erratic. A full batch has them all.
+    Shown once each, with large weights, they would make steps erratic. A full batch has them all.
     """
-    rare = needed.sum()
-    if not rare or batch_size >= len(needed):
-        return np.ones(len(needed), dtype=np.intp)
-    common = (len(needed) - rare) * NEEDED_SHARE / (1 - NEEDED_SHARE)
-    return np.where(needed, max(1, int(common / rare)), 1)
+    rare = seldom.sum()
+    if not rare or batch_size >= len(seldom):
+        return np.ones(len(seldom), dtype=np.intp)
+    common = (len(seldom) - rare) * SELDOM_SHARE / (1 - SELDOM_SHARE)
+    return np.where(seldom, max(1, int(common / rare)), 1)
 
 
 class _Writable:

@@ -86,7 +86,27 @@ class Announced(NamedTuple):
     classes: Any
 
 
-class LikeliestClass(ClassifierMixin):
+class Probabilistic(ClassifierMixin):
+    """Classifiers with a `predict_proba`."""
+
+    def predict_log_proba(self, X: Any) -> Floats:
+        """Logarithms of `predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        log_probabilities : ndarray
+            In nats, of the shape of the probabilities.
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+
+class LikeliestClass(Probabilistic):
     """Classifiers over an autoencoder's `fit` and a `predict_proba`."""
 
     def partial_fit(
@@ -110,7 +130,8 @@ class LikeliestClass(ClassifierMixin):
         X_corrupted : array-like of shape (n_samples, n_features), default=None
             What the encoder sees of each row while training.
         classes : array-like of shape (n_classes,), default=None
-            All classes that calls will have, for the first call; None are those of its `y`.
+            All classes that calls will have, for the first call; None are those of its `y`. Later
+            calls may repeat them.
 
         Returns
         -------
@@ -134,6 +155,19 @@ class LikeliestClass(ClassifierMixin):
         return self.classes_[likely]
 
 
+def same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:
+    """The classes that a fit knows, or else those announced for it; ValueError if they differ."""
+    if announced is None:
+        return classes
+    announced = np.unique(announced)
+    if classes is not None and not np.array_equal(classes, announced):
+        raise ValueError(
+            f"classes are {announced.tolist()}, but those of the first call were "
+            f"{classes.tolist()}."
+        )
+    return announced
+
+
 def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[Any], Floats]:
     """Classes, those given or else found, and each row's as a one-hot row, zeros if unknown.
 
@@ -142,7 +176,8 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
     known = ~_is_unlabelled(y)
-    classes = classes if classes is None else np.unique(classes)
+    if classes is not None and len(classes) < 2:
+        raise ValueError(f"classes must be at least 2 classes, got {classes.tolist()}.")
     is_class = UNLABELLED in classes if classes is not None else len({*y[known].tolist()}) < 2
     known |= is_class
     check_classification_targets(y[known])
@@ -172,13 +207,21 @@ def read_one_class(
     """Sorted classes, and the class of each row; classes count by `class_weight`."""
     classes, values = read_classes(y)
     known = values.any(axis=1)
+    if isinstance(class_weight, list):
+        raise ValueError("class_weight is a list, which is for a y of several columns of labels.")
     weights = compute_class_weight(
         class_weight,
         classes=classes,
         y=classes[values[known].argmax(axis=1)],
         sample_weight=sample_weight[known],
     )
-    return classes, Answers(values, values @ weights[:, None])
+    return classes, Answers(values, values @ _nonnegative(weights)[:, None])
+
+
+def _nonnegative(weights: Floats) -> Floats:
+    if not (weights >= 0).all():
+        raise ValueError(f"class_weight must not be negative or NaN, got {weights.min():g}.")
+    return weights
 
 
 def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Answers:
@@ -206,7 +249,7 @@ def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Answers:
                 y=cells[known],
                 sample_weight=sample_weight[known],
             )
-            weight[known, j] = weights[indices]
+            weight[known, j] = _nonnegative(weights)[indices]
     values = np.nan_to_num(y)
     counts = weight * sample_weight[:, None] > 0
     if not ((counts & (values == 1)).any(axis=0) & (counts & (values == 0)).any(axis=0)).any():

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
-from skae.labels import Announced, LikeliestClass, counting, read_classes
+from skae.labels import Announced, LikeliestClass, counting, read_classes, same_classes
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import Normal
@@ -106,8 +106,10 @@ class SemiSupervisedVariationalAutoencoder(LikeliestClass, BaseAutoencoder):
 
     label_weight : float or "auto", default="auto"
         What a labelled row pays, beside its bound, for each nat of its class's negative
-        log-probability. "auto" is a tenth of the summed weight of all rows, as in [1]_: all labels
-        together then count 0.1 times their number against the mean row.
+        log-probability. "auto" is a tenth of the summed weight of all rows given to the call. In
+        [1]_ that is divided by the number of labelled rows, which leaves labels a small part of the
+        objective. `AutoencoderClassifier` has a weight of this name for one row, too, and no need
+        to let it grow with their number.
 
     Attributes
     ----------
@@ -115,8 +117,8 @@ class SemiSupervisedVariationalAutoencoder(LikeliestClass, BaseAutoencoder):
         The classes, sorted.
 
     class_prior_ : ndarray of shape (n_classes,)
-        How likely each class is before the row is seen: its share of the labelled rows, one row
-        more of each class assumed.
+        How likely each class is before the row is seen: its share of the labelled rows of the first
+        call, one row more of each class assumed.
 
     See Also
     --------
@@ -125,8 +127,9 @@ class SemiSupervisedVariationalAutoencoder(LikeliestClass, BaseAutoencoder):
 
     Notes
     -----
-    Rows with a class are shown so often, with less weight each, that they are a fifth of each
-    batch: seldom ones of large weight would make steps erratic.
+    Where a minority of rows has a class, these are shown so often, with less weight each, that they
+    are a fifth of each batch: seldom ones of large weight would make steps erratic. They are never
+    held out then.
 
     References
     ----------
@@ -163,7 +166,7 @@ class SemiSupervisedVariationalAutoencoder(LikeliestClass, BaseAutoencoder):
     def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
         y, announced = y if isinstance(y, Announced) else (y, None)
         classes, values = read_classes(
-            counting(y, counts, self), getattr(self, "classes_", announced)
+            counting(y, counts, self), same_classes(getattr(self, "classes_", None), announced)
         )
         number = weight @ values + 1
         learnt = {"classes_": classes, "class_prior_": number / number.sum()}

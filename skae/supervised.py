@@ -1,7 +1,9 @@
 """Classification and regression on codes that are trained for both: the rows and their labels."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from math import ceil
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -12,7 +14,6 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import (
     BaseEstimator,
-    ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     MultiOutputMixin,
     RegressorMixin,
@@ -41,6 +42,7 @@ from skae.base import (
 )
 from skae.labels import (
     Answers,
+    Probabilistic,
     column_names,
     counting,
     n_columns,
@@ -94,9 +96,19 @@ class Classes(Family):
         return -(values * out.log_softmax(-1)).sum(-1, keepdim=True)
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-        known = weight[:, 0] > 0
-        model = _logistic().fit(Z[known], values[known].argmax(axis=1), weight[known, 0])
-        return model.coef_.T, model.intercept_
+        known, counts = weight[:, 0] > 0, weight[:, 0] @ values
+        # A class without examples has no slope: it has half an example.
+        coef, intercept = np.zeros((Z.shape[1], len(counts))), np.log(counts + 0.5)
+        found = np.flatnonzero(counts)
+        if len(found) > 1:
+            model = _logistic().fit(Z[known], values[known].argmax(axis=1), weight[known, 0])
+            # Of two classes there is the difference only.
+            both = np.array([[-0.5], [0.5]]) if len(found) == 2 else np.eye(len(found))
+            coef[:, found] = (both @ model.coef_).T
+            absent = counts == 0
+            intercept[absent] += -np.log(counts.sum())
+            intercept[found] = both @ model.intercept_
+        return coef, intercept
 
 
 class Labels(Family):
@@ -238,13 +250,15 @@ class _Supervised(
     autoencoder : autoencoder of skae, FrozenEstimator or None, default=None
         What to train; its `random_state` is set. None is a denoising `Autoencoder`: its code has
         twice the square root of the number of columns, rounded, and 30 % of the cells that it sees
-        are masked; it is trained on all rows for 20 passes or 200 steps, whichever is longer. A
-        fitted one in `sklearn.frozen.FrozenEstimator` is pre-trained: training starts from a copy
-        of it, and it stays as it is.
+        are masked; it is trained on all rows for 20 passes or 200 steps, whichever is longer, in
+        float32 where more than 256 rows of ordinary numbers lose nothing by it. A fitted one in
+        `sklearn.frozen.FrozenEstimator` is pre-trained: training starts from a copy of it, and it
+        stays as it is.
 
     label_weight : float, default=10.0
-        What a nat of an answer counts against a nat of reconstruction. It decides what codes are
-        for: large values suit many labels, small ones few.
+        What a nat of an answer counts against a nat of reconstruction. Large values make codes for
+        answers, small ones for rows; between 1 and 100 the answers seldom differ much, as the last
+        map is solved for anew.
 
     reconstruction_weight : float, default=1.0
         What the autoencoder's own objective counts. With 0 answers alone train a plain network,
@@ -349,11 +363,8 @@ class _Supervised(
         self.autoencoder_ = new.set_params(random_state=draw_seed(self.random_state))
         if self.fine_tune:
             head = Head(family, self.label_weight, self.reconstruction_weight)
-            some = answers.some
-            # Where few rows have answers, all of these are needed for training.
-            needed = some & ~some.all()
             tables = answers.values, answers.weight
-            facts = RowFacts(tables, needed, head, density_rows=DENSITY_ROWS)
+            facts = RowFacts(tables, answers.some, head, density_rows=DENSITY_ROWS)
             new._fit_to(X, facts, weight, going_on=is_given)
         elif not is_given:
             new.fit(X, sample_weight=weight)
@@ -381,15 +392,16 @@ class _Supervised(
         X : array-like of shape (n_samples, n_features)
             Rows, any in number.
         y : array-like of shape (n_samples,)
-            Their answers: 0 or 1 for a classifier; NaN where not known.
+            Their answers: 0 or 1 for a classifier; NaN where not known, or -1 beside 0 and 1.
         name : str, default=None
-            Name of the output in `label_names_`; None is "y" and its number.
+            Name of the output in `label_names_`; None is "y" and its number, or the next one free.
         sample_weight : array-like of shape (n_samples,), default=None
             How often each row counts.
 
         Returns
         -------
         self : object
+            What it predicts has one column more; of one number for each row it becomes two columns.
 
         Raises
         ------
@@ -400,12 +412,14 @@ class _Supervised(
         weight = read_weight(sample_weight, X)
         counts = weight > 0
         y, X, weight = counting(y, counts, self), X[counts], weight[counts]
-        names = [*self.label_names_, f"y{len(self.label_names_)}" if name is None else name]
-        if len({*names}) < len(names):
-            raise ValueError(f"name={names[-1]!r} is taken: the outputs are {names[:-1]}.")
+        taken = self.label_names_
+        if name is None:
+            name = next(n for n in (f"y{j}" for j in count(len(taken))) if n not in taken)
+        if not isinstance(name, str) or name in taken:
+            raise ValueError(f"name must be a text, none of {taken}, got {name!r}.")
         family, answers = self._read_label(y, weight)
         added = _best_map(family, self._codes(X), answers, weight)
-        self.__dict__.update(_maps_=[*self._maps_, *added], **self._named(names))
+        self.__dict__.update(_maps_=[*self._maps_, *added], **self._named([*taken, name]))
         return self
 
     def _named(self, names: list[str]) -> dict[str, Any]:
@@ -435,11 +449,13 @@ class _Supervised(
     def _codes(self, X: Floats) -> Floats:
         return self.autoencoder_._codes(X).astype(np.float64, copy=False)
 
-    def _outputs(self, X: MatrixLike) -> Floats:
-        codes = self._codes(self._read(X))
-        # Maps are applied one by one: the products of a wider one would differ in the last bit.
-        pairs = zip(self._maps_[::2], self._maps_[1::2], strict=True)
-        return np.hstack([codes @ coef + intercept for coef, intercept in pairs])
+    def _outputs(self, X: MatrixLike, link: Callable[[Tensor], Tensor] = torch.positive) -> Floats:
+        """What maps and a link function make of rows' codes."""
+        codes = torch.from_numpy(self._codes(self._read(X)))
+        # Maps are applied one by one: the entries of wider tables would differ in the last bit.
+        maps = [torch.from_numpy(part) for part in self._maps_]
+        pairs = zip(maps[::2], maps[1::2], strict=True)
+        return np.hstack([link(codes @ coef + intercept).numpy() for coef, intercept in pairs])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -449,24 +465,24 @@ class _Supervised(
         return tags
 
 
-class AutoencoderClassifier(ClassifierMixin, _Supervised):
+class AutoencoderClassifier(Probabilistic, _Supervised):
     """Classifier on the codes of an autoencoder that is trained for both, rows and labels.
 
     A code is trained to restore its row and to tell its class by a linear map at once: rows
-    without a class shape the code, too, so that few labels suffice. Several labels at a time share
+    without a class shape the code, too. Several labels at a time share
     the code (multi-label), and more can be added later. Once the code is trained, the map is
     solved for anew: it is a logistic regression on codes.
 
     Classes are numbers or strings. A class of -1 is not known, as everywhere in scikit-learn,
-    where at least two others occur. A `y` of several columns holds labels, each 0, 1, or NaN where
-    it is not known.
+    where at least two others occur; `score` counts such rows as wrong. A `y` of several columns
+    holds labels, each 0, 1, or NaN where it is not known.
 
     Parameters
     ----------
     class_weight : dict, list of dict, "balanced" or None, default=None
         Weights of classes, as in `sklearn.linear_model.LogisticRegression`; of several labels a
         list with the weights of 0 and 1 for each, or "balanced" for all. They count among known
-        labels.
+        labels; labels that are added have none from a list.
 
     Attributes
     ----------
@@ -487,6 +503,9 @@ class AutoencoderClassifier(ClassifierMixin, _Supervised):
     codes or in what the encoder sees is there for both. Sharing a code between labels is multi-task
     learning [2]_. Starting from an autoencoder that was trained before is [3]_. The ridge penalty
     of the map is 1/2 in units in which codes' mean variance is 1.
+
+    Codes of the training rows were shaped by these rows' labels, so their probabilities are too
+    sure. Those of new rows need `sklearn.calibration.CalibratedClassifierCV` to be rates.
 
     References
     ----------
@@ -581,12 +600,11 @@ class AutoencoderClassifier(ClassifierMixin, _Supervised):
         probabilities : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
             Of classes, in the order of `classes_`; of several labels that each is there.
         """
-        out = torch.from_numpy(self._outputs(X))
         if self._is_multilabel:
-            return out.sigmoid().numpy()
-        if out.shape[1] == 1:
-            return torch.cat([-out, out], 1).sigmoid().numpy()
-        return out.softmax(1).numpy()
+            return self._outputs(X, torch.sigmoid)
+        if len(self.classes_) == 2:
+            return self._outputs(X, lambda out: torch.cat([-out, out], 1).sigmoid())
+        return self._outputs(X, lambda out: out.softmax(1))
 
     def predict(self, X: MatrixLike) -> NDArray[Any]:
         """The most likely class of each row, or which labels are more likely there than not.

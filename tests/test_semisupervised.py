@@ -248,6 +248,13 @@ def test_training_goes_on_in_passes(blobs):
     before = model.predict_proba(X)
     with pytest.raises(ValueError, match=r"y holds 7, but the classes are \[0, 1, 2\]"):
         model.partial_fit(X, np.full(150, 7))
+    model.partial_fit(X, y, classes=[0, 1, 2])
+    before = model.predict_proba(X)
+    for wrong, match in (([0, 1], "those of the first call"), ([0, 1, 2, 3], "of the first call")):
+        with pytest.raises(ValueError, match=match):
+            model.partial_fit(X, y, classes=wrong)
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        SemiSupervisedVariationalAutoencoder(**SMALL).partial_fit(X, 0 * y, classes=[0])
     np.testing.assert_array_equal(model.predict_proba(X), before)
 
 

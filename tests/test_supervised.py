@@ -16,7 +16,7 @@ from test_common import public_estimators
 from torch.nn import functional as F
 
 import skae
-from skae.base import NEEDED_SHARE, BaseAutoencoder, RowFacts, _times_shown
+from skae.base import SELDOM_SHARE, BaseAutoencoder, RowFacts, _times_shown
 from skae.nn.latent import Code
 from skae.nn.network import Term
 from skae.supervised import Classes, Head, Labels, Numbers
@@ -128,6 +128,43 @@ def test_an_unknown_answer_costs_nothing_and_moves_nothing():
     assert slope[:2].any(dim=1).all()
 
 
+@pytest.mark.parametrize("n_found", [1, 2, 3])
+def test_classes_without_examples_are_never_the_likeliest(n_found):
+    """They may all be among held-out rows, or weigh nothing."""
+    y = Y3 % n_found
+    coef, intercept = Classes().solve(Z, np.eye(4)[y], np.ones((N, 1)))
+    out = Z @ coef + intercept
+    assert out.shape == (N, 4)
+    assert (out.argmax(axis=1) < n_found).all()
+    if n_found > 1:
+        expected = LogisticRegression(tol=1e-9, max_iter=9999).fit(Z, y)
+        np.testing.assert_array_equal(out.argmax(axis=1), expected.predict(Z))
+    proba = classifier(class_weight=dict.fromkeys(range(n_found, 3), 0)).fit(X, Y3).predict_proba(X)
+    assert proba.shape == (N, 3)
+    assert (proba.argmax(axis=1) < n_found).all()
+
+
+def test_a_class_among_held_out_rows_alone():
+    y = np.where(np.arange(N) < N // 2, 0, 1)
+    y[[N - 1, 7]] = 2, 3
+    inner = skae.Autoencoder(**SMALL, early_stopping=True, validation_fraction=0.5)
+    for seed in range(4):
+        head = skae.AutoencoderClassifier(inner, random_state=seed).fit(X, y)
+        assert head.predict_proba(X).shape == (N, 4)
+        assert len(head.autoencoder_.validation_curve_) == head.autoencoder_.n_iter_
+
+
+@pytest.mark.parametrize("n_known", [10, 90, N])
+def test_rows_are_held_out_however_many_have_labels(n_known):
+    y = np.where(np.arange(N) < n_known, Y3, -1)
+    for estimator in (
+        skae.AutoencoderClassifier(skae.Autoencoder(**SMALL, early_stopping=True)),
+        skae.SemiSupervisedVariationalAutoencoder(**SMALL, early_stopping=True),
+    ):
+        fitted = estimator.fit(X, y)
+        assert len(getattr(fitted, "autoencoder_", fitted).validation_curve_) == 20
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_objective_is_the_sum_of_both(pretrained, share):
     network = pretrained.module_
@@ -180,12 +217,12 @@ def test_a_checkpoint_tells_weights_of_labels_apart(tmp_path, monkeypatch):
     assert len(prints) == 4
 
 
-def test_needed_rows_are_a_share_of_each_batch():
+def test_seldom_rows_are_a_share_of_each_batch():
     needed = np.zeros(10_000, dtype=bool)
     needed[:100] = True
     times = _times_shown(needed, 128)
     assert (times[~needed] == 1).all()
-    assert times[needed].sum() / times.sum() == pytest.approx(NEEDED_SHARE, abs=0.01)
+    assert times[needed].sum() / times.sum() == pytest.approx(SELDOM_SHARE, abs=0.01)
     assert (_times_shown(needed, 10_000) == 1).all()
     assert (_times_shown(np.zeros(10_000, dtype=bool), 128) == 1).all()
     assert (_times_shown(np.ones(10_000, dtype=bool), 128) == 1).all()
@@ -209,7 +246,7 @@ def test_rows_shown_often_count_no_more(monkeypatch):
 
     monkeypatch.setattr(Net, "evaluate", note)
     for share in (0.0, 0.5):
-        monkeypatch.setattr(skae.base, "NEEDED_SHARE", share)
+        monkeypatch.setattr(skae.base, "SELDOM_SHARE", share)
         facts = RowFacts((np.arange(N)[:, None] * 1.0,), seldom, Toll())
         start = skae.Autoencoder(**SMALL | {"max_epochs": 0, "batch_size": 16}, random_state=0)
         start._fit_to(X, facts, None, going_on=False)
@@ -258,6 +295,7 @@ def test_a_classifier_is_a_logistic_regression_on_codes(y):
         fitted.decision_function(X), expected.decision_function(codes), atol=1e-4
     )
     np.testing.assert_array_equal(fitted.predict(X), expected.predict(codes))
+    np.testing.assert_array_equal(fitted.predict_log_proba(X), np.log(fitted.predict_proba(X)))
 
 
 def test_a_regressor_is_a_ridge_regression_on_codes():
@@ -290,6 +328,11 @@ def test_class_weights_are_weights_of_answers(pretrained):
     assert not np.allclose(balanced.predict_proba(X), plain.predict_proba(X), atol=1e-6)
     with pytest.raises(ValueError, match="class_weight has 3 entries, but y has 2 columns"):
         per_label.fit(X, LABELS[:, :2])
+    with pytest.raises(ValueError, match="class_weight is a list"):
+        per_label.fit(X, y)
+    for wrong in ({0: -1}, {1: np.nan}):
+        with pytest.raises(ValueError, match="class_weight must not be negative or NaN"):
+            clone(plain).set_params(class_weight=wrong).fit(X, y)
 
 
 # ---------------------------------------------------------------------- pre-trained autoencoders
@@ -504,7 +547,21 @@ def test_an_added_label_changes_no_other():
     fitted.add_label(X, LABELS[:, 0])
     np.testing.assert_array_equal(fitted.predict_proba(X)[:, :2], before)
     assert fitted.label_names_[3] == "y3"
+    again = classifier().fit(X, frame.set_axis(["a", "y2"], axis=1)).add_label(X, LABELS[:, 2])
+    assert again.label_names_ == ["a", "y2", "y3"]
     assert fitted.predict(X).shape == (N, 4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 117])
+def test_an_added_label_changes_no_bit_of_any_table(n):
+    """Vectorised functions treat what is left over after the last full vector another way."""
+    rng = np.random.default_rng(n)
+    for m in (2, 3, 5):
+        y = (Z @ rng.normal(size=(2, m)) > 0).astype(int)
+        fitted = classifier(fine_tune=False).fit(X, y)
+        before = fitted.predict_proba(X[:n])
+        fitted.add_label(X, LABELS[:, 0])
+        np.testing.assert_array_equal(fitted.predict_proba(X[:n])[:, :m], before)
 
 
 def test_an_added_label_is_solved_to_convergence(many):
@@ -542,7 +599,7 @@ def test_a_target_can_be_added():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        pytest.param((X, LABELS[:, 0], "y1"), "name='y1' is taken", id="name"),
+        pytest.param((X, LABELS[:, 0], "y1"), "name must be a text, none of .*got 'y1'", id="name"),
         pytest.param((X, np.zeros(N)), "at least 2 classes", id="one kind"),
         pytest.param((X, Y3), "got 2 in column 0", id="three classes"),
         pytest.param((X, LABELS[:-1, 0]), "inconsistent numbers", id="length"),

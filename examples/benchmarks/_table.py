@@ -24,3 +24,15 @@ def write_rst(path, script, caption, header, rows):
         lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(cells)]
     lines += ["", f"Measured on {describe_machine()}.", ""]
     Path(path).write_text("\n".join(lines), encoding="utf-8")
+
+
+def show(table, formats, script, rst=None):
+    """Print a table, its caption, header and rows as they come, and write it if told where."""
+    caption = next(table)
+    print(f"\n{caption}")
+    rows = []
+    for cells in table:
+        rows.append(cells)
+        print(aligned(cells, formats), flush=True)
+    if rst:
+        write_rst(rst, script, caption, rows[0], rows[1:])

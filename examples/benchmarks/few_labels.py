@@ -1,0 +1,258 @@
+"""Classifiers that know the classes of few rows, and one that knows all.
+
+mnist: 10,000 training rows of grey MNIST, 10 labels per class drawn anew for each of 5 draws, the
+other rows without one. Printed per model: error on 10,000 test rows, mean and standard deviation
+over draws, and the median of seconds per fit, all steps of a pipeline included. M1 and M2 are the
+models of Kingma et al., 2014: M2 is SemiSupervisedVariationalAutoencoder, M1 a variational
+autoencoder of Bernoulli likelihood, whose codes M2 is given.
+
+digits: scikit-learn's digits, split 70/30 ten times, 5 labels per class. The models of "labels
+alone" see the labelled rows and nothing else. Printed per model: accuracy on held-out rows and, in
+points, its mean difference over the same splits to each of the first two models, networks of labels
+alone, with its standard error.
+
+full: digits with all labels, split the same way. AutoencoderClassifier and an MLPClassifier with
+the same hidden layers, on raw and on standardised pixels.
+
+Run `OMP_NUM_THREADS=1 python examples/benchmarks/few_labels.py --data DIR [--only SECTION ...]
+[--draws N] [--rst DIR]`, DIR holding `mnist_train10k.npz` and `mnist_test10k.npz` with the keys `X`
+and `y`.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from _machine import describe_machine
+from _table import show
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import LabelSpreading
+
+from skae import (
+    Autoencoder,
+    AutoencoderClassifier,
+    SemiSupervisedVariationalAutoencoder,
+    VariationalAutoencoder,
+)
+
+LAYERS = (256, 128, 16)
+"""Widths of AutoencoderClassifier's encoder on digits, its code last."""
+
+
+class OnLabelled(ClassifierMixin, BaseEstimator):
+    """A classifier that sees only the rows with a label."""
+
+    def __init__(self, classifier):
+        self.classifier = classifier
+
+    def fit(self, X, y):
+        self.classifier_ = clone(self.classifier).fit(X[y != -1], y[y != -1])
+        return self
+
+    def predict(self, X):
+        return self.classifier_.predict(X)
+
+
+class PreTrained(ClassifierMixin, BaseEstimator):
+    """The default autoencoder trained on all rows, then a classifier that starts from it."""
+
+    def __init__(self, fine_tune, random_state):
+        self.fine_tune = fine_tune
+        self.random_state = random_state
+
+    def fit(self, X, y):
+        first = AutoencoderClassifier(fine_tune=False, random_state=self.random_state).fit(X, y)
+        self.classifier_ = AutoencoderClassifier(
+            FrozenEstimator(first.autoencoder_),
+            fine_tune=self.fine_tune,
+            random_state=self.random_state,
+        ).fit(X, y)
+        return self
+
+    def predict(self, X):
+        return self.classifier_.predict(X)
+
+
+def m2(seed):
+    """M2 as MNIST has it."""
+    return SemiSupervisedVariationalAutoencoder(max_epochs=20, random_state=seed)
+
+
+def logistic():
+    """Logistic regression that converges."""
+    return LogisticRegression(max_iter=1000)
+
+
+MNIST_MODELS = {
+    "LogisticRegression": lambda seed: OnLabelled(logistic()),
+    "1-NN": lambda seed: OnLabelled(KNeighborsClassifier(1)),
+    "PCA(50) + LogisticRegression": lambda seed: make_pipeline(PCA(50), OnLabelled(logistic())),
+    "PCA(50) + LabelSpreading": lambda seed: make_pipeline(
+        PCA(50), LabelSpreading(kernel="knn", n_neighbors=10)
+    ),
+    "AutoencoderClassifier": lambda seed: AutoencoderClassifier(random_state=seed),
+    "AutoencoderClassifier, fine_tune=False": lambda seed: AutoencoderClassifier(
+        fine_tune=False, random_state=seed
+    ),
+    "M2": m2,
+    "M1 + M2": lambda seed: make_pipeline(
+        VariationalAutoencoder(50, likelihood="bernoulli", max_epochs=20, random_state=seed),
+        m2(seed),
+    ),
+    "Autoencoder(50) + M2": lambda seed: make_pipeline(
+        Autoencoder(50, max_epochs=20, random_state=seed), m2(seed)
+    ),
+    "PCA(50) + M2": lambda seed: make_pipeline(PCA(50), m2(seed)),
+}
+
+ALONE = ("MLPClassifier, labels alone", "AutoencoderClassifier, labels alone")
+
+DIGITS_MODELS = {
+    ALONE[0]: lambda seed: OnLabelled(MLPClassifier(LAYERS, random_state=seed)),
+    ALONE[1]: lambda seed: OnLabelled(
+        AutoencoderClassifier(reconstruction_weight=0, random_state=seed)
+    ),
+    "LogisticRegression, labels alone": lambda seed: OnLabelled(logistic()),
+    "AutoencoderClassifier, all rows": lambda seed: AutoencoderClassifier(random_state=seed),
+    "pre-trained, fine-tuned": lambda seed: PreTrained(True, seed),
+    "pre-trained, fine_tune=False": lambda seed: PreTrained(False, seed),
+    "M2": lambda seed: SemiSupervisedVariationalAutoencoder(max_epochs=30, random_state=seed),
+}
+
+FULL_MODELS = {
+    "raw": (
+        lambda seed: MLPClassifier(LAYERS, random_state=seed),
+        lambda seed: AutoencoderClassifier(random_state=seed),
+    ),
+    "standardised": (
+        lambda seed: make_pipeline(StandardScaler(), MLPClassifier(LAYERS, random_state=seed)),
+        lambda seed: make_pipeline(StandardScaler(), AutoencoderClassifier(random_state=seed)),
+    ),
+}
+"""MLPClassifier and AutoencoderClassifier by what they see."""
+
+
+def keep_few(y, n_per_class, seed):
+    """Classes of so many random rows of each class, -1 for the others."""
+    random_state = np.random.RandomState(seed)
+    few = np.full_like(y, -1)
+    for c in np.unique(y):
+        few[random_state.choice(np.flatnonzero(y == c), n_per_class, replace=False)] = c
+    return few
+
+
+def load_images(folder, name):
+    """Pixels in [0, 1] and classes."""
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+        return (file["X"] / 255).astype(np.float32), file["y"].astype(np.int64)
+
+
+def digits_splits(n_draws):
+    """Training rows, held-out rows, and the classes of both, for each split."""
+    X, y = load_digits(return_X_y=True)
+    return [
+        train_test_split(X, y, test_size=0.3, stratify=y, random_state=seed)
+        for seed in range(n_draws)
+    ]
+
+
+def measure(make, draws):
+    """Percent of test rows told right, and seconds of the fit, an array of each over draws."""
+    figures = []
+    for seed, (X, X_test, y, y_test) in enumerate(draws):
+        model = make(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            start = time.perf_counter()
+            model.fit(X, y)
+            seconds = time.perf_counter() - start
+        figures.append((100 * (model.predict(X_test) == y_test).mean(), seconds))
+    return np.array(figures).T
+
+
+def difference(a, b):
+    """Mean of paired differences and its standard error."""
+    return f"{(a - b).mean():+.1f} ± {(a - b).std(ddof=1) / len(a) ** 0.5:.1f}"
+
+
+def mnist(folder, n_draws):
+    """Caption, header and rows of the table of MNIST with 100 labels."""
+    (X, y), (X_test, y_test) = (
+        load_images(folder, name) for name in ("mnist_train10k", "mnist_test10k")
+    )
+    draws = [(X, X_test, keep_few(y, 10, seed), y_test) for seed in range(n_draws)]
+    yield f"MNIST, 10,000 rows, 100 labels: {n_draws} draws of labels; of seconds, the median"
+    yield "model", "error, %", "seconds"
+    for name, make in MNIST_MODELS.items():
+        right, seconds = measure(make, draws)
+        error = f"{(100 - right).mean():.1f} ± {right.std(ddof=1):.1f}"
+        yield name, error, f"{np.median(seconds):.1f}"
+
+
+def digits(folder, n_draws):
+    """Caption, header and rows of the table of digits with 50 labels."""
+    draws = [
+        (X, X_test, keep_few(y, 5, seed), y_test)
+        for seed, (X, X_test, y, y_test) in enumerate(digits_splits(n_draws))
+    ]
+    results = {name: measure(make, draws) for name, make in DIGITS_MODELS.items()}
+    yield f"Digits, 50 labels: {n_draws} splits; differences in points; of seconds, the median"
+    yield "model", "accuracy, %", "over the first", "over the second", "seconds"
+    for name, (right, seconds) in results.items():
+        over = ["" if name == a else difference(right, results[a][0]) for a in ALONE]
+        yield name, f"{right.mean():.1f}", *over, f"{np.median(seconds):.2f}"
+
+
+def full(folder, n_draws):
+    """Caption, header and rows of the table of digits with all labels."""
+    draws = digits_splits(n_draws)
+    yield f"Digits, all labels: {n_draws} splits; difference in points; of seconds, the median"
+    yield "pixels", "model", "accuracy, %", "over MLPClassifier", "seconds"
+    for pixels, makes in FULL_MODELS.items():
+        (plain, plain_seconds), (ours, our_seconds) = (measure(make, draws) for make in makes)
+        yield pixels, "MLPClassifier", f"{plain.mean():.1f}", "", f"{np.median(plain_seconds):.2f}"
+        yield (
+            pixels,
+            "AutoencoderClassifier",
+            f"{ours.mean():.1f}",
+            difference(ours, plain),
+            f"{np.median(our_seconds):.2f}",
+        )
+
+
+SECTIONS = {
+    "mnist": (mnist, 5, "few_labels_table.rst", ("<40", ">12", ">9")),
+    "digits": (digits, 10, "digits_labels_table.rst", ("<37", ">12", ">16", ">17", ">9")),
+    "full": (full, 10, "digits_all_labels_table.rst", ("<14", "<23", ">12", ">20", ">9")),
+}
+"""Section: how to get its table, number of draws, file for the docs, and formats of columns."""
+
+
+def main():
+    """Print the tables and, if asked to, write them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path, help="folder of the MNIST files")
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, help="sections to run")
+    parser.add_argument("--draws", type=int, help="number of draws, at least 2, in each section")
+    parser.add_argument("--rst", metavar="DIR", type=Path, help="folder to write the tables to")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    for name in arguments.only or SECTIONS:
+        section, n_draws, file, formats = SECTIONS[name]
+        table = section(arguments.data, arguments.draws or n_draws)
+        show(table, formats, "few_labels.py", arguments.rst and arguments.rst / file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Several answers per row: labels that share a code, labels added later, and numbers.
+
+All sets are split by the same five folds, and columns are standardised by their training rows.
+
+sets: the multi-label sets emotions, scene, yeast and birds. AutoencoderClassifier beside one
+logistic regression per label, on the columns and on as many of PCA's components as the classifier's
+code has. Printed per set and model, as means over folds: micro-averaged F1 of labels that are more
+likely there than not; average precision, the mean over labels that occur in the held-out rows; how
+many numbers the model needs to tell labels from standardised rows; and the median of seconds per
+fit. The decoder is no part of the count.
+
+added: each of yeast's 14 labels in turn is left out of the fit and added afterwards, from 50 rows
+and from all training rows. Printed: the label's area under the ROC curve, mean over labels and
+folds, beside that of a fit to all 14 labels at once and that of a logistic regression on the
+columns, which know the same answers; and after how many of the fits the other labels' probabilities
+were the same to the bit.
+
+pls: AutoencoderRegressor on linear codes beside PLSRegression and linear regression on PCA's
+components, for codes of 1, 2, 4 and 8. Targets are the last column of the tables wine and
+elevators, and yeast's 14 labels as numbers. Printed per set, model and size of code, as means over
+folds: R2 of held-out targets, and the share of the held-out columns' variance that the code
+restores.
+
+Run `OMP_NUM_THREADS=1 python examples/benchmarks/many_labels.py --data DIR [--only SECTION ...]
+[--folds N] [--rst DIR]`, DIR holding `multilabel/*.npz` with the keys `X` and `Y`, labels of 0 and
+1, and `tabular/*.npz` with the key `X`.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from _machine import describe_machine
+from _table import show
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc_score
+from sklearn.model_selection import KFold, train_test_split
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skae import Autoencoder, AutoencoderClassifier, AutoencoderRegressor
+
+SETS = ("emotions", "scene", "yeast", "birds")
+TABLES = ("wine", "elevators")
+FEW = 50
+SIZES = (1, 2, 4, 8)
+LABEL_WEIGHTS = (1, 10, 100)
+
+
+def load_labels(folder, name):
+    """Rows, and labels of 0 and 1."""
+    with np.load(folder / "multilabel" / f"{name}.npz", allow_pickle=False) as file:
+        return file["X"].astype(np.float64), file["Y"].astype(np.int64)
+
+
+def load_table(folder, name):
+    """Rows without their last column, and it."""
+    with np.load(folder / "tabular" / f"{name}.npz", allow_pickle=False) as file:
+        table = file["X"].astype(np.float64)
+    return table[:, :-1], table[:, -1:]
+
+
+def folds(X, Y, n_folds):
+    """Yield training rows and held-out ones, standardised, and the answers of both."""
+    splits = KFold(5, shuffle=True, random_state=0).split(X)
+    for train, test in list(splits)[:n_folds]:
+        scaler = StandardScaler().fit(X[train])
+        yield scaler.transform(X[train]), scaler.transform(X[test]), Y[train], Y[test]
+
+
+def fitted(model, X, Y):
+    """A model after its fit, and the seconds of that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = time.perf_counter()
+        model.fit(X, Y)
+        return model, time.perf_counter() - start
+
+
+def logistic():
+    """Logistic regression that converges."""
+    return LogisticRegression(max_iter=1000)
+
+
+def classifiers(k):
+    """New multi-label classifiers by name, where a code has size k."""
+    return {
+        "LogisticRegression": OneVsRestClassifier(logistic()),
+        "PCA + LogisticRegression": make_pipeline(PCA(k), OneVsRestClassifier(logistic())),
+        "AutoencoderClassifier": AutoencoderClassifier(random_state=0),
+    }
+
+
+def count_parameters(model, d, k, m):
+    """Numbers that m labels are told by, from rows of d columns."""
+    if isinstance(model, OneVsRestClassifier):
+        return (d + 1) * m
+    if isinstance(model, AutoencoderClassifier):
+        to_code = sum(p.numel() for p in model.autoencoder_.module_.encoder.parameters())
+    else:
+        to_code = d * k
+    return to_code + (k + 1) * m
+
+
+def mean_precision(Y, likely):
+    """Average precision, the mean over labels that occur."""
+    occur = Y.any(axis=0)
+    return average_precision_score(Y[:, occur], likely[:, occur])
+
+
+def sets(folder, n_folds):
+    """Caption, header and rows of the table of multi-label sets."""
+    yield f"Multi-label sets, held-out rows of {n_folds} folds; of seconds, the median"
+    yield "set", "model", "F1", "AP", "parameters", "seconds"
+    results = {}
+    for name in SETS:
+        X, Y = load_labels(folder, name)
+        d, m = X.shape[1], Y.shape[1]
+        k = round(2 * d**0.5)
+        for train, test, Y_train, Y_test in folds(X, Y, n_folds):
+            for kind, model in classifiers(k).items():
+                model, seconds = fitted(model, train, Y_train)
+                likely = model.predict_proba(test)
+                figures = (
+                    f1_score(Y_test, likely > 0.5, average="micro"),
+                    mean_precision(Y_test, likely),
+                    count_parameters(model, d, k, m),
+                    seconds,
+                )
+                results.setdefault(kind, {}).setdefault(name, []).append(figures)
+        for kind, of_sets in results.items():
+            yield name, kind, *as_text(of_sets[name])
+    for kind, of_sets in results.items():
+        yield "mean", kind, *as_text(np.vstack([*of_sets.values()]))
+
+
+def as_text(figures):
+    """Means of F1, precision and parameters, the median of seconds."""
+    f1, precision, parameters, _ = np.mean(figures, axis=0)
+    seconds = np.median(figures, axis=0)[-1]
+    return f"{f1:.3f}", f"{precision:.3f}", f"{parameters:,.0f}", f"{seconds:.2f}"
+
+
+def added(folder, n_folds):
+    """Caption, header and rows of the table of labels that are added."""
+    yield f"Yeast: area under the ROC curve of an added label, mean over labels, {n_folds} folds"
+    yield "rows", "added", "fit at once", "difference", "LogisticRegression", "others unchanged"
+    areas, unchanged = [], []
+    for fold, (X, X_test, Y, Y_test) in enumerate(folds(*load_labels(folder, "yeast"), n_folds)):
+        at_once = AutoencoderClassifier(random_state=0).fit(X, Y).predict_proba(X_test)
+        for j, (y, y_test) in enumerate(zip(Y.T, Y_test.T, strict=True)):
+            few, _ = train_test_split(
+                np.arange(len(X)), train_size=FEW, stratify=y, random_state=fold
+            )
+            model = AutoencoderClassifier(random_state=0).fit(X, np.delete(Y, j, axis=1))
+            before = model.predict_proba(X_test)
+            known = np.where(np.isin(np.arange(len(X)), few), y, np.nan)
+            labels = np.c_[np.delete(Y, j, axis=1), known]
+            with_few = AutoencoderClassifier(random_state=0).fit(X, labels).predict_proba(X_test)
+            for rows, joint in ((few, with_few[:, -1]), (np.arange(len(X)), at_once[:, j])):
+                model.add_label(X[rows], y[rows])
+                alone = logistic().fit(X[rows], y[rows]).predict_proba(X_test)[:, 1]
+                after = model.predict_proba(X_test)
+                likely = after[:, -1], joint, alone
+                areas.append([roc_auc_score(y_test, told) for told in likely])
+                unchanged.append(np.array_equal(after[:, : before.shape[1]], before))
+    for i, rows in enumerate((str(FEW), "all")):
+        new, joint, alone = np.mean(areas[i::2], axis=0)
+        same = unchanged[i::2]
+        yield (
+            rows,
+            f"{new:.3f}",
+            f"{joint:.3f}",
+            f"{new - joint:+.3f}",
+            f"{alone:.3f}",
+            f"{sum(same)} of {len(same)}",
+        )
+
+
+def regressors(k):
+    """New regressors of codes of size k by name, each with how it restores rows from codes."""
+
+    def from_pca(model, X):
+        return model[0].inverse_transform(model[0].transform(X))
+
+    def from_pls(model, X):
+        return model.inverse_transform(model.transform(X))
+
+    def from_ours(model, X):
+        return model.autoencoder_.reconstruct(X)
+
+    linear = Autoencoder(k, hidden_layer_sizes=())
+    return {
+        "PCA + LinearRegression": (make_pipeline(PCA(k), LinearRegression()), from_pca),
+        "PLSRegression": (PLSRegression(k), from_pls),
+    } | {
+        f"AutoencoderRegressor, label_weight={weight}": (
+            AutoencoderRegressor(linear, label_weight=weight, random_state=0),
+            from_ours,
+        )
+        for weight in LABEL_WEIGHTS
+    }
+
+
+def pls(folder, n_folds):
+    """Caption, header and rows of the table of linear codes."""
+    yield f"Held-out R² of y and share of X restored, by size of linear codes; {n_folds} folds"
+    yield "set", "model", *[f"{side}, {k}" for side in "yX" for k in SIZES]
+    tables = {name: load_table(folder, name) for name in TABLES}
+    for name, (X, Y) in (tables | {"yeast": load_labels(folder, "yeast")}).items():
+        results = {}
+        for train, test, Y_train, Y_test in folds(X, Y, n_folds):
+            for k in SIZES:
+                for kind, (model, restore) in regressors(k).items():
+                    model, _ = fitted(model, train, Y_train)
+                    lost = ((restore(model, test) - test) ** 2).sum() / (test**2).sum()
+                    figures = r2_score(Y_test, model.predict(test)), 1 - lost
+                    results.setdefault(kind, {}).setdefault(k, []).append(figures)
+        for kind, of_sizes in results.items():
+            means = np.mean([*of_sizes.values()], axis=1)
+            yield name, kind, *[f"{figure:.3f}" for figure in means.T.ravel()]
+
+
+SECTIONS = {
+    "sets": (sets, "many_labels_table.rst", ("<10", "<26", ">7", ">7", ">12", ">9")),
+    "added": (added, "added_labels_table.rst", ("<6", ">7", ">13", ">12", ">20", ">18")),
+    "pls": (pls, "pls_table.rst", ("<11", "<40", *[">8"] * 8)),
+}
+"""Section: how to get its table, file for the docs, and formats of columns."""
+
+
+def main():
+    """Print the tables and, if asked to, write them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path, help="folder of the sets' folders")
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, help="sections to run")
+    parser.add_argument("--folds", type=int, default=5, help="how many of the five to run")
+    parser.add_argument("--rst", metavar="DIR", type=Path, help="folder to write the tables to")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    for name in arguments.only or SECTIONS:
+        section, file, formats = SECTIONS[name]
+        table = section(arguments.data, arguments.folds)
+        show(table, formats, "many_labels.py", arguments.rst and arguments.rst / file)
+
+
+if __name__ == "__main__":
+    main()
