@@ -89,6 +89,24 @@ class Announced(NamedTuple):
 class Probabilistic(ClassifierMixin):
     """Classifiers with a `predict_proba`."""
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy: the share of rows whose class, or whose labels all, are predicted.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Their classes or labels. What is not known counts as wrong.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts.
+
+        Returns
+        -------
+        score : float
+        """
+        return super().score(X, y, sample_weight)
+
     def predict_log_proba(self, X: Any) -> Floats:
         """Logarithms of `predict_proba`.
 

@@ -85,7 +85,7 @@ class ClassAndStyle(Stochastic):
         return torch.cat([draws.normal((n, self.n_components)), self.one_hot[chosen]], -1)
 
 
-class SemiSupervisedVariationalAutoencoder(LikeliestClass, BaseAutoencoder):
+class SemiSupervisedVariationalAutoencoder(LikeliestClass, BaseAutoencoder):  # type: ignore[misc]  # score wants y
     """Variational autoencoder whose code holds the row's class: a classifier for few labels.
 
     The model M2 of Kingma et al. [1]_: a row comes from a class and from a style, a normal code

@@ -97,17 +97,14 @@ class Classes(Family):
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
         known, counts = weight[:, 0] > 0, weight[:, 0] @ values
-        # A class without examples has no slope: it has half an example.
-        coef, intercept = np.zeros((Z.shape[1], len(counts))), np.log(counts + 0.5)
+        # A class without examples has no slope, and half an example.
+        coef, intercept = np.zeros((Z.shape[1], len(counts))), np.log((counts + 0.5) / len(Z))
         found = np.flatnonzero(counts)
         if len(found) > 1:
             model = _logistic().fit(Z[known], values[known].argmax(axis=1), weight[known, 0])
             # Of two classes there is the difference only.
-            both = np.array([[-0.5], [0.5]]) if len(found) == 2 else np.eye(len(found))
-            coef[:, found] = (both @ model.coef_).T
-            absent = counts == 0
-            intercept[absent] += -np.log(counts.sum())
-            intercept[found] = both @ model.intercept_
+            each = np.array([[-0.5], [0.5]]) if len(found) == 2 else np.eye(len(found))
+            coef[:, found], intercept[found] = (each @ model.coef_).T, each @ model.intercept_
         return coef, intercept
 
 
@@ -161,8 +158,11 @@ class Numbers(Family):
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
         coef, intercept = np.zeros((Z.shape[1], values.shape[1])), np.zeros(values.shape[1])
         for j, (value, share) in enumerate(zip(values.T, weight.T, strict=True)):
-            model = Ridge().fit(Z[share > 0], value[share > 0], share[share > 0])
-            coef[:, j], intercept[j] = model.coef_, model.intercept_
+            known = share > 0
+            # Where training starts, all rows with a target may be held out.
+            if known.any():
+                model = Ridge().fit(Z[known], value[known], share[known])
+                coef[:, j], intercept[j] = model.coef_, model.intercept_
         return coef, intercept
 
     def in_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
@@ -686,6 +686,25 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
         """
         out = self._outputs(X)
         return out[:, 0] if self._is_vector_ and out.shape[1] == 1 else out
+
+    def score(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None) -> float:
+        """Coefficient of determination, R2: 1 for perfect predictions, 0 for the mean of `y`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Their targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts.
+
+        Returns
+        -------
+        score : float
+            Mean over targets.
+        """
+        return super().score(X, y, sample_weight)
 
 
 def _default(X: Floats) -> Autoencoder:

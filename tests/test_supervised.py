@@ -462,6 +462,19 @@ def test_targets_refused(y, match, fine_tune):
         classifier(fine_tune=fine_tune).fit(X, y)
 
 
+def test_scores_of_labels_that_were_never_seen():
+    """As of scikit-learn's classifiers: a row whose label is new is predicted wrong."""
+    fitted, other = classifier().fit(X, Y3), LogisticRegression().fit(X, Y3)
+    y = np.where(np.arange(N) < 30, 9, Y3)
+    assert fitted.score(X, y) == (fitted.predict(X)[30:] == Y3[30:]).sum() / N
+    for wrong in (y[:-1], TARGETS[:, 0]):
+        with pytest.raises(ValueError, match=r"inconsistent|continuous") as expected:
+            other.score(X, wrong)
+        with pytest.raises(ValueError, match=r"inconsistent|continuous") as got:
+            fitted.score(X, wrong)
+        assert str(got.value) == str(expected.value)
+
+
 @pytest.mark.parametrize(
     "y",
     [LABELS, LABELS.astype(bool), LABELS.tolist(), sp.csr_array(LABELS), pd.DataFrame(LABELS)],
@@ -525,6 +538,15 @@ def test_targets_that_are_not_known():
     for wrong, match in ((np.full(N, np.nan), "column 0 of y is NaN"), (TARGETS * 1e200, "scale")):
         with pytest.raises(ValueError, match=match):
             regressor().fit(X, wrong)
+
+
+def test_a_target_known_in_one_row_that_may_be_held_out():
+    y = TARGETS.copy()
+    y[1:, 0] = np.nan
+    inner = skae.Autoencoder(**SMALL, early_stopping=True, validation_fraction=0.5)
+    for seed in range(4):
+        predicted = skae.AutoencoderRegressor(inner, random_state=seed).fit(X, y).predict(X)
+        np.testing.assert_allclose(predicted[:, 0], y[0, 0])
 
 
 def test_labels_in_other_units_give_the_same_predictions():
