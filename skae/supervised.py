@@ -600,6 +600,7 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         probabilities : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
             Of classes, in the order of `classes_`; of several labels that each is there.
         """
+        check_is_fitted(self)
         if self._is_multilabel:
             return self._outputs(X, torch.sigmoid)
         if len(self.classes_) == 2:

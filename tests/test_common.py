@@ -135,9 +135,12 @@ def cases():
             ]
             more = PRIVATE_TRANSFORMER_CHECKS if hasattr(estimator, "transform") else []
             private = [partial(check, estimator_class.__name__) for check in PRIVATE_CHECKS + more]
-            for i, check in enumerate(public + private):
+            # These are about names, containers and messages, whatever the network's size.
+            small = estimator if is_plain else configured(estimator_class, **parameters, **SHORT)
+            pairs = [(estimator, c) for c in public] + [(small, c) for c in private]
+            for i, (checked, check) in enumerate(pairs):
                 label = f"{estimator_class.__name__}-{variant}-{check_name(check)}-{i}"
-                yield pytest.param(estimator, variant, check, id=label)
+                yield pytest.param(checked, variant, check, id=label)
 
 
 def to_unit_interval(X):
