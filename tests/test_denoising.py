@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 from sklearn.decomposition import PCA
+from test_common import train
 
 import skae
 from skae import Autoencoder, DenoisingAutoencoder
@@ -194,15 +195,9 @@ class Watched:
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_every_estimator_trains_on_spoilt_rows_and_only_trains_on_them(curved, kind):
     watched = Watched()
+    parameters = {"hidden_layer_sizes": (8,), "max_epochs": 10, "early_stopping": False}
     fitted = [
-        kind(
-            4,
-            hidden_layer_sizes=(8,),
-            corruption=corruption,
-            max_epochs=10,
-            early_stopping=False,
-            random_state=0,
-        ).fit(curved)
+        train(kind(4, corruption=corruption, **parameters, random_state=0), curved)
         for corruption in (watched, None)
     ]
     calls = watched.calls
