@@ -87,7 +87,7 @@ class Announced(NamedTuple):
 
 
 class Probabilistic(ClassifierMixin):
-    """Classifiers with a `predict_proba`."""
+    """Classifiers of one class per row, the likeliest by `predict_proba`."""
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy: the share of rows whose class, or whose labels all, are predicted.
@@ -123,9 +123,24 @@ class Probabilistic(ClassifierMixin):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most likely class of rows.
 
-class LikeliestClass(Probabilistic):
-    """Classifiers over an autoencoder's `fit` and a `predict_proba`."""
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        likely = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[likely]
+
+
+class Incremental(Probabilistic):
+    """Those over an autoencoder's own `fit`, which may train in passes."""
 
     def partial_fit(
         self,
@@ -156,21 +171,6 @@ class LikeliestClass(Probabilistic):
         self : object
         """
         return super().partial_fit(X, Announced(y, classes), sample_weight, X_corrupted)
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The most likely class of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the user's units.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,)
-        """
-        likely = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[likely]
 
 
 def same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:

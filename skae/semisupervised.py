@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
-from skae.labels import Announced, LikeliestClass, counting, read_classes, same_classes
+from skae.labels import Announced, Incremental, counting, read_classes, same_classes
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import Normal
@@ -85,7 +85,7 @@ class ClassAndStyle(Stochastic):
         return torch.cat([draws.normal((n, self.n_components)), self.one_hot[chosen]], -1)
 
 
-class SemiSupervisedVariationalAutoencoder(LikeliestClass, BaseAutoencoder):  # type: ignore[misc]  # score wants y
+class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # type: ignore[misc]  # score wants y
     """Variational autoencoder whose code holds the row's class: a classifier for few labels.
 
     The model M2 of Kingma et al. [1]_: a row comes from a class and from a style, a normal code
@@ -170,11 +170,10 @@ class SemiSupervisedVariationalAutoencoder(LikeliestClass, BaseAutoencoder):  # 
         )
         number = weight @ values + 1
         learnt = {"classes_": classes, "class_prior_": number / number.sum()}
+        attributes = {} if hasattr(self, "classes_") else learnt
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
         known = values.sum(axis=1, keepdims=True)
-        if hasattr(self, "classes_"):
-            learnt = {}
-        return RowFacts((values, price * known), known[:, 0] > 0, attributes=learnt)
+        return RowFacts((values, price * known), known[:, 0] > 0, attributes=attributes)
 
     def predict_proba(self, X: MatrixLike) -> Floats:
         """Probabilities of classes.

@@ -619,10 +619,9 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
-        likely = self.predict_proba(X)
         if self._is_multilabel:
-            return (likely > 0.5).astype(np.int64)
-        return self.classes_[likely.argmax(axis=1)]
+            return (self.predict_proba(X) > 0.5).astype(np.int64)
+        return super().predict(X)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
