@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Standardized
-from skae.nn.mlp import MLP
+from skae.nn.layers import dense_chain
 
 JUDGE = (64, 64)
 """Widths of the judge's hidden layers."""
@@ -23,7 +23,7 @@ class Judged(Standardized):
 
     def __init__(self, n_components: int, price: float) -> None:
         super().__init__(n_components, price)
-        self.judge = MLP([n_components, *JUDGE, 1], "silu", dropout=0.0)
+        self.judge = dense_chain([n_components, *JUDGE, 1], "silu")
 
     def settle(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         self.judge.reset(generator)

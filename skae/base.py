@@ -25,7 +25,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, check_array, check_random_state
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import (
     _check_feature_names,
     _check_sample_weight,
@@ -36,15 +36,24 @@ from torch import Tensor
 
 from skae.density import DENSITIES, Density
 from skae.holdout import hash_rows, hold_out, merged, shuffled
+from skae.nn.architectures import (
+    WIDTHS,
+    full_shape,
+    make_architecture,
+    takes_gaps,
+)
+from skae.nn.body import make_bodies
 from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, Named
 from skae.nn.draws import Draws
 from skae.nn.latent import Latent
+from skae.nn.layers import ACTIVATIONS
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 from skae.nn.linear import DistinctRows, Moments, components_for_share, moments
-from skae.nn.mlp import ACTIVATIONS, Body
+from skae.nn.modules import ModulePair
 from skae.nn.network import Network, Term
 from skae.parameters import Declared
 from skae.persistence import Saved
+from skae.shapes import as_table, check_ends, filled
 from skae.training import (
     Checkpoint,
     EpochContexts,
@@ -134,19 +143,34 @@ class BaseAutoencoder(
         of the variance; "auto" is the rounded square root of the number of columns. It may exceed
         the number of columns.
 
-    hidden_layer_sizes : tuple of int, default=(256, 128)
-        Widths of the encoder's hidden layers; the decoder mirrors them. `()` is a linear
-        autoencoder.
+    hidden_layer_sizes : tuple of int or "auto", default="auto"
+        Widths of the encoder's hidden layers, which the decoder mirrors: units, for "conv"
+        channels, for "recurrent" states. `()` is a linear autoencoder. "auto" is (256, 128), for
+        "conv" (16, 32) as far as images can be halved so often, for "recurrent" (64,).
 
     activation : {"silu", "gelu", "relu", "elu", "tanh", "logistic"}, default="silu"
-        Nonlinearity of the hidden layers.
+        Nonlinearity of the hidden layers; recurrent ones have their own.
 
-    architecture : {"mlp"}, default="mlp"
-        Kind of encoder and decoder.
+    architecture : {"mlp", "conv", "recurrent"} or object, default="mlp"
+        Kind of encoder and decoder. "mlp" is a multilayer perceptron. "conv" is for images and for
+        series of a fixed length: convolutions, each of which halves height and width, rounding up,
+        then a dense layer, and in reverse order for the decoder. "recurrent" is for sequences:
+        gated recurrent units read them, others write them; rows that end with NaN are sequences
+        shorter than `feature_shape`. An object of your own has methods `encoder(n_out)` and
+        `decoder(n_in)`, which return torch modules: from rows, tensors of shape (n, n_features) or
+        (n, *feature_shape), to (n, n_out); and from (n, n_in) to rows. `hidden_layer_sizes`,
+        `activation` and `dropout` are not for them.
 
-    linear_skip : bool, default=True
+    feature_shape : tuple of int or None, default=None
+        Shape of a row: (channels, height, width) for "conv", (time, channels) for "recurrent". One
+        number may be -1, for what the number of columns leaves. Rows of X are flattened images or
+        sequences, in C order; arrays of shape (n_samples, *feature_shape) are taken, too. A series
+        is an image of height 1.
+
+    linear_skip : bool or "auto", default="auto"
         Add a linear map, started at PCA, to encoder and decoder. Training then starts at PCA's
-        solution and learns what PCA leaves. Sparse codes do without.
+        solution and learns what PCA leaves. "auto" does so unless the architecture is "recurrent".
+        Sparse codes do without.
 
     tied_weights : bool, default=False
         Whether the decoder multiplies with the encoder's transposed weights. Training then starts
@@ -280,10 +304,11 @@ class BaseAutoencoder(
     """
 
     n_components: int | float | str = "auto"
-    hidden_layer_sizes: tuple[int, ...] = (256, 128)
+    hidden_layer_sizes: tuple[int, ...] | str = "auto"
     activation: str = "silu"
-    architecture: str = "mlp"
-    linear_skip: bool = True
+    architecture: str | ModulePair = "mlp"
+    feature_shape: tuple[int, ...] | None = None
+    linear_skip: bool | str = "auto"
     tied_weights: bool = False
     likelihood: str = "gaussian"
     noise: str | float = "isotropic"
@@ -313,10 +338,11 @@ class BaseAutoencoder(
             Interval(RealNotInt, 0, 1, closed="neither"),
             StrOptions({"auto"}),
         ],
-        "hidden_layer_sizes": [tuple, list],
+        "hidden_layer_sizes": [tuple, list, StrOptions({"auto"})],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "architecture": [StrOptions({"mlp"})],
-        "linear_skip": ["boolean"],
+        "architecture": [StrOptions({*WIDTHS}), HasMethods(["encoder", "decoder"])],
+        "feature_shape": [tuple, list, None],
+        "linear_skip": ["boolean", StrOptions({"auto"})],
         "tied_weights": ["boolean"],
         "likelihood": [StrOptions(set(LIKELIHOODS))],
         "noise": [
@@ -347,6 +373,7 @@ class BaseAutoencoder(
         "verbose": ["verbose"],
     }
 
+    _indispensable = ("architecture",)
     _doc_link_module = "skae"
     _doc_link_template = (
         "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"
@@ -499,8 +526,11 @@ class BaseAutoencoder(
             held_out = hold_out(hashes, self.validation_fraction)
             held_out &= ~np.isin(hashes, hashes[seldom[index]])
         some = shuffled(hashes, DENSITY_ROWS)
+        full = filled(X, index, total)
         net = (
-            new._net_to_go_on(self.net_) if going_on else new._new_net(X, index, total, some, seed)
+            new._net_to_go_on(self.net_)
+            if going_on
+            else new._new_net(X, full, index, total, some, seed)
         )
 
         share = np.zeros(len(X))
@@ -522,7 +552,7 @@ class BaseAutoencoder(
         parts += [_tensor(table, network) for table in facts.tables]
         corrupt = None if spoilt is not None else self.corruption
         if isinstance(corrupt, str):
-            table = ColumnFacts(_as_tensor(X), _as_tensor(share), like=parts[1])
+            table = ColumnFacts(_as_tensor(full), _as_tensor(share), like=parts[1])
             corrupt = Named(corrupt, self.corruption_level, table)
 
         def rows(which: NDArray[np.intp]) -> Rows:
@@ -642,7 +672,7 @@ class BaseAutoencoder(
 
     def _complain(self, X: Floats, weight: Floats) -> None:
         """Warn of codes of training rows that are not what the user expects."""
-        if not moments(_as_tensor(X), _as_tensor(weight)).variance.any():
+        if not moments(_as_tensor(np.nan_to_num(X)), _as_tensor(weight)).variance.any():
             return
         network = self.module_
         with torch.no_grad():
@@ -656,15 +686,16 @@ class BaseAutoencoder(
         parameters = self.get_params(deep=False)
         for name in ("callbacks", "random_state", "verbose", "device"):
             del parameters[name]
-        corruption = parameters.pop("corruption")
+        own = [parameters.pop("corruption"), parameters.pop("architecture")]
         try:
-            function = pickle.dumps(corruption)
+            objects = pickle.dumps(own)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ValueError(
-                "With a Checkpoint, corruption must be an object that pickle can store, such as a "
-                "module's function: another process could not tell it from others."
+                "With a Checkpoint, corruption and architecture must be objects that pickle can "
+                "store, such as a module's functions: another process could not tell them from "
+                "others."
             ) from error
-        return f"{type(self).__qualname__} {parameters} {function!r}"
+        return f"{type(self).__qualname__} {parameters} {objects!r}"
 
     def _read_training_rows(
         self,
@@ -678,12 +709,18 @@ class BaseAutoencoder(
         weight = read_weight(sample_weight, X)
         spoilt = None
         if X_corrupted is not None:
-            spoilt = check_array(X_corrupted, dtype=X.dtype, input_name="X_corrupted")
+            spoilt = check_array(
+                self._as_table(X_corrupted, first),
+                dtype=X.dtype,
+                ensure_all_finite="allow-nan" if self._takes_gaps(first) else True,
+                input_name="X_corrupted",
+            )
             if spoilt.shape != X.shape:
                 raise ValueError(
                     f"X_corrupted has shape {spoilt.shape}, but X has {X.shape}: they go in pairs."
                 )
             _check_feature_names(self, X_corrupted, reset=False)
+            spoilt = self._check_ends(spoilt, first)
             _refuse_overflow(_largest(spoilt), "X_corrupted", torch.float64)
         counts = weight > 0
         if not counts.all():
@@ -695,12 +732,20 @@ class BaseAutoencoder(
 
     def _read_rows(self, X: MatrixLike, reset: bool = False, **checks: object) -> Floats:
         """Validated rows, within the likelihood's range."""
-        likelihood = self.likelihood if reset else self._fit_params_["likelihood"]
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, **checks)
+        likelihood = str(self._told("likelihood", reset))
+        X = validate_data(
+            self,
+            self._as_table(X, reset),
+            dtype=[np.float64, np.float32],
+            reset=reset,
+            ensure_all_finite="allow-nan" if self._takes_gaps(reset) else True,
+            **checks,
+        )
+        X = self._check_ends(X, reset)
         low, high = LIKELIHOODS[likelihood].support
         if np.isinf([low, high]).all():
             return X
-        smallest, largest = X.min(), X.max()
+        smallest, largest = np.nanmin(X), np.nanmax(X)
         if smallest < low or largest > high:
             wrong = "Negative values" if smallest < low else f"Values above {high:g}"
             raise ValueError(
@@ -710,6 +755,28 @@ class BaseAutoencoder(
                 "likelihood='gaussian'."
             )
         return X
+
+    def _told(self, name: str, now: bool) -> Any:
+        """A parameter as it is now, or as it was in the fit."""
+        # Models of earlier releases do not know later parameters, which were at their defaults.
+        return (
+            getattr(self, name) if now else self._fit_params_.get(name, getattr(type(self), name))
+        )
+
+    def _takes_gaps(self, now: bool) -> bool:
+        return takes_gaps(self._told("architecture", now))
+
+    def _as_table(self, X: MatrixLike, now: bool) -> MatrixLike:
+        """Images and sequences as rows."""
+        columns = None if now else getattr(self, "n_features_in_", None)
+        return as_table(X, self._told("feature_shape", now), columns, self._takes_gaps(now))
+
+    def _check_ends(self, X: Floats, now: bool) -> Floats:
+        """Rows of which only the ends of sequences may be missing."""
+        shape = self._told("feature_shape", now)
+        if not self._takes_gaps(now) or shape is None:
+            return X
+        return check_ends(X, full_shape(shape, X.shape[1])[0])
 
     def _choose_batch_size(self, n: int) -> int:
         if self.batch_size != "auto":
@@ -721,6 +788,7 @@ class BaseAutoencoder(
     def _new_net(
         self,
         X: Floats,
+        full: Floats,
         index: NDArray[np.intp],
         weight: Floats,
         some: NDArray[np.intp],
@@ -729,12 +797,12 @@ class BaseAutoencoder(
         """A net at its start: built, initialised from the data, not trained.
 
         Distinct rows are those at `index`, with these weights; `some` of them, none held out, stand
-        for all.
+        for all. `full` are all rows with what is missing in them filled in.
         """
         device = choose_device(self.device)
-        largest = _largest(X)
+        largest = _largest(full)
         _refuse_overflow(largest, "X", torch.float64)
-        x, w = DistinctRows(_as_tensor(X), torch.from_numpy(index)), _as_tensor(weight)
+        x, w = DistinctRows(_as_tensor(full), torch.from_numpy(index)), _as_tensor(weight)
         at = moments(x, w)
         dtype = self._choose_dtype(X, at, largest)
         if device.type == "mps" and dtype == torch.float64:
@@ -792,24 +860,37 @@ class BaseAutoencoder(
 
     def _build(self, n_features: int, n_components: int) -> Network:
         """The network that the parameters describe, its weights not yet set."""
-        for width in self.hidden_layer_sizes:
-            if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
-                raise ValueError(
-                    "hidden_layer_sizes must hold positive integers, got "
-                    f"{self.hidden_layer_sizes!r}."
-                )
+        architecture = make_architecture(
+            self.architecture,
+            n_features,
+            self.feature_shape,
+            self.hidden_layer_sizes,
+            self.activation,
+            self.dropout,
+        )
         latent = self._make_latent(n_components)
-        likelihood = make_likelihood(self.likelihood, n_features, self.noise, latent.learns_noise)
-        down = [n_features, *self.hidden_layer_sizes, latent.n_inputs]
-        up = [
+        for name, able in (
+            ("tied_weights", architecture.can_tie),
+            ("layerwise_epochs", architecture.has_layers),
+        ):
+            if getattr(self, name) and not able:
+                raise ValueError(
+                    f"architecture={self.architecture!r} cannot have {name}={getattr(self, name)}: "
+                    "leave that parameter out."
+                )
+        gaps = architecture.takes_gaps
+        likelihood = make_likelihood(
+            self.likelihood, n_features, self.noise, latent.learns_noise, gaps
+        )
+        # Sequences of different lengths have no principal axes.
+        skip = not gaps if self.linear_skip == "auto" else bool(self.linear_skip)
+        encoder, decoder = make_bodies(
+            architecture,
+            latent.n_inputs,
             latent.n_outputs,
-            *reversed(self.hidden_layer_sizes),
-            n_features * likelihood.n_params,
-        ]
-        skip = self.linear_skip and latent.is_linear
-        encoder = Body(down, self.activation, self.dropout, skip)
-        tied_to = encoder if self.tied_weights else None
-        decoder = Body(up, self.activation, self.dropout, skip, tied_to)
+            skip and latent.is_linear,
+            self.tied_weights,
+        )
         return Network(encoder, decoder, latent, likelihood, n_features, self.trim)
 
     def _net_to_go_on(self, net: Net) -> Net:
@@ -1083,9 +1164,10 @@ class BaseAutoencoder(
         return self.inverse_transform(codes)
 
     def _as_rows(self, X: Any) -> Any:
-        """One row given as a vector becomes a table of one row; tables stay as they are."""
+        """A single row becomes a table of one row; tables stay as they are."""
         check_is_fitted(self)
-        return np.asarray(X).reshape(1, -1) if np.ndim(X) == 1 else X
+        one_row = {(self.n_features_in_,), tuple(self._told("feature_shape", False) or ())}
+        return np.asarray(X).reshape(1, -1) if np.shape(X) in one_row or np.ndim(X) == 1 else X
 
     def _map(
         self,
@@ -1109,7 +1191,7 @@ class BaseAutoencoder(
         result = np.concatenate(chunks).astype(dtype or X.dtype, copy=False)
         if not np.isfinite(result).all():
             row = np.argmin(np.isfinite(result.reshape(len(X), -1)).all(axis=1))
-            column = np.abs(X[row]).argmax()
+            column = np.nanargmax(np.abs(X[row]))
             raise ValueError(
                 f"Column {column} of {name} holds {X[row, column]:g} in row {row}, too far from "
                 "the training rows to compute with. Leave the row out, clip it, or fit with "
@@ -1124,6 +1206,7 @@ class BaseAutoencoder(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         likelihood = LIKELIHOODS.get(str(self.likelihood), Likelihood)
         tags.input_tags.positive_only = likelihood.support[0] == 0
+        tags.input_tags.allow_nan = takes_gaps(self.architecture)
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
@@ -1179,6 +1262,19 @@ class BaseAutoencoder(
         self.net_.load_arrays(arrays["training"])
         self.history_ = self.net_.history
         self.module_ = network
+
+
+def read_rows(
+    estimator: BaseEstimator, autoencoder: object, X: MatrixLike, reset: bool, **checks: object
+) -> NDArray[Any]:
+    """Validated rows of an estimator over an autoencoder, fitted or not, which says their shape."""
+    if isinstance(autoencoder, BaseAutoencoder):
+        now = not hasattr(autoencoder, "net_")
+        X = autoencoder._as_table(X, now)
+        if autoencoder._takes_gaps(now):
+            checks["ensure_all_finite"] = "allow-nan"
+    rows: NDArray[Any] = validate_data(estimator, X, reset=reset, **checks)
+    return rows
 
 
 def thawed(holder: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:

@@ -86,7 +86,8 @@ class Importance:
         squares = torch.cat(
             [cls(likelihood)._squares(network, rows) for rows in _few(x, IMPORTANCE_SAMPLES)]
         )
-        factor = (share @ squares / likelihood.noise_variance).mean()
+        presence = torch.as_tensor(likelihood.presence(x, share)).mean()
+        factor = (share @ squares / likelihood.noise_variance).mean() / presence
         return cls(likelihood.having_noise(factor * likelihood.noise_variance))
 
     def _squares(self, network: Network, x: Tensor) -> Tensor:
@@ -169,7 +170,7 @@ class Enumeration:
         shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), chosen)
         seen = weight * held_out if held_out.any() else weight
         squares = network.likelihood.deviance(x, network.decoder(code.mean))
-        return cls(network.likelihood.with_noise(squares, seen / seen.sum()).fixed(), shares)
+        return cls(network.likelihood.with_noise(squares, seen / seen.sum(), x).fixed(), shares)
 
     @classmethod
     def restore(

@@ -127,7 +127,7 @@ class Laplace:
             mean, covariance = _moments(z, shares)
             covariance = covariance + 1e-8 * covariance.diagonal().mean().clamp_min(1e-30) * one
         errors = network.likelihood.deviance(x, network.decoder(z.to(x.dtype))).double()
-        likelihood = _with_noise(network.likelihood, shares.noise_bessel * errors, shares)
+        likelihood = _with_noise(network.likelihood, shares.noise_bessel * errors, shares, x)
         density = Laplace(likelihood, mean, covariance, network.latent.has_prior)
         at = _Expansion(network, likelihood, x, z)
         density = _maximize(density, at, shares, RELINEARIZE_TOLERANCE)
@@ -338,7 +338,8 @@ class _Expansion:
             jacobian, x = self.jacobian[rows], self.x[rows]
             out = self.out[rows] + (jacobian @ shift[rows].to(x.dtype)[..., None])[..., 0]
             variance = (jacobian @ covariance[rows].to(x.dtype) * jacobian).sum(-1)
-            squares[rows] = bessel * self.likelihood.deviance(x, out) + scale**2 * variance
+            spread = self.likelihood.present(x, scale**2 * variance)
+            squares[rows] = bessel * self.likelihood.deviance(x, out) + spread
         return squares.double()
 
     def _blocks(self) -> list[slice]:
@@ -346,7 +347,8 @@ class _Expansion:
 
     def _derive(self, rows: Tensor | slice, jacobian: Tensor) -> None:
         x, out = self.x[rows], self.out[rows]
-        score, curvature = self.likelihood.score(x, out), self.likelihood.curvature(out)
+        score = self.likelihood.score(x, out)
+        curvature = self.likelihood.present(x, self.likelihood.curvature(out))
         self.gradient[rows] = (jacobian.mT @ score[..., None])[..., 0].double()
         self.information[rows] = (jacobian.mT @ (curvature[..., None] * jacobian)).double()
 
@@ -409,9 +411,9 @@ def _moments(z: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
     return mean, (centered.mT * shares.rows) @ centered * shares.bessel
 
 
-def _with_noise(likelihood: Likelihood, squares: Tensor, shares: _Shares) -> Likelihood:
+def _with_noise(likelihood: Likelihood, squares: Tensor, shares: _Shares, x: Tensor) -> Likelihood:
     like = likelihood.noise_variance
-    return likelihood.with_noise(squares.to(like), shares.noise.to(like))
+    return likelihood.with_noise(squares.to(like), shares.noise.to(like), x)
 
 
 def _maximize(density: Laplace, at: _Expansion, shares: _Shares, tolerance: float) -> Laplace:
@@ -439,7 +441,7 @@ def _round(density: Laplace, at: _Expansion, shares: _Shares) -> Laplace:
     pulled = at.gradient + (at.information @ at.z[..., None])[..., 0]
     z = (posterior @ (pulled + density.mean @ precision)[..., None])[..., 0]
     squares = at.squares(z - at.z, posterior, shares.noise_bessel)
-    likelihood = _with_noise(density.likelihood, squares, shares)
+    likelihood = _with_noise(density.likelihood, squares, shares, at.x)
     if density.is_given:
         return replace(density, likelihood=likelihood)
     mean, covariance = _moments(z, shares)

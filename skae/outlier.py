@@ -16,13 +16,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.stats import _weighted_percentile
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skae.autoencoder import Autoencoder
 from skae.base import (
     BaseAutoencoder,
     MatrixLike,
     draw_seed,
+    read_rows,
     read_weight,
     refuse_single_row,
     thawed,
@@ -31,6 +32,7 @@ from skae.holdout import hash_rows, hold_out, merged, shuffled
 from skae.parameters import Declared
 from skae.persistence import Saved, Stored
 from skae.scores import SCORES, Evidence, Floats, spread
+from skae.shapes import filled
 
 BLOCK = 2**14
 """Rows that are scored at once, so that memory does not grow with the table."""
@@ -299,7 +301,9 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     def _fit(self, X: MatrixLike, sample_weight: MatrixLike | None) -> None:
         is_given = isinstance(self.autoencoder, FrozenEstimator)
         given = thawed(self.autoencoder, X) if is_given else None
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        X = read_rows(
+            self, given or self.autoencoder, X, reset=True, dtype=np.float64, ensure_min_samples=2
+        )
         weight = read_weight(sample_weight, X)
         X, weight = X[weight > 0], weight[weight > 0]
         refuse_single_row(self, X)
@@ -311,7 +315,8 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         share /= share.mean()
         for_training = ~set_aside[distinct]
         train = distinct[for_training]
-        self._units_ = Units.of(X[train], share[for_training])
+        every = np.arange(len(train))
+        self._units_ = Units.of(filled(X[train], every, share[for_training]), share[for_training])
         if (~set_aside).sum() < 2:
             raise ValueError(
                 f"calibration_fraction={self.calibration_fraction} leaves a single row for "
@@ -518,11 +523,12 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         return deviation, restored + self._center_ * self._units_.scale, share
 
     def _deviation(self, X: Floats, restored: Floats) -> Floats:
-        return (self._residual(X, restored) - self._center_) / self._scale_
+        deviation = (self._residual(X, restored) - self._center_) / self._scale_
+        return np.where(np.isnan(X), 0.0, deviation)
 
     def _read(self, X: MatrixLike) -> Floats:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False)
+        return read_rows(self, self.autoencoder_, X, reset=False, dtype=np.float64)
 
     def _codes(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(self._inputs_.enter(X)), dtype=np.float64)
@@ -532,11 +538,12 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         return self._inputs_.leave(rows)
 
     def _residual(self, X: Floats, restored: Floats) -> Floats:
-        return np.clip((X - restored) / self._units_.scale, -FAR, FAR)
+        # Missing cells are as they should be.
+        return np.nan_to_num(np.clip((X - restored) / self._units_.scale, -FAR, FAR))
 
     def _evidence(self, X: Floats) -> Evidence:
         def log_prob() -> Floats:
-            change_of_units = np.log(self._inputs_.scale).sum()
+            change_of_units = np.where(np.isnan(X), 0.0, np.log(self._inputs_.scale)).sum(axis=1)
             return self.autoencoder_.score_samples(self._inputs_.enter(X)) - change_of_units
 
         codes = self._codes(X)
@@ -548,7 +555,9 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if isinstance(self.autoencoder, BaseEstimator):
-            tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
+            inner = get_tags(self.autoencoder).input_tags
+            tags.input_tags.positive_only = inner.positive_only
+            tags.input_tags.allow_nan = inner.allow_nan
         return tags
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 from skae import files
 
@@ -32,6 +32,9 @@ class Stored:
 class Saved(Stored):
     """Estimators with a method `save`; `load` reads what it writes."""
 
+    _indispensable: ClassVar[tuple[str, ...]] = ()
+    """Parameters without which a fitted estimator could not be put together again."""
+
     def _learnt(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_n_features_out"}
 
@@ -56,7 +59,8 @@ class Saved(Stored):
         Raises
         ------
         TypeError
-            Where the class is not one of skae's own: `load` could not find it.
+            Where the class is not one of skae's own, which `load` could not find, or the
+            architecture is an object of yours.
 
         Warns
         -----
@@ -98,6 +102,11 @@ def _tree(thing: Stored, left_out: list[str], prefix: str = "") -> dict[str, Any
             state[key] = _tree(value, left_out, f"{prefix}{key}__")
         elif _is_known(key, thing) and files.fits(value):
             state[key] = value
+        elif key in getattr(thing, "_indispensable", ()):
+            raise TypeError(
+                f"{prefix}{key}={value!r} is an object of your own, code that a file cannot hold: "
+                "use pickle for this estimator."
+            )
         else:
             left_out.append(prefix + key)
     return {"class": name, "state": state}

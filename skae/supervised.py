@@ -25,7 +25,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import Tags, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,6 +36,7 @@ from skae.base import (
     MatrixLike,
     RowFacts,
     draw_seed,
+    read_rows,
     read_weight,
     refuse_single_row,
     thawed,
@@ -52,7 +53,7 @@ from skae.labels import (
     read_one_class,
 )
 from skae.nn.latent import Code
-from skae.nn.mlp import Dense
+from skae.nn.layers import Dense
 from skae.nn.network import Term
 from skae.parameters import Declared
 from skae.persistence import Saved
@@ -351,7 +352,14 @@ class _Supervised(
     def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> None:
         is_given = isinstance(self.autoencoder, FrozenEstimator)
         given = thawed(self.autoencoder, X) if is_given else None
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = read_rows(
+            self,
+            given or self.autoencoder,
+            X,
+            reset=True,
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=2,
+        )
         weight = read_weight(sample_weight, X)
         counts = weight > 0
         y, X, weight = counting(y, counts, self), X[counts], weight[counts]
@@ -444,7 +452,7 @@ class _Supervised(
 
     def _read(self, X: MatrixLike) -> Floats:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return read_rows(self, self.autoencoder_, X, reset=False, dtype=[np.float64, np.float32])
 
     def _codes(self, X: Floats) -> Floats:
         return self.autoencoder_._codes(X).astype(np.float64, copy=False)
@@ -461,7 +469,9 @@ class _Supervised(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         if isinstance(self.autoencoder, BaseEstimator):
-            tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
+            inner = get_tags(self.autoencoder).input_tags
+            tags.input_tags.positive_only = inner.positive_only
+            tags.input_tags.allow_nan = inner.allow_nan
         return tags
 
 

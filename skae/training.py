@@ -165,6 +165,8 @@ class Rows:
             )
         if not spoilt.isfinite().all() and like.isfinite().all():
             raise ValueError("corruption returned NaN or infinite values.")
+        # What is missing stays so, and no more gets lost.
+        spoilt = torch.where(like.isnan() | spoilt.isnan(), like, spoilt)
         return batch[0], spoilt, *(batch[2:] or batch[1:])
 
 

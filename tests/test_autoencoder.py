@@ -24,7 +24,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from skae import Autoencoder
 from skae.base import draw_seed
 from skae.holdout import hash_rows, merged
-from skae.nn.mlp import ACTIVATIONS
+from skae.nn.layers import ACTIVATIONS
 from skae.nn.objective import trimmed_mean
 from skae.training import Plan
 

@@ -23,14 +23,14 @@ ARROWS = {
     "base": {
         "stdlib", "numpy", "torch", "sklearn",
         "skae.parameters", "skae.training", "skae.density", "skae.holdout", "skae.persistence",
-        "skae.nn",
+        "skae.shapes", "skae.nn",
     },
     "variant": {"stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.nn"},
     "scores": {"stdlib", "numpy", "sklearn", "skae.persistence"},
     "outlier": {
         "stdlib", "numpy", "pandas", "sklearn",
         "skae.base", "skae.autoencoder", "skae.parameters", "skae.persistence", "skae.holdout",
-        "skae.scores",
+        "skae.scores", "skae.shapes",
     },
     "labels": {"stdlib", "numpy", "sklearn"},
     "supervised": {
@@ -38,6 +38,7 @@ ARROWS = {
         "skae.base", "skae.autoencoder", "skae.labels", "skae.parameters", "skae.persistence",
         "skae.nn",
     },
+    "shapes": {"stdlib", "numpy", "skae.nn"},
     "persistence": {"stdlib", "skae.files"},
     "metrics": {"stdlib", "numpy", "sklearn", "scipy"},
     "plotting": {"stdlib", "numpy", "sklearn", "matplotlib"},

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from skae.nn.body import make_bodies
 from skae.nn.draws import Draws, Given, Noted
 from skae.nn.latent import Deterministic
+from skae.nn.layers import ACTIVATIONS
 from skae.nn.likelihoods import make_likelihood
 from skae.nn.linear import moments
-from skae.nn.mlp import ACTIVATIONS, Body
+from skae.nn.mlp import MLP
 from skae.nn.network import Network
 from skae.nn.step import Adam, Step
 
@@ -22,11 +24,8 @@ def generator(seed=0):
 
 def network(dtype, likelihood="gaussian", dropout=0.3, trim=0.2, tied=False, activation="silu"):
     """A small network at a start where nothing is zero."""
-    encoder = Body([5, 8, 2], activation, dropout, True)
-    decoder = Body([2, 8, 5], activation, dropout, True, encoder if tied else None)
     made = Network(
-        encoder,
-        decoder,
+        *make_bodies(MLP(5, (8,), activation, dropout), 2, 2, True, tied),
         Deterministic(2),
         make_likelihood(likelihood, 5, "isotropic"),
         5,

@@ -14,6 +14,9 @@ from skae.nn.draws import Draws
 NOISE_FLOOR = 1e-6
 """Smallest noise variance, as a share of the data's variance: below it a density is unbounded."""
 
+SMALLEST_SHARE = 1e-30
+"""Keeps shares of rows that have no column from dividing by zero."""
+
 NOISE_PACE = 10.0
 """How much faster than a weight the logarithm of a trained noise may move."""
 
@@ -24,9 +27,6 @@ class Likelihood(nn.Module, ABC):
     Reductions run over the last axis. `out` is on the scale the network trains at; rows `x`, means
     and samples are in the user's units.
     """
-
-    n_params = 1
-    """Decoder outputs per column."""
 
     support = (-math.inf, math.inf)
     """Smallest and largest value of a cell."""
@@ -63,8 +63,12 @@ class Likelihood(nn.Module, ABC):
         """Nats per column that knowing nothing of a row but the data's spread costs."""
 
     @abstractmethod
+    def cell_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        """Log-density (or log-mass) of each cell, in nats, shape of `out`."""
+
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         """Log-density (or log-mass) of rows, in nats, shape (..., n)."""
+        return self.cell_log_prob(x, out).sum(-1)
 
     @abstractmethod
     def mean(self, out: Tensor) -> Tensor:
@@ -102,13 +106,21 @@ class Likelihood(nn.Module, ABC):
         """The likelihood with a noise that is a `share` of the way to another's."""
         return self.having_noise(self.noise_variance.lerp(new.noise_variance, share))
 
-    def with_noise(self, squares: Tensor, share: Tensor) -> Self:
+    def with_noise(self, squares: Tensor, share: Tensor, x: Tensor) -> Self:
         """The likelihood with its noise, if there is one to estimate, taken from errors.
 
-        `squares` (n, n_features) are the expected squared errors of rows, or (n, 1) their means
+        `squares` (n, n_features) are the expected squared errors of rows `x`, or (n, 1) their means
         over columns, which `has_one_noise` allows; `share` (n,) says how much each row counts.
         """
         return self
+
+    def present(self, x: Tensor, cells: Tensor) -> Tensor:
+        """What cells of rows contribute (..., n, n_features): nothing where they are missing."""
+        return cells
+
+    def presence(self, x: Tensor, share: Tensor) -> Tensor | float:
+        """Share of the rows in which each column is there, (n_features,)."""
+        return 1.0
 
 
 class Gaussian(Likelihood):
@@ -167,7 +179,14 @@ class Gaussian(Likelihood):
     def fixed(self) -> Self:
         return self.having_noise(self._variance().detach().clone())
 
+    def cell_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        variance = self._variance()
+        u = ((x - self.center) / self.scale).expand(out.shape)
+        squares = F.mse_loss(out, u, reduction="none") * (self.scale**2 / variance)
+        return -0.5 * (squares + (2 * math.pi * variance).log())
+
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        # One product with all cells, where their sum would need several passes.
         variance = self._variance()
         u = ((x - self.center) / self.scale).expand(out.shape)
         exponent = F.mse_loss(out, u, reduction="none") @ (self.scale**2 / variance)
@@ -188,12 +207,15 @@ class Gaussian(Likelihood):
     def deviance(self, x: Tensor, out: Tensor) -> Tensor:
         return (x - self.mean(out)) ** 2
 
-    def with_noise(self, squares: Tensor, share: Tensor) -> Self:
+    def with_noise(self, squares: Tensor, share: Tensor, x: Tensor) -> Self:
         if not isinstance(self.noise, str):
             return self
         variance, floor = share @ squares, self.floor
+        presence = torch.as_tensor(self.presence(x, share))
         if self.has_one_noise:
-            variance, floor = variance.mean(), floor.mean()
+            variance, floor, presence = variance.mean(), floor.mean(), presence.mean()
+        # A column that no row has tells nothing: it has the least noise.
+        variance = variance / presence.clamp_min(SMALLEST_SHARE)
         return self.having_noise(variance.maximum(floor).expand(len(self.floor)).clone())
 
 
@@ -210,8 +232,8 @@ class Bernoulli(Likelihood):
     def ignorance(self) -> Tensor:
         return torch.tensor(2.0).log()
 
-    def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
-        return (x * out - F.softplus(out)).sum(-1)
+    def cell_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        return x * out - F.softplus(out)
 
     def mean(self, out: Tensor) -> Tensor:
         return out.sigmoid()
@@ -231,14 +253,50 @@ class Bernoulli(Likelihood):
         return 2 * (F.softplus(out) - x * out - entropy)
 
 
+class WithGaps(Likelihood):
+    """Rows whose cells may be missing, NaN; those that are there count. Comes before a family."""
+
+    def present(self, x: Tensor, cells: Tensor) -> Tensor:
+        return torch.where(x.isnan(), 0.0, cells)
+
+    def presence(self, x: Tensor, share: Tensor) -> Tensor | float:
+        return share @ (~x.isnan()).to(share)
+
+    def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        return self.present(x, self.cell_log_prob(x.nan_to_num(), out)).sum(-1)
+
+    def score(self, x: Tensor, out: Tensor) -> Tensor:
+        return self.present(x, super().score(x.nan_to_num(), out))  # type: ignore[safe-super]
+
+    def deviance(self, x: Tensor, out: Tensor) -> Tensor:
+        return self.present(x, super().deviance(x.nan_to_num(), out))  # type: ignore[safe-super]
+
+
+class GaussianWithGaps(WithGaps, Gaussian):
+    """Normal noise around the decoder's mean, in the cells that are there."""
+
+
+class BernoulliWithGaps(WithGaps, Bernoulli):
+    """Independent coin flips, in the cells that are there."""
+
+
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "gaussian": Gaussian,
     "bernoulli": Bernoulli,
 }
 
+WITH_GAPS: dict[str, type[Likelihood]] = {
+    "gaussian": GaussianWithGaps,
+    "bernoulli": BernoulliWithGaps,
+}
+
 
 def make_likelihood(
-    name: str, n_features: int, noise: str | float, learns_noise: bool = False
+    name: str,
+    n_features: int,
+    noise: str | float,
+    learns_noise: bool = False,
+    has_gaps: bool = False,
 ) -> Likelihood:
-    """The likelihood called `name`."""
-    return LIKELIHOODS[name](n_features, noise, learns_noise)
+    """The likelihood called `name`, for rows some of whose cells may be missing or not."""
+    return (WITH_GAPS if has_gaps else LIKELIHOODS)[name](n_features, noise, learns_noise)

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from skae.nn.body import Body
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods import Likelihood
@@ -18,7 +19,6 @@ from skae.nn.linear import (
     factor_analysis,
     principal_axes,
 )
-from skae.nn.mlp import Body
 from skae.nn.objective import Objective
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skae.nn.draws import Draws
-from skae.nn.mlp import ACTIVATIONS, Dense
+from skae.nn.layers import ACTIVATIONS, Chain, Layer
 from skae.nn.network import Network
 from skae.nn.objective import Objective
 
@@ -16,7 +16,7 @@ class Shallow(Objective):
 
     Parameters
     ----------
-    encoder, decoder : Dense
+    encoder, decoder : Layer
         A layer of the encoder and its mirror image in the decoder, trained in place.
     activation : str
     standardize : callable or None
@@ -35,8 +35,8 @@ class Shallow(Objective):
 
     def __init__(
         self,
-        encoder: Dense,
-        decoder: Dense,
+        encoder: Layer,
+        decoder: Layer,
         activation: str,
         standardize: Callable[[Tensor], Tensor] | None,
         trim: float,
@@ -77,7 +77,7 @@ class Shallow(Objective):
 def shallow_layers(network: Network) -> list[Shallow]:
     """The hidden layers of a network's encoder and their mirror images, outermost first."""
     encoder, decoder = network.encoder.residual, network.decoder.residual
-    if encoder is None or decoder is None:
+    if not (isinstance(encoder, Chain) and isinstance(decoder, Chain)):
         return []
     down, up = encoder.layers, decoder.layers
     return [

@@ -55,6 +55,7 @@ class Step:
         names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
         self.names = [names[p] for p in params]
         self.frozen = {name: p for p, name in names.items() if not p.requires_grad}
+        self.unrolls = any(getattr(part, "unrolls", False) for part in module.modules())
         self._replays: dict[tuple[torch.Size, ...], Callable[[Batch], list[Tensor]] | None] = {}
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
@@ -63,7 +64,8 @@ class Step:
         replay = self._replays.get(shapes)
         if replay is not None:
             return replay(batch)
-        if steps_ahead >= TRACE_PAYS_AFTER and shapes not in self._replays:
+        pays = steps_ahead >= TRACE_PAYS_AFTER and not self.unrolls
+        if pays and shapes not in self._replays:
             self._replays[shapes] = self._trace(batch)
         return self._gradients(self.module, self.params, batch, self.draws)
 
