@@ -169,8 +169,9 @@ class BaseAutoencoder(
 
     linear_skip : bool or "auto", default="auto"
         Add a linear map, started at PCA, to encoder and decoder. Training then starts at PCA's
-        solution and learns what PCA leaves. "auto" does so unless the architecture is "recurrent".
-        Sparse codes do without.
+        solution and learns what PCA leaves. "auto" does so, but for images and for "recurrent":
+        convolutions of images learn more without it, and sequences that differ in length have no
+        principal axes. Sparse codes do without.
 
     tied_weights : bool, default=False
         Whether the decoder multiplies with the encoder's transposed weights. Training then starts
@@ -187,18 +188,23 @@ class BaseAutoencoder(
         factor it is too small; where codes are numbers, it is estimated after the network, which
         trains as with PCA's.
 
-    corruption : {"gaussian", "masking", "salt_and_pepper", "swap"}, callable or None, default=None
+    corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
+"block"}, callable or None, default=None
         How to spoil the rows that the encoder sees while training; the loss stays on the clean
         rows. "gaussian" adds normal noise, "masking" sets cells to 0 or to the value nearest to it
         that their column takes, "salt_and_pepper" to their column's smallest or largest value,
         "swap" to their column's value in another, different row. Columns' deviations and ranges
-        are those of the rows given to the call. A callable `f(x, generator) -> x` is given rows (a
-        tensor of shape (n, n_features), in the user's units) and a `torch.Generator`, from which
-        its randomness should come. Nothing is spoilt outside training.
+        are those of the rows given to the call. Three are for images: "grayscale" sets all channels
+        to their mean, "downsampling" keeps every second pixel of every second line and enlarges
+        what is left, "block" blanks a square at a random place. A callable `f(x, generator) -> x`
+        is given rows (a tensor of shape (n, n_features), in the user's units) and a
+        `torch.Generator`, from which its randomness should come. Nothing is spoilt outside
+        training.
 
     corruption_level : float, default=0.3
         Share of cells that a named corruption spoils; for "gaussian", the noise's standard
-        deviation in those of the columns.
+        deviation in those of the columns; for "block", its side as a share of the image's shorter
+        one. "grayscale" and "downsampling" have no level.
 
     dropout : float, default=0.0
         Share of hidden units silenced at each step of training.
@@ -552,7 +558,8 @@ class BaseAutoencoder(
         parts += [_tensor(table, network) for table in facts.tables]
         corrupt = None if spoilt is not None else self.corruption
         if isinstance(corrupt, str):
-            table = ColumnFacts(_as_tensor(full), _as_tensor(share), like=parts[1])
+            shape = full_shape(self.feature_shape or (-1,), X.shape[1])
+            table = ColumnFacts(_as_tensor(full), _as_tensor(share), parts[1], shape)
             corrupt = Named(corrupt, self.corruption_level, table)
 
         def rows(which: NDArray[np.intp]) -> Rows:
@@ -882,8 +889,7 @@ class BaseAutoencoder(
         likelihood = make_likelihood(
             self.likelihood, n_features, self.noise, latent.learns_noise, gaps
         )
-        # Sequences of different lengths have no principal axes.
-        skip = not gaps if self.linear_skip == "auto" else bool(self.linear_skip)
+        skip = architecture.likes_skip if self.linear_skip == "auto" else bool(self.linear_skip)
         encoder, decoder = make_bodies(
             architecture,
             latent.n_inputs,
@@ -1206,7 +1212,6 @@ class BaseAutoencoder(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         likelihood = LIKELIHOODS.get(str(self.likelihood), Likelihood)
         tags.input_tags.positive_only = likelihood.support[0] == 0
-        tags.input_tags.allow_nan = takes_gaps(self.architecture)
         return tags
 
     def __getstate__(self) -> dict[str, Any]:

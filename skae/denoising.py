@@ -18,14 +18,18 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     Parameters
     ----------
-    corruption : {"gaussian", "masking", "salt_and_pepper", "swap"}, callable or None, \
-default="masking"
+    corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
+"block"}, callable or None, default="masking"
         How to spoil the rows that the encoder sees while training. "gaussian" adds normal noise,
         "masking" sets cells to 0 or to the value nearest to it that their column takes,
         "salt_and_pepper" to their column's smallest or largest value, "swap" to their column's
-        value in another, different row: use it for tables, whose columns differ. A
-        callable `f(x, generator) -> x` is given rows (a tensor of shape (n, n_features), in the
-        user's units) and a `torch.Generator`, from which its randomness should come.
+        value in another, different row: use it for tables, whose columns differ. Three are for
+        images, whose `feature_shape` they need: "grayscale" sets all channels to their mean and
+        teaches colourisation, "downsampling" keeps every second pixel of every second line,
+        enlarges what is left and teaches super-resolution, "block" blanks a square at a random
+        place and teaches inpainting. A callable `f(x, generator) -> x` is given rows (a tensor of
+        shape (n, n_features), in the user's units) and a `torch.Generator`, from which its
+        randomness should come.
 
     References
     ----------

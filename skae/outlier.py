@@ -555,9 +555,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if isinstance(self.autoencoder, BaseEstimator):
-            inner = get_tags(self.autoencoder).input_tags
-            tags.input_tags.positive_only = inner.positive_only
-            tags.input_tags.allow_nan = inner.allow_nan
+            tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
         return tags
 
 

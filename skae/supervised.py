@@ -469,9 +469,7 @@ class _Supervised(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         if isinstance(self.autoencoder, BaseEstimator):
-            inner = get_tags(self.autoencoder).input_tags
-            tags.input_tags.positive_only = inner.positive_only
-            tags.input_tags.allow_nan = inner.allow_nan
+            tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
         return tags
 
 

@@ -41,13 +41,21 @@ VARIANTS = {
     "tied": {"tied_weights": True},
     "bernoulli": {"likelihood": "bernoulli"},
     "float32": {"precision": "float32"},
+    "conv": {"architecture": "conv", "feature_shape": (1, 1, -1)},
+    "recurrent": {"architecture": "recurrent", "feature_shape": (-1, 1)},
 }
 """Instances to check; those of a variant are small, but for its default."""
+
+SMALL_BODIES = {"conv": {"hidden_layer_sizes": (8,)}, "recurrent": {"hidden_layer_sizes": (6,)}}
+"""Sizes for the kinds whose layers are not units."""
+
+ABLE_TO_CLASSIFY = {"hidden_layer_sizes": (16,), "max_epochs": 100}
+"""What these need to tell classes as well as scikit-learn asks."""
 
 PLAIN_ONLY = {"linear", "overcomplete"}
 """Kinds that differ in their networks' sizes alone, which no latent knows."""
 
-NETWORKS_ONLY = {"tied"}
+NETWORKS_ONLY = {"tied", "conv", "recurrent"}
 """Kinds that differ in their networks alone, which no estimator over an autoencoder knows."""
 
 UNSCALABLE = {"bernoulli"}
@@ -128,15 +136,25 @@ def cases():
         for variant, parameters in VARIANTS.items():
             if variant in left_out:
                 continue
-            size = {} if is_plain or variant == "default" else SHORT
+            short = SHORT | SMALL_BODIES.get(variant, {})
+            if variant in SMALL_BODIES and has_targets:
+                short = ABLE_TO_CLASSIFY
+            size = {} if is_plain or variant == "default" else short
+            bodies = variant in SMALL_BODIES
             estimator = configured(estimator_class, **parameters, **size)
             public = [
                 check for _, check in estimator_checks_generator(estimator, legacy=True, mark=None)
             ]
             more = PRIVATE_TRANSFORMER_CHECKS if hasattr(estimator, "transform") else []
             private = [partial(check, estimator_class.__name__) for check in PRIVATE_CHECKS + more]
+            if bodies and not is_plain:
+                private = []
             # These are about names, containers and messages, whatever the network's size.
-            small = estimator if is_plain else configured(estimator_class, **parameters, **SHORT)
+            small = (
+                estimator
+                if is_plain and not bodies
+                else configured(estimator_class, **parameters, **short)
+            )
             pairs = [(estimator, c) for c in public] + [(small, c) for c in private]
             for i, (checked, check) in enumerate(pairs):
                 label = f"{estimator_class.__name__}-{variant}-{check_name(check)}-{i}"

@@ -84,10 +84,12 @@ def make_architecture(
                 f"hidden_layer_sizes must hold positive integers, got {hidden_layer_sizes!r}."
             )
     if architecture == "conv":
-        if len(widths) > halvings(cast(Shape, shape)):
+        times = halvings(cast(Shape, shape))
+        if len(widths) > times:
             raise ValueError(
-                f"hidden_layer_sizes={tuple(widths)} halve images {len(widths)} times, but those "
-                f"of feature_shape={shape} can be halved {halvings(cast(Shape, shape))} times only."
+                f"feature_shape={shape}, n_features={n_features}, is too small for the "
+                f"{len(widths)} stages of hidden_layer_sizes={widths}: each halves an image, and "
+                f"this one can be halved {times} times."
             )
         return Convolutional(cast(Shape, shape), widths, activation, dropout)
     if architecture == "recurrent":

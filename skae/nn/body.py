@@ -30,6 +30,9 @@ class Architecture(ABC):
     is_linear = False
     """Whether the residual networks are linear maps: a linear skip makes them superfluous."""
 
+    likes_skip = True
+    """Whether a linear map beside the residual networks helps them."""
+
     def __init__(self, n_features: int) -> None:
         self.n_features = n_features
 

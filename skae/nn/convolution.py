@@ -115,6 +115,8 @@ class Convolutional(Architecture):
     ) -> None:
         super().__init__(math.prod(shape))
         self.is_linear = not channels
+        # Series are mostly few, and their steps are columns that mean the same in all rows.
+        self.likes_skip = self.is_linear or min(shape[1:]) == 1
         self.options = activation, dropout
         self.stages: list[Stage] = []
         for count in channels:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from skae.nn.linear import moments
 
@@ -12,7 +13,7 @@ Corruption = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class ColumnFacts:
-    """What corruptions know of a table: each column's spread and range.
+    """What corruptions know of a table: each column's spread and range, and rows' shape.
 
     Parameters
     ----------
@@ -22,9 +23,14 @@ class ColumnFacts:
         How often each counts.
     like : Tensor
         Has the device and dtype of the rows to spoil.
+    shape : tuple of int
+        Shape of a row.
     """
 
-    def __init__(self, x: Tensor, weight: Tensor, like: Tensor) -> None:
+    def __init__(
+        self, x: Tensor, weight: Tensor, like: Tensor, shape: tuple[int, ...] = ()
+    ) -> None:
+        self.shape = shape
         self.deviation = moments(x, weight).variance.sqrt().to(like)
         self.low, self.high = x.amin(0).to(like), x.amax(0).to(like)
 
@@ -37,8 +43,7 @@ def gaussian(x: Tensor, generator: torch.Generator, level: float, table: ColumnF
 
 def masking(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
     """Set a share of the cells to 0, or to the value nearest to it that their column takes."""
-    blank = torch.zeros_like(table.low).clamp(table.low, table.high)
-    return torch.where(_chosen(x, generator, level), blank, x)
+    return torch.where(_chosen(x, generator, level), _blank(table), x)
 
 
 def salt_and_pepper(
@@ -57,6 +62,39 @@ def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts
     return torch.where(_chosen(x, generator, level), x.gather(0, other), x)
 
 
+def grayscale(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+    """Set all channels of an image to their mean: colours are lost."""
+    images = x.reshape(-1, *table.shape)
+    return images.mean(1, keepdim=True).expand_as(images).reshape(x.shape)
+
+
+def downsampling(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+    """Keep every second line and every second pixel in it, and enlarge what is left bilinearly."""
+    small = x.reshape(-1, *table.shape)[..., ::2, ::2]
+    return F.interpolate(small, table.shape[1:], mode="bilinear").reshape(x.shape)
+
+
+def block(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+    """Blank a square whose side is a share of the image's shorter one, at a random place."""
+    _, height, width = table.shape
+    side = max(1, round(level * min(height, width)))
+    rows, columns = (_span(size, side, len(x), generator, x.device) for size in (height, width))
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    return torch.where(inside.expand(-1, *table.shape).reshape(x.shape), _blank(table), x)
+
+
+def _span(size: int, side: int, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Which of `size` places are in a span of `side` that starts at random, (n, size)."""
+    first = torch.randint(size - side + 1, (n, 1), generator=generator, device=device)
+    place = torch.arange(size, device=device)
+    return (first <= place) & (place < first + side)
+
+
+def _blank(table: ColumnFacts) -> Tensor:
+    """0, or the value nearest to it that a column takes."""
+    return torch.zeros_like(table.low).clamp(table.low, table.high)
+
+
 def _chosen(x: Tensor, generator: torch.Generator, share: float) -> Tensor:
     uniform = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return uniform < share
@@ -67,7 +105,13 @@ CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnFacts], T
     "masking": masking,
     "salt_and_pepper": salt_and_pepper,
     "swap": swap,
+    "grayscale": grayscale,
+    "downsampling": downsampling,
+    "block": block,
 }
+
+FOR_IMAGES = {"grayscale", "downsampling", "block"}
+"""Those that want rows to be images."""
 
 
 class Named:
@@ -78,7 +122,8 @@ class Named:
     name : str
         A key of `CORRUPTIONS`.
     level : float
-        Share of cells to spoil; for "gaussian", the noise in columns' standard deviations.
+        Share of cells to spoil; for "gaussian", the noise in columns' standard deviations; for
+        "block", its side as a share of the image's.
     table : ColumnFacts
     """
 
@@ -88,11 +133,21 @@ class Named:
                 "corruption_level must be at most 1, the share of cells that "
                 f"corruption={name!r} spoils, got {level}."
             )
+        if name in FOR_IMAGES and len(table.shape) != 3:
+            raise ValueError(
+                f"corruption={name!r} is for images: it needs feature_shape=(channels, height, "
+                "width)."
+            )
         self.name, self.level, self.table = name, level, table
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return CORRUPTIONS[self.name](x, generator, self.level, self.table)
 
-    def of_codes(self, x: Tensor, weight: Tensor) -> "Named":
-        """The same corruption for codes (n, k) of rows, which count `weight` (n,) times."""
+    def of_codes(self, x: Tensor, weight: Tensor) -> "Named | None":
+        """The same corruption for codes (n, k) of rows, which count `weight` (n,) times.
+
+        None where it is for images, which codes are not.
+        """
+        if self.name in FOR_IMAGES:
+            return None
         return Named(self.name, self.level, ColumnFacts(x, weight, like=x))

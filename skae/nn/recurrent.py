@@ -153,6 +153,7 @@ class Recurrent(Architecture):
     """
 
     takes_gaps = True
+    likes_skip = False
 
     def __init__(self, shape: tuple[int, int], widths: Sequence[int], dropout: float) -> None:
         super().__init__(math.prod(shape))

@@ -1,0 +1,211 @@
+"""Convolutional bodies: shapes, layers against torch's own, PCA at the start, densities."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from test_common import configured, public_estimators, train
+from test_density import gaussian_by_quadrature
+
+from skae import Autoencoder, ContractiveAutoencoder
+from skae.nn.architectures import full_shape
+from skae.nn.convolution import Convolution, Convolutional, Enlargement, Stage, halvings
+
+SHAPES = [
+    *((1, 8, 8), (1, 28, 28), (3, 5, 7), (3, 9, 4), (2, 1, 13), (1, 1, 2), (4, 6, 1), (1, 64, 3)),
+]
+
+RNG = np.random.default_rng(0)
+IMAGES = np.tanh(RNG.normal(size=(80, 3)) @ RNG.normal(size=(3, 40))).reshape(80, 2, 5, 4)
+ROWS = IMAGES.reshape(80, -1)
+CONV = {
+    "architecture": "conv",
+    "feature_shape": (2, 5, 4),
+    "hidden_layer_sizes": (4, 6),
+    "max_epochs": 3,
+    "random_state": 0,
+}
+
+
+def drawn(module):
+    """A module or body with weights drawn, none of them zero."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / 3)
+    return module.double()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_maps_of_any_size_come_back(shape):
+    depth = min(3, halvings(shape))
+    architecture = Convolutional(shape, (3, 5, 4)[:depth], "silu", 0.0)
+    encoder, decoder = drawn(architecture.encoder(2)), drawn(architecture.decoder(2, None))
+    rows = torch.randn(6, math.prod(shape), dtype=torch.float64)
+    codes = encoder(rows)
+    back = decoder(codes)
+    assert (codes.shape, back.shape) == ((6, 2), rows.shape)
+    # Leading axes, as importance samples have them, change nothing.
+    torch.testing.assert_close(decoder(codes.reshape(2, 3, 2)).reshape(6, -1), back)
+    for body, out in ((encoder, codes), (decoder, back)):
+        gradients = torch.autograd.grad(out.square().sum(), list(body.parameters()), retain_graph=1)
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_layers_are_torchs(shape):
+    stage = Stage.of(shape, 5)
+    down, up = drawn(Convolution(stage)), drawn(Enlargement(stage, is_last=False))
+    large = torch.randn(4, *shape, dtype=torch.float64)
+    expected = torch.nn.functional.conv2d(
+        large, down.weight, down.bias, stride=stage.stride, padding=stage.padding
+    )
+    small = down(large.flatten(1)).reshape(expected.shape)
+    torch.testing.assert_close(small, expected)
+    assert small.shape[2:] == tuple(-(-size // 2) for size in shape[1:])
+    wide = torch.nn.functional.conv2d(small, up.weight, up.bias, padding=stage.padding)
+    if stage.stride == (2, 2):
+        wide = torch.nn.functional.pixel_shuffle(wide, 2)
+        wide = wide[..., : shape[1], : shape[2]]
+        torch.testing.assert_close(up(small.flatten(1)).reshape(large.shape), wide)
+
+
+def test_start_weights_keep_the_spread_of_rows():
+    layers = Convolutional((3, 16, 16), (8, 8), "silu", 0.0).encoder(4).layers
+    generator = torch.Generator().manual_seed(0)
+    for layer in layers:
+        layer.reset(generator, 1.0)
+        per_output = math.prod(layer.weight.shape[1:])
+        assert layer.weight.std().item() == pytest.approx(per_output**-0.5, rel=0.1)
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("sizes", [(4, 6), ()])
+def test_with_the_skip_training_starts_at_pca(sizes):
+    model = Autoencoder(
+        3, **CONV | {"hidden_layer_sizes": sizes, "max_epochs": 0, "linear_skip": True}
+    ).fit(ROWS)
+    pca = PCA(3).fit(ROWS)
+    np.testing.assert_allclose(
+        model.reconstruct(ROWS), pca.inverse_transform(pca.transform(ROWS)), atol=1e-10
+    )
+    np.testing.assert_allclose(
+        model.set_params(early_stopping=False).fit(ROWS).score_samples(ROWS),
+        pca.score_samples(ROWS),
+        rtol=1e-9,
+    )
+
+
+def test_the_skip_is_for_series_by_default():
+    image = Autoencoder(3, **CONV | {"max_epochs": 0}).fit(ROWS)
+    series = Autoencoder(3, **CONV | {"max_epochs": 0, "feature_shape": (2, 1, 20)}).fit(ROWS)
+    assert image.module_.encoder.skip is None
+    assert series.module_.encoder.skip is not None
+
+
+def test_arrays_of_images_are_rows():
+    by_rows, by_images = (Autoencoder(3, **CONV).fit(X) for X in (ROWS, IMAGES))
+    for method in ("transform", "reconstruct", "score_samples", "reconstruction_error"):
+        for model in (by_rows, by_images):
+            for X in (ROWS, IMAGES):
+                np.testing.assert_array_equal(
+                    getattr(model, method)(X), getattr(by_rows, method)(ROWS)
+                )
+    series = ROWS.reshape(80, 2, 20)
+    shape = CONV | {"feature_shape": (2, 1, -1)}
+    np.testing.assert_array_equal(
+        Autoencoder(3, **shape).fit(series).transform(series),
+        Autoencoder(3, **shape).fit(ROWS).transform(ROWS),
+    )
+    plain = Autoencoder(3, feature_shape=(2, 5, 4), max_epochs=1, random_state=0)
+    np.testing.assert_array_equal(
+        plain.fit_transform(IMAGES), plain.set_params(feature_shape=None).fit_transform(ROWS)
+    )
+    one = by_rows.interpolate(IMAGES[0], IMAGES[1], 3)
+    np.testing.assert_array_equal(one, by_rows.interpolate(ROWS[:1], ROWS[1], 3))
+    assert by_rows.traverse(IMAGES[0], 0, [0.0, 1.0]).shape == (2, 40)
+
+
+def test_pairs_of_images_are_pairs_of_rows():
+    spoilt = IMAGES + 0.1
+    model = Autoencoder(3, **CONV)
+    np.testing.assert_array_equal(
+        model.fit(IMAGES, X_corrupted=spoilt).transform(ROWS),
+        model.fit(ROWS, X_corrupted=spoilt.reshape(80, -1)).transform(ROWS),
+    )
+
+
+def test_the_density_is_the_integral():
+    """Of a model with one code, over a grid of codes."""
+    rng = np.random.default_rng(0)
+    t = rng.normal(size=(200, 1))
+    X = np.concatenate([t, t**2 / 2, np.sin(t), np.cos(t), -t, t / 2], axis=1)
+    X += 0.1 * rng.normal(size=X.shape)
+    model = Autoencoder(
+        1,
+        architecture="conv",
+        feature_shape=(1, 2, 3),
+        linear_skip=True,
+        max_epochs=200,
+        random_state=0,
+    ).fit(X)
+    error = model.score_samples(X) - gaussian_by_quadrature(model, X)
+    assert abs(error.mean()) < 0.02
+
+
+def test_the_contractive_penalty_is_the_jacobians():
+    model = ContractiveAutoencoder(3, **CONV).fit(ROWS)
+    network = model.module_
+    x = network.standardize(torch.from_numpy(ROWS[:4]))
+    code = network.latent(network.encoder(x), None)
+    penalty = network.latent.penalty(code, x, network.encoder, torch.ones(4), None)
+    jacobian = torch.autograd.functional.jacobian(lambda u: network.encoder(u).sum(0), x)
+    expected = network.latent.weight * jacobian.square().sum((0, 2))
+    torch.testing.assert_close(penalty, expected)
+
+
+def test_layers_can_be_trained_one_by_one():
+    plain, layerwise = (
+        Autoencoder(3, **CONV | {"layerwise_epochs": epochs, "max_epochs": 1}).fit(ROWS)
+        for epochs in (0, 20)
+    )
+    assert layerwise.loss_curve_[0] < plain.loss_curve_[0]
+
+
+@pytest.mark.parametrize("estimator_class", public_estimators(), ids=lambda c: c.__name__)
+def test_every_estimator_takes_images(estimator_class):
+    estimator = configured(estimator_class, n_components=3, **CONV)
+    method = "transform" if hasattr(estimator, "transform") else "score_samples"
+    by_rows = getattr(train(estimator, ROWS), method)(ROWS)
+    by_images = getattr(train(estimator, IMAGES), method)(IMAGES)
+    np.testing.assert_array_equal(by_images, by_rows)
+    assert np.isfinite(by_rows).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "X", "message"),
+    [
+        ({"feature_shape": (2, 5, 5)}, ROWS, r"feature_shape=\(2, 5, 5\).* 50 cells, .*40 columns"),
+        ({"feature_shape": (3, -1, 5)}, ROWS, r"feature_shape=\(3, -1, 5\).* 15 times .*40"),
+        ({"feature_shape": (8, 5)}, ROWS, r"needs feature_shape=\(channels, height, width\)"),
+        ({"feature_shape": None}, ROWS, r"needs feature_shape=\(channels, height, width\)"),
+        ({"feature_shape": None}, IMAGES, r"4 dimensions.*give feature_shape"),
+        ({"feature_shape": (2, -1, -1)}, ROWS, "feature_shape must hold positive integers"),
+        ({"feature_shape": (2, 5.0, 4)}, ROWS, "feature_shape must hold positive integers"),
+        ({"feature_shape": (0, 5, 4)}, ROWS, "feature_shape must hold positive integers"),
+        ({}, np.moveaxis(IMAGES, 1, -1), r"rows of shape \(5, 4, 2\).*feature_shape=\(2, 5, 4\)"),
+        ({"hidden_layer_sizes": (4,) * 4}, ROWS, "too small for the 4 stages.* halved 3 times"),
+        ({"tied_weights": True}, ROWS, "tied_weights"),
+    ],
+)
+def test_wrong_shapes_are_one_clear_sentence(parameters, X, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Autoencoder(3, **CONV | parameters).fit(X)
+    assert "\n" not in str(error.value)
+
+
+def test_one_number_of_a_shape_may_be_left_open():
+    assert full_shape((3, -1, 5), 60) == (3, 4, 5)
+    assert full_shape((3, 4, 5), 60) == (3, 4, 5)

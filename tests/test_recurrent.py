@@ -1,0 +1,286 @@
+"""Recurrent bodies: torch's GRU, and sequences of different lengths, whose ends are missing."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from test_common import configured, public_estimators, train
+from test_density import grid_of_codes, mixture
+
+import skae
+from skae import Autoencoder, DenoisingAutoencoder, VariationalAutoencoder
+from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
+from skae.nn.recurrent import GRU, Recurrent
+from skae.nn.step import Step
+from skae.training import Rows
+
+STEPS, CHANNELS = 6, 2
+RNG = np.random.default_rng(0)
+PHASE = RNG.uniform(0, 6, (90, 1))
+WAVES = np.stack([np.sin(PHASE + np.arange(STEPS)), np.cos(PHASE - np.arange(STEPS))], axis=2)
+WAVES += 0.1 * RNG.normal(size=WAVES.shape)
+LENGTH = RNG.integers(1, STEPS + 1, 90)
+SEEN = np.arange(STEPS) < LENGTH[:, None]
+RAGGED = np.where(SEEN[..., None], WAVES, np.nan)
+ROWS = RAGGED.reshape(90, -1)
+RNN = {
+    "architecture": "recurrent",
+    "feature_shape": (STEPS, CHANNELS),
+    "hidden_layer_sizes": (8,),
+    "max_epochs": 3,
+    "random_state": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return Autoencoder(2, **RNN | {"max_epochs": 60, "learning_rate": 0.01}).fit(ROWS)
+
+
+def test_the_layer_is_torchs():
+    ours, theirs = GRU(3, 5).double(), torch.nn.GRU(3, 5, batch_first=True).double()
+    ours.reset(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs.weight_ih_l0.copy_(ours.of_input.weight)
+        theirs.weight_hh_l0.copy_(ours.of_state.weight)
+        for bias in (ours.of_input.bias, ours.of_state.bias):
+            bias.copy_(torch.randn(15))
+        theirs.bias_ih_l0.copy_(ours.of_input.bias)
+        theirs.bias_hh_l0.copy_(ours.of_state.bias)
+    x, state = torch.randn(4, 7, 3).double(), torch.randn(4, 5).double()
+    torch.testing.assert_close(ours(x), theirs(x)[0])
+    torch.testing.assert_close(ours(x, state), theirs(x, state[None])[0])
+
+
+@pytest.mark.parametrize("widths", [(5,), (5, 4)])
+def test_all_weights_are_used(widths):
+    recurrent = Recurrent((STEPS, CHANNELS), widths, 0.0)
+    x = torch.from_numpy(ROWS)
+    for body, rows, shape in (
+        (recurrent.encoder(3), x, (90, 3)),
+        (recurrent.decoder(3, None), torch.randn(90, 3).double(), x.shape),
+    ):
+        body.double().reset(torch.Generator().manual_seed(0), silent=False)
+        out = body(rows)
+        assert out.shape == shape
+        gradients = torch.autograd.grad(out.square().sum(), list(body.parameters()))
+        assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
+
+
+def test_padded_and_cut_sequences_have_the_same_code(trained):
+    for length in range(1, STEPS + 1):
+        cut = WAVES[:, :length]
+        padded = np.full_like(WAVES, np.nan)
+        padded[:, :length] = cut
+        codes = trained.transform(padded.reshape(90, -1))
+        np.testing.assert_array_equal(trained.transform(padded), codes)
+        np.testing.assert_array_equal(trained.transform(cut), codes)
+        network = trained.module_
+        scale = network.center.reshape(STEPS, CHANNELS)[:length], network.scale
+        bare = (torch.from_numpy(cut) - scale[0]) / scale[1]
+        with torch.no_grad():
+            alone = network.encoder(bare.reshape(90, -1))
+        np.testing.assert_allclose(alone.numpy(), codes, atol=1e-12)
+
+
+def test_what_comes_back_has_full_length(trained):
+    back = trained.reconstruct(RAGGED)
+    assert back.shape == (90, STEPS * CHANNELS)
+    assert np.isfinite(back).all()
+    np.testing.assert_array_equal(trained.inverse_transform(trained.transform(RAGGED)), back)
+    error = trained.reconstruction_error(RAGGED, per_feature=True)
+    np.testing.assert_allclose(error, np.nan_to_num((ROWS - back) ** 2))
+    np.testing.assert_allclose(trained.reconstruction_error(RAGGED), error.sum(axis=1))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_missing_cells_say_nothing(name):
+    """The likelihood of a row is that of the cells it has."""
+    x = torch.rand(5, 4, dtype=torch.float64)
+    out = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    whole, gaps = (make_likelihood(name, 4, "diagonal", has_gaps=g).double() for g in (False, True))
+    for likelihood in (whole, gaps):
+        likelihood.start(x.mean(0), x.var(0), x.var(0).mean().sqrt())
+        likelihood.start_noise(x.var(0))
+    torch.testing.assert_close(gaps.log_prob(x, out), whole.log_prob(x, out))
+    cells = whole.cell_log_prob(x, out)
+    torch.testing.assert_close(cells.sum(-1), whole.log_prob(x, out))
+    missing = torch.tensor([[False, False, True, True]]).expand_as(x)
+    short = torch.where(missing, torch.nan, x)
+    torch.testing.assert_close(gaps.log_prob(short, out), cells[:, :2].sum(-1))
+    (gradient,) = torch.autograd.grad(gaps.log_prob(short, out).sum(), out)
+    torch.testing.assert_close(gaps.score(short, out), gradient)
+    assert not gradient[:, 2:].any()
+    torch.testing.assert_close(gaps.deviance(short, out)[:, :2], whole.deviance(x, out)[:, :2])
+    assert not gaps.deviance(short, out)[:, 2:].any()
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_noise_is_that_of_cells_that_are_there(noise):
+    likelihood = make_likelihood("gaussian", 3, noise, has_gaps=True).double()
+    likelihood.start(torch.zeros(3), torch.ones(3), torch.tensor(1.0))
+    x = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, torch.nan], [1.0, torch.nan, torch.nan]])
+    squares = torch.tensor([[1.0, 4.0, 9.0], [2.0, 6.0, 0.0], [3.0, 0.0, 0.0]]).double()
+    share = torch.tensor([0.5, 0.25, 0.25]).double()
+    found = likelihood.with_noise(squares, share, x).noise_variance
+    columns = [1.75, (0.5 * 4 + 0.25 * 6) / 0.75, 9.0]
+    pooled = (1.75 + 3.5 + 4.5) / (1 + 0.75 + 0.5)
+    expected = columns if noise == "diagonal" else [pooled] * 3
+    torch.testing.assert_close(found, torch.tensor(expected).double())
+
+
+def test_the_loss_is_on_steps_that_are_there(trained):
+    network = trained.module_
+    x = torch.from_numpy(ROWS)
+    with torch.no_grad():
+        losses = network.losses(None, torch.ones(90), x)
+        out = network.decoder(network.encode(x).z)
+        full = torch.where(x.isnan(), network.likelihood.mean(out), x)
+        noise = network.likelihood.noise_variance
+        left = 0.5 * (2 * torch.pi * noise).log() * x.isnan()
+        exact = 0.5 * ((full - network.decode(network.encode(x).z)) ** 2 / noise).sum(-1)
+        exact = exact + 0.5 * (2 * torch.pi * noise).log().sum() - left.sum(-1)
+    torch.testing.assert_close(losses, exact)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_the_density_is_that_of_steps_that_are_there(noise):
+    """The integral over a grid of codes, of a model with one code."""
+    model = Autoencoder(
+        1, **RNN | {"max_epochs": 150, "learning_rate": 0.01, "noise": noise, "linear_skip": True}
+    ).fit(ROWS)
+    z, log_mass = grid_of_codes(model)
+    rows = model.inverse_transform(z)
+    variance = np.broadcast_to(model.noise_variance_, ROWS.shape[1])
+    cells = (ROWS[:, None] - rows) ** 2 / variance + np.log(2 * np.pi * variance)
+    exact = mixture(-0.5 * np.nansum(cells, axis=-1), log_mass)
+    error = model.score_samples(ROWS) - exact
+    assert abs(np.median(error)) < 0.05
+
+
+def test_a_linear_skip_alone_gives_the_marginal_density():
+    """Where the networks are silent, rows are normal: a short one's density is its marginal's."""
+    model = Autoencoder(2, **RNN | {"max_epochs": 0, "linear_skip": True}).fit(ROWS)
+    density, network = model._density_, model.module_
+    V = (network.decoder.skip.weight * network.scale).detach().numpy()
+    covariance = V @ density.covariance.numpy() @ V.T + model.noise_variance_ * np.eye(len(V))
+    mean = model.inverse_transform(density.mean.numpy()[None])[0]
+    for row, score in zip(ROWS[:20], model.score_samples(ROWS[:20]), strict=True):
+        there = ~np.isnan(row)
+        exact = multivariate_normal(mean[there], covariance[np.ix_(there, there)]).logpdf(
+            row[there]
+        )
+        assert score == pytest.approx(exact, rel=1e-6)
+
+
+def test_importance_samples_agree_with_laplace():
+    """Two roads to one density, of one variational model with short rows."""
+    model = VariationalAutoencoder(1, **RNN | {"max_epochs": 60}).fit(ROWS)
+    z = np.linspace(-6, 6, 2001)
+    rows = model.inverse_transform(z[:, None])
+    variance = np.broadcast_to(model.noise_variance_, ROWS.shape[1])
+    cells = (ROWS[:, None] - rows) ** 2 / variance + np.log(2 * np.pi * variance)
+    log_mass = -0.5 * z**2 - 0.5 * np.log(2 * np.pi) + np.log(z[1] - z[0])
+    exact = mixture(-0.5 * np.nansum(cells, axis=-1), log_mass)
+    assert (model.score_samples(ROWS) - exact).mean() == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize("estimator_class", public_estimators(), ids=lambda c: c.__name__)
+def test_every_estimator_takes_sequences_of_different_lengths(estimator_class, tmp_path):
+    estimator = train(configured(estimator_class, n_components=2, **RNN), ROWS)
+    names = [
+        *("transform", "reconstruct", "reconstruction_error", "score_samples", "predict"),
+        *("predict_proba", "decision_function", "explain"),
+    ]
+    said = {m: np.asarray(getattr(estimator, m)(ROWS)) for m in names if hasattr(estimator, m)}
+    estimator.save(tmp_path / "model")
+    for again in (
+        pickle.loads(pickle.dumps(estimator)),
+        skae.load(tmp_path / "model"),
+        train(configured(estimator_class, n_components=2, **RNN), RAGGED),
+    ):
+        for method, answer in said.items():
+            assert np.isfinite(answer).all() or answer.dtype.kind in "OU"
+            np.testing.assert_array_equal(np.asarray(getattr(again, method)(ROWS)), answer)
+
+
+def test_which_nan_it_is_does_not_matter():
+    other = ROWS.copy()
+    other.view(np.uint64)[np.isnan(other)] += 1
+    assert np.isnan(other).any()
+    np.testing.assert_array_equal(
+        *(Autoencoder(2, **RNN).fit(X).transform(ROWS) for X in (ROWS, other))
+    )
+
+
+@pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt_and_pepper", "swap"])
+def test_corruption_leaves_lengths_as_they_are(corruption, monkeypatch):
+    seen = []
+    spoil = Rows._spoil
+
+    def noted(self, batch, generator):
+        spoilt = spoil(self, batch, generator)
+        seen.append((batch[1], spoilt[1]))
+        return spoilt
+
+    monkeypatch.setattr(Rows, "_spoil", noted)
+    DenoisingAutoencoder(2, **RNN | {"corruption": corruption, "batch_size": 30}).fit(ROWS)
+    assert any(not torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in seen)
+    assert all(torch.equal(x.isnan(), y.isnan()) for x, y in seen)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ((3, 2), "Row 3 of X has NaN before its end"),
+        ((4, slice(None)), "Row 4 of X has NaN before its end"),
+        ((5, -1, 0), "Row 5 of X has NaN before its end"),
+        ((6, 0), "Row 6 of X has NaN before its end"),
+    ],
+)
+def test_gaps_are_refused(trained, place, message):
+    X = WAVES.copy()
+    X[place] = np.nan
+    for method in (Autoencoder(2, **RNN).fit, trained.transform, trained.partial_fit):
+        with pytest.raises(ValueError, match=message):
+            method(X)
+
+
+def test_other_architectures_refuse_nan():
+    for architecture in ("mlp", "conv"):
+        parameters = {"architecture": architecture, "feature_shape": (1, STEPS, CHANNELS)}
+        with pytest.raises(ValueError, match="contains NaN"):
+            Autoencoder(2, **RNN | parameters | {"hidden_layer_sizes": (4,)}).fit(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "X", "message"),
+    [
+        ({"feature_shape": None}, ROWS, r"needs feature_shape=\(time, channels\)"),
+        ({"feature_shape": (STEPS, CHANNELS, 1)}, ROWS, r"needs feature_shape=\(time, channels\)"),
+        ({"feature_shape": (STEPS, 3)}, ROWS, r"feature_shape=\(6, 3\).* 18 cells, .*12 columns"),
+        ({"hidden_layer_sizes": ()}, ROWS, "at least one hidden layer"),
+        ({"tied_weights": True}, ROWS, "tied_weights"),
+        ({"layerwise_epochs": 2}, ROWS, "layerwise_epochs"),
+        (
+            {},
+            np.concatenate([WAVES, WAVES], axis=1),
+            r"feature_shape=\(6, 2\) is for .*12 cells, .*24",
+        ),
+        ({}, WAVES[:, :, :1], r"feature_shape=\(6, 2\) is for .*12 cells, .*6"),
+    ],
+)
+def test_wrong_shapes_are_one_clear_sentence(parameters, X, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Autoencoder(2, **RNN | parameters).fit(X)
+    assert "\n" not in str(error.value)
+
+
+def test_loops_over_time_are_not_traced(trained):
+    """A trace of them costs more than it saves."""
+    network = trained.module_
+    assert Step(network, list(network.parameters()), None).unrolls
+    plain = Autoencoder(2, max_epochs=1).fit(WAVES.reshape(90, -1)).module_
+    assert not Step(plain, list(plain.parameters()), None).unrolls
