@@ -29,7 +29,7 @@ from skae import Autoencoder
 
 SETS = ("ItalyPowerDemand", "GunPoint", "JapaneseVowels", "ECG5000_train")
 K = 8
-GRID = {"weight_decay": [10.0, 100.0, 500.0]}
+GRID = {"weight_decay": [10.0, 50.0, 200.0]}
 FORMATS = ("<20", "<14", ">10", ">10", ">14", ">9")
 
 
@@ -80,7 +80,7 @@ def table(folder):
         rows = Z.reshape(len(Z), -1)
         least = ((rows - pca.inverse_transform(pca.transform(rows))) ** 2).sum(axis=1).mean()
         codes = [pca.transform(part.reshape(len(part), -1)) for part in (X, Z)]
-        yield name, "PCA", "1.00", f"{nearest(codes[0], y, codes[1], z):.3f}", "-", "-"
+        yield name, "PCA", "1.000", f"{nearest(codes[0], y, codes[1], z):.3f}", "-", "-"
         for kind, (model, as_rows) in networks(*X.shape[1:]).items():
             train, test = as_rows(X), as_rows(Z)
             search = GridSearchCV(model, GRID, cv=3, refit=False).fit(train)
@@ -91,7 +91,7 @@ def table(folder):
             ratio = model.reconstruction_error(test).mean() / least
             accuracy = nearest(model.transform(train), y, model.transform(test), z)
             chosen = f"{model.weight_decay:g}"
-            yield name, kind, f"{ratio:.2f}", f"{accuracy:.3f}", chosen, f"{seconds:.1f}"
+            yield name, kind, f"{ratio:.3f}", f"{accuracy:.3f}", chosen, f"{seconds:.1f}"
 
 
 def report_lengths(folder):

@@ -21,6 +21,10 @@ from skae.nn.linear import (
 )
 from skae.nn.objective import Objective
 
+HOPED_FOR_NOISE = 0.05
+"""Share of codes' and columns' variance that is noise where training starts from nothing: with much
+more, codes would seem useless before they are of use, and be given up."""
+
 
 class Term(nn.Module, ABC):
     """What training charges for codes in view of facts about rows, beside the network's own price.
@@ -159,6 +163,8 @@ class Network(Objective):
     ) -> None:
         down, up = self.encoder.skip, self.decoder.skip
         if down is None or up is None:
+            if self.latent.is_linear:
+                self._start_from_nothing(at)
             return
         k, d = self.latent.n_components, len(self.center)
         variance = at.variance / at.scale**2
@@ -186,3 +192,10 @@ class Network(Objective):
             up.weight.copy_(decoder)
         left = variance - (unit * axes) ** 2 @ (values - rest).clamp_min(0)
         self.likelihood.start_noise(left.clamp_min(least))
+
+    def _start_from_nothing(self, at: Moments) -> None:
+        """Start a code that might have started at PCA with the noise that is hoped for."""
+        one = torch.ones(self.latent.n_components, dtype=torch.float64)
+        self.encoder.out_bias.copy_(self.latent.start(one, HOPED_FOR_NOISE).bias)
+        noise = HOPED_FOR_NOISE * at.variance / at.scale**2
+        self.likelihood.start_noise(noise.clamp_min(HOPED_FOR_NOISE * LEAST_NOISE))
