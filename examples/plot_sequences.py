@@ -18,7 +18,7 @@ import numpy as np
 from skae import VariationalAutoencoder
 
 rng = np.random.default_rng(0)
-n, steps = 400, 24
+n, steps = 300, 20
 t = np.arange(steps)
 frequency, damping, phase = (
     rng.uniform(low, high, (n, 1)) for low, high in ((0.3, 0.7), (0.02, 0.1), (0, 2 * np.pi))
@@ -26,7 +26,7 @@ frequency, damping, phase = (
 whole = np.exp(-damping * t) * np.sin(frequency * t + phase) + 0.03 * rng.normal(size=(n, steps))
 length = rng.integers(8, steps + 1, n)
 X = np.where(t < length[:, None], whole, np.nan)
-train, test = X[:300], X[300:]
+train, test = X[:200], X[200:]
 
 model = VariationalAutoencoder(
     6,
@@ -42,12 +42,12 @@ model = VariationalAutoencoder(
 # went on. Below, drawn ones.
 
 figure, axes = plt.subplots(2, 4, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained")
-cut = np.flatnonzero((length[300:] > 10) & (length[300:] < 16))[:4]
+cut = np.flatnonzero((length[200:] > 9) & (length[200:] < 14))[:4]
 for ax, i in zip(axes[0], cut, strict=True):
-    ax.plot(t, whole[300 + i], "o", color="lightgray", label="what followed")
+    ax.plot(t, whole[200 + i], "o", color="lightgray", label="what followed")
     ax.plot(t, test[i], "o", color="C0", label="seen")
     ax.plot(t, model.reconstruct(test[i : i + 1])[0], color="C1", label="restored")
-    ax.set_title(f"{length[300 + i]} steps", fontsize=9)
+    ax.set_title(f"{length[200 + i]} steps", fontsize=9)
 axes[0, 0].legend(fontsize=7)
 for ax, row in zip(axes[1], model.sample(4, mean=True, random_state=1), strict=True):
     ax.plot(t, row, color="C2")

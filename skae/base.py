@@ -48,7 +48,7 @@ from skae.nn.draws import Draws
 from skae.nn.latent import Latent
 from skae.nn.layers import ACTIVATIONS
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
-from skae.nn.linear import DistinctRows, Moments, components_for_share, moments
+from skae.nn.linear import DistinctRows, Moments, components_for_share, moments, of_present_cells
 from skae.nn.modules import ModulePair
 from skae.nn.network import Network, Term
 from skae.parameters import Declared
@@ -195,11 +195,10 @@ class BaseAutoencoder(
         that their column takes, "salt_and_pepper" to their column's smallest or largest value,
         "swap" to their column's value in another, different row. Columns' deviations and ranges
         are those of the rows given to the call. Three are for images: "grayscale" sets all channels
-        to their mean, "downsampling" keeps every second pixel of every second line and enlarges
-        what is left, "block" blanks a square at a random place. A callable `f(x, generator) -> x`
-        is given rows (a tensor of shape (n, n_features), in the user's units) and a
-        `torch.Generator`, from which its randomness should come. Nothing is spoilt outside
-        training.
+        to their mean, "downsampling" makes one pixel of two by two and enlarges what is left,
+        "block" blanks a square at a random place. A callable `f(x, generator) -> x` is given rows
+        (a tensor of shape (n, n_features), in the user's units) and a `torch.Generator`, from which
+        its randomness should come. Nothing is spoilt outside training.
 
     corruption_level : float, default=0.3
         Share of cells that a named corruption spoils; for "gaussian", the noise's standard
@@ -558,7 +557,7 @@ class BaseAutoencoder(
         parts += [_tensor(table, network) for table in facts.tables]
         corrupt = None if spoilt is not None else self.corruption
         if isinstance(corrupt, str):
-            shape = full_shape(self.feature_shape or (-1,), X.shape[1])
+            shape = new._shape(now=True)
             table = ColumnFacts(_as_tensor(full), _as_tensor(share), parts[1], shape)
             corrupt = Named(corrupt, self.corruption_level, table)
 
@@ -778,6 +777,11 @@ class BaseAutoencoder(
         columns = None if now else getattr(self, "n_features_in_", None)
         return as_table(X, self._told("feature_shape", now), columns, self._takes_gaps(now))
 
+    def _shape(self, now: bool) -> tuple[int, ...]:
+        """The shape of a row."""
+        shape = self._told("feature_shape", now)
+        return full_shape((-1,) if shape is None else shape, self.n_features_in_)
+
     def _check_ends(self, X: Floats, now: bool) -> Floats:
         """Rows of which only the ends of sequences may be missing."""
         shape = self._told("feature_shape", now)
@@ -811,6 +815,8 @@ class BaseAutoencoder(
         _refuse_overflow(largest, "X", torch.float64)
         x, w = DistinctRows(_as_tensor(full), torch.from_numpy(index)), _as_tensor(weight)
         at = moments(x, w)
+        if full is not X:
+            at = of_present_cells(at, torch.from_numpy(weight @ ~np.isnan(X[index])) / w.sum())
         dtype = self._choose_dtype(X, at, largest)
         if device.type == "mps" and dtype == torch.float64:
             dtype = torch.float32
@@ -905,6 +911,8 @@ class BaseAutoencoder(
         try:
             if isinstance(self.n_components, Integral) and self.n_components != k:
                 raise RuntimeError(f"n_components was {k}")
+            if self._shape(now=True) != self._shape(now=False):
+                raise RuntimeError(f"rows were of shape {self._shape(now=False)}")
             network = self._build(self.n_features_in_, k).to(net.module_.center)
             return net.duplicate(network)
         except RuntimeError as error:
@@ -1172,8 +1180,8 @@ class BaseAutoencoder(
     def _as_rows(self, X: Any) -> Any:
         """A single row becomes a table of one row; tables stay as they are."""
         check_is_fitted(self)
-        one_row = {(self.n_features_in_,), tuple(self._told("feature_shape", False) or ())}
-        return np.asarray(X).reshape(1, -1) if np.shape(X) in one_row or np.ndim(X) == 1 else X
+        is_single = np.ndim(X) == 1 or np.shape(X) == self._shape(now=False)
+        return np.asarray(X).reshape(1, -1) if is_single else X
 
     def _map(
         self,
@@ -1270,16 +1278,25 @@ class BaseAutoencoder(
 
 
 def read_rows(
-    estimator: BaseEstimator, autoencoder: object, X: MatrixLike, reset: bool, **checks: object
+    estimator: BaseEstimator,
+    autoencoder: object,
+    X: MatrixLike,
+    now: bool = False,
+    with_gaps: bool = False,
+    **checks: object,
 ) -> NDArray[Any]:
-    """Validated rows of an estimator over an autoencoder, fitted or not, which says their shape."""
-    if isinstance(autoencoder, BaseAutoencoder):
-        now = not hasattr(autoencoder, "net_")
-        X = autoencoder._as_table(X, now)
-        if autoencoder._takes_gaps(now):
-            checks["ensure_all_finite"] = "allow-nan"
-    rows: NDArray[Any] = validate_data(estimator, X, reset=reset, **checks)
-    return rows
+    """Validated rows of an estimator over an autoencoder, which says what shape they have.
+
+    It does so as its parameters are `now`, or as it was fitted. Ends of sequences may be missing
+    `with_gaps` only.
+    """
+    if not isinstance(autoencoder, BaseAutoencoder):
+        rows: NDArray[Any] = validate_data(estimator, X, **checks)
+        return rows
+    if with_gaps and autoencoder._takes_gaps(now):
+        checks["ensure_all_finite"] = "allow-nan"
+    rows = validate_data(estimator, autoencoder._as_table(X, now), **checks)
+    return autoencoder._check_ends(rows, now) if with_gaps else rows
 
 
 def thawed(holder: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:

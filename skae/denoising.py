@@ -25,11 +25,11 @@ class DenoisingAutoencoder(BaseAutoencoder):
         "salt_and_pepper" to their column's smallest or largest value, "swap" to their column's
         value in another, different row: use it for tables, whose columns differ. Three are for
         images, whose `feature_shape` they need: "grayscale" sets all channels to their mean and
-        teaches colourisation, "downsampling" keeps every second pixel of every second line,
-        enlarges what is left and teaches super-resolution, "block" blanks a square at a random
-        place and teaches inpainting. A callable `f(x, generator) -> x` is given rows (a tensor of
-        shape (n, n_features), in the user's units) and a `torch.Generator`, from which its
-        randomness should come.
+        teaches colourisation, "downsampling" makes one pixel of two by two, enlarges what is left
+        and teaches super-resolution, "block" blanks a square at a random place and teaches
+        inpainting. A callable `f(x, generator) -> x` is given rows (a tensor of shape
+        (n, n_features), in the user's units) and a `torch.Generator`, from which its randomness
+        should come.
 
     References
     ----------

@@ -17,9 +17,6 @@ from skae.nn.network import Network
 CELLS = 2**22
 """Cells of rows, or of hidden units, that are computed with at once."""
 
-HIDDEN_UNITS = 256
-"""A usual layer's width."""
-
 CODES_AT_ONCE = 256
 """Codes of a row that are drawn at once: their number decides the draws, not the other rows."""
 
@@ -84,10 +81,13 @@ class Importance:
         # A noise that is trained is too small for new rows: held-out ones tell by which factor.
         x, share = x[held_out], weight[held_out] / weight[held_out].sum()
         squares = torch.cat(
-            [cls(likelihood)._squares(network, rows) for rows in _few(x, IMPORTANCE_SAMPLES)]
+            [
+                cls(likelihood)._squares(network, rows)
+                for rows in _few(network, x, IMPORTANCE_SAMPLES)
+            ]
         )
-        presence = torch.as_tensor(likelihood.presence(x, share)).mean()
-        factor = (share @ squares / likelihood.noise_variance).mean() / presence
+        excess = share @ squares / likelihood.noise_variance
+        factor = likelihood.mean_cells(excess, share, x).mean()
         return cls(likelihood.having_noise(factor * likelihood.noise_variance))
 
     def _squares(self, network: Network, x: Tensor) -> Tensor:
@@ -105,11 +105,15 @@ class Importance:
         return {}
 
     def log_prob(self, network: Network, x: Tensor, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
-        return torch.cat([self._log_mean(network, rows, n_samples) for rows in _few(x, n_samples)])
+        return torch.cat(
+            [self._log_mean(network, rows, n_samples) for rows in _few(network, x, n_samples)]
+        )
 
     def elbo(self, network: Network, x: Tensor, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
         """The evidence lower bound of rows in nats, shape (n,), float64."""
-        return torch.cat([self._mean(network, rows, n_samples) for rows in _few(x, n_samples)])
+        return torch.cat(
+            [self._mean(network, rows, n_samples) for rows in _few(network, x, n_samples)]
+        )
 
     def _log_mean(self, network: Network, x: Tensor, n_samples: int) -> Tensor:
         total = x.new_full((len(x),), -math.inf, dtype=torch.float64)
@@ -195,7 +199,9 @@ class Enumeration:
         indices = torch.cartesian_prod(*choices).reshape(-1, n_codebooks)
         log_share = self.shares.log()[torch.arange(n_codebooks), indices].sum(-1)
         out = network.decoder(cast(Discrete, network.latent).look_up(indices))
-        return torch.cat([self._log_sum(rows, out, log_share) for rows in _few(x, len(out))])
+        return torch.cat(
+            [self._log_sum(rows, out, log_share) for rows in _few(network, x, len(out))]
+        )
 
     def _log_sum(self, x: Tensor, out: Tensor, log_share: Tensor) -> Tensor:
         total = x.new_full((len(x),), -math.inf, dtype=torch.float64)
@@ -227,6 +233,7 @@ DENSITIES: dict[str, type[Density]] = {
 }
 
 
-def _few(x: Tensor, times: int) -> tuple[Tensor, ...]:
+def _few(network: Network, x: Tensor, times: int) -> tuple[Tensor, ...]:
     """Rows in parts that can be computed with so many times at once."""
-    return x.split(max(1, CELLS // (min(times, CODES_AT_ONCE) * max(x.shape[1], HIDDEN_UNITS))))
+    cells = min(times, CODES_AT_ONCE) * max(x.shape[1], network.decoder.n_hidden)
+    return x.split(max(1, CELLS // cells))

@@ -32,7 +32,6 @@ from skae.holdout import hash_rows, hold_out, merged, shuffled
 from skae.parameters import Declared
 from skae.persistence import Saved, Stored
 from skae.scores import SCORES, Evidence, Floats, spread
-from skae.shapes import filled
 
 BLOCK = 2**14
 """Rows that are scored at once, so that memory does not grow with the table."""
@@ -302,7 +301,12 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         is_given = isinstance(self.autoencoder, FrozenEstimator)
         given = thawed(self.autoencoder, X) if is_given else None
         X = read_rows(
-            self, given or self.autoencoder, X, reset=True, dtype=np.float64, ensure_min_samples=2
+            self,
+            given or self.autoencoder,
+            X,
+            now=not is_given,
+            dtype=np.float64,
+            ensure_min_samples=2,
         )
         weight = read_weight(sample_weight, X)
         X, weight = X[weight > 0], weight[weight > 0]
@@ -315,8 +319,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         share /= share.mean()
         for_training = ~set_aside[distinct]
         train = distinct[for_training]
-        every = np.arange(len(train))
-        self._units_ = Units.of(filled(X[train], every, share[for_training]), share[for_training])
+        self._units_ = Units.of(X[train], share[for_training])
         if (~set_aside).sum() < 2:
             raise ValueError(
                 f"calibration_fraction={self.calibration_fraction} leaves a single row for "
@@ -523,12 +526,11 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         return deviation, restored + self._center_ * self._units_.scale, share
 
     def _deviation(self, X: Floats, restored: Floats) -> Floats:
-        deviation = (self._residual(X, restored) - self._center_) / self._scale_
-        return np.where(np.isnan(X), 0.0, deviation)
+        return (self._residual(X, restored) - self._center_) / self._scale_
 
     def _read(self, X: MatrixLike) -> Floats:
         check_is_fitted(self)
-        return read_rows(self, self.autoencoder_, X, reset=False, dtype=np.float64)
+        return read_rows(self, self.autoencoder_, X, dtype=np.float64, reset=False)
 
     def _codes(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(self._inputs_.enter(X)), dtype=np.float64)
@@ -538,12 +540,11 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         return self._inputs_.leave(rows)
 
     def _residual(self, X: Floats, restored: Floats) -> Floats:
-        # Missing cells are as they should be.
-        return np.nan_to_num(np.clip((X - restored) / self._units_.scale, -FAR, FAR))
+        return np.clip((X - restored) / self._units_.scale, -FAR, FAR)
 
     def _evidence(self, X: Floats) -> Evidence:
         def log_prob() -> Floats:
-            change_of_units = np.where(np.isnan(X), 0.0, np.log(self._inputs_.scale)).sum(axis=1)
+            change_of_units = np.log(self._inputs_.scale).sum()
             return self.autoencoder_.score_samples(self._inputs_.enter(X)) - change_of_units
 
         codes = self._codes(X)

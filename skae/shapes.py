@@ -47,14 +47,15 @@ def as_table(
     shape = full_shape(feature_shape, n_features or math.prod(rows))
     if has_gaps and len(rows) == len(shape) and rows[0] < shape[0] and rows[1] == shape[1]:
         after = [(0, 0), (0, shape[0] - rows[0]), (0, 0)]
-        X, rows = np.pad(X, after, constant_values=np.nan), list(shape)
+        X = np.pad(X.astype(np.result_type(X, np.float32)), after, constant_values=np.nan)
+        rows = list(shape)
     # Axes of length 1 change nothing about the order of the cells.
     if [size for size in rows if size != 1] != [size for size in shape if size != 1]:
         raise ValueError(
             f"X has rows of shape {tuple(rows)}, but feature_shape={tuple(feature_shape)} wants "
             f"{shape}: bring their axes into this order."
         )
-    return X.reshape(len(X), -1)
+    return X.reshape(len(X), math.prod(rows))
 
 
 def check_ends(X: Floats, n_steps: int) -> Floats:

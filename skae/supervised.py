@@ -356,7 +356,8 @@ class _Supervised(
             self,
             given or self.autoencoder,
             X,
-            reset=True,
+            now=not is_given,
+            with_gaps=True,
             dtype=[np.float64, np.float32],
             ensure_min_samples=2,
         )
@@ -452,7 +453,14 @@ class _Supervised(
 
     def _read(self, X: MatrixLike) -> Floats:
         check_is_fitted(self)
-        return read_rows(self, self.autoencoder_, X, reset=False, dtype=[np.float64, np.float32])
+        return read_rows(
+            self,
+            self.autoencoder_,
+            X,
+            with_gaps=True,
+            dtype=[np.float64, np.float32],
+            reset=False,
+        )
 
     def _codes(self, X: Floats) -> Floats:
         return self.autoencoder_._codes(X).astype(np.float64, copy=False)

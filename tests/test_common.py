@@ -137,8 +137,6 @@ def cases():
             if variant in left_out:
                 continue
             short = SHORT | SMALL_BODIES.get(variant, {})
-            if variant in SMALL_BODIES and has_targets:
-                short = ABLE_TO_CLASSIFY
             size = {} if is_plain or variant == "default" else short
             bodies = variant in SMALL_BODIES
             estimator = configured(estimator_class, **parameters, **size)
@@ -156,6 +154,10 @@ def cases():
                 else configured(estimator_class, **parameters, **short)
             )
             pairs = [(estimator, c) for c in public] + [(small, c) for c in private]
+            if bodies and has_targets:
+                able = configured(estimator_class, **parameters, **ABLE_TO_CLASSIFY)
+                learning = [(able, c) for c in public if "classifiers_train" in check_name(c)]
+                pairs = [p for p in pairs if "classifiers_train" not in check_name(p[1])] + learning
             for i, (checked, check) in enumerate(pairs):
                 label = f"{estimator_class.__name__}-{variant}-{check_name(check)}-{i}"
                 yield pytest.param(checked, variant, check, id=label)

@@ -128,6 +128,19 @@ def test_arrays_of_images_are_rows():
     assert by_rows.traverse(IMAGES[0], 0, [0.0, 1.0]).shape == (2, 40)
 
 
+def test_a_shape_left_open_is_that_of_the_fit():
+    open_shape = Autoencoder(3, **CONV | {"feature_shape": (-1, 5, 4)}).fit(IMAGES)
+    assert open_shape.traverse(IMAGES[0], 0, [0.0, 1.0]).shape == (2, 40)
+
+
+def test_training_does_not_go_on_with_another_shape():
+    model = Autoencoder(3, **CONV | {"feature_shape": (2, 4, 5)}).fit(ROWS)
+    expected = model.transform(ROWS)
+    with pytest.raises(ValueError, match="feature_shape"):
+        model.set_params(feature_shape=(2, 5, 4)).partial_fit(ROWS)
+    np.testing.assert_array_equal(model.transform(ROWS), expected)
+
+
 def test_pairs_of_images_are_pairs_of_rows():
     spoilt = IMAGES + 0.1
     model = Autoencoder(3, **CONV)

@@ -9,11 +9,12 @@ from test_common import train
 
 import skae
 from skae import Autoencoder, DenoisingAutoencoder
-from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Named
+from skae.nn.corruption import CORRUPTIONS, FOR_IMAGES, ColumnFacts, Named
 from skae.training import one_thread
 
 EVERY = [getattr(skae, name) for name in skae.__all__ if name.endswith("Autoencoder")]
-SHARES = sorted(set(CORRUPTIONS) - {"gaussian"})
+FOR_TABLES = sorted(set(CORRUPTIONS) - FOR_IMAGES)
+SHARES = sorted(set(FOR_TABLES) - {"gaussian"})
 
 
 def small(**parameters):
@@ -115,7 +116,7 @@ def test_gaussian_noise_is_in_columns_standard_deviations(rows, level):
     assert abs(np.corrcoef(noise.T) - np.eye(5)).max() < 5 / np.sqrt(len(rows))
 
 
-@pytest.mark.parametrize("kind", CORRUPTIONS)
+@pytest.mark.parametrize("kind", FOR_TABLES)
 def test_a_generator_decides(rows, kind):
     a, b = (spoilt(kind, 0.3, rows) for _ in range(2))
     assert torch.equal(a, b)
@@ -154,7 +155,7 @@ def test_damage_is_repaired(digits):
     assert denoised <= 0.7 * linear
 
 
-@pytest.mark.parametrize("kind", CORRUPTIONS)
+@pytest.mark.parametrize("kind", FOR_TABLES)
 def test_nothing_is_spoilt_after_training(curved, kind):
     """Answers are those of the network alone, bit for bit, and the same at every call."""
     fitted = small(corruption=kind).fit(curved)
@@ -167,7 +168,7 @@ def test_nothing_is_spoilt_after_training(curved, kind):
     np.testing.assert_array_equal(fitted.score_samples(curved), fitted.score_samples(curved))
 
 
-@pytest.mark.parametrize("kind", [*CORRUPTIONS, None])
+@pytest.mark.parametrize("kind", [*FOR_TABLES, None])
 def test_is_the_autoencoder_with_that_corruption(curved, kind):
     parameters = {
         "hidden_layer_sizes": (16,),
@@ -229,3 +230,63 @@ def test_pairs_of_equal_rows_are_no_corruption(curved):
         small(corruption=None).fit(curved).transform(curved),
         rtol=1e-6,
     )
+
+
+# ---------------------------------------------------------------------- images
+
+
+def spoilt_images(kind, images, level=0.5):
+    """Images (n, channels, height, width) as a named corruption leaves them."""
+    rows = images.flatten(1)
+    table = ColumnFacts(rows, torch.ones(len(rows)), rows, tuple(images.shape[1:]))
+    generator = torch.Generator().manual_seed(0)
+    return Named(kind, level, table)(rows.clone(), generator).reshape(images.shape)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 9)], ids=str)
+def test_downsampling_moves_nothing(size):
+    """A flat image stays, a ramp stays one but for its ends, and pixels become means of four."""
+    flat = torch.full((2, 3, *size), 0.25, dtype=torch.float64)
+    torch.testing.assert_close(spoilt_images("downsampling", flat), flat)
+    ramp = torch.arange(8.0, dtype=torch.float64).expand(1, 1, 8, 8)
+    torch.testing.assert_close(spoilt_images("downsampling", ramp)[..., 1:-1], ramp[..., 1:-1])
+    noise = torch.rand(5, 3, 8, 8, dtype=torch.float64)
+    mean = noise.mean((2, 3))
+    found = spoilt_images("downsampling", noise)
+    torch.testing.assert_close(found.mean((2, 3)), mean, atol=0.05, rtol=0)
+    assert found.var() < 0.5 * noise.var()
+
+
+def test_grayscale_leaves_the_mean_of_the_channels():
+    images = torch.rand(5, 3, 4, 6, dtype=torch.float64)
+    found = spoilt_images("grayscale", images)
+    torch.testing.assert_close(found, images.mean(1, keepdim=True).expand_as(images))
+
+
+@pytest.mark.parametrize(("level", "side"), [(0.5, 3), (0.01, 1), (1.0, 6)])
+def test_block_blanks_a_square_anywhere(level, side):
+    images = torch.rand(400, 2, 6, 9, dtype=torch.float64) + 0.1
+    images[:2] = torch.tensor([0.0, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1)
+    blank = spoilt_images("block", images, level) == 0
+    blank = blank[2:]
+    assert (blank[:, 0] == blank[:, 1]).all()
+    rows, columns = blank[:, 0].any(2), blank[:, 0].any(1)
+    assert (rows.sum(1) == side).all()
+    assert (columns.sum(1) == side).all()
+    assert (blank[:, 0] == rows[:, :, None] & columns[:, None, :]).all()
+    # Everywhere a square may begin, some do.
+    assert set(columns.double().argmax(1).tolist()) == set(range(9 - side + 1))
+
+
+@pytest.mark.parametrize("kind", sorted(FOR_IMAGES))
+def test_images_want_a_shape_and_are_repaired(kind):
+    rng = np.random.default_rng(0)
+    X = np.tanh(rng.normal(size=(300, 2)) @ rng.normal(size=(2, 48))) / 2 + 0.5
+    with pytest.raises(ValueError, match="feature_shape"):
+        small(corruption=kind).fit(X)
+    damage = spoilt_images(kind, torch.from_numpy(X).reshape(-1, 3, 4, 4)).flatten(1).numpy()
+    parameters = {"feature_shape": (3, 4, 4), "max_epochs": 60, "corruption_level": 0.5}
+    model = small(corruption=kind, n_components=8, **parameters).fit(X)
+    assert ((model.reconstruct(damage) - X) ** 2).sum() < 0.5 * ((damage - X) ** 2).sum()
+    layerwise = small(corruption=kind, layerwise_epochs=1, **parameters).fit(X)
+    assert np.isfinite(layerwise.loss_curve_).all()

@@ -30,7 +30,7 @@ ARROWS = {
     "outlier": {
         "stdlib", "numpy", "pandas", "sklearn",
         "skae.base", "skae.autoencoder", "skae.parameters", "skae.persistence", "skae.holdout",
-        "skae.scores", "skae.shapes",
+        "skae.scores",
     },
     "labels": {"stdlib", "numpy", "sklearn"},
     "supervised": {

@@ -143,9 +143,54 @@ def test_several_codes_of_a_row_pass_at_once():
     assert np.isfinite(contractive.score_samples(X)).all()
 
 
+class Dropping(Tables):
+    """With a layer that draws while it is trained."""
+
+    def encoder(self, n_out):
+        return nn.Sequential(nn.Dropout(0.3), super().encoder(n_out))
+
+
+def test_what_modules_draw_is_seeded():
+    before = torch.get_rng_state()
+    model = Autoencoder(3, architecture=Dropping(), batch_size=8, **SHORT | {"max_epochs": 50})
+    codes = model.fit_transform(X)
+    np.testing.assert_array_equal(clone(model).fit_transform(X), codes)
+    np.testing.assert_array_equal(model.transform(X), codes)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not np.array_equal(
+        clone(model).set_params(architecture=Tables()).fit_transform(X), codes
+    )
+
+
+class Keeping(Tables):
+    """Makes one module only."""
+
+    def encoder(self, n_out):
+        if not hasattr(self, "made"):
+            self.made = super().encoder(n_out)
+        return self.made
+
+
+def test_models_share_no_module():
+    pair = Keeping()
+    first = Autoencoder(3, architecture=pair, **SHORT).fit(X)
+    codes = first.transform(X)
+    Autoencoder(3, architecture=pair, **SHORT | {"random_state": 1}).fit(2 * X)
+    np.testing.assert_array_equal(first.transform(X), codes)
+
+
+def test_a_module_that_fails_while_it_is_trained_is_named():
+    class Normalising(Tables):
+        def encoder(self, n_out):
+            return nn.Sequential(nn.BatchNorm1d(30), super().encoder(n_out))
+
+    with pytest.raises(ValueError, match=r"architecture.encoder\(3\).*more than 1 value"):
+        Autoencoder(3, architecture=Normalising(), batch_size=1, **SHORT).fit(X)
+
+
 def test_a_grid_search_copies_the_pair():
     grid = [{"architecture": ["mlp"]}, {"architecture": [Tables()], "architecture__width": [4, 8]}]
-    search = GridSearchCV(Autoencoder(3, **SHORT), grid, cv=2, n_jobs=2).fit(X)
+    search = GridSearchCV(Autoencoder(3, **SHORT), grid, cv=2).fit(X)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert len(set(search.cv_results_["mean_test_score"])) == 3
 
@@ -188,6 +233,15 @@ class WrongOutput(Tables):
         return nn.Linear(n_in, 7)
 
 
+class Turned(Tables):
+    def decoder(self, n_in):
+        class Turn(nn.Module):
+            def forward(self, z):
+                return z.new_zeros(30, len(z))
+
+        return Turn()
+
+
 class Broken(Tables):
     def decoder(self, n_in):
         raise RuntimeError("no decoder today")
@@ -199,6 +253,7 @@ class Broken(Tables):
         (NoModule(), r"architecture.encoder\(3\) must return a torch module, not 3"),
         (WrongInput(), r"architecture.encoder\(3\) must .* shape \(n, 30\) and gives \(n, 3\)"),
         (WrongOutput(), r"architecture.decoder\(3\) must .* shape \(n, 3\) and gives \(n, 30\)"),
+        (Turned(), r"architecture.decoder\(3\) must .* for two rows it gives \(30, 2\)"),
         (Broken(), r"architecture.decoder\(3\) failed: no decoder today"),
         (Tables, r"architecture.encoder\(3\) failed"),
     ],

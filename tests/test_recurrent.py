@@ -127,8 +127,22 @@ def test_noise_is_that_of_cells_that_are_there(noise):
     found = likelihood.with_noise(squares, share, x).noise_variance
     columns = [1.75, (0.5 * 4 + 0.25 * 6) / 0.75, 9.0]
     pooled = (1.75 + 3.5 + 4.5) / (1 + 0.75 + 0.5)
-    expected = columns if noise == "diagonal" else [pooled] * 3
+    # A column's own mean counts as often as it has rows, that of all cells once.
+    drawn = [(n * own + pooled) / (n + 1) for n, own in zip((3, 2, 1), columns, strict=True)]
+    expected = drawn if noise == "diagonal" else [pooled] * 3
     torch.testing.assert_close(found, torch.tensor(expected).double())
+
+
+@pytest.mark.parametrize("estimator_class", [Autoencoder, VariationalAutoencoder])
+def test_steps_that_few_rows_reach_have_a_usual_noise(estimator_class):
+    """None of those rows may be held out, and none of them may reach the last step."""
+    X = np.where(np.arange(STEPS)[None, :, None] < 3, WAVES, np.nan)
+    X[:4, 3:5] = WAVES[:4, 3:5]
+    for seed in range(3):
+        parameters = RNN | {"noise": "diagonal", "random_state": seed, "max_epochs": 20}
+        model = estimator_class(2, **parameters).fit(X)
+        assert model.noise_variance_.min() > 0.1 * np.median(model.noise_variance_)
+        assert model.score_samples(X[:4]).min() > -100
 
 
 def test_the_loss_is_on_steps_that_are_there(trained):
@@ -158,6 +172,7 @@ def test_the_density_is_that_of_steps_that_are_there(noise):
     exact = mixture(-0.5 * np.nansum(cells, axis=-1), log_mass)
     error = model.score_samples(ROWS) - exact
     assert abs(np.median(error)) < 0.05
+    assert np.quantile(abs(error), 0.9) < 0.5
 
 
 def test_a_linear_skip_alone_gives_the_marginal_density():
@@ -180,7 +195,7 @@ def test_importance_samples_are_of_steps_that_are_there():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 1)) * np.cos(np.arange(12)) + 0.2 * rng.normal(size=(120, 12))
     X[np.arange(12) >= rng.integers(2, 7, (120, 1)) * 2] = np.nan
-    parameters = RNN | {"max_epochs": 150, "learning_rate": 0.01, "batch_size": 40}
+    parameters = RNN | {"max_epochs": 60, "learning_rate": 0.02, "batch_size": 40}
     model = VariationalAutoencoder(1, **parameters).fit(X)
     z = np.linspace(-6, 6, 2001)
     rows = model.inverse_transform(z[:, None])
@@ -195,6 +210,8 @@ def test_importance_samples_are_of_steps_that_are_there():
 
 @pytest.mark.parametrize("estimator_class", public_estimators(), ids=lambda c: c.__name__)
 def test_every_estimator_takes_sequences_of_different_lengths(estimator_class, tmp_path):
+    if estimator_class is skae.AutoencoderOutlierDetector:
+        pytest.skip("wants whole sequences")
     estimator = train(configured(estimator_class, n_components=2, **RNN), ROWS)
     names = [
         *("transform", "reconstruct", "reconstruction_error", "score_samples", "predict"),
@@ -254,6 +271,31 @@ def test_gaps_are_refused(trained, place, message):
             method(X)
 
 
+def test_short_sequences_may_be_whole_numbers(trained):
+    counts = np.arange(24).reshape(3, 4, CHANNELS) % 3
+    np.testing.assert_array_equal(
+        trained.transform(counts), trained.transform(counts.astype(float))
+    )
+    with pytest.raises(ValueError, match="0 sample"):
+        trained.transform(np.zeros((0, STEPS, CHANNELS)))
+
+
+def test_a_head_counts_the_users_rows():
+    X, y, weight = WAVES.copy(), np.arange(90) % 2, np.ones(90)
+    X[7, 2], weight[:5] = np.nan, 0.0
+    head = skae.AutoencoderClassifier(Autoencoder(2, **RNN))
+    with pytest.raises(ValueError, match="Row 7 of X"):
+        head.fit(X, y, sample_weight=weight)
+
+
+def test_a_detector_wants_whole_sequences():
+    """What is strange about a row would else be its length."""
+    detector = skae.AutoencoderOutlierDetector(Autoencoder(2, **RNN))
+    assert np.isfinite(detector.fit(WAVES).score_samples(WAVES)).all()
+    with pytest.raises(ValueError, match="contains NaN"):
+        detector.fit(RAGGED)
+
+
 def test_other_architectures_refuse_nan():
     for architecture in ("mlp", "conv"):
         parameters = {"architecture": architecture, "feature_shape": (1, STEPS, CHANNELS)}
@@ -284,9 +326,17 @@ def test_wrong_shapes_are_one_clear_sentence(parameters, X, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_variational_one_uses_its_code():
+    """Though its decoder could write the mean sequence without: its noise starts small."""
+    steps = {"max_epochs": 80, "learning_rate": 0.01, "batch_size": 30}
+    model = VariationalAutoencoder(2, **RNN | {"hidden_layer_sizes": (32,)} | steps)
+    error = model.fit(WAVES).reconstruction_error(WAVES)
+    assert error.sum() < 0.5 * ((WAVES - WAVES.mean(axis=0)) ** 2).sum()
+
+
 def test_loops_over_time_are_not_traced(trained):
     """A trace of them costs more than it saves."""
     network = trained.module_
-    assert Step(network, list(network.parameters()), None).unrolls
+    assert not Step(network, list(network.parameters()), None).may_trace
     plain = Autoencoder(2, max_epochs=1).fit(WAVES.reshape(90, -1)).module_
-    assert not Step(plain, list(plain.parameters()), None).unrolls
+    assert Step(plain, list(plain.parameters()), None).may_trace

@@ -68,6 +68,11 @@ class Body(nn.Module):
         self.has_gaps = has_gaps
 
     @property
+    def n_hidden(self) -> int:
+        """Hidden cells that a row has at once."""
+        return Residual.n_hidden if self.residual is None else self.residual.n_hidden
+
+    @property
     def out_bias(self) -> Tensor:
         """The bias of the output."""
         if self.skip is not None:

@@ -69,8 +69,10 @@ def grayscale(x: Tensor, generator: torch.Generator, level: float, table: Column
 
 
 def downsampling(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
-    """Keep every second line and every second pixel in it, and enlarge what is left bilinearly."""
-    small = x.reshape(-1, *table.shape)[..., ::2, ::2]
+    """Make one pixel of two by two, their mean, and enlarge what is left bilinearly."""
+    images = x.reshape(-1, *table.shape)
+    _, height, width = table.shape
+    small = F.adaptive_avg_pool2d(images, (max(1, height // 2), max(1, width // 2)))
     return F.interpolate(small, table.shape[1:], mode="bilinear").reshape(x.shape)
 
 
@@ -110,6 +112,9 @@ CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnFacts], T
     "block": block,
 }
 
+WITHOUT_SHARE = {"gaussian", "grayscale", "downsampling"}
+"""Those whose level, if any, is no share."""
+
 FOR_IMAGES = {"grayscale", "downsampling", "block"}
 """Those that want rows to be images."""
 
@@ -128,7 +133,7 @@ class Named:
     """
 
     def __init__(self, name: str, level: float, table: ColumnFacts) -> None:
-        if name != "gaussian" and level > 1:
+        if name not in WITHOUT_SHARE and level > 1:
             raise ValueError(
                 "corruption_level must be at most 1, the share of cells that "
                 f"corruption={name!r} spoils, got {level}."

@@ -90,6 +90,9 @@ class Dense(Layer):
 class Residual(nn.Module, ABC):
     """The nonlinear part of an encoder or a decoder: rows (..., n_in) to rows (..., n_out)."""
 
+    n_hidden = 256
+    """Hidden cells that a row has at once: memory is planned by them."""
+
     @property
     @abstractmethod
     def out_bias(self) -> Tensor:
@@ -131,6 +134,7 @@ class Chain(Residual):
     def __init__(self, layers: Sequence[Layer], activation: str, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
+        self.n_hidden = max(self.n_hidden, *(layer.n_in for layer in layers))
         self.activation = activation
         self.dropout = dropout
 

@@ -118,9 +118,12 @@ class Likelihood(nn.Module, ABC):
         """What cells of rows contribute (..., n, n_features): nothing where they are missing."""
         return cells
 
-    def presence(self, x: Tensor, share: Tensor) -> Tensor | float:
-        """Share of the rows in which each column is there, (n_features,)."""
-        return 1.0
+    def mean_cells(self, means: Tensor, share: Tensor, x: Tensor) -> Tensor:
+        """Means over rows `x`, which count `share` (n,) each, as means over the cells they have.
+
+        They are those of columns, (n_features,), or one of all, (1,).
+        """
+        return means
 
 
 class Gaussian(Likelihood):
@@ -210,12 +213,9 @@ class Gaussian(Likelihood):
     def with_noise(self, squares: Tensor, share: Tensor, x: Tensor) -> Self:
         if not isinstance(self.noise, str):
             return self
-        variance, floor = share @ squares, self.floor
-        presence = torch.as_tensor(self.presence(x, share))
+        variance, floor = self.mean_cells(share @ squares, share, x), self.floor
         if self.has_one_noise:
-            variance, floor, presence = variance.mean(), floor.mean(), presence.mean()
-        # A column that no row has tells nothing: it has the least noise.
-        variance = variance / presence.clamp_min(SMALLEST_SHARE)
+            variance, floor = variance.mean(), floor.mean()
         return self.having_noise(variance.maximum(floor).expand(len(self.floor)).clone())
 
 
@@ -259,8 +259,16 @@ class WithGaps(Likelihood):
     def present(self, x: Tensor, cells: Tensor) -> Tensor:
         return torch.where(x.isnan(), 0.0, cells)
 
-    def presence(self, x: Tensor, share: Tensor) -> Tensor | float:
-        return share @ (~x.isnan()).to(share)
+    def mean_cells(self, means: Tensor, share: Tensor, x: Tensor) -> Tensor:
+        there = (~x.isnan()).to(share)
+        presence = share @ there
+        pooled = means.mean() / presence.mean()
+        if self.has_one_noise:
+            return pooled[None]
+        # Few rows may reach a column, or none: the mean of all columns counts as one row more.
+        n_rows = (share > 0).to(share) @ there
+        own = means / presence.clamp_min(SMALLEST_SHARE)
+        return (n_rows * own + pooled) / (n_rows + 1)
 
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         return self.present(x, self.cell_log_prob(x.nan_to_num(), out)).sum(-1)

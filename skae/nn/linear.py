@@ -77,6 +77,18 @@ def moments(x: Tensor | DistinctRows, weight: Tensor) -> Moments:
     return Moments(center, variance, torch.where(scale > 0, scale, 1.0))
 
 
+def of_present_cells(at: Moments, presence: Tensor) -> Moments:
+    """Moments of columns that a share of rows has, from those with their means in the others.
+
+    Columns that no row has vary as the mean of the others does.
+    """
+    seen = presence > 0
+    variance = at.variance / presence.clamp_min(SMALLEST_VARIANCE)
+    variance = torch.where(seen, variance, variance[seen].mean())
+    scale = variance.mean().sqrt()
+    return Moments(at.center, variance, torch.where(scale > 0, scale, 1.0))
+
+
 def principal_axes(
     x: Tensor | DistinctRows, weight: Tensor, at: Moments, n_axes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """A pair of the user's own torch modules as an architecture."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -76,6 +78,9 @@ class Foreign(Residual):
         What errors call the module.
     """
 
+    traces = False
+    """What a module draws, no trace would draw again."""
+
     def __init__(
         self,
         make: Callable[[], nn.Module],
@@ -100,14 +105,24 @@ class Foreign(Residual):
             raise ValueError(
                 f"architecture.{self.name} must return a torch module, not {module!r}."
             )
-        return module
+        # The pair may keep what it returns, and return it to another model.
+        return copy.deepcopy(module)
 
     @property
     def out_bias(self) -> Tensor:
         return self.bias
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        y: Tensor = self.module(x.reshape(-1, *self.shape_in))
+        rows = x.reshape(-1, *self.shape_in)
+        try:
+            # What the module draws while it is trained is the fit's to seed.
+            with Seeded(draws.generator) if draws is not None else nullcontext():
+                y: Tensor = self.module(rows)
+        except Exception as error:
+            raise ValueError(
+                f"The module that architecture.{self.name} returned failed for rows of shape "
+                f"{tuple(rows.shape)}: {error}"
+            ) from error
         return self.gate * y.reshape(*x.shape[:-1], len(self.bias)) + self.bias
 
     @torch.no_grad()
@@ -123,7 +138,8 @@ class Foreign(Residual):
         rows = self.bias.new_zeros(2, *self.shape_in)
         try:
             y = self.module(rows)
-            y.reshape(2, len(self.bias))
+            if len(y) != 2 or y.numel() != 2 * len(self.bias):
+                raise ValueError(f"for two rows it gives {tuple(y.shape)}")
         except Exception as error:
             raise ValueError(
                 f"architecture.{self.name} must return a module that takes tensors of shape "

@@ -21,8 +21,8 @@ class GRU(nn.Module):
        machine translation", EMNLP 2014.
     """
 
-    unrolls = True
-    """Whether a trace would hold the same calls for every step, and cost more than it saves."""
+    traces = False
+    """A trace would hold the same calls for every step: it costs more than it saves."""
 
     def __init__(self, n_in: int, n_states: int) -> None:
         super().__init__()
@@ -105,6 +105,7 @@ class SequenceDecoder(Residual):
         super().__init__()
         self.shape = shape
         self.dropout = dropout
+        self.n_hidden = 3 * max(widths) * shape[0]
         self.first = Dense(n_in, widths[0])
         self.clock = nn.Parameter(torch.empty(shape[0], n_in))
         self.layers = _layers(n_in, widths)

@@ -33,7 +33,8 @@ class Step:
     ----------
     module : nn.Module
         Its `forward(draws, *batch)` is the loss. Between steps, its parameters change in place
-        only, and its buffers not at all.
+        only, and its buffers not at all. A part of it whose attribute `traces` is False keeps it
+        with autograd.
     params : sequence of Tensor
         Those of its parameters to take gradients of, in this order.
     draws : Draws
@@ -55,7 +56,7 @@ class Step:
         names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
         self.names = [names[p] for p in params]
         self.frozen = {name: p for p, name in names.items() if not p.requires_grad}
-        self.unrolls = any(getattr(part, "unrolls", False) for part in module.modules())
+        self.may_trace = all(getattr(part, "traces", True) for part in module.modules())
         self._replays: dict[tuple[torch.Size, ...], Callable[[Batch], list[Tensor]] | None] = {}
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
@@ -64,7 +65,7 @@ class Step:
         replay = self._replays.get(shapes)
         if replay is not None:
             return replay(batch)
-        pays = steps_ahead >= TRACE_PAYS_AFTER and not self.unrolls
+        pays = steps_ahead >= TRACE_PAYS_AFTER and self.may_trace
         if pays and shapes not in self._replays:
             self._replays[shapes] = self._trace(batch)
         return self._gradients(self.module, self.params, batch, self.draws)
