@@ -158,13 +158,13 @@ class BaseAutoencoder(
         gated recurrent units read them, others write them; rows that end with NaN are sequences
         shorter than `feature_shape`. An object of your own has methods `encoder(n_out)` and
         `decoder(n_in)`, which return torch modules: from rows, tensors of shape (n, n_features) or
-        (n, *feature_shape), to (n, n_out); and from (n, n_in) to rows. `hidden_layer_sizes`,
+        ``(n, *feature_shape)``, to (n, n_out); and from (n, n_in) to rows. `hidden_layer_sizes`,
         `activation` and `dropout` are not for them.
 
     feature_shape : tuple of int or None, default=None
         Shape of a row: (channels, height, width) for "conv", (time, channels) for "recurrent". One
         number may be -1, for what the number of columns leaves. Rows of X are flattened images or
-        sequences, in C order; arrays of shape (n_samples, *feature_shape) are taken, too. A series
+        sequences, in C order; arrays of shape ``(n_samples, *feature_shape)`` are taken, too. A series
         is an image of height 1.
 
     linear_skip : bool or "auto", default="auto"
@@ -777,17 +777,14 @@ class BaseAutoencoder(
         columns = None if now else getattr(self, "n_features_in_", None)
         return as_table(X, self._told("feature_shape", now), columns, self._takes_gaps(now))
 
-    def _shape(self, now: bool) -> tuple[int, ...]:
-        """The shape of a row."""
+    def _shape(self, now: bool, n_features: int | None = None) -> tuple[int, ...]:
+        """The shape of a row, of so many cells or as many as those of the fit."""
         shape = self._told("feature_shape", now)
-        return full_shape((-1,) if shape is None else shape, self.n_features_in_)
+        return full_shape((-1,) if shape is None else shape, n_features or self.n_features_in_)
 
     def _check_ends(self, X: Floats, now: bool) -> Floats:
         """Rows of which only the ends of sequences may be missing."""
-        shape = self._told("feature_shape", now)
-        if not self._takes_gaps(now) or shape is None:
-            return X
-        return check_ends(X, full_shape(shape, X.shape[1])[0])
+        return check_ends(X, self._shape(now, X.shape[1])[0]) if self._takes_gaps(now) else X
 
     def _choose_batch_size(self, n: int) -> int:
         if self.batch_size != "auto":

@@ -49,7 +49,7 @@ VARIANTS = {
 SMALL_BODIES = {"conv": {"hidden_layer_sizes": (8,)}, "recurrent": {"hidden_layer_sizes": (6,)}}
 """Sizes for the kinds whose layers are not units."""
 
-ABLE_TO_CLASSIFY = {"hidden_layer_sizes": (16,), "max_epochs": 100}
+ABLE_TO_CLASSIFY = {"hidden_layer_sizes": (16,), "max_epochs": 50}
 """What these need to tell classes as well as scikit-learn asks."""
 
 PLAIN_ONLY = {"linear", "overcomplete"}

@@ -134,7 +134,7 @@ def binary(folder, seconds):
         yield name, *counts, *(f"{n:.1f}" for n in nats)
 
 
-def photographs(n_train=60_000, n_test=6_000):
+def photographs(n_train=100_000, n_test=6_000):
     """Patches (n, 3, PATCH, PATCH) of tiles to train on and of others that are held out."""
     rng = np.random.default_rng(0)
     patches = [], []
@@ -178,15 +178,16 @@ def repair(folder, seconds):
             "mlp": {},
             "conv, linear_skip=True": {
                 "architecture": "conv",
-                "hidden_layer_sizes": (32, 64),
+                "hidden_layer_sizes": (64, 64),
                 "linear_skip": True,
+                "learning_rate": 6e-3,
             },
         }.items():
             model = DenoisingAutoencoder(
                 rows.shape[1],
                 corruption=corruption,
                 feature_shape=shape,
-                max_epochs=15,
+                max_epochs=20,
                 random_state=0,
                 **parameters,
             )
