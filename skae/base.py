@@ -164,8 +164,8 @@ class BaseAutoencoder(
     feature_shape : tuple of int or None, default=None
         Shape of a row: (channels, height, width) for "conv", (time, channels) for "recurrent". One
         number may be -1, for what the number of columns leaves. Rows of X are flattened images or
-        sequences, in C order; arrays of shape ``(n_samples, *feature_shape)`` are taken, too. A series
-        is an image of height 1.
+        sequences, in C order; arrays of shape ``(n_samples, *feature_shape)`` are taken, too. A
+        series is an image of height 1.
 
     linear_skip : bool or "auto", default="auto"
         Add a linear map, started at PCA, to encoder and decoder. Training then starts at PCA's
