@@ -40,8 +40,8 @@ def as_table(
         return X
     if feature_shape is None:
         raise ValueError(
-            f"X has {len(rows) + 1} dimensions, rows of shape {tuple(rows)}: give feature_shape "
-            "or reshape X to (n_samples, n_features)."
+            f"Found array with dim {len(rows) + 1}, rows of shape {tuple(rows)}: give "
+            "feature_shape or reshape X to (n_samples, n_features)."
         )
     X = np.asarray(X)
     shape = full_shape(feature_shape, n_features or math.prod(rows))

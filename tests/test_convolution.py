@@ -204,7 +204,7 @@ def test_every_estimator_takes_images(estimator_class):
         ({"feature_shape": (3, -1, 5)}, ROWS, r"feature_shape=\(3, -1, 5\).* 15 times .*40"),
         ({"feature_shape": (8, 5)}, ROWS, r"needs feature_shape=\(channels, height, width\)"),
         ({"feature_shape": None}, ROWS, r"needs feature_shape=\(channels, height, width\)"),
-        ({"feature_shape": None}, IMAGES, r"4 dimensions.*give feature_shape"),
+        ({"feature_shape": None}, IMAGES, r"dim 4.*give feature_shape"),
         ({"feature_shape": (2, -1, -1)}, ROWS, "feature_shape must hold positive integers"),
         ({"feature_shape": (2, 5.0, 4)}, ROWS, "feature_shape must hold positive integers"),
         ({"feature_shape": (0, 5, 4)}, ROWS, "feature_shape must hold positive integers"),

@@ -95,7 +95,10 @@ class SequenceEncoder(Residual):
 
 
 class SequenceDecoder(Residual):
-    """Writes a sequence step by step, from a state that the code decides."""
+    """Writes a sequence step by step, from a state that the code decides.
+
+    Each step sees the code and, added to it, a vector of its own that is trained: the time.
+    """
 
     layers: Sequence[GRU]
 
