@@ -43,7 +43,7 @@ train, test = [], []
 for image, (top, left) in zip(photographs, corners, strict=True):
     test.append(image[:, top : top + HEIGHT, left : left + WIDTH])
     patches = []
-    while len(patches) < 6_000:
+    while len(patches) < 4_000:
         i, j = (rng.integers(size - SIZE + 1) for size in image.shape[1:])
         overlaps = top - SIZE < i < top + HEIGHT and left - SIZE < j < left + WIDTH
         if not overlaps:
@@ -88,7 +88,7 @@ for i, (corruption, damage) in enumerate(tasks.items()):
             corruption=corruption,
             corruption_level=0.5,
             feature_shape=(3, SIZE, SIZE),
-            max_epochs=12,
+            max_epochs=10,
             random_state=0,
         ).fit(patches)
         rows = as_patches(image)

@@ -34,6 +34,7 @@ model = VariationalAutoencoder(
     feature_shape=(steps, 1),
     batch_size=32,
     learning_rate=0.01,
+    max_epochs=70,
     random_state=0,
 ).fit(train)
 
