@@ -145,9 +145,9 @@ def cases():
             ]
             more = PRIVATE_TRANSFORMER_CHECKS if hasattr(estimator, "transform") else []
             private = [partial(check, estimator_class.__name__) for check in PRIVATE_CHECKS + more]
+            # These are about names, containers and messages, whatever the network's size and kind.
             if bodies and not is_plain:
                 private = []
-            # These are about names, containers and messages, whatever the network's size.
             small = (
                 estimator
                 if is_plain and not bodies
