@@ -531,7 +531,8 @@ class BaseAutoencoder(
             held_out = hold_out(hashes, self.validation_fraction)
             held_out &= ~np.isin(hashes, hashes[seldom[index]])
         some = shuffled(hashes, DENSITY_ROWS)
-        full = filled(X, index, total)
+        has_gaps = new._takes_gaps(now=True)
+        full = filled(X, index, total) if has_gaps else X
         net = (
             new._net_to_go_on(self.net_)
             if going_on
@@ -563,7 +564,7 @@ class BaseAutoencoder(
 
         def rows(which: NDArray[np.intp]) -> Rows:
             numbers = torch.from_numpy(np.repeat(which, times[which])).to(parts[0].device)
-            return Rows(tuple(parts), numbers, corrupt)
+            return Rows(tuple(parts), numbers, corrupt, has_gaps)
 
         train, valid = rows(trained), rows(index[held_out]) if held_out.any() else None
         if facts.term is not None:
@@ -718,7 +719,7 @@ class BaseAutoencoder(
             spoilt = check_array(
                 self._as_table(X_corrupted, first),
                 dtype=X.dtype,
-                ensure_all_finite="allow-nan" if self._takes_gaps(first) else True,
+                ensure_all_finite=self._finiteness(first),
                 input_name="X_corrupted",
             )
             if spoilt.shape != X.shape:
@@ -744,7 +745,7 @@ class BaseAutoencoder(
             self._as_table(X, reset),
             dtype=[np.float64, np.float32],
             reset=reset,
-            ensure_all_finite="allow-nan" if self._takes_gaps(reset) else True,
+            ensure_all_finite=self._finiteness(reset),
             **checks,
         )
         X = self._check_ends(X, reset)
@@ -772,6 +773,10 @@ class BaseAutoencoder(
     def _takes_gaps(self, now: bool) -> bool:
         return takes_gaps(self._told("architecture", now))
 
+    def _finiteness(self, now: bool) -> bool | str:
+        """What scikit-learn's validation is to ask of cells."""
+        return "allow-nan" if self._takes_gaps(now) else True
+
     def _as_table(self, X: MatrixLike, now: bool) -> MatrixLike:
         """Images and sequences as rows."""
         columns = None if now else getattr(self, "n_features_in_", None)
@@ -779,8 +784,7 @@ class BaseAutoencoder(
 
     def _shape(self, now: bool, n_features: int | None = None) -> tuple[int, ...]:
         """The shape of a row, of so many cells or as many as those of the fit."""
-        shape = self._told("feature_shape", now)
-        return full_shape((-1,) if shape is None else shape, n_features or self.n_features_in_)
+        return full_shape(self._told("feature_shape", now), n_features or self.n_features_in_)
 
     def _check_ends(self, X: Floats, now: bool) -> Floats:
         """Rows of which only the ends of sequences may be missing."""
@@ -1290,8 +1294,8 @@ def read_rows(
     if not isinstance(autoencoder, BaseAutoencoder):
         rows: NDArray[Any] = validate_data(estimator, X, **checks)
         return rows
-    if with_gaps and autoencoder._takes_gaps(now):
-        checks["ensure_all_finite"] = "allow-nan"
+    if with_gaps:
+        checks["ensure_all_finite"] = autoencoder._finiteness(now)
     rows = validate_data(estimator, autoencoder._as_table(X, now), **checks)
     return autoencoder._check_ends(rows, now) if with_gaps else rows
 

@@ -104,12 +104,14 @@ class Rows:
 
     `parts` are the table's weights, what the encoder sees of it, where that is a spoilt version or
     facts follow the clean rows that the loss is on, and facts about rows; `index` says which of its
-    rows are meant. `corrupt`, where given, spoils every batch anew.
+    rows are meant. `corrupt`, where given, spoils every batch anew; cells that may be missing where
+    the table `has_gaps` stay so.
     """
 
     parts: Batch
     index: Tensor
     corrupt: Corruption | None = None
+    has_gaps: bool = False
 
     @classmethod
     def all(cls, *parts: Tensor) -> Self:
@@ -165,8 +167,9 @@ class Rows:
             )
         if not spoilt.isfinite().all() and like.isfinite().all():
             raise ValueError("corruption returned NaN or infinite values.")
-        # What is missing stays so, and no more gets lost.
-        spoilt = torch.where(like.isnan() | spoilt.isnan(), like, spoilt)
+        if self.has_gaps:
+            # What is missing stays so, and no more gets lost.
+            spoilt = torch.where(like.isnan() | spoilt.isnan(), like, spoilt)
         return batch[0], spoilt, *(batch[2:] or batch[1:])
 
 

@@ -26,11 +26,13 @@ def takes_gaps(architecture: str | ModulePair) -> bool:
     return architecture == "recurrent"
 
 
-def full_shape(feature_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
+def full_shape(feature_shape: Sequence[int] | None, n_features: int) -> tuple[int, ...]:
     """The shape of a row, any -1 in it replaced by what the number of columns leaves.
 
-    Raises ValueError where there is none.
+    None is a row without axes. Raises ValueError where there is no such shape.
     """
+    if feature_shape is None:
+        return (n_features,)
     wrong = [
         size
         for size in feature_shape
@@ -64,7 +66,7 @@ def make_architecture(
 
     Raises ValueError where these do not go together.
     """
-    shape = full_shape(feature_shape if feature_shape is not None else (-1,), n_features)
+    shape = full_shape(feature_shape, n_features)
     if not isinstance(architecture, str):
         return OwnModules(architecture, shape)
     if architecture in AXES and (feature_shape is None or len(shape) != len(AXES[architecture])):
