@@ -2,8 +2,10 @@
 
 from skae.adversarial import AdversarialAutoencoder
 from skae.autoencoder import Autoencoder
+from skae.conditional import ConditionalVariationalAutoencoder
 from skae.contractive import ContractiveAutoencoder
 from skae.denoising import DenoisingAutoencoder
+from skae.fair import FairAutoencoder
 from skae.outlier import AutoencoderOutlierDetector
 from skae.persistence import load
 from skae.quantized import VectorQuantizedAutoencoder
@@ -23,8 +25,10 @@ __all__ = [
     "AutoencoderOutlierDetector",
     "AutoencoderRegressor",
     "Checkpoint",
+    "ConditionalVariationalAutoencoder",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
+    "FairAutoencoder",
     "SemiSupervisedVariationalAutoencoder",
     "SparseAutoencoder",
     "VariationalAutoencoder",

@@ -45,6 +45,7 @@ from skae.nn.architectures import (
 from skae.nn.body import make_bodies
 from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, Named
 from skae.nn.draws import Draws
+from skae.nn.given import Given
 from skae.nn.latent import Latent
 from skae.nn.layers import ACTIVATIONS
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
@@ -379,6 +380,7 @@ class BaseAutoencoder(
     }
 
     _indispensable = ("architecture",)
+    _encoder_sees_given: ClassVar[bool] = True
     _doc_link_module = "skae"
     _doc_link_template = (
         "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"
@@ -391,6 +393,28 @@ class BaseAutoencoder(
     def _auto_components(self, n_features: int) -> int:
         """Size of the code under `n_components="auto"`."""
         return max(1, round(n_features**0.5))
+
+    @property
+    def _n_modelled(self) -> int:
+        """Cells of a row that are modelled; given ones, if there are any, follow in tables."""
+        return self.n_features_in_
+
+    @property
+    def _n_given(self) -> int:
+        """Cells that are given, as networks take them."""
+        return 0
+
+    def _modelled(self, X: MatrixLike) -> MatrixLike:
+        """The modelled columns of a user's table."""
+        return X
+
+    def _place(self, cells: Floats, told: Floats | None = None) -> Floats:
+        """Modelled cells as rows of the user's columns, given ones filled in or 0."""
+        return cells
+
+    def _column(self, j: int) -> int:
+        """Which of the user's columns a column of a table is."""
+        return j
 
     # ------------------------------------------------------------------ fitting
 
@@ -559,12 +583,13 @@ class BaseAutoencoder(
         corrupt = None if spoilt is not None else self.corruption
         if isinstance(corrupt, str):
             shape = new._shape(now=True)
-            table = ColumnFacts(_as_tensor(full), _as_tensor(share), parts[1], shape)
+            cells = _as_tensor(full[:, : new._n_modelled])
+            table = ColumnFacts(cells, _as_tensor(share), parts[1], shape)
             corrupt = Named(corrupt, self.corruption_level, table)
 
         def rows(which: NDArray[np.intp]) -> Rows:
             numbers = torch.from_numpy(np.repeat(which, times[which])).to(parts[0].device)
-            return Rows(tuple(parts), numbers, corrupt, has_gaps)
+            return Rows(tuple(parts), numbers, corrupt, has_gaps, new._n_given)
 
         train, valid = rows(trained), rows(index[held_out]) if held_out.any() else None
         if facts.term is not None:
@@ -575,7 +600,8 @@ class BaseAutoencoder(
             batch_size=batch_size,
             weight_decay=self.weight_decay / total[~held_out].sum(),
             one_cycle=not one_pass,
-            restore_best=self.early_stopping is True or held_out.sum() >= ROWS_THAT_CHOOSE,
+            restore_best=network.latent.has_yardstick
+            and (self.early_stopping is True or held_out.sum() >= ROWS_THAT_CHOOSE),
             patience=self.n_iter_no_change,
             tol=self.tol,
             autocast=self.precision == "bfloat16",
@@ -662,8 +688,9 @@ class BaseAutoencoder(
                 "scale the columns of X."
             ) from None
         # Worse than both the start and predicting the columns' means, and by more than chance.
-        ignorance = train.n_columns * net.module_.likelihood.ignorance().item()
-        if end > max(before, ignorance) + train.n_columns:
+        d = self._n_modelled
+        ignorance = d * net.module_.likelihood.ignorance().item()
+        if end > max(before, ignorance) + d:
             warnings.warn(
                 f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
                 f"row. Lower learning_rate (now {self.learning_rate}).",
@@ -671,7 +698,8 @@ class BaseAutoencoder(
                 stacklevel=6,
             )
         chosen = valid is not None and plan.restore_best
-        if plan.one_cycle and not chosen and end > start - self.tol:
+        is_telling = net.module_.latent.has_yardstick
+        if plan.one_cycle and not chosen and is_telling and end > start - self.tol:
             # At a solution, steps only add rounding errors.
             net.module_.load_state_dict(state)
             return 0
@@ -716,19 +744,15 @@ class BaseAutoencoder(
         weight = read_weight(sample_weight, X)
         spoilt = None
         if X_corrupted is not None:
-            spoilt = check_array(
-                self._as_table(X_corrupted, first),
-                dtype=X.dtype,
-                ensure_all_finite=self._finiteness(first),
-                input_name="X_corrupted",
-            )
-            if spoilt.shape != X.shape:
+            spoilt = self._read_cells(X_corrupted, first, dtype=X.dtype, input_name="X_corrupted")
+            cells, told = np.split(X, [self._n_modelled], axis=1)
+            if spoilt.shape != cells.shape:
                 raise ValueError(
-                    f"X_corrupted has shape {spoilt.shape}, but X has {X.shape}: they go in pairs."
+                    f"X_corrupted has shape {spoilt.shape}, but X has {cells.shape}: they go in "
+                    "pairs."
                 )
-            _check_feature_names(self, X_corrupted, reset=False)
-            spoilt = self._check_ends(spoilt, first)
-            _refuse_overflow(_largest(spoilt), "X_corrupted", torch.float64)
+            self._refuse_overflow(_largest(spoilt), "X_corrupted", torch.float64)
+            spoilt = _joined(spoilt, told)
         counts = weight > 0
         if not counts.all():
             X, weight = X[counts], weight[counts]
@@ -737,9 +761,8 @@ class BaseAutoencoder(
                 refuse_single_row(self, X)
         return X, weight, spoilt, counts
 
-    def _read_rows(self, X: MatrixLike, reset: bool = False, **checks: object) -> Floats:
-        """Validated rows, within the likelihood's range."""
-        likelihood = str(self._told("likelihood", reset))
+    def _read_rows(self, X: MatrixLike, reset: bool = False, **checks: Any) -> Floats:
+        """Validated rows, within the likelihood's range; given cells follow modelled ones."""
         X = validate_data(
             self,
             self._as_table(X, reset),
@@ -748,7 +771,18 @@ class BaseAutoencoder(
             ensure_all_finite=self._finiteness(reset),
             **checks,
         )
-        X = self._check_ends(X, reset)
+        return self._check_range(self._check_ends(X, reset), reset)
+
+    def _read_cells(self, X: MatrixLike, now: bool, **checks: Any) -> Floats:
+        """Modelled cells of rows that need not be within the likelihood's range."""
+        _check_feature_names(self, X, reset=False)
+        checks["ensure_all_finite"] = self._finiteness(now)
+        cells = check_array(self._modelled(self._as_table(X, now)), **checks)
+        return self._check_ends(cells, now)
+
+    def _check_range(self, X: Floats, now: bool) -> Floats:
+        """Modelled cells that are within the likelihood's range."""
+        likelihood = str(self._told("likelihood", now))
         low, high = LIKELIHOODS[likelihood].support
         if np.isinf([low, high]).all():
             return X
@@ -784,7 +818,7 @@ class BaseAutoencoder(
 
     def _shape(self, now: bool, n_features: int | None = None) -> tuple[int, ...]:
         """The shape of a row, of so many cells or as many as those of the fit."""
-        return full_shape(self._told("feature_shape", now), n_features or self.n_features_in_)
+        return full_shape(self._told("feature_shape", now), n_features or self._n_modelled)
 
     def _check_ends(self, X: Floats, now: bool) -> Floats:
         """Rows of which only the ends of sequences may be missing."""
@@ -813,18 +847,20 @@ class BaseAutoencoder(
         """
         device = choose_device(self.device)
         largest = _largest(full)
-        _refuse_overflow(largest, "X", torch.float64)
-        x, w = DistinctRows(_as_tensor(full), torch.from_numpy(index)), _as_tensor(weight)
+        self._refuse_overflow(largest, "X", torch.float64)
+        d = self._n_modelled
+        cells, told = _as_tensor(full).tensor_split([d], dim=1)
+        numbers, w = torch.from_numpy(index), _as_tensor(weight)
+        x = DistinctRows(cells, numbers)
         at = moments(x, w)
         if full is not X:
             at = of_present_cells(at, torch.from_numpy(weight @ ~np.isnan(X[index])) / w.sum())
         dtype = self._choose_dtype(X, at, largest)
         if device.type == "mps" and dtype == torch.float64:
             dtype = torch.float32
-        _refuse_overflow(largest, "X", dtype)
+        self._refuse_overflow(largest, "X", dtype)
         self._refuse_extreme_scales(at, dtype)
         generator = torch.Generator().manual_seed(seed)
-        d = X.shape[1]
         if self.n_components == "auto":
             k = self._auto_components(d)
         elif isinstance(self.n_components, Integral):
@@ -838,13 +874,24 @@ class BaseAutoencoder(
                 f"A network with n_components={k} and hidden_layer_sizes={self.hidden_layer_sizes} "
                 f"for {d} columns does not fit into memory."
             ) from error
-        network.start(x, w, at, generator)
+        network.start(x, w, at, generator, DistinctRows(told, numbers))
         rows, counts = _tensor(X[index[some]], network), _tensor(weight[some], network)
         network.settle(rows, counts, generator)
         network = network.to(device)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
         return Net.over(network, generator)
+
+    def _refuse_overflow(self, largest: Floats, name: str, dtype: torch.dtype) -> None:
+        """Raise ValueError where a table's columns hold values too large to square."""
+        too_large = np.flatnonzero(largest > LARGEST[dtype])
+        if len(too_large):
+            raise ValueError(
+                f"Column {self._column(too_large[0])} of {name} has values beyond "
+                f"{LARGEST[dtype]:g}, whose squares are too large to sum. Divide the column by its "
+                "largest value"
+                + ("." if dtype == torch.float64 else " or use precision='float64'.")
+            )
 
     def _choose_dtype(self, X: Floats, at: Moments, largest: Floats) -> torch.dtype:
         if self.precision != "auto":
@@ -860,9 +907,10 @@ class BaseAutoencoder(
         """Raise ValueError where variances or their shares of the noise leave the number format."""
         limit = LARGEST[dtype]
         if float(at.scale) * limit < 1:
+            column = self._column(int(at.variance.argmax()))
             raise ValueError(
-                f"Column {int(at.variance.argmax())} of X varies by less than {1 / limit:g}, whose "
-                "square is 0 in this precision. Scale the columns of X or use precision='float64'."
+                f"Column {column} of X varies by less than {1 / limit:g}, whose square is 0 in "
+                "this precision. Scale the columns of X or use precision='float64'."
             )
         variance = float(at.scale**2)
         noise = variance if isinstance(self.noise, str) else float(self.noise)
@@ -873,7 +921,7 @@ class BaseAutoencoder(
             )
 
     def _build(self, n_features: int, n_components: int) -> Network:
-        """The network that the parameters describe, its weights not yet set."""
+        """The network for so many modelled cells that the parameters describe, weights not set."""
         architecture = make_architecture(
             self.architecture,
             n_features,
@@ -892,6 +940,14 @@ class BaseAutoencoder(
                     f"architecture={self.architecture!r} cannot have {name}={getattr(self, name)}: "
                     "leave that parameter out."
                 )
+        given = None
+        if self._n_given:
+            if self.tied_weights:
+                raise ValueError(
+                    "tied_weights=True is for decoders that see the code only, not what is given "
+                    "of rows: leave that parameter out."
+                )
+            given = Given(self._n_given, n_features, self._encoder_sees_given)
         gaps = architecture.takes_gaps
         likelihood = make_likelihood(
             self.likelihood, n_features, self.noise, latent.learns_noise, gaps
@@ -900,11 +956,11 @@ class BaseAutoencoder(
         encoder, decoder = make_bodies(
             architecture,
             latent.n_inputs,
-            latent.n_outputs,
+            latent.n_outputs + self._n_given,
             skip and latent.is_linear,
             self.tied_weights,
         )
-        return Network(encoder, decoder, latent, likelihood, n_features, self.trim)
+        return Network(encoder, decoder, latent, likelihood, n_features, self.trim, given)
 
     def _net_to_go_on(self, net: Net) -> Net:
         """A copy of a fitted net, its network built from the parameters as they are now."""
@@ -914,7 +970,7 @@ class BaseAutoencoder(
                 raise RuntimeError(f"n_components was {k}")
             if self._shape(now=True) != self._shape(now=False):
                 raise RuntimeError(f"rows were of shape {self._shape(now=False)}")
-            network = self._build(self.n_features_in_, k).to(net.module_.center)
+            network = self._build(self._n_modelled, k).to(net.module_.center)
             return net.duplicate(network)
         except RuntimeError as error:
             now = self.get_params(deep=False)
@@ -945,6 +1001,7 @@ class BaseAutoencoder(
                 name: value
                 for name, value in self.get_params(deep=False).items()
                 if name not in ("callbacks", "random_state", "verbose", "corruption")
+                and not callable(value)
             },
         }
 
@@ -983,6 +1040,10 @@ class BaseAutoencoder(
         X : ndarray of shape (n_samples, n_features_in_)
             Rows in the user's units.
         """
+        return self._restored(self._read_codes(Z))
+
+    def _read_codes(self, Z: MatrixLike) -> Floats:
+        """Validated codes."""
         check_is_fitted(self)
         Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
         if Z.shape[1] != self._n_features_out:
@@ -990,7 +1051,18 @@ class BaseAutoencoder(
                 f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has codes of "
                 f"{self._n_features_out}."
             )
-        return self._map(self.module_.decode, Z, name="Z")
+        return Z
+
+    def _restored(self, codes: Floats) -> Floats:
+        """Expected rows of codes that are followed by given cells, if there are any."""
+        cells = self._map(self.module_.decode, codes, name="Z")
+        return self._place(cells, codes[:, self._n_features_out :])
+
+    def _complete_codes(self, X: MatrixLike) -> Floats:
+        """Codes of rows, followed by what is given of these."""
+        X = self._read_rows(X)
+        codes = self._map(lambda x: self.module_.encode(x).mean, X)
+        return _joined(codes, X[:, self._n_modelled :])
 
     def reconstruct(self, X: MatrixLike) -> Floats:
         """Rows as they come back from their codes.
@@ -1006,8 +1078,9 @@ class BaseAutoencoder(
             What is left of them, in the user's units.
         """
         check_is_fitted(self)
-        module = self.module_
-        return self._map(lambda x: module.decode(module.encode(x).mean), self._read_rows(X))
+        module, X = self.module_, self._read_rows(X)
+        cells = self._map(lambda x: module.likelihood.mean(module.restored(x)), X)
+        return self._place(cells, X[:, self._n_modelled :])
 
     def reconstruction_error(self, X: MatrixLike, per_feature: bool = False) -> Floats:
         """How far rows are from their reconstructions.
@@ -1029,10 +1102,11 @@ class BaseAutoencoder(
         module = self.module_
 
         def error(x: Tensor) -> Tensor:
-            cells = module.likelihood.deviance(x, module.decoder(module.encode(x).mean))
+            cells = module.likelihood.deviance(module.cells(x), module.restored(x))
             return cells if per_feature else cells.sum(-1)
 
-        return self._map(error, self._read_rows(X), np.float64)
+        errors = self._map(error, self._read_rows(X), np.float64)
+        return self._place(errors) if per_feature else errors
 
     def score_samples(self, X: MatrixLike) -> Floats:
         """Log-density of rows, in nats: higher is more normal.
@@ -1106,6 +1180,16 @@ class BaseAutoencoder(
         X : ndarray of shape (n_samples, n_features_in_)
             Rows in the user's units, whose density `score_samples` tells if `mean` is False.
         """
+        return self._sample(n_samples, mean, random_state)
+
+    def _sample(
+        self,
+        n_samples: int,
+        mean: bool,
+        random_state: int | RandomState | None,
+        told: Callable[[int, Draws], Floats] | None = None,
+    ) -> Floats:
+        """Rows from the model, of given cells `told(n_samples, draws)` if there are any."""
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
@@ -1113,15 +1197,18 @@ class BaseAutoencoder(
         generator = torch.Generator(network.center.device).manual_seed(draw_seed(random_state))
         draws = Draws(generator, network.center.dtype)
 
-        def draw(z: Tensor) -> Tensor:
-            out = network.decoder(z)
+        def draw(codes: Tensor) -> Tensor:
+            out = network.outputs(codes)
             return density.likelihood.mean(out) if mean else density.likelihood.sample(out, draws)
 
         try:
             codes = density.draw_codes(network, int(n_samples), draws).cpu().numpy()
         except (RuntimeError, TypeError, OverflowError) as error:
             raise ValueError(f"n_samples={n_samples} rows do not fit into memory.") from error
-        return self._map(draw, codes, network=network, name="the drawn codes")
+        given = codes[:, :0] if told is None else told(len(codes), draws)
+        codes = _joined(codes, given)
+        cells = self._map(draw, codes, network=network, name="the drawn codes")
+        return self._place(cells, given)
 
     def interpolate(self, A: MatrixLike, B: MatrixLike, n_steps: int = 10) -> Floats:
         """Rows on straight lines between the codes of `A` and `B`.
@@ -1140,12 +1227,15 @@ class BaseAutoencoder(
         """
         if not isinstance(n_steps, Integral) or n_steps < 2:
             raise ValueError(f"n_steps must be an integer of at least 2, got {n_steps!r}.")
-        start, end = (self._codes(self._as_rows(rows)) for rows in (A, B))
+        start, end = (self._complete_codes(self._as_rows(rows)) for rows in (A, B))
         if len(start) != len(end):
             raise ValueError(f"A has {len(start)} rows, but B has {len(end)}: they go in pairs.")
         share = np.linspace(0, 1, n_steps)[None, :, None]
         codes = (1 - share) * start[:, None] + share * end[:, None]
-        return self.inverse_transform(codes.reshape(-1, codes.shape[-1]))
+        # What is given cannot be blended: it is that of the end that is nearer.
+        given = slice(self._n_features_out, None)
+        codes[..., given] = np.where(share < 0.5, start[:, None, given], end[:, None, given])
+        return self._restored(codes.reshape(-1, codes.shape[-1]))
 
     def traverse(self, x: MatrixLike, component: int, values: MatrixLike) -> Floats:
         """Rows that one row turns into as one component of its code takes given values.
@@ -1163,7 +1253,7 @@ class BaseAutoencoder(
         -------
         X : ndarray of shape (n_values, n_features)
         """
-        code = self._codes(self._as_rows(x))
+        code = self._complete_codes(self._as_rows(x))
         if len(code) != 1:
             raise ValueError(f"x must be a single row, got {len(code)}.")
         if not isinstance(component, Integral) or not 0 <= component < self._n_features_out:
@@ -1176,7 +1266,7 @@ class BaseAutoencoder(
             raise ValueError(f"values must be a list of numbers, none of them NaN, got {values!r}.")
         codes = np.repeat(code, len(values), axis=0)
         codes[:, component] = values
-        return self.inverse_transform(codes)
+        return self._restored(codes)
 
     def _as_rows(self, X: Any) -> Any:
         """A single row becomes a table of one row; tables stay as they are."""
@@ -1206,9 +1296,10 @@ class BaseAutoencoder(
         result = np.concatenate(chunks).astype(dtype or X.dtype, copy=False)
         if not np.isfinite(result).all():
             row = np.argmin(np.isfinite(result.reshape(len(X), -1)).all(axis=1))
-            column = np.nanargmax(np.abs(X[row]))
+            column = int(np.nanargmax(np.abs(X[row])))
+            which = self._column(column) if name == "X" else column
             raise ValueError(
-                f"Column {column} of {name} holds {X[row, column]:g} in row {row}, too far from "
+                f"Column {which} of {name} holds {X[row, column]:g} in row {row}, too far from "
                 "the training rows to compute with. Leave the row out, clip it, or fit with "
                 "precision='float64'."
             )
@@ -1255,11 +1346,11 @@ class BaseAutoencoder(
         dtype = {"float32": torch.float32, "float64": torch.float64}[arrays["dtype"]]
         # No memory is used before the stored arrays are known to have the network's shapes.
         with torch.device("meta"):
-            outline = fitted._build(self.n_features_in_, self.n_components_).state_dict()
+            outline = fitted._build(self._n_modelled, self.n_components_).state_dict()
         shapes = {name: tuple(tensor.shape) for name, tensor in outline.items()}
         if shapes != {name: array.shape for name, array in arrays["module"].items()}:
             raise ValueError("the arrays are not those of the network that the parameters describe")
-        network = fitted._build(self.n_features_in_, self.n_components_)
+        network = fitted._build(self._n_modelled, self.n_components_)
         network = network.to(device=device, dtype=dtype)
         network.load_state_dict(to_tensors(arrays["module"]))
         likelihood = copy.deepcopy(network.likelihood.fixed())
@@ -1341,20 +1432,14 @@ def refuse_single_row(estimator: object, X: Floats) -> None:
         )
 
 
+def _joined(cells: Floats, told: Floats) -> Floats:
+    """Modelled cells, or codes, followed by given cells; without any, no copy."""
+    return np.hstack([cells, told.astype(cells.dtype)]) if told.shape[1] else cells
+
+
 def _largest(X: Floats) -> Floats:
     """Largest absolute value of each column."""
     return np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
-
-
-def _refuse_overflow(largest: Floats, name: str, dtype: torch.dtype) -> None:
-    """Raise ValueError where a table's columns hold values too large to square."""
-    too_large = np.flatnonzero(largest > LARGEST[dtype])
-    if len(too_large):
-        raise ValueError(
-            f"Column {too_large[0]} of {name} has values beyond {LARGEST[dtype]:g}, whose squares "
-            "are too large to sum. Divide the column by its largest value"
-            + ("." if dtype == torch.float64 else " or use precision='float64'.")
-        )
 
 
 def _times_shown(seldom: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:

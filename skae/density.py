@@ -75,26 +75,31 @@ class Importance:
     @classmethod
     @torch.no_grad()
     def estimate(cls, network: Network, x: Tensor, weight: Tensor, held_out: Tensor) -> Self:
-        likelihood = network.likelihood.fixed()
-        if not (network.likelihood.learns_noise and held_out.sum() >= ROWS_THAT_TELL):
+        likelihood, waits = network.likelihood.fixed(), not network.latent.learns_noise
+        tell = held_out.sum() >= ROWS_THAT_TELL
+        if not (waits or (network.likelihood.learns_noise and tell)):
             return cls(likelihood)
-        # A noise that is trained is too small for new rows: held-out ones tell by which factor.
-        x, share = x[held_out], weight[held_out] / weight[held_out].sum()
+        seen = held_out if tell else torch.ones_like(held_out)
+        x, share = x[seen], weight[seen] / weight[seen].sum()
         squares = torch.cat(
             [
                 cls(likelihood)._squares(network, rows)
                 for rows in _few(network, x, IMPORTANCE_SAMPLES)
             ]
         )
+        if waits:
+            return cls(likelihood.with_noise(squares, share, network.cells(x)))
+        # A noise that is trained is too small for new rows: held-out ones tell by which factor.
         excess = share @ squares / likelihood.noise_variance
-        factor = likelihood.mean_cells(excess, share, x).mean()
+        factor = likelihood.mean_cells(excess, share, network.cells(x)).mean()
         return cls(likelihood.having_noise(factor * likelihood.noise_variance))
 
     def _squares(self, network: Network, x: Tensor) -> Tensor:
         """Expected errors of cells under their rows' posteriors."""
-        total = torch.zeros_like(x)
-        for z, _ in self._drawn(network, x, IMPORTANCE_SAMPLES):
-            total += self.likelihood.deviance(x, network.decoder(z)).sum(0)
+        cells = network.cells(x)
+        total = torch.zeros_like(cells)
+        for out, _ in self._drawn(network, x, IMPORTANCE_SAMPLES):
+            total += self.likelihood.deviance(cells, out).sum(0)
         return total / IMPORTANCE_SAMPLES
 
     @classmethod
@@ -117,27 +122,30 @@ class Importance:
 
     def _log_mean(self, network: Network, x: Tensor, n_samples: int) -> Tensor:
         total = x.new_full((len(x),), -math.inf, dtype=torch.float64)
-        for z, log_ratio in self._drawn(network, x, n_samples):
-            fit = self.likelihood.log_prob(x, network.decoder(z)).double()
+        for out, log_ratio in self._drawn(network, x, n_samples):
+            fit = self.likelihood.log_prob(network.cells(x), out).double()
             total = torch.logaddexp(total, (fit + log_ratio.double()).logsumexp(0))
         return total - math.log(n_samples)
 
     def _mean(self, network: Network, x: Tensor, n_samples: int) -> Tensor:
         total = x.new_zeros(len(x), dtype=torch.float64)
-        for z, _ in self._drawn(network, x, n_samples):
-            total += self.likelihood.log_prob(x, network.decoder(z)).double().sum(0)
+        for out, _ in self._drawn(network, x, n_samples):
+            total += self.likelihood.log_prob(network.cells(x), out).double().sum(0)
         divergence = cast(Stochastic, network.latent).divergence(network.encode(x).h)
         return total / n_samples - divergence.double()
 
     def _drawn(
         self, network: Network, x: Tensor, n_samples: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Codes (s, n, k) of rows and log p(z) / q(z | x), `n_samples` of them in blocks."""
+        """What codes (s, n, k) of rows decode to, (s, n, n_features), and log p(z) / q(z | x).
+
+        There are `n_samples` of them, in blocks.
+        """
         latent, draws = cast(Stochastic, network.latent), Keyed(x)
         h = network.encode(x).h
         for start in range(0, n_samples, CODES_AT_ONCE):
             z, log_q = latent.propose(h, min(CODES_AT_ONCE, n_samples - start), draws)
-            yield z, latent.log_prior(z) - log_q
+            yield network.outputs(network.complete(z, x)), latent.log_prior(z) - log_q
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         return cast(Stochastic, network.latent).draw_prior(n, draws)

@@ -105,13 +105,14 @@ class Rows:
     `parts` are the table's weights, what the encoder sees of it, where that is a spoilt version or
     facts follow the clean rows that the loss is on, and facts about rows; `index` says which of its
     rows are meant. `corrupt`, where given, spoils every batch anew; cells that may be missing where
-    the table `has_gaps` stay so.
+    the table `has_gaps` stay so, and the last `n_given` columns are never spoilt.
     """
 
     parts: Batch
     index: Tensor
     corrupt: Corruption | None = None
     has_gaps: bool = False
+    n_given: int = 0
 
     @classmethod
     def all(cls, *parts: Tensor) -> Self:
@@ -156,7 +157,7 @@ class Rows:
     def _spoil(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
             return batch
-        like = batch[1]
+        like, told = batch[1].tensor_split([self.n_columns - self.n_given], dim=1)
         # A corruption may work in place, and what it sees is often the target, too.
         spoilt: object = self.corrupt(like.clone(), generator)
         kind = (like.shape, like.dtype)
@@ -170,6 +171,8 @@ class Rows:
         if self.has_gaps:
             # What is missing stays so, and no more gets lost.
             spoilt = torch.where(like.isnan() | spoilt.isnan(), like, spoilt)
+        if self.n_given:
+            spoilt = torch.cat([spoilt, told], 1)
         return batch[0], spoilt, *(batch[2:] or batch[1:])
 
 
@@ -538,7 +541,7 @@ def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generat
     spoils codes, too, unless it is the user's own: that is for rows.
     """
     # Facts are of no use to layers.
-    rows = Rows(train.parts[:3], train.index, train.corrupt)
+    rows = Rows(train.parts[:3], train.index, train.corrupt, n_given=train.n_given)
     for layer in shallow_layers(network):
         Net.over(layer, generator).fit_rows(rows, None, plan)
         weight, *_, x = rows.taken(rows.index)

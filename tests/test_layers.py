@@ -33,10 +33,16 @@ ARROWS = {
         "skae.scores",
     },
     "labels": {"stdlib", "numpy", "sklearn"},
+    "answers": {"stdlib", "numpy", "torch", "sklearn", "skae.labels", "skae.nn"},
+    "given": {
+        "stdlib", "numpy", "pandas", "sklearn",
+        "skae.base", "skae.holdout", "skae.persistence", "skae.nn",
+    },
+    "audit": {"stdlib", "numpy", "pandas", "sklearn"},
     "supervised": {
         "stdlib", "numpy", "torch", "sklearn",
-        "skae.base", "skae.autoencoder", "skae.labels", "skae.parameters", "skae.persistence",
-        "skae.nn",
+        "skae.base", "skae.autoencoder", "skae.answers", "skae.labels", "skae.parameters",
+        "skae.persistence", "skae.nn",
     },
     "shapes": {"stdlib", "numpy", "skae.nn"},
     "persistence": {"stdlib", "skae.files"},
@@ -45,8 +51,15 @@ ARROWS = {
 }  # fmt: skip
 """What each file may import: parts of `skae`, the standard library and other packages."""
 
-PARENTS = {"conditional": {"skae.variational"}, "semisupervised": {"skae.labels"}}
-"""What some variants may import beside: the parent of a variant of a variant, or what y says."""
+PARENTS = {
+    "conditional": {"skae.variational", "skae.given"},
+    "fair": {
+        "pandas", "skae.variational", "skae.given", "skae.labels", "skae.answers", "skae.audit",
+    },
+    "semisupervised": {"skae.labels"},
+}  # fmt: skip
+"""What some variants may import beside: the parent of a variant of a variant, what y says and what
+follows of it from codes, columns that are given, and what codes tell."""
 
 VARIANT_LINES = 80
 

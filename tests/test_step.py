@@ -9,7 +9,7 @@ from skae.nn.draws import Draws, Given, Noted
 from skae.nn.latent import Deterministic
 from skae.nn.layers import ACTIVATIONS
 from skae.nn.likelihoods import make_likelihood
-from skae.nn.linear import moments
+from skae.nn.linear import DistinctRows, moments
 from skae.nn.mlp import MLP
 from skae.nn.network import Network
 from skae.nn.step import Adam, Step
@@ -32,7 +32,8 @@ def network(dtype, likelihood="gaussian", dropout=0.3, trim=0.2, tied=False, act
         trim,
     ).to(dtype)
     x = torch.rand(40, 5, generator=generator(1), dtype=torch.float64)
-    made.start(x, torch.ones(40), moments(x, torch.ones(40)), generator())
+    rows, nothing = (DistinctRows(part, torch.arange(40)) for part in (x, x[:, :0]))
+    made.start(rows, torch.ones(40), moments(rows, torch.ones(40)), generator(), nothing)
     with torch.no_grad():
         for p in made.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator(2), dtype=dtype))

@@ -16,10 +16,10 @@ from test_common import public_estimators
 from torch.nn import functional as F
 
 import skae
+from skae.answers import Classes, Head, Labels, Numbers
 from skae.base import SELDOM_SHARE, BaseAutoencoder, RowFacts, _times_shown
 from skae.nn.latent import Code
 from skae.nn.network import Term
-from skae.supervised import Classes, Head, Labels, Numbers
 from skae.training import Net
 
 N = 120

@@ -15,12 +15,14 @@ class Code(NamedTuple):
     """What the encoder says about rows.
 
     `z` (..., n, k) goes to the decoder while training; `mean` (n, k) is what `transform` returns;
-    `h` (n, n_inputs) is the encoder's raw output, from which both were made.
+    `h` (n, n_inputs) is the encoder's raw output, from which both were made; `given` (n, m), while
+    training, what else is given of rows, if anything is.
     """
 
     z: Tensor
     mean: Tensor
     h: Tensor
+    given: Tensor | None = None
 
 
 Encode = Callable[[Tensor], Tensor]
@@ -53,6 +55,12 @@ class Latent(nn.Module, ABC):
 
     is_linear = True
     """Whether a linear map may feed the code."""
+
+    has_yardstick = True
+    """Whether the objective, outside training, tells which of two epochs is better."""
+
+    is_private = False
+    """Whether codes must be noisy always: outside training, the noise belongs to the row."""
 
     adapts = False
     """Whether `adapt` is to be called after each step."""

@@ -26,6 +26,9 @@ of a fixed size, which would throw a more precise one off."""
 LEAST_COLUMN_NOISE = 1e-4
 """Noise, as a share of a column's variance, that factor analysis finds at least."""
 
+LEAST_SLOPE = 1e-10
+"""Variance of a combination of columns, as a share of the largest, below which it is none."""
+
 SMALLEST_VARIANCE = 1e-280
 """Columns that vary less are constant: shares of their variance would not be numbers."""
 
@@ -49,6 +52,37 @@ class DistinctRows:
         return self.table[self.index[rows]]
 
 
+@dataclass(frozen=True)
+class Residuals:
+    """What a linear map of other columns leaves of rows, as the functions here read a tensor.
+
+    Columns of `others` count from `center` in units of `scale`; `effect` (n_features, m) is what
+    a unit of them adds to rows.
+    """
+
+    rows: DistinctRows
+    others: DistinctRows
+    center: Tensor
+    scale: Tensor
+    effect: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.rows.device
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        others = (self.others[rows].double() - self.center) / self.scale
+        return self.rows[rows].double() - others @ self.effect.mT
+
+
+Table = Tensor | DistinctRows | Residuals
+"""Rows that can be read some at a time."""
+
+
 class Moments(NamedTuple):
     """Weighted moments of a table's columns."""
 
@@ -57,13 +91,13 @@ class Moments(NamedTuple):
     scale: Tensor
 
 
-def moments(x: Tensor | DistinctRows, weight: Tensor) -> Moments:
+def moments(x: Table, weight: Tensor) -> Moments:
     """Column means, column variances and the global scale, in float64, chunk by chunk.
 
     The global scale is the root of the mean variance; 1 where all rows are equal.
     """
     share = weight.double() / weight.double().sum()
-    blocks = _blocks(x)
+    blocks = row_blocks(x)
     center = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     variance = torch.zeros_like(center)
     for block in blocks:
@@ -90,7 +124,7 @@ def of_present_cells(at: Moments, presence: Tensor) -> Moments:
 
 
 def principal_axes(
-    x: Tensor | DistinctRows, weight: Tensor, at: Moments, n_axes: int, generator: torch.Generator
+    x: Table, weight: Tensor, at: Moments, n_axes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Leading eigenvalues (r,) and orthonormal axes (n_features, r), r <= n_axes, of x / scale.
 
@@ -103,7 +137,7 @@ def principal_axes(
     def rows(block: slice) -> Tensor:
         return (x[block].double() - at.center) / at.scale * share[block, None]
 
-    blocks = _blocks(x)
+    blocks = row_blocks(x)
     if d <= EXACT_UP_TO:
         values, axes = torch.linalg.eigh(covariance(x, weight, at))
     elif n <= EXACT_UP_TO:
@@ -126,15 +160,32 @@ def principal_axes(
     return values, axes * axes.gather(0, largest).sign()
 
 
-def covariance(x: Tensor | DistinctRows, weight: Tensor, at: Moments) -> Tensor:
+def covariance(x: Table, weight: Tensor, at: Moments) -> Tensor:
     """Weighted covariance (n_features, n_features) of x / scale, float64."""
     d = x.shape[1]
     share = (weight.double() / weight.double().sum()).sqrt()
     total = torch.zeros(d, d, dtype=torch.float64, device=x.device)
-    for block in _blocks(x):
+    for block in row_blocks(x):
         u = (x[block].double() - at.center) / at.scale * share[block, None]
         total.addmm_(u.mT, u)
     return total
+
+
+def slopes(
+    x: Table, at: Moments, others: Table, center: Tensor, scale: Tensor, weight: Tensor
+) -> Tensor:
+    """Weighted least squares (n_features, m) of rows by other columns, as `Residuals` has them.
+
+    Where the other columns depend on each other, these are the smallest such slopes.
+    """
+    share = weight.double() / weight.double().sum()
+    square = torch.zeros(len(center), len(center), dtype=torch.float64, device=x.device)
+    product = torch.zeros(len(center), x.shape[1], dtype=torch.float64, device=x.device)
+    for block in row_blocks(x):
+        u = (others[block].double() - center) / scale
+        square += (u.mT * share[block]) @ u
+        product += (u.mT * share[block]) @ (x[block].double() - at.center)
+    return (torch.linalg.pinv(square, rtol=LEAST_SLOPE, hermitian=True) @ product).mT
 
 
 def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,13 +210,14 @@ def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
     return values, axes, deviation**2
 
 
-def _blocks(x: Tensor | DistinctRows) -> list[slice]:
+def row_blocks(x: Table) -> list[slice]:
+    """Slices of a table's rows that are small enough to be copied."""
     size = max(1, CHUNK_CELLS // x.shape[1])
     return [slice(i, i + size) for i in range(0, x.shape[0], size)]
 
 
 def components_for_share(
-    x: Tensor | DistinctRows, weight: Tensor, at: Moments, share: float, generator: torch.Generator
+    x: Table, weight: Tensor, at: Moments, share: float, generator: torch.Generator
 ) -> int:
     """Number of principal axes that hold more than a share of the variance, as PCA counts them."""
     values = principal_axes(x, weight, at, min(x.shape), generator)[0]

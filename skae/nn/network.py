@@ -1,12 +1,17 @@
-"""The one network of the package: scale -> encoder -> latent -> decoder -> likelihood."""
+"""The one network of the package: scale -> encoder -> latent -> decoder -> likelihood.
+
+Rows are modelled cells; where some are given, these come last, and complete the code.
+"""
 
 from abc import ABC, abstractmethod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from skae.nn.body import Body
-from skae.nn.draws import Draws
+from skae.nn.draws import Draws, Keyed
+from skae.nn.given import Given
 from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods import Likelihood
 from skae.nn.linear import (
@@ -15,8 +20,10 @@ from skae.nn.linear import (
     LEAST_NOISE,
     DistinctRows,
     Moments,
+    Table,
     covariance,
     factor_analysis,
+    moments,
     principal_axes,
 )
 from skae.nn.objective import Objective
@@ -64,8 +71,11 @@ class Network(Objective):
     latent : Latent
     likelihood : Likelihood
     n_features : int
+        Modelled cells of a row.
     trim : float
         Share of each batch's weight, its worst rows, that the loss ignores.
+    given : Given or None
+        Rows' given cells, where there are any.
     """
 
     center: Tensor
@@ -79,6 +89,7 @@ class Network(Objective):
         likelihood: Likelihood,
         n_features: int,
         trim: float,
+        given: Given | None = None,
     ) -> None:
         super().__init__(trim)
         self.term: Term | None = None
@@ -86,21 +97,53 @@ class Network(Objective):
         self.decoder = decoder
         self.latent = latent
         self.likelihood = likelihood
+        self.given = given
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
 
+    def cells(self, x: Tensor) -> Tensor:
+        """What is modelled of rows."""
+        return x if self.given is None else x[..., : len(self.center)]
+
+    def told(self, x: Tensor) -> Tensor:
+        """What is given of rows."""
+        return x[..., len(self.center) :]
+
     def standardize(self, x: Tensor) -> Tensor:
-        """Rows on the network's scale."""
-        return (x - self.center) / self.scale
+        """Rows as the encoder sees them, on the network's scale."""
+        u = (self.cells(x) - self.center) / self.scale
+        if self.given is None or self.given.shift is None:
+            return u
+        return u + self.given.shift(self.given(self.told(x)))
 
     def encode(self, x: Tensor, draws: Draws | None = None) -> Code:
         """Codes of rows in the user's units."""
-        code: Code = self.latent(self.encoder(self.standardize(x), draws), draws)
+        if draws is None and self.latent.is_private:
+            draws = Keyed(self.cells(x))
+        code: Code = self.latent(self.encoder(self.standardize(x)), draws)
         return code
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Expected rows in the user's units."""
-        return self.likelihood.mean(self.decoder(z))
+    def complete(self, z: Tensor, x: Tensor) -> Tensor:
+        """Codes (..., n, n_outputs) of rows, followed by what is given of these."""
+        if self.given is None:
+            return z
+        return torch.cat([z, self.told(x).expand(*z.shape[:-1], -1)], -1)
+
+    def outputs(self, codes: Tensor, silencing: Draws | None = None) -> Tensor:
+        """The decoder's output for complete codes."""
+        if self.given is not None:
+            z, told = codes.tensor_split([self.latent.n_outputs], -1)
+            codes = torch.cat([z, self.given(told)], -1)
+        out: Tensor = self.decoder(codes, silencing)
+        return out
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Expected rows, in the user's units, of complete codes."""
+        return self.likelihood.mean(self.outputs(codes))
+
+    def restored(self, x: Tensor) -> Tensor:
+        """The decoder's output for rows' own codes."""
+        return self.outputs(self.complete(self.encode(x).mean, x))
 
     def losses(
         self,
@@ -119,8 +162,10 @@ class Network(Objective):
         u = self.standardize(x)
         silencing = draws if self.training else None
         code = self.latent(self.encoder(u, silencing), draws)
-        out = self.decoder(code.z, silencing)
-        log_prob = self.likelihood.log_prob(x if target is None else target, out)
+        if self.given is not None:
+            code = code._replace(given=self.given(self.told(x)))
+        out = self.outputs(self.complete(code.z, x), silencing)
+        log_prob = self.likelihood.log_prob(self.cells(x if target is None else target), out)
         price = self.latent.penalty(code, u, self.encoder, weight, draws)
         losses = self.latent.bound(price - log_prob, code, draws, *facts)
         return losses if self.term is None else self.term.share * losses + self.term(code, *facts)
@@ -137,16 +182,29 @@ class Network(Objective):
 
     @torch.no_grad()
     def start(
-        self, x: Tensor | DistinctRows, weight: Tensor, at: Moments, generator: torch.Generator
+        self,
+        x: DistinctRows,
+        weight: Tensor,
+        at: Moments,
+        generator: torch.Generator,
+        told: DistinctRows,
     ) -> None:
-        """Initialise everything from the data and the generator; with a linear skip, at PCA."""
+        """Initialise everything from the data and the generator; with a linear skip, at PCA.
+
+        `x` are modelled cells and `told` given ones; PCA is that of what these leave.
+        """
         self.center.copy_(at.center)
         self.scale.copy_(at.scale)
         bias, slope = self.likelihood.start(self.center, at.variance.to(self.center), self.scale)
         for body in (self.encoder, self.decoder):
             body.reset(generator)
         self.decoder.out_bias.copy_(bias)
-        self._start_at_pca(x, weight, at, slope, generator)
+        effect, left = None, cast(Table, x)
+        if self.given is not None:
+            left = self.given.start(x, told, weight, at)
+            effect = left.effect / at.scale
+            at = moments(left, weight)._replace(scale=at.scale)
+        self._start_at_pca(left, weight, at, slope, effect, generator)
 
     @torch.no_grad()
     def settle(self, x: Tensor, weight: Tensor, generator: torch.Generator) -> None:
@@ -155,10 +213,11 @@ class Network(Objective):
 
     def _start_at_pca(
         self,
-        x: Tensor | DistinctRows,
+        x: Table,
         weight: Tensor,
         at: Moments,
         slope: Tensor,
+        effect: Tensor | None,
         generator: torch.Generator,
     ) -> None:
         down, up = self.encoder.skip, self.decoder.skip
@@ -184,7 +243,10 @@ class Network(Objective):
         encoder = torch.randn(k, d, generator=generator, dtype=torch.float64) / d**0.5
         encoder[:rank] = gain[:, None] * (axes / unit).mT
         decoder = torch.zeros(d, k, dtype=torch.float64)
-        decoder[:, :rank] = unit * axes * start.up * slope.to(axes)[:, None]
+        decoder[:, :rank] = unit * axes * start.up
+        if effect is not None:
+            decoder = torch.cat([decoder, effect], 1)
+        decoder *= slope.to(axes)[:, None]
         down.weight.zero_()
         down.weight[:k] = encoder.to(down.weight)
         down.bias.copy_(start.bias)

@@ -1,0 +1,384 @@
+"""Columns that are given, not modelled: of every estimator that has some, found by discovery."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from test_common import check_name, public_estimators
+from test_persistence import WAYS
+
+import skae
+from skae.given import MOST_WHOLE_NUMBERS, GivenColumns, WithGivenColumns
+from skae.nn.draws import Draws
+from skae.nn.given import Given
+from skae.nn.linear import DistinctRows, moments
+
+ESTIMATORS = [c for c in public_estimators() if issubclass(c, WithGivenColumns)]
+TINY = {"n_components": 2, "hidden_layer_sizes": (6,), "max_epochs": 3, "random_state": 0}
+SMALL = {"hidden_layer_sizes": (16, 8), "max_epochs": 10}
+
+RNG = np.random.default_rng(0)
+N = 60
+KIND = np.array(["a", "b", "c"])[np.arange(N) % 3]
+AGE = RNG.uniform(20, 70, size=N)
+CELLS = RNG.normal(size=(N, 4)) + (np.arange(N) % 3)[:, None] + AGE[:, None] / 50
+FRAME = pd.DataFrame(CELLS, columns=list("wxyz"))
+FRAME.insert(1, "kind", KIND)
+FRAME["age"] = AGE
+NUMBERS = np.column_stack([np.arange(N) % 3, CELLS])
+"""A table of numbers whose first column is a class."""
+
+REFUSED = {
+    "check_array_api_input": "inverse_transform needs a condition, which the check does not have"
+}
+
+
+@pytest.fixture(params=ESTIMATORS, ids=lambda c: c.__name__)
+def estimator_class(request):
+    return request.param
+
+
+def made(estimator_class, given, **parameters):
+    name = estimator_class._given_parameter
+    return estimator_class(**(TINY | {name: given} | parameters))
+
+
+def answers(model, X, condition):
+    said = [np.asarray(getattr(model, m)(X)) for m in ("transform", "score_samples")]
+    codes = model.transform(X)
+    return [
+        *said,
+        model.reconstruct(X),
+        model.inverse_transform(codes, condition),
+        model.sample(5, random_state=0),
+        model.translate(X, condition),
+    ]
+
+
+def assert_same(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def checks():
+    for estimator_class in ESTIMATORS:
+        estimator = made(estimator_class, 0, **SMALL)
+        for _, check in estimator_checks_generator(estimator, legacy=True, mark=None):
+            yield pytest.param(
+                estimator, check, id=f"{estimator_class.__name__}-{check_name(check)}"
+            )
+
+
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
+@pytest.mark.filterwarnings("ignore:Posterior collapse")
+@pytest.mark.parametrize(("estimator", "check"), list(checks()))
+def test_scikit_learns_checks_with_a_given_column(estimator, check):
+    if check_name(check) in REFUSED:
+        with pytest.raises(ValueError, match="needs condition"):
+            check(estimator)
+        return
+    check(estimator)
+
+
+def test_without_given_columns_all_are_modelled(estimator_class):
+    model = made(estimator_class, None).fit(CELLS)
+    rows = model.inverse_transform(model.transform(CELLS))
+    assert rows.shape == model.sample(N, random_state=0).shape == CELLS.shape
+    for call in (model.sample, lambda condition: model.translate(CELLS, condition)):
+        with pytest.raises(ValueError, match="condition must be None"):
+            call(condition=1)
+
+
+def test_rows_come_back_with_all_columns(estimator_class):
+    model = made(estimator_class, ["kind", "age"]).fit(FRAME)
+    back = model.reconstruct(FRAME)
+    assert back.shape == FRAME.shape
+    assert back.dtype == object
+    assert back[:, 1].tolist() == KIND.tolist()
+    np.testing.assert_array_equal(back[:, -1].astype(float), AGE)
+    codes = model.transform(FRAME)
+    assert_same([model.inverse_transform(codes, FRAME[["age", "kind"]])], [back])
+    assert_same([model.translate(FRAME, FRAME)], [back])
+    other = model.translate(FRAME, ["b", 33.5])
+    assert {*other[:, 1]} == {"b"}
+    assert {*other[:, -1]} == {33.5}
+    errors = model.reconstruction_error(FRAME, per_feature=True)
+    assert errors.shape == FRAME.shape
+    assert not errors[:, [1, 5]].any()
+    expected = ((back[:, [0, 2, 3, 4]] - CELLS).astype(float) ** 2).sum(axis=1)
+    np.testing.assert_allclose(model.reconstruction_error(FRAME), expected)
+
+
+def test_numbers_stay_numbers(estimator_class):
+    model = made(estimator_class, 0).fit(NUMBERS)
+    back = model.translate(NUMBERS, NUMBERS[::-1, :1])
+    assert back.dtype == float
+    np.testing.assert_array_equal(back[:, 0], NUMBERS[::-1, 0])
+    single = made(estimator_class, 0).fit(NUMBERS.astype(np.float32))
+    assert single.reconstruct(NUMBERS.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["age", "kind"],
+        [5, 1],
+        [-1, 1],
+        np.array([False, True, False, False, False, True]),
+        lambda X: ["kind", "age"],
+        make_column_selector(pattern="kind|age"),
+    ],
+    ids=["names", "numbers", "negative", "mask", "callable", "selector"],
+)
+def test_columns_are_named_in_any_way(estimator_class, given):
+    model = made(estimator_class, given).fit(FRAME)
+    expected = made(estimator_class, ["kind", "age"]).fit(FRAME)
+    np.testing.assert_array_equal(model.transform(FRAME), expected.transform(FRAME))
+
+
+def test_a_slice_and_a_single_name(estimator_class):
+    by_slice = made(estimator_class, slice(0, 1)).fit(NUMBERS).transform(NUMBERS)
+    by_number = made(estimator_class, 0).fit(NUMBERS).transform(NUMBERS)
+    frame = pd.DataFrame(NUMBERS, columns=list("abcde"))
+    by_name = made(estimator_class, "a").fit(frame).transform(frame)
+    assert_same([by_slice, by_name], [by_number, by_number])
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (None, "inverse_transform needs condition, values of kind, age"),
+        (["d", 30], "Column kind holds 'd' in row 0"),
+        (["a"], "values of kind, age, in this order"),
+        ([["a", 30], ["b", 40]], "one row for all or 60, got 2"),
+        (["a", np.nan], r"Column age is missing \(NaN\) in row 0"),
+        ([None, 30], r"Column kind is missing \(NaN\) in row 0"),
+        (["a", np.inf], "Column age is infinite in row 0"),
+        (["a", "old"], "Column age must hold numbers, got 'old'"),
+        ([1, 30], "Column kind holds 1 in row 0"),
+        (FRAME[["age"]], "has no column kind"),
+    ],
+    ids=str,
+)
+def test_a_wrong_condition_is_named(estimator_class, condition, message):
+    model = made(estimator_class, ["kind", "age"]).fit(FRAME)
+    with pytest.raises(ValueError, match=message):
+        model.inverse_transform(model.transform(FRAME), condition)
+    if condition is not None:
+        with pytest.raises(ValueError, match=message):
+            model.sample(60, condition=condition)
+        with pytest.raises(ValueError, match=message):
+            model.translate(FRAME, condition)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "d"}, "Column kind holds 'd' in row 0"),
+        ({"kind": None}, "Column kind is missing"),
+        ({"age": np.nan}, "Column age is missing"),
+        ({"w": np.nan}, "NaN"),
+        ({"w": "text"}, "could not convert"),
+    ],
+    ids=str,
+)
+def test_wrong_rows_are_named(estimator_class, change, message):
+    model = made(estimator_class, ["kind", "age"]).fit(FRAME)
+    wrong = FRAME.assign(**change)
+    before = model.transform(FRAME)
+    for call in (model.transform, model.score_samples, model.reconstruct, model.partial_fit):
+        with pytest.raises(ValueError, match=message):
+            call(wrong)
+    np.testing.assert_array_equal(model.transform(FRAME), before)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("unknown", "must name columns of X"),
+        (99, "must name columns of X"),
+        ([], "names no column of X"),
+        (slice(None), r"names all 6 feature\(s\) of X"),
+    ],
+    ids=str,
+)
+def test_wrong_columns_are_named(estimator_class, given, message):
+    name = estimator_class._given_parameter
+    with pytest.raises(ValueError, match=f"{name}=.*{message}"):
+        made(estimator_class, given).fit(FRAME)
+
+
+def test_tied_weights_have_no_room_for_what_is_given(estimator_class):
+    with pytest.raises(ValueError, match="tied_weights=True is for decoders"):
+        made(estimator_class, 0, tied_weights=True).fit(NUMBERS)
+
+
+def test_draws_have_the_training_rows_conditions(estimator_class):
+    weight = np.where(KIND == "a", 8.0, 1.0)
+    model = made(estimator_class, "kind").fit(FRAME.drop(columns="age"), sample_weight=weight)
+    kinds = model.sample(4000, random_state=0)[:, 1]
+    shares = [(kinds == kind).mean() for kind in "abc"]
+    np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.02)
+
+
+def test_rows_of_later_calls_count_among_the_conditions(estimator_class):
+    model = made(estimator_class, 0).partial_fit(NUMBERS).partial_fit(NUMBERS[NUMBERS[:, 0] == 1])
+    shares = np.bincount(model.sample(4000, random_state=0)[:, 0].astype(int)) / 4000
+    np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.03)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_round_trip_keeps_the_bits(estimator_class, way, tmp_path):
+    model = made(estimator_class, ["kind", "age"]).fit(FRAME)
+    again = way(model, tmp_path)
+    assert_same(answers(again, FRAME, ["b", 30]), answers(model, FRAME, ["b", 30]))
+    assert_same(
+        answers(again.partial_fit(FRAME), FRAME, ["b", 30]),
+        answers(model.partial_fit(FRAME), FRAME, ["b", 30]),
+    )
+
+
+def test_a_column_that_is_named_anew_changes_nothing_before_the_next_fit(estimator_class):
+    model = made(estimator_class, "kind").fit(FRAME)
+    expected = answers(model, FRAME, "a")
+    model.set_params(**{estimator_class._given_parameter: ["kind", "age"]})
+    assert_same(answers(model, FRAME, "a"), expected)
+    assert model.fit(FRAME).sample(2, condition=["a", 30]).shape == FRAME.shape
+
+
+def test_behind_a_column_transformer(estimator_class):
+    prepare = ColumnTransformer(
+        [("scaled", StandardScaler(), list("wxyz")), ("kept", "passthrough", ["kind", "age"])],
+        verbose_feature_names_out=False,
+    ).set_output(transform="pandas")
+    pipeline = make_pipeline(prepare, made(estimator_class, ["kind"])).fit(FRAME)
+    assert pipeline.transform(FRAME).shape == (N, 2)
+    one_hot = OneHotEncoder(sparse_output=False)
+    prepare = ColumnTransformer(
+        [("scaled", StandardScaler(), list("wxyz")), ("coded", one_hot, ["kind"])]
+    ).set_output(transform="pandas")
+    step = made(estimator_class, make_column_selector(pattern="^coded"))
+    pipeline = make_pipeline(prepare, step).fit(FRAME)
+    name = f"{estimator_class.__name__.lower()}__max_epochs"
+    search = GridSearchCV(pipeline, {name: [1, 2]}, cv=2).fit(FRAME)
+    assert np.isfinite(search.best_score_)
+    pipeline.set_output(transform="pandas")
+    assert isinstance(pipeline.transform(FRAME), pd.DataFrame)
+
+
+def test_rows_between_two_conditions(estimator_class):
+    model = made(estimator_class, 0).fit(NUMBERS)
+    steps = model.interpolate(NUMBERS[:1], NUMBERS[1:2], n_steps=4)
+    assert steps[:, 0].tolist() == [0, 0, 1, 1]
+    np.testing.assert_allclose(steps[[0, -1]], model.reconstruct(NUMBERS[:2]), rtol=1e-9)
+    assert model.traverse(NUMBERS[2], 1, [-1, 0, 1])[:, 0].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("body", [{}, {"linear_skip": False}, {"layerwise_epochs": 1}], ids=str)
+@pytest.mark.parametrize(
+    "corruption", ["gaussian", "masking", "salt_and_pepper", "swap", "own", "pairs"]
+)
+def test_what_is_given_is_never_spoilt(estimator_class, corruption, body, monkeypatch):
+    seen = []
+    start = Given.forward
+
+    def noted(self, told):
+        seen.append(told.detach())
+        return start(self, told)
+
+    def own(x, generator):
+        assert x.shape[1] == 4
+        return x + 100
+
+    monkeypatch.setattr(Given, "forward", noted)
+    pairs = {"X_corrupted": NUMBERS + 7} if corruption == "pairs" else {}
+    named = {"pairs": None, "own": own}.get(corruption, corruption)
+    model = made(estimator_class, 0, corruption=named, corruption_level=0.5, **body)
+    model.fit(NUMBERS, **pairs)
+    assert {*torch.cat([t.flatten() for t in seen]).tolist()} == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "cells"),
+    [
+        ({"architecture": "conv", "feature_shape": (1, 2, 2), "hidden_layer_sizes": (3,)}, CELLS),
+        ({"architecture": "recurrent", "feature_shape": (4, 1)}, CELLS),
+        ({"likelihood": "bernoulli"}, CELLS > CELLS.mean(axis=0)),
+        ({"noise": "diagonal", "precision": "float32"}, CELLS),
+        ({"hidden_layer_sizes": ()}, CELLS),
+    ],
+    ids=["conv", "recurrent", "bernoulli", "diagonal", "linear"],
+)
+def test_any_network_takes_what_is_given(estimator_class, parameters, cells):
+    table = np.column_stack([np.arange(N) % 3, cells]).astype(float)
+    model = made(estimator_class, 0, **parameters).fit(table)
+    assert all(np.isfinite(said).all() for said in answers(model, table, 1))
+    assert not np.array_equal(model.translate(table, 0)[:, 1:], model.translate(table, 1)[:, 1:])
+
+
+@pytest.mark.parametrize("head", [skae.AutoencoderClassifier, skae.AutoencoderOutlierDetector])
+def test_uses_take_autoencoders_with_given_columns(estimator_class, head):
+    if head is skae.AutoencoderOutlierDetector:
+        pytest.skip("it asks for rows of codes alone")
+    y = (CELLS[:, 0] > 0).astype(int)
+    assert head(made(estimator_class, 0)).fit(NUMBERS, y).predict(NUMBERS).shape == (N,)
+
+
+def learnt(values):
+    X = pd.DataFrame({"given": values, "other": np.arange(float(len(values)))})
+    return GivenColumns.learn(X, "given", "condition"), X
+
+
+@pytest.mark.parametrize(
+    ("values", "categories"),
+    [
+        (np.arange(40) % 3, [0, 1, 2]),
+        (np.arange(40) % 2 == 0, [False, True]),
+        (pd.Categorical(["u", "v"] * 20), ["u", "v"]),
+        (np.arange(40) / 3, None),
+        (np.arange(MOST_WHOLE_NUMBERS + 1.0), None),
+        (np.arange(MOST_WHOLE_NUMBERS * 1.0), [*range(MOST_WHOLE_NUMBERS)]),
+        (pd.array([1, 2, 3] * 4, dtype="Int64"), [1, 2, 3]),
+    ],
+    ids=["whole", "booleans", "categories", "numbers", "many", "twenty", "nullable"],
+)
+def test_kinds_of_columns(values, categories):
+    columns, X = learnt(values)
+    [found] = columns.categories
+    assert found is None if categories is None else found.tolist() == categories
+    told = columns.told(X)
+    [back] = columns.values(told)
+    assert back.tolist() == np.asarray(values).tolist()
+    if categories is not None:
+        assert told.shape == (len(X), len(categories))
+        assert (told.sum(axis=1) == 1).all()
+
+
+def test_many_conditions_are_cut_to_a_fair_sample(monkeypatch):
+    monkeypatch.setattr("skae.given.MOST_CONDITIONS", 200)
+    columns, X = learnt(np.arange(5000.0) / 7)
+    columns = columns.counting(columns.told(X), np.ones(5000))
+    assert len(columns.conditions) == len(columns.weight) == 200
+    drawn = columns.draw(1000, Draws(torch.Generator().manual_seed(0), torch.float64))
+    assert abs(drawn.mean() / (2500 / 7) - 1) < 0.15
+
+
+def test_the_start_leaves_what_least_squares_leaves():
+    told = np.column_stack([np.eye(3)[np.arange(N) % 3], AGE])
+    weight = RNG.uniform(0.5, 2, size=N)
+    tables = [
+        DistinctRows(torch.from_numpy(part), torch.arange(N)) for part in (CELLS.copy(), told)
+    ]
+    w = torch.from_numpy(weight)
+    given = Given(4, 4, True).double()
+    left = given.start(*tables, w, moments(tables[0], w))
+    design = np.column_stack([np.ones(N), told]) * np.sqrt(weight)[:, None]
+    slopes = np.linalg.lstsq(design, CELLS * np.sqrt(weight)[:, None], rcond=None)[0]
+    expected = CELLS - np.column_stack([np.ones(N), told]) @ slopes
+    center = np.average(CELLS, axis=0, weights=weight)
+    np.testing.assert_allclose(left[slice(None)].numpy() - center, expected, atol=1e-10)
