@@ -59,7 +59,7 @@ def audit(
             raise ValueError(f"{target} must hold at least 2 classes, got {found[:5]!r}.")
         if counts.min() < FOLDS:
             raise ValueError(
-                f"Class {found[counts.argmin()]!r} of {target} has {counts.min()} rows, but an "
+                f"Class {found[counts.argmin()]} of {target} has {counts.min()} rows, but an "
                 f"audit splits the rows of each into {FOLDS} parts."
             )
         for name, probe in PROBES.items():

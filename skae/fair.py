@@ -106,9 +106,11 @@ class FairAutoencoder(WithGivenColumns):
         Texts, categories, booleans and at most 20 different whole numbers are categorical, other
         columns numbers. None hides nothing: the model is a variational autoencoder then.
 
-    leak_weight : float, default=100.0
-        Price, in nats, of each nat that judges tell of the sensitive columns: larger values hide
-        more and keep less. It rises over the first quarter of training.
+    leak_weight : float, default=1.0
+        Price of each nat that judges tell of the sensitive columns, in nats for each of the other
+        columns, whose errors it is weighed against. Larger values hide more and keep less, up to
+        about 3: codes whose judges cannot keep up hide less. It rises over the first quarter of
+        training.
 
     label_weight : float, default=10.0
         Where `y` is given, what a nat of it counts against a nat of reconstruction.
@@ -152,7 +154,7 @@ class FairAutoencoder(WithGivenColumns):
 
     n_components: int | float | str = field(default="auto", kw_only=False)
     sensitive: ColumnKey = None
-    leak_weight: float = 100.0
+    leak_weight: float = 1.0
     label_weight: float = 10.0
 
     _given_parameter = "sensitive"
@@ -171,7 +173,8 @@ class FairAutoencoder(WithGivenColumns):
     def _make_latent(self, n_components: int) -> Latent:
         if self._columns_ is None:
             return Variational(n_components, False, 1.0, 0.1, 1)
-        return Private(n_components, self.leak_weight, self._columns_.widths)
+        price = self.leak_weight * self._n_modelled
+        return Private(n_components, price, self._columns_.widths)
 
     def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
         if y is None:
