@@ -695,6 +695,8 @@ def returns_complex(x, generator):
 
 
 NOT_A_FLAG = ["yes", None, 2]
+NO_COLUMNS = [99, -9, 1.5, "a", [], [0, 99], [1.5], slice(None), {"a"}, object(), lambda X: "a"]
+
 BAD_PARAMETERS = {
     "autoencoder": [5, "a", skae.Autoencoder, PCA(), FrozenEstimator(PCA().fit(X))],
     "score": ["distance", None, 1],
@@ -737,6 +739,9 @@ BAD_PARAMETERS = {
     "n_codebooks": [0, -1, 1.5, "a", None],
     "commitment": [-1.0, np.nan, np.inf, "a", None],
     "prior_weight": [-1.0, np.nan, np.inf, "a", None],
+    "condition": NO_COLUMNS,
+    "sensitive": NO_COLUMNS,
+    "leak_weight": [-1.0, np.nan, np.inf, "a", None],
     "dropout": [1.0, -0.1, np.nan, np.inf, "a", None],
     "weight_decay": [-1.0, np.nan, np.inf, "a", None],
     "trim": [1.0, -0.1, np.nan, "a", None],
@@ -1264,6 +1269,9 @@ OTHER_PARAMETERS = {
     "device": "cuda:99",
     "early_stopping": False,
     "random_state": 1,
+    "condition": 0,
+    "sensitive": [0, 1],
+    "leak_weight": 2.0,
 }
 
 

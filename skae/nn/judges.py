@@ -1,13 +1,13 @@
 """Judges: networks that learn to tell from codes what these are to hide."""
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-
-from skae.nn.layers import Chain, dense_chain
+from torch.nn import functional as F
 
 PANEL, WIDTHS = 4, (64, 64)
 """Judges, and the widths of their hidden layers: one alone has blind spots."""
@@ -33,22 +33,30 @@ class Panel(nn.Module):
         Cells of each given column: its categories, or 1 where it holds numbers.
     """
 
-    judges: Sequence[Chain]
-
     def __init__(self, n_inputs: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.widths = [*widths]
         sizes = [n_inputs, *WIDTHS, sum(widths)]
-        self.judges = nn.ModuleList([dense_chain(sizes, "silu") for _ in range(PANEL)])  # type: ignore[assignment]
+        pairs = [*pairwise(sizes)]
+        self.weights = nn.ParameterList([torch.empty(PANEL, *pair) for pair in pairs])
+        self.biases = nn.ParameterList([torch.empty(PANEL, 1, n_out) for _, n_out in pairs])
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
         """Draw the judges' weights; at first, all guess that all categories are equally likely."""
-        for judge in self.judges:
-            judge.reset(generator)
-            judge.start_at_zero()
-            for p in judge.parameters():
-                p.div_(PACE)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            weight.copy_(noise / (PACE * math.sqrt(weight.shape[1])))
+            bias.zero_()
+        self.weights[-1].zero_()
+
+    def guesses(self, z: Tensor, learns: bool = True) -> tuple[Tensor, ...]:
+        """What each judge makes of codes (m, k), for each given column (PANEL, m, its width)."""
+        x = z.expand(PANEL, *z.shape)
+        for i, layer in enumerate(zip(self.weights, self.biases, strict=True)):
+            weight, bias = (PACE * (p if learns else p.detach()) for p in layer)
+            x = torch.baddbmm(bias, F.silu(x) if i else x, weight)
+        return x.split(self.widths, -1)
 
     def forward(self, z: Tensor, given: Tensor, weight: Tensor, learns: bool) -> Tensor:
         """Nats (n,) that judges lack to tell rows' given cells (n, m) from codes (..., n, k).
@@ -58,18 +66,14 @@ class Panel(nn.Module):
         code is to leave judges ignorant, and would else gain without end by misleading them.
         """
         total = z.new_zeros(len(given))
-        truths = [_Truth.of(cells, weight) for cells in given.split(self.widths, -1)]
-        for judge in self.judges:
-            weights = {
-                name: PACE * (p if learns else p.detach()) for name, p in judge.named_parameters()
-            }
-            guesses = functional_call(judge, weights, z).split(self.widths, -1)
-            for guess, truth in zip(guesses, truths, strict=True):
-                lack = truth.lack(guess)
-                if not learns:
-                    lack = lack.minimum(truth.ignorance + MISLED)
-                total = total + lack.reshape(-1, len(given)).mean(0)
-        return total / len(self.judges)
+        guesses = self.guesses(z.reshape(-1, z.shape[-1]), learns)
+        for guess, cells in zip(guesses, given.split(self.widths, -1), strict=True):
+            truth = _Truth.of(cells, weight)
+            lack = truth.lack(guess.reshape(-1, *cells.shape))
+            if not learns:
+                lack = lack.minimum(truth.ignorance + MISLED)
+            total = total + lack.mean(0)
+        return total
 
 
 class _Truth(NamedTuple):
