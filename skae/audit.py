@@ -14,6 +14,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skae.labels import UNLABELLED
+
 Floats = NDArray[np.floating]
 
 FOLDS = 5
@@ -41,7 +43,7 @@ def audit(
     sensitive : dict of ndarray of shape (n_samples,)
         Classes to be hidden, by name.
     y : ndarray of shape (n_samples,) or None
-        Classes to be told.
+        Classes to be told, -1 where not known.
 
     Returns
     -------
@@ -51,10 +53,13 @@ def audit(
         for each sensitive column the demographic-parity gap: the largest difference between its
         groups in how often a class is predicted.
     """
-    targets = {**sensitive} if y is None else {**sensitive, "y": y}
+    targets = [(name, classes, False) for name, classes in sensitive.items()]
+    if y is not None:
+        targets.append(("y" if "y" not in sensitive else "y (target)", y, True))
     rows = {}
-    for target, classes in targets.items():
-        found, indices, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    for target, classes, is_y in targets:
+        known = classes != UNLABELLED if is_y else np.ones(len(classes), dtype=bool)
+        found, indices, counts = np.unique(classes[known], return_inverse=True, return_counts=True)
         if len(found) < 2:
             raise ValueError(f"{target} must hold at least 2 classes, got {found[:5]!r}.")
         if counts.min() < FOLDS:
@@ -63,16 +68,15 @@ def audit(
                 f"audit splits the rows of each into {FOLDS} parts."
             )
         for name, probe in PROBES.items():
-            told = {table: _told(probe(), X, indices) for table, X in tables.items()}
+            told = {table: _told(probe(), X[known], indices) for table, X in tables.items()}
             rows[target, name, "accuracy"] = [
                 counts.max() / counts.sum(),
                 *[(p.argmax(axis=1) == indices).mean() for p in told.values()],
             ]
             rows[target, name, "auc"] = [0.5, *[_auc(indices, p) for p in told.values()]]
-            if target == "y":
-                for group, members in sensitive.items():
-                    gaps = [parity_gap(p.argmax(axis=1), members) for p in told.values()]
-                    rows[target, name, f"parity gap, {group}"] = [0.0, *gaps]
+            for group, members in sensitive.items() if is_y else ():
+                gaps = [parity_gap(p.argmax(axis=1), members[known]) for p in told.values()]
+                rows[target, name, f"parity gap, {group}"] = [0.0, *gaps]
     index = pd.MultiIndex.from_tuples(rows, names=["target", "probe", "measure"])
     return pd.DataFrame([*rows.values()], index=index, columns=["nothing", *tables])
 

@@ -379,7 +379,7 @@ class BaseAutoencoder(
         "verbose": ["verbose"],
     }
 
-    _indispensable = ("architecture",)
+    _indispensable: ClassVar[tuple[str, ...]] = ("architecture",)
     _encoder_sees_given: ClassVar[bool] = True
     _doc_link_module = "skae"
     _doc_link_template = (
@@ -721,14 +721,23 @@ class BaseAutoencoder(
         parameters = self.get_params(deep=False)
         for name in ("callbacks", "random_state", "verbose", "device"):
             del parameters[name]
-        own = [parameters.pop("corruption"), parameters.pop("architecture")]
+        # Their texts would not tell them from others.
+        wordless = [
+            name
+            for name, value in parameters.items()
+            if name in ("corruption", "architecture")
+            or callable(value)
+            or isinstance(value, np.ndarray)
+        ]
+        own = [parameters.pop(name) for name in wordless]
         try:
             objects = pickle.dumps(own)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ValueError(
-                "With a Checkpoint, corruption and architecture must be objects that pickle can "
-                "store, such as a module's functions: another process could not tell them from "
-                "others."
+                "With a Checkpoint, "
+                + ", ".join(wordless)
+                + " must be objects that pickle can store, such as a module's functions: another "
+                "process could not tell them from others."
             ) from error
         return f"{type(self).__qualname__} {parameters} {objects!r}"
 
@@ -854,7 +863,7 @@ class BaseAutoencoder(
         x = DistinctRows(cells, numbers)
         at = moments(x, w)
         if full is not X:
-            at = of_present_cells(at, torch.from_numpy(weight @ ~np.isnan(X[index])) / w.sum())
+            at = of_present_cells(at, torch.from_numpy(weight @ ~np.isnan(X[index, :d])) / w.sum())
         dtype = self._choose_dtype(X, at, largest)
         if device.type == "mps" and dtype == torch.float64:
             dtype = torch.float32
@@ -974,7 +983,7 @@ class BaseAutoencoder(
             return net.duplicate(network)
         except RuntimeError as error:
             now = self.get_params(deep=False)
-            changed = [k for k, v in self._fit_params_.items() if now[k] != v]
+            changed = [k for k, v in self._fit_params_.items() if repr(now[k]) != repr(v)]
             raise ValueError(
                 "The parameters describe another network than the one that was fitted, so training "
                 f"cannot go on from it. Of those that have changed ({', '.join(changed)}), restore "

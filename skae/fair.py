@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from skae.answers import Classes, Family, Head, Numbers
 from skae.audit import audit
 from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
 from skae.given import COLUMN_KEY, ColumnKey, WithGivenColumns
-from skae.labels import counting, read_numbers, read_one_class
+from skae.labels import UNLABELLED, counting, read_classes, read_numbers, read_one_class
 from skae.nn.draws import Draws
 from skae.nn.judges import PANEL, Panel
 from skae.nn.latent import Code, Encode, Latent
@@ -158,6 +157,7 @@ class FairAutoencoder(WithGivenColumns):
     label_weight: float = 10.0
 
     _given_parameter = "sensitive"
+    _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
     _encoder_sees_given = False
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
@@ -235,7 +235,7 @@ class FairAutoencoder(WithGivenColumns):
         X : array-like of shape (n_samples, n_features)
             Rows with their sensitive columns, best those that training has not seen.
         y : array-like of shape (n_samples,), default=None
-            Classes that codes should tell.
+            Classes that codes should tell, -1 where not known.
 
         Returns
         -------
@@ -262,5 +262,6 @@ class FairAutoencoder(WithGivenColumns):
         if y is not None:
             y = column_or_1d(y, warn=True)
             check_consistent_length(X, y)
-            check_classification_targets(y)
+            values = read_classes(y)[1]
+            y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELLED)
         return audit({"rows": cells, "code": codes}, self._columns_.classes(told), y)

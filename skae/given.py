@@ -1,6 +1,6 @@
 """Columns of a table that are given, not modelled: which, what they hold, how networks take it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils import _safe_indexing, check_array, check_consistent_length
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.base import BaseAutoencoder, Floats, MatrixLike, read_weight
 from skae.holdout import hash_rows, merged, shuffled
 from skae.nn.draws import Draws
 from skae.persistence import Stored
@@ -63,13 +63,7 @@ class GivenColumns(Stored):
 
         Raises ValueError where there are no such columns, or no others.
         """
-        try:
-            given = np.unique(_get_column_indices(X, key(X) if callable(key) else key))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"{parameter}={key!r} must name columns of X: {error}") from None
-        given = given.astype(np.intp)
-        if not len(given):
-            raise ValueError(f"{parameter}={key!r} names no column of X; None is for that.")
+        given = found(X, key, parameter)
         modelled = np.setdiff1d(np.arange(X.shape[1]), given)
         if not len(modelled):
             raise ValueError(
@@ -79,7 +73,8 @@ class GivenColumns(Stored):
         labels = X.columns if hasattr(X, "columns") else range(X.shape[1])
         names = [str(labels[j]) for j in given]
         columns = [_column(X, j, name) for j, name in zip(given, names, strict=True)]
-        categories = [_categories(column) for column in columns]
+        declared = [_is_declared(X, j) for j in given]
+        categories = [_categories(*pair) for pair in zip(columns, declared, strict=True)]
         none = np.zeros((0, sum(map(_width, categories))))
         return cls(given, modelled, names, categories, none, none[:, 0])
 
@@ -109,6 +104,10 @@ class GivenColumns(Stored):
         Raises ValueError where it is not one.
         """
         wanted = f"{parameter} must hold values of {', '.join(self.names)}"
+        if isinstance(condition, pd.Series) and {*self.names} <= {*map(str, condition.index)}:
+            condition = {str(name): value for name, value in condition.items()}
+        if isinstance(condition, Mapping):
+            condition = pd.DataFrame([condition])
         if hasattr(condition, "columns"):
             absent = [name for name in self.names if name not in map(str, condition.columns)]
             if absent:
@@ -140,8 +139,8 @@ class GivenColumns(Stored):
         values: list[Any] = [0] * len(self.given)
         if told is not None:
             values = self.values(told)
-        texts = any(np.asarray(value).dtype.kind == "O" for value in values)
-        rows = np.empty((n, len(self.given) + len(self.modelled)), object if texts else cells.dtype)
+        kinds = {_dtype(np.asarray(value), cells.dtype) for value in values}
+        rows = np.empty((n, len(self.given) + len(self.modelled)), np.result_type(*kinds))
         rows[:, self.modelled] = cells
         for j, value in zip(self.given, values, strict=True):
             rows[:, j] = value
@@ -159,8 +158,7 @@ class GivenColumns(Stored):
         """Each given column's classes by its name; numbers are above their median or not."""
         pairs = zip(self.names, self.categories, self.values(told), strict=True)
         return {
-            name: values > np.median(values) if kinds is None else values
-            for name, kinds, values in pairs
+            name: _upper_half(values) if kinds is None else values for name, kinds, values in pairs
         }
 
     def counting(self, told: Floats, weight: Floats) -> Self:
@@ -176,6 +174,47 @@ class GivenColumns(Stored):
         ends = self.weight.cumsum() / self.weight.sum()
         chosen = np.searchsorted(ends, draws.uniform((n,)).cpu().numpy(), side="right")
         return self.conditions[chosen.clip(max=len(ends) - 1)]
+
+
+def found(X: Any, key: ColumnKey, parameter: str) -> NDArray[np.intp]:
+    """Numbers of the columns of a table that `key`, the value of a parameter, names.
+
+    Raises ValueError where there are none.
+    """
+    try:
+        given = np.unique(_get_column_indices(X, key(X) if callable(key) else key))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{parameter}={key!r} must name columns of X: {error}") from None
+    if not len(given):
+        raise ValueError(f"{parameter}={key!r} names no column of X; None is for that.")
+    return given.astype(np.intp)
+
+
+def as_container(X: Any) -> Any:
+    """A table whose columns can be taken one by one, each with its own kind of values."""
+    if hasattr(X, "columns") or hasattr(X, "dtype"):
+        return X
+    return np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object)
+
+
+def _dtype(values: NDArray[Any], dtype: Any) -> Any:
+    """The kind of rows that can hold a column's values beside cells of a kind."""
+    if values.dtype.kind == "O":
+        return np.dtype(object)
+    return dtype if (values.astype(dtype) == values).all() else np.dtype(np.float64)
+
+
+def _upper_half(values: Floats) -> NDArray[np.bool_]:
+    """Whether numbers are above their median; at it or above, where it is the largest of all."""
+    median = np.median(values)
+    above: NDArray[np.bool_] = values > median
+    return above if above.any() else values >= median
+
+
+def _is_declared(X: Any, j: int) -> bool:
+    """Whether a column of a data frame says that it holds categories, numbers though they be."""
+    dtype = getattr(_safe_indexing(X, int(j), axis=1), "dtype", None)
+    return isinstance(dtype, pd.CategoricalDtype)
 
 
 def _column(X: Any, j: int, name: str) -> NDArray[Any]:
@@ -201,18 +240,19 @@ def _column(X: Any, j: int, name: str) -> NDArray[Any]:
     return values.astype(object)
 
 
-def _categories(values: NDArray[Any]) -> NDArray[Any] | None:
+def _categories(values: NDArray[Any], is_declared: bool) -> NDArray[Any] | None:
     """A column's categories, or None where its values are numbers."""
-    found = np.unique(values)
-    if found.dtype == object:
-        return found.astype(bool) if isinstance(found[0], bool | np.bool_) else found
-    is_whole = bool((found == found.round()).all())
-    return found if is_whole and len(found) <= MOST_WHOLE_NUMBERS else None
+    kinds = np.unique(values)
+    if kinds.dtype == object:
+        return kinds.astype(bool) if isinstance(kinds[0], bool | np.bool_) else kinds
+    is_whole = bool((kinds == kinds.round()).all())
+    return kinds if is_declared or (is_whole and len(kinds) <= MOST_WHOLE_NUMBERS) else None
 
 
 def _said(value: Any) -> str:
     """A value as messages state it."""
-    return f"{value:g}" if isinstance(value, float) else repr(value)
+    value = value.item() if isinstance(value, np.generic) else value
+    return repr(value).removesuffix(".0")
 
 
 def _width(categories: NDArray[Any] | None) -> int:
@@ -226,8 +266,8 @@ def _encode(values: NDArray[Any], categories: NDArray[Any] | None, name: str) ->
             raise ValueError(f"Column {name} must hold numbers, got {values[0]!r}.")
         return values[:, None]
     place = {category: i for i, category in enumerate(categories.tolist())}
-    codes, found = pd.factorize(values)
-    known = np.array([place.get(value, -1) for value in found.tolist()], dtype=np.intp)
+    codes, kinds = pd.factorize(values)
+    known = np.array([place.get(value, -1) for value in kinds.tolist()], dtype=np.intp)
     if (known < 0).any():
         row = (known[codes] < 0).argmax()
         raise ValueError(
@@ -249,8 +289,9 @@ class WithGivenColumns(BaseAutoencoder):
             self._columns_ = None
         if self._columns_ is None and (key is None or not reset):
             return super()._read_rows(X, reset, **checks)
-        table = check_array(X, dtype=None, ensure_all_finite=False, estimator=self, **checks)
-        X = X if hasattr(X, "columns") else table
+        X = as_container(X)
+        if not hasattr(X, "columns"):
+            X = check_array(X, dtype=None, ensure_all_finite=False, estimator=self, **checks)
         validate_data(self, X, reset=reset, skip_check_array=True)
         if reset:
             self._columns_ = GivenColumns.learn(X, key, self._given_parameter)
@@ -266,12 +307,40 @@ class WithGivenColumns(BaseAutoencoder):
         X_corrupted: MatrixLike | None,
         first: bool,
     ) -> tuple[Floats, Floats, Floats | None, NDArray[np.bool_]]:
-        X, weight, spoilt, counts = super()._read_training_rows(
+        """Rows of no weight are left out before they are read: they decide no category."""
+        key = getattr(self, self._given_parameter)
+        if not first:
+            self._refuse_other_columns(X, key)
+        if key is None:
+            return super()._read_training_rows(X, sample_weight, X_corrupted, first)
+        X, counts = as_container(X), None
+        if sample_weight is not None and len(X.shape) == 2:
+            weight = read_weight(sample_weight, np.empty((X.shape[0], 1)))
+            counts = weight > 0
+            some = np.flatnonzero(counts)
+            X, sample_weight = _safe_indexing(X, some), weight[some]
+            if X_corrupted is not None:
+                X_corrupted = as_container(X_corrupted)
+                check_consistent_length(X_corrupted, counts)
+                X_corrupted = _safe_indexing(X_corrupted, some)
+        rows, left, spoilt, all_count = super()._read_training_rows(
             X, sample_weight, X_corrupted, first
         )
-        if self._columns_ is not None:
-            self._columns_ = self._columns_.counting(X[:, self._n_modelled :], weight)
-        return X, weight, spoilt, counts
+        assert self._columns_ is not None
+        self._columns_ = self._columns_.counting(rows[:, self._n_modelled :], left)
+        return rows, left, spoilt, all_count if counts is None else counts
+
+    def _refuse_other_columns(self, X: MatrixLike, key: ColumnKey) -> None:
+        """Raise ValueError where training is to go on with other given columns."""
+        name = self._given_parameter
+        now = [] if key is None else found(as_container(X), key, name).tolist()
+        before = [] if self._columns_ is None else self._columns_.given.tolist()
+        if now != before:
+            raise ValueError(
+                f"{name}={key!r} names the columns {now}, but those of the first fit were "
+                f"{before}, so training cannot go on from it. Restore it, or fit anew with "
+                "warm_start=False."
+            )
 
     @property
     def _n_modelled(self) -> int:
@@ -284,11 +353,11 @@ class WithGivenColumns(BaseAutoencoder):
     def _modelled(self, X: MatrixLike) -> MatrixLike:
         if self._columns_ is None:
             return X
-        X = X if hasattr(X, "columns") else np.asarray(X)
-        if np.ndim(X) != 2 or X.shape[1] != self.n_features_in_:
+        X = as_container(X)
+        if X.shape[1:] != (self.n_features_in_,):
             raise ValueError(
                 f"Rows must have {self.n_features_in_} columns, those given among them, got shape "
-                f"{np.shape(X)}."
+                f"{X.shape}."
             )
         return _safe_indexing(X, self._columns_.modelled, axis=1)
 

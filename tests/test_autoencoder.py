@@ -88,7 +88,8 @@ def test_linear_autoencoder_finds_pca_from_a_random_start(digits, k):
         early_stopping=False,
         random_state=0,
     )
-    assert_is_pca(linear.fit(digits), digits, k)
+    some = digits[::3]
+    assert_is_pca(linear.fit(some), some, k)
 
 
 @pytest.mark.parametrize("load", [load_wine, load_iris, load_breast_cancer])

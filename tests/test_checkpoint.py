@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
+from test_determinism import in_forked_child
 
 from skae import Autoencoder, Checkpoint, files
 
@@ -93,11 +95,15 @@ def run_and_be_killed(folder, epoch, parameters):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path):
     unbroken = answers(make(early_stopping=True).fit(X))
-    for epoch in (2, 4):
-        run_and_be_killed(tmp_path, epoch, {"early_stopping": True})
-        assert len(list(tmp_path.iterdir())) == 1
+    run_and_be_killed(tmp_path, 2, {"early_stopping": True})
+    assert len(list(tmp_path.iterdir())) == 1
+    # Another process goes on, and so will a third; a fork has no need to import all anew.
+    again = make([Checkpoint(tmp_path), KillAt(4)], early_stopping=True)
+    assert in_forked_child(lambda: again.fit(X), 60) == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
     resumed = make([Checkpoint(tmp_path), EpochsRun()], early_stopping=True).fit(X)
     np.testing.assert_array_equal(answers(resumed), unbroken)
     assert resumed.callbacks[1].epochs == 2
@@ -181,11 +187,15 @@ def test_other_rows_or_weights_do_not_go_on_from_it(tmp_path):
         assert counter.epochs == COMMON["max_epochs"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_the_fits_of_a_search_share_a_folder(tmp_path):
+    """In processes that joblib forks: new ones take seconds to import what the fits need."""
     grid = {"n_components": [1, 2]}
     plain = GridSearchCV(make(max_epochs=2), grid, cv=2).fit(X)
     model = make([Checkpoint(tmp_path)], max_epochs=2)
-    search = GridSearchCV(model, grid, cv=2, n_jobs=2).fit(X)
+    with parallel_config(backend="multiprocessing"):
+        search = GridSearchCV(model, grid, cv=2, n_jobs=2).fit(X)
     np.testing.assert_array_equal(
         search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"]
     )

@@ -115,12 +115,17 @@ def test_a_hundred_fits_in_eight_threads():
     assert wrong == []
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_two_jobs(backend):
+def fit_in_two_jobs(backend):
+    """Whether fits in joblib's threads or processes have the same bits as here."""
     expected = [fit_and_answer(seed) for seed in range(4)]
     results = Parallel(n_jobs=2, backend=backend)(delayed(fit_and_answer)(i) for i in range(4))
     for got, wanted in zip(results, expected, strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_two_threads():
+    """Processes of their own come in test_faults.py, with all else that needs some."""
+    fit_in_two_jobs("threading")
 
 
 def global_states():

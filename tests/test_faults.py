@@ -25,7 +25,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skorch.callbacks import Callback
 from test_common import configured, core, public_estimators, train
-from test_determinism import in_forked_child
+from test_determinism import fit_in_two_jobs, in_forked_child
 
 import skae
 from skae.base import BaseAutoencoder
@@ -90,14 +90,15 @@ WITH_TARGETS = ("score", "partial_fit")
 
 def trained(estimator_class, rows=X, **parameters):
     """A fitted estimator; most tests start from the same, of which they get copies."""
-    if rows is X and not parameters:
-        return copy.deepcopy(usual(estimator_class))
+    if rows is X:
+        return copy.deepcopy(usual(estimator_class, **parameters))
     return train(tiny(estimator_class, **parameters), rows)
 
 
 @cache
-def usual(estimator_class):
-    return train(tiny(estimator_class), X)
+def usual(estimator_class, **parameters):
+    """The fitted estimator itself, for faults alone: no copy, as they leave it as it was."""
+    return train(tiny(estimator_class, **parameters), X)
 
 
 def answers(estimator, rows):
@@ -155,13 +156,20 @@ class Unchanged:
     def __init__(self, estimator, rows=X):
         self.estimator, self.rows = estimator, rows
 
+    def ask(self):
+        """Answers; before the block, those of the shared estimator are known."""
+        shared = self.estimator is usual(type(self.estimator)) and self.rows is X
+        if shared and not hasattr(self, "before"):
+            return reference(type(self.estimator))
+        return answers(self.estimator, self.rows)
+
     def state(self):
         try:
             check_is_fitted(self.estimator)
         except NotFittedError:
             said = {}
         else:
-            said = answers(self.estimator, self.rows)
+            said = self.ask()
         learnt = {k: id(v) for k, v in vars(self.estimator).items() if k.endswith("_")}
         return said, learnt, set(vars(self.estimator)), self.estimator.get_params()
 
@@ -181,11 +189,16 @@ def both(estimator_class, rows=X, **parameters):
     return tiny(estimator_class, **parameters), trained(estimator_class, rows, **parameters)
 
 
+def both_for_faults_alone(estimator_class):
+    """The same, but the fitted one is shared: whoever sets or trains it needs `both`."""
+    return tiny(estimator_class), usual(estimator_class)
+
+
 def about_to(method, estimator_class):
     """Estimators for faults at their first `fit` or `partial_fit`, or at a later `fit`."""
     if not hasattr(estimator_class, method):
         pytest.skip(f"no {method}")
-    return both(estimator_class) if method == "fit" else (tiny(estimator_class),)
+    return both_for_faults_alone(estimator_class) if method == "fit" else (tiny(estimator_class),)
 
 
 def with_column(values, j=1):
@@ -371,9 +384,9 @@ def test_works_or_says_why_not(estimator_class, rows, parameters, match):
 @pytest.mark.filterwarnings("ignore:(Training diverged|Posterior collapse|Only . of n_codes)")
 def test_going_on_with_other_rows(estimator_class, second, precision, method):
     """Centre and scale stay those of the first call, so any later row can be too large."""
-    estimator = trained(estimator_class, precision=precision, warm_start=True)
-    if not hasattr(estimator, method) or "warm_start" not in estimator.get_params(deep=False):
+    if not hasattr(estimator_class, method) or not hasattr(estimator_class(), "warm_start"):
         pytest.skip(f"no {method} that goes on")
+    estimator = trained(estimator_class, precision=precision, warm_start=True)
     before = answers(estimator, X)
     _, refusal = attempt(lambda: train(estimator, second, method))
     if refusal is None:
@@ -483,14 +496,14 @@ def test_values_too_large_to_square(estimator_class, rows, match, method):
     """They are refused, but where columns are brought to units of their own."""
     for estimator in about_to(method, estimator_class):
         if estimator_class is skae.AutoencoderOutlierDetector:
-            assert_sensible(train(estimator, rows), rows, *rows.shape)
+            assert_sensible(train(copy.deepcopy(estimator), rows), rows, *rows.shape)
             continue
         with Unchanged(estimator), pytest.raises(ValueError, match=match):
             train(estimator, rows, method)
 
 
 def test_a_generator_is_refused(estimator_class):
-    for estimator in both(estimator_class):
+    for estimator in both_for_faults_alone(estimator_class):
         with Unchanged(estimator), pytest.raises(TypeError, match="generator"):
             train(estimator, (row for row in X.tolist()))
 
@@ -538,7 +551,7 @@ def refusals_of_rows(estimator, rows, error, match):
 # Frames after arrays are allowed, with a warning, as everywhere in scikit-learn.
 @pytest.mark.filterwarnings("ignore:X has feature names:UserWarning")
 def test_refused_at_predict(estimator_class, rows, error, match):
-    estimator = trained(estimator_class)
+    estimator = usual(estimator_class)
     with Unchanged(estimator):
         refusals_of_rows(estimator, rows, error, match)
 
@@ -624,14 +637,14 @@ def test_weights_that_work(estimator_class, weight):
 def test_weights_refused_at_fit(estimator_class, weight, match):
     if not has_fit_parameter(estimator_class, "sample_weight"):
         pytest.skip("no sample_weight")
-    for estimator in both(estimator_class):
+    for estimator in both_for_faults_alone(estimator_class):
         with Unchanged(estimator), pytest.raises(REFUSAL, match=match):
             train(estimator, X, sample_weight=weight)
 
 
 @pytest.mark.parametrize(("weight", "match"), BAD_WEIGHTS)
 def test_weights_refused_by_score(estimator_class, weight, match):
-    estimator = trained(estimator_class)
+    estimator = usual(estimator_class)
     score = getattr(estimator, "score", None)
     if score is None or "sample_weight" not in inspect.signature(score).parameters:
         pytest.skip("no weighted score")
@@ -658,7 +671,7 @@ def test_weights_refused_by_score(estimator_class, weight, match):
 def test_corrupted_rows_refused(estimator_class, spoilt, match):
     if not has_fit_parameter(estimator_class, "X_corrupted"):
         pytest.skip("no X_corrupted")
-    for estimator in both(estimator_class):
+    for estimator in both_for_faults_alone(estimator_class):
         with Unchanged(estimator), pytest.raises(REFUSAL, match=match):
             train(estimator, X, X_corrupted=spoilt)
 
@@ -772,21 +785,27 @@ def test_every_parameter_has_bad_values(estimator_class):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("estimator_class", "name", "value"),
     [
-        pytest.param(name, value, id=f"{name}={value_id(value)}")
-        for name, values in BAD_PARAMETERS.items()
-        for value in values
+        pytest.param(
+            estimator_class, name, value, id=f"{estimator_class.__name__}-{name}={value_id(value)}"
+        )
+        for estimator_class in public_estimators()
+        # What an autoencoder within has besides is its own to refuse.
+        for name in estimator_class().get_params(deep=False)
+        for value in BAD_PARAMETERS.get(name, [])
     ],
 )
 def test_bad_parameters_are_named(estimator_class, name, value):
-    own = estimator_class().get_params(deep=False)
-    if "autoencoder" in own and name not in own:
-        pytest.skip("its autoencoder's to refuse")
-    for estimator in (tiny(estimator_class, **{name: value}), trained(estimator_class)):
-        reset(estimator, **{name: value})
-        with Unchanged(estimator), pytest.raises(REFUSAL, match=rf"\b{name}\b"):
-            train(estimator, X)
+    fitted = usual(estimator_class)
+    before = fitted.get_params(deep=False)[name]
+    try:
+        for estimator in (tiny(estimator_class, **{name: value}), fitted):
+            estimator.set_params(**{name: value})
+            with Unchanged(estimator), pytest.raises(REFUSAL, match=rf"\b{name}\b"):
+                train(estimator, X)
+    finally:
+        fitted.set_params(**{name: before})
 
 
 def test_an_unknown_parameter_is_named(estimator_class):
@@ -893,7 +912,7 @@ CALLS = [
 def test_refused_arguments(estimator_class, method, arguments, match):
     if not hasattr(estimator_class, method):
         pytest.skip(f"no {method}")
-    estimator = trained(estimator_class)
+    estimator = usual(estimator_class)
     with Unchanged(estimator), pytest.raises(REFUSAL, match=match):
         getattr(estimator, method)(*arguments)
 
@@ -1211,18 +1230,37 @@ def test_predict_from_a_forked_child(estimator_class):
     assert in_forked_child(child, 30) == 0
 
 
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
-@pytest.mark.usefixtures("two_threads")
-def test_joblib(estimator_class, backend):
-    if issubclass(estimator_class, BaseAutoencoder) and estimator_class is not skae.Autoencoder:
-        pytest.skip("processes meet a variant as they meet the plain one")
+IN_JOBS = [
+    estimator_class
+    for estimator_class in public_estimators()
+    if not issubclass(estimator_class, BaseAutoencoder) or estimator_class is skae.Autoencoder
+]
+"""Processes meet a variant as they meet the plain one."""
+
+
+def assert_same_in_jobs(estimator_class, backend):
     estimator = trained(estimator_class)
     parallel = Parallel(n_jobs=2, backend=backend, timeout=60)
     predicted = parallel(delayed(answers)(estimator, X) for _ in range(4))
     refitted = parallel(delayed(train_and_answer)(estimator_class) for _ in range(2))
     for got in (*predicted, *refitted):
         assert_same(got, reference(estimator_class))
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+@pytest.mark.parametrize("estimator_class", IN_JOBS, ids=lambda c: c.__name__)
+@pytest.mark.usefixtures("two_threads")
+def test_joblib(estimator_class, backend):
+    assert_same_in_jobs(estimator_class, backend)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_joblib_in_new_processes():
+    """All in one test, for which they start once: that takes them many seconds."""
+    fit_in_two_jobs("loky")
+    for estimator_class in IN_JOBS:
+        assert_same_in_jobs(estimator_class, "loky")
 
 
 # ----------------------------------------------------------------------- copies and pickles

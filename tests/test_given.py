@@ -327,6 +327,83 @@ def test_a_classifier_takes_autoencoders_with_given_columns(estimator_class):
     assert model.predict(NUMBERS).shape == (N,)
 
 
+def test_training_does_not_go_on_with_other_columns(estimator_class):
+    """Else a column that is named late would not be hidden, in silence."""
+    name = estimator_class._given_parameter
+    numbers = FRAME.drop(columns="kind")
+    for before, now in ((None, "age"), ("age", "w"), ("age", None)):
+        model = made(estimator_class, before, warm_start=True).fit(numbers)
+        expected = model.transform(numbers)
+        model.set_params(**{name: now})
+        for call in (model.fit, model.partial_fit):
+            with pytest.raises(ValueError, match=f"{name}=.* training cannot go on"):
+                call(numbers)
+        np.testing.assert_array_equal(model.transform(numbers), expected)
+
+
+def test_rows_of_no_weight_decide_nothing(estimator_class):
+    strange = FRAME.assign(kind="z", age="old").astype({"age": object})
+    table = pd.concat([strange[:5], FRAME, strange[:5]]).reset_index(drop=True)
+    weight = np.r_[np.zeros(5), np.ones(N), np.zeros(5)]
+    model = made(estimator_class, ["kind", "age"]).fit(table, sample_weight=weight)
+    expected = made(estimator_class, ["kind", "age"]).fit(FRAME)
+    np.testing.assert_array_equal(model.transform(FRAME), expected.transform(FRAME))
+
+
+def test_texts_beside_booleans(estimator_class):
+    frame = FRAME.assign(kind=pd.Categorical(KIND), flag=FRAME["w"] > 0)
+    model = made(estimator_class, ["kind", "flag"]).fit(frame.drop(columns="age"))
+    assert {*model.sample(50, random_state=0)[:, -1]} == {False, True}
+
+
+def test_lists_of_rows(estimator_class):
+    rows = FRAME.to_numpy().tolist()
+    model = made(estimator_class, [1, 5]).fit(rows)
+    expected = made(estimator_class, [1, 5]).fit(FRAME).transform(FRAME)
+    np.testing.assert_array_equal(model.transform(rows), expected)
+
+
+def test_one_row_of_names_and_values(estimator_class):
+    model = made(estimator_class, ["kind", "age"]).fit(FRAME)
+    expected = model.translate(FRAME, ["b", 33.5])
+    for one in ({"age": 33.5, "kind": "b"}, pd.Series({"age": 33.5, "kind": "b"})):
+        np.testing.assert_array_equal(model.translate(FRAME, one), expected)
+
+
+def test_large_whole_numbers_stay_exact(estimator_class):
+    stamp = 16_777_217 + np.arange(N) % 3
+    frame = FRAME[list("wxyz")].astype(np.float32).assign(stamp=stamp)
+    model = made(estimator_class, "stamp").fit(frame)
+    assert model.reconstruct(frame)[:, -1].tolist() == stamp.tolist()
+
+
+def test_sequences_that_end_early(estimator_class):
+    """The missing ends are not modelled, with a condition as without."""
+    table = np.column_stack([RNG.normal(size=(N, 12)), np.arange(N) % 3])
+    table[:20, 8:12] = np.nan
+    kind = {"architecture": "recurrent", "feature_shape": (6, 2)}
+    model = made(estimator_class, -1, **kind).fit(table)
+    assert np.isfinite(model.score_samples(table)).all()
+    assert np.isfinite(model.transform(table)).all()
+
+
+@pytest.mark.parametrize("given", [make_column_selector("kind"), pd.Index(["kind"])], ids=str)
+def test_what_a_file_cannot_hold_is_refused(estimator_class, given, tmp_path):
+    model = made(estimator_class, given).fit(FRAME.drop(columns="age"))
+    with pytest.raises(TypeError, match=f"{estimator_class._given_parameter}=.*use pickle"):
+        model.save(tmp_path / "model.safetensors")
+
+
+def test_other_columns_are_another_fit(estimator_class):
+    """Where checkpoints tell fits apart."""
+    masks = np.zeros((2, 3000), dtype=bool)
+    masks[[0, 1], [1000, 1001]] = True
+    said = [made(estimator_class, mask)._signature() for mask in masks]
+    assert said[0] != said[1]
+    selectors = [made(estimator_class, make_column_selector("kind")) for _ in range(2)]
+    assert selectors[0]._signature() == selectors[1]._signature()
+
+
 def learnt(values):
     X = pd.DataFrame({"given": values, "other": np.arange(float(len(values)))})
     return GivenColumns.learn(X, "given", "condition"), X
@@ -338,12 +415,13 @@ def learnt(values):
         (np.arange(40) % 3, [0, 1, 2]),
         (np.arange(40) % 2 == 0, [False, True]),
         (pd.Categorical(["u", "v"] * 20), ["u", "v"]),
+        (pd.Categorical(np.arange(40) % 30 / 4), [*np.arange(30) / 4]),
         (np.arange(40) / 3, None),
         (np.arange(MOST_WHOLE_NUMBERS + 1.0), None),
         (np.arange(MOST_WHOLE_NUMBERS * 1.0), [*range(MOST_WHOLE_NUMBERS)]),
         (pd.array([1, 2, 3] * 4, dtype="Int64"), [1, 2, 3]),
     ],
-    ids=["whole", "booleans", "categories", "numbers", "many", "twenty", "nullable"],
+    ids=["whole", "booleans", "categories", "declared", "numbers", "many", "twenty", "nullable"],
 )
 def test_kinds_of_columns(values, categories):
     columns, X = learnt(values)

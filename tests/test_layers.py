@@ -38,7 +38,7 @@ ARROWS = {
         "stdlib", "numpy", "pandas", "sklearn",
         "skae.base", "skae.holdout", "skae.persistence", "skae.nn",
     },
-    "audit": {"stdlib", "numpy", "pandas", "sklearn"},
+    "audit": {"stdlib", "numpy", "pandas", "sklearn", "skae.labels"},
     "supervised": {
         "stdlib", "numpy", "torch", "sklearn",
         "skae.base", "skae.autoencoder", "skae.answers", "skae.labels", "skae.parameters",

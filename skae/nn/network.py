@@ -203,7 +203,9 @@ class Network(Objective):
         if self.given is not None:
             left = self.given.start(x, told, weight, at)
             effect = left.effect / at.scale
-            at = moments(left, weight)._replace(scale=at.scale)
+            # Moments may know of missing cells, which the table has filled in.
+            kept = moments(left, weight).variance / moments(x, weight).variance
+            at = at._replace(variance=at.variance * kept.nan_to_num())
         self._start_at_pca(left, weight, at, slope, effect, generator)
 
     @torch.no_grad()
