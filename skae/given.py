@@ -1,6 +1,6 @@
 """Columns of a table that are given, not modelled: which, what they hold, how networks take it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -26,7 +26,6 @@ MOST_CONDITIONS = 10_000
 
 ColumnKey = Any
 """Columns as ColumnTransformer takes them: names, numbers, a slice, a mask, or a callable."""
-
 
 COLUMN_KEY: list[object] = [str, Integral, slice, callable, "array-like", None]
 """Kinds of values that a parameter may have which names columns."""
@@ -408,7 +407,8 @@ class WithGivenColumns(BaseAutoencoder):
                 "Codes do not tell what is given: inverse_transform needs condition, values of "
                 f"{', '.join(self._columns_.names)}."
             )
-        return self._restored(np.hstack([Z, self._condition(condition, len(Z))]))
+        told = self._condition(condition, len(Z))
+        return self._restored(np.hstack([Z, told.astype(Z.dtype)]))
 
     def translate(self, X: MatrixLike, condition: Any) -> NDArray[Any]:
         """Rows as they would be under another condition: their codes, decoded under that.
@@ -463,9 +463,9 @@ class WithGivenColumns(BaseAutoencoder):
             Where `condition` is none that training knew.
         """
         check_is_fitted(self)
-        told: Callable[[int, Draws], Floats] | None = None
-        if condition is not None:
-            told = lambda n, draws: self._condition(condition, n)  # noqa: E731
-        elif self._columns_ is not None:
-            told = self._columns_.draw
-        return self._sample(n_samples, mean, random_state, told)
+        if condition is None:
+            told = None if self._columns_ is None else self._columns_.draw
+            return self._sample(n_samples, mean, random_state, told)
+        return self._sample(
+            n_samples, mean, random_state, lambda n, draws: self._condition(condition, n)
+        )

@@ -119,8 +119,16 @@ def test_numbers_stay_numbers(estimator_class):
     back = model.translate(NUMBERS, NUMBERS[::-1, :1])
     assert back.dtype == float
     np.testing.assert_array_equal(back[:, 0], NUMBERS[::-1, 0])
-    single = made(estimator_class, 0).fit(NUMBERS.astype(np.float32))
-    assert single.reconstruct(NUMBERS.astype(np.float32)).dtype == np.float32
+    table = NUMBERS.astype(np.float32)
+    single = made(estimator_class, 0).fit(table)
+    assert single.reconstruct(table).dtype == single.translate(table, 1).dtype == np.float32
+
+
+def test_a_column_that_is_always_the_same_gives_nothing(estimator_class):
+    for value in (1, 0.5, "text"):
+        model = made(estimator_class, "same").fit(FRAME[list("wxyz")].assign(same=value))
+        assert np.isfinite(model.transform(FRAME[list("wxyz")].assign(same=value))).all()
+        assert model.sample(2)[0, -1] == value
 
 
 @pytest.mark.parametrize(
@@ -387,7 +395,9 @@ def test_sequences_that_end_early(estimator_class):
     assert np.isfinite(model.transform(table)).all()
 
 
-@pytest.mark.parametrize("given", [make_column_selector("kind"), pd.Index(["kind"])], ids=str)
+@pytest.mark.parametrize(
+    "given", [make_column_selector("kind"), pd.Index(["kind"])], ids=["selector", "index"]
+)
 def test_what_a_file_cannot_hold_is_refused(estimator_class, given, tmp_path):
     model = made(estimator_class, given).fit(FRAME.drop(columns="age"))
     with pytest.raises(TypeError, match=f"{estimator_class._given_parameter}=.*use pickle"):

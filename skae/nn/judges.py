@@ -19,7 +19,7 @@ MISLED = 2.0
 """Nats that judges may lack beyond ignorance before a code gains no more by it."""
 
 LEAST_SPREAD = 1e-6
-"""Variance of given numbers, in squared half ranges, below which all count as equal."""
+"""Variance of given numbers, in squared half ranges, below which all are taken as equal."""
 
 
 class Panel(nn.Module):
@@ -87,7 +87,8 @@ class _Truth(NamedTuple):
         share = weight / weight.sum()
         if cells.shape[1] == 1:
             number = cells[:, 0]
-            spread = (share @ number**2).clamp_min(LEAST_SPREAD)
+            spread = share @ number**2
+            spread = torch.where(spread > LEAST_SPREAD, spread, 1.0)
             return cls(
                 0.5 * number**2 / spread, lambda guess: 0.5 * (guess[..., 0] - number) ** 2 / spread
             )
