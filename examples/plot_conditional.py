@@ -14,7 +14,7 @@ from skae import ConditionalVariationalAutoencoder
 
 table = load_digits(as_frame=True).frame
 train, test = table[:1200], table[1200:]
-model = ConditionalVariationalAutoencoder(condition="target", max_epochs=60, random_state=0)
+model = ConditionalVariationalAutoencoder(condition="target", max_epochs=40, random_state=0)
 model.fit(train)
 
 # %%

@@ -53,7 +53,7 @@ for name, curve in curves.items():
     target = y[train] if name == "y given" else None
     for weight in weights:
         fair = FairAutoencoder(
-            sensitive=-1, leak_weight=weight, max_epochs=20, early_stopping=False, random_state=0
+            sensitive=-1, leak_weight=weight, max_epochs=12, early_stopping=False, random_state=0
         )
         curve.append(probed(fair.fit(X[train], target).transform(X)))
 

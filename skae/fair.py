@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import field
 from numbers import Real
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ class FairAutoencoder(WithGivenColumns):
     >>> group, useful = rng.integers(2, size=400), rng.normal(size=(400, 2))
     >>> X = np.c_[useful, useful + rng.normal(size=(400, 2)), group + rng.normal(size=400) / 3]
     >>> X = np.c_[X, group]
-    >>> fair = FairAutoencoder(sensitive=-1, max_epochs=50, random_state=0).fit(X)
+    >>> fair = FairAutoencoder(sensitive=-1, max_epochs=30, random_state=0).fit(X)
     >>> other = X.copy()
     >>> other[:, -1] = 1 - group
     >>> bool((fair.transform(other) == fair.transform(X)).all())
@@ -177,9 +177,11 @@ class FairAutoencoder(WithGivenColumns):
         return Private(n_components, price, self._columns_.widths)
 
     def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
-        if y is None:
-            return super()._facts(y, weight, counts)
-        y, family = np.asarray(counting(y, counts, self)), cast(Family, Classes())
+        y = None if y is None else np.asarray(counting(y, counts, self))
+        # Equal targets tell nothing of rows, as none do.
+        if y is None or (y == y[:1]).all():
+            return super()._facts(None, weight, counts)
+        family: Family = Classes()
         if y.dtype.kind == "f" and not (y == np.round(y)).all():
             family, answers = Numbers.of(read_numbers(y), weight)
         else:
@@ -204,6 +206,7 @@ class FairAutoencoder(WithGivenColumns):
             Training rows, their sensitive columns among them.
         y : array-like of shape (n_samples,), default=None
             What codes are to tell: classes, -1 where not known, or numbers, NaN where not known.
+            Where all are equal, it is as without.
         sample_weight : array-like of shape (n_samples,), default=None
             How often each row counts; a weight of 2 is a row given twice, 0 a row left out.
         X_corrupted : array-like of shape (n_samples, n_features), default=None

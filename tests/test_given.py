@@ -20,7 +20,7 @@ from skae.nn.linear import DistinctRows, moments
 
 ESTIMATORS = [c for c in public_estimators() if issubclass(c, WithGivenColumns)]
 TINY = {"n_components": 2, "hidden_layer_sizes": (6,), "max_epochs": 3, "random_state": 0}
-SMALL = {"hidden_layer_sizes": (16, 8), "max_epochs": 10}
+SMALL = {"hidden_layer_sizes": (8,), "max_epochs": 4}
 
 RNG = np.random.default_rng(0)
 N = 60
