@@ -114,7 +114,7 @@ def test_digits_of_a_class():
     drawn = model.sample(2000, condition=asked, random_state=0)
     right = (judge.predict(drawn[:, :-1]) == asked).reshape(10, 200).mean(axis=1)
     assert right.mean() >= 0.97
-    assert right.min() >= 0.9
+    assert right.min() >= 0.93
     rows, others = np.column_stack([test, y_test]), (y_test + 1 + np.arange(len(test)) % 9) % 10
     moved = model.translate(rows, others)
     assert (judge.predict(moved[:, :-1]) == others).mean() >= 0.95

@@ -50,7 +50,7 @@ class Panel(nn.Module):
             bias.zero_()
         self.weights[-1].zero_()
 
-    def guesses(self, z: Tensor, learns: bool = True) -> tuple[Tensor, ...]:
+    def guesses(self, z: Tensor, learns: bool) -> tuple[Tensor, ...]:
         """What each judge makes of codes (m, k), for each given column (PANEL, m, its width)."""
         x = z.expand(PANEL, *z.shape)
         for i, layer in enumerate(zip(self.weights, self.biases, strict=True)):
