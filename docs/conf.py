@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from sklearn.base import BaseEstimator
+
 import skae
+from skae.base import BaseAutoencoder
 
 project = "skae"
 copyright = "2026, The skae developers"
@@ -21,15 +24,25 @@ html_title = "skae"
 html_show_sourcelink = False
 
 # A new public name needs no edit here: the page lists what the package exports.
+public = {name: getattr(skae, name) for name in skae.__all__ if name != "metrics"}
+estimators = {n for n, thing in public.items() if isinstance(thing, type(skae.Autoencoder))}
+estimators = {n for n in estimators if issubclass(public[n], BaseEstimator)}
+autoencoders = {n for n in estimators if issubclass(public[n], BaseAutoencoder)}
+displays = {name for name in public if name.endswith("Display")}
+SECTIONS = {
+    "Autoencoders": autoencoders,
+    "Estimators over an autoencoder": estimators - autoencoders,
+    "Pictures": displays,
+    "Paths, files and callbacks": public.keys() - estimators - displays,
+    "Metrics": {f"metrics.{name}" for name in skae.metrics.__all__},
+}
 api = Path(__file__).with_name("generated") / "api.rst"
 api.parent.mkdir(exist_ok=True)
-api.write_text(
-    "\n".join(
-        ["API", "===", "", ".. currentmodule:: skae", "", ".. autosummary::", "   :toctree: .", ""]
-        + [f"   {name}" for name in skae.__all__]
-    )
-    + "\n"
-)
+lines = ["API", "===", "", ".. currentmodule:: skae", ""]
+for title, names in SECTIONS.items():
+    lines += [title, "-" * len(title), "", ".. autosummary::", "   :toctree: .", ""]
+    lines += [f"   {name}" for name in sorted(names)] + [""]
+api.write_text("\n".join(lines))
 autosummary_generate = True
 numpydoc_show_class_members = True
 numpydoc_show_inherited_class_members = True

@@ -1,13 +1,23 @@
 """Autoencoders as scikit-learn estimators."""
 
+from skae import metrics
 from skae.adversarial import AdversarialAutoencoder
 from skae.autoencoder import Autoencoder
 from skae.conditional import ConditionalVariationalAutoencoder
 from skae.contractive import ContractiveAutoencoder
 from skae.denoising import DenoisingAutoencoder
 from skae.fair import FairAutoencoder
+from skae.model_selection import ComponentsPath, components_path
 from skae.outlier import AutoencoderOutlierDetector
 from skae.persistence import load
+from skae.plotting import (
+    CodeSpaceDisplay,
+    ComponentsPathDisplay,
+    LossCurveDisplay,
+    OutlierExplanationDisplay,
+    ReconstructionDisplay,
+    TraversalDisplay,
+)
 from skae.quantized import VectorQuantizedAutoencoder
 from skae.semisupervised import SemiSupervisedVariationalAutoencoder
 from skae.sparse import SparseAutoencoder
@@ -25,14 +35,23 @@ __all__ = [
     "AutoencoderOutlierDetector",
     "AutoencoderRegressor",
     "Checkpoint",
+    "CodeSpaceDisplay",
+    "ComponentsPath",
+    "ComponentsPathDisplay",
     "ConditionalVariationalAutoencoder",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "FairAutoencoder",
+    "LossCurveDisplay",
+    "OutlierExplanationDisplay",
+    "ReconstructionDisplay",
     "SemiSupervisedVariationalAutoencoder",
     "SparseAutoencoder",
+    "TraversalDisplay",
     "VariationalAutoencoder",
     "VectorQuantizedAutoencoder",
     "WassersteinAutoencoder",
+    "components_path",
     "load",
+    "metrics",
 ]

@@ -8,6 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -46,6 +47,7 @@ from skae.nn.body import make_bodies
 from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, Named
 from skae.nn.draws import Draws
 from skae.nn.given import Given
+from skae.nn.growth import grow
 from skae.nn.latent import Latent
 from skae.nn.layers import ACTIVATIONS
 from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
@@ -252,7 +254,8 @@ class BaseAutoencoder(
         choose the epoch, a fit that improves the training objective by less keeps its start.
 
     warm_start : bool, default=False
-        Let `fit` go on from the weights and the optimiser's state of the last fit.
+        Let `fit` go on from the weights and the optimiser's state of the last fit. Where
+        `n_components` was raised meanwhile, the new components start on what the others leave.
 
     callbacks : list of skorch callbacks or None, default=None
         Called by skorch's training loop. For scikit-learn's callbacks see `set_callbacks`.
@@ -557,11 +560,13 @@ class BaseAutoencoder(
         some = shuffled(hashes, DENSITY_ROWS)
         has_gaps = new._takes_gaps(now=True)
         full = filled(X, index, total) if has_gaps else X
-        net = (
-            new._net_to_go_on(self.net_)
-            if going_on
-            else new._new_net(X, full, index, total, some, seed)
-        )
+        if not going_on:
+            net = new._new_net(X, full, index, total, some, seed)
+        elif one_pass or not new._grows():
+            net = new._net_to_go_on(lambda: new._same_net(self.net_))
+        else:
+            make = partial(new._new_net, X, full, index, total, some, seed, self.module_)
+            net = new._net_to_go_on(make)
 
         share = np.zeros(len(X))
         share[index] = total
@@ -848,11 +853,13 @@ class BaseAutoencoder(
         weight: Floats,
         some: NDArray[np.intp],
         seed: int,
+        shorter: Network | None = None,
     ) -> Net:
         """A net at its start: built, initialised from the data, not trained.
 
         Distinct rows are those at `index`, with these weights; `some` of them, none held out, stand
-        for all. `full` are all rows with what is missing in them filled in.
+        for all. `full` are all rows with what is missing in them filled in. Where there is a
+        network with a `shorter` code, the start is that one's end.
         """
         device = choose_device(self.device)
         largest = _largest(full)
@@ -885,6 +892,8 @@ class BaseAutoencoder(
             ) from error
         network.start(x, w, at, generator, DistinctRows(told, numbers))
         rows, counts = _tensor(X[index[some]], network), _tensor(weight[some], network)
+        if shorter is not None:
+            grow(network, copy.deepcopy(shorter).to(network.center), rows, counts, generator)
         network.settle(rows, counts, generator)
         network = network.to(device)
         if device.type != "cpu":
@@ -971,16 +980,23 @@ class BaseAutoencoder(
         )
         return Network(encoder, decoder, latent, likelihood, n_features, self.trim, given)
 
-    def _net_to_go_on(self, net: Net) -> Net:
+    def _grows(self) -> bool:
+        """Whether the code is to have more components than it was fitted with."""
+        return isinstance(self.n_components, Integral) and self.n_components > self.n_components_
+
+    def _same_net(self, net: Net) -> Net:
         """A copy of a fitted net, its network built from the parameters as they are now."""
         k = self.n_components_
+        if isinstance(self.n_components, Integral) and self.n_components != k:
+            raise RuntimeError(f"n_components was {k}")
+        return net.duplicate(self._build(self._n_modelled, k).to(net.module_.center))
+
+    def _net_to_go_on(self, make: Callable[[], Net]) -> Net:
+        """A net made from a fitted one, of which the parameters may by now describe another."""
         try:
-            if isinstance(self.n_components, Integral) and self.n_components != k:
-                raise RuntimeError(f"n_components was {k}")
             if self._shape(now=True) != self._shape(now=False):
                 raise RuntimeError(f"rows were of shape {self._shape(now=False)}")
-            network = self._build(self._n_modelled, k).to(net.module_.center)
-            return net.duplicate(network)
+            return make()
         except RuntimeError as error:
             now = self.get_params(deep=False)
             changed = [k for k, v in self._fit_params_.items() if repr(now[k]) != repr(v)]

@@ -31,6 +31,9 @@ class ClassAndStyle(Stochastic):
         self.register_buffer("log_shares", log_shares)
         self.register_buffer("one_hot", torch.eye(n_classes))
 
+    def blocks(self) -> list[int]:
+        return [self.n_classes, *[self.n_components] * 2 * self.n_classes]
+
     def posterior(self, h: Tensor) -> tuple[Tensor, Normal]:
         """Log-probabilities (n, n_classes) of classes, and codes (n_classes, n, k) given them."""
         log_q, styles = h.tensor_split([self.n_classes], -1)

@@ -46,8 +46,9 @@ ARROWS = {
     },
     "shapes": {"stdlib", "numpy", "skae.nn"},
     "persistence": {"stdlib", "skae.files"},
-    "metrics": {"stdlib", "numpy", "sklearn", "scipy"},
-    "plotting": {"stdlib", "numpy", "sklearn", "matplotlib"},
+    "metrics": {"stdlib", "numpy", "sklearn"},
+    "model_selection": {"stdlib", "numpy", "pandas", "sklearn"},
+    "plotting": {"stdlib", "numpy", "sklearn", "matplotlib", "skae.model_selection"},
 }  # fmt: skip
 """What each file may import: parts of `skae`, the standard library and other packages."""
 

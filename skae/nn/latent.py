@@ -93,6 +93,10 @@ class Latent(nn.Module, ABC):
         """
         return losses
 
+    def blocks(self) -> list[int]:
+        """Lengths of the raw output's parts, of each of which a shorter code has the first."""
+        return [self.n_inputs]
+
     def start(self, values: Tensor, rest: float) -> Start:
         """Where to start on principal axes with these variances, others having `rest` each."""
         one = torch.ones_like(values)

@@ -1,0 +1,93 @@
+"""A code gets more components: a network goes on from one whose codes are shorter."""
+
+import torch
+from torch import Tensor
+
+from skae.nn.linear import moments, principal_axes, slopes
+from skae.nn.network import Network
+
+
+@torch.no_grad()
+def grow(
+    network: Network, old: Network, x: Tensor, weight: Tensor, generator: torch.Generator
+) -> None:
+    """Let a network at its start go on from one with fewer components.
+
+    The first components are the old ones, which encoder and decoder treat as they did. The others
+    start on the principal axes of what the old network leaves of rows, as far as a linear map can
+    see that.
+
+    Parameters
+    ----------
+    network, old : Network
+        They may differ in the size of the code only; else a RuntimeError is raised.
+    x : Tensor of shape (n, n_features)
+        Rows that stand for all.
+    weight : Tensor of shape (n,)
+        How often each counts.
+    generator : torch.Generator
+    """
+    network.center.copy_(old.center)
+    network.scale.copy_(old.scale)
+    network.likelihood.load_state_dict(old.likelihood.state_dict())
+    if network.given is not None and old.given is not None:
+        network.given.load_state_dict(old.given.state_dict())
+    raw = _leading(network.latent.blocks(), old.latent.blocks())
+    code = _leading(_decoded(network), _decoded(old))
+    tied = {id(p) for p in network.encoder.parameters()}
+    for p, known in zip(network.encoder.parameters(), old.encoder.parameters(), strict=True):
+        _continue(p, known, 0, raw)
+    for p, known in zip(network.decoder.parameters(), old.decoder.parameters(), strict=True):
+        if id(p) not in tied:
+            _continue(p, known, -1, code)
+    if network.encoder.skip is not None:
+        _see_what_is_left(network, old, x, weight, generator)
+
+
+def _decoded(network: Network) -> list[int]:
+    """Lengths of the parts of what the decoder sees."""
+    k, given = network.latent.n_components, network.given
+    return [k, network.latent.n_outputs - k, 0 if given is None else len(given.center)]
+
+
+def _leading(blocks: list[int], shorter: list[int]) -> Tensor:
+    """Where in a row of blocks those of a shorter row are: at the head of each."""
+    places = torch.arange(sum(blocks)).split(blocks)
+    return torch.cat([place[:n] for place, n in zip(places, shorter, strict=True)])
+
+
+def _continue(p: Tensor, known: Tensor, axis: int, index: Tensor) -> None:
+    """Take over weights, those that know the size of the code at an index along an axis."""
+    if p.shape == known.shape:
+        p.copy_(known)
+        return
+    places = p.index_select(axis, index.to(p.device))
+    if places.shape != known.shape:
+        raise RuntimeError(f"weights were of shape {tuple(known.shape)}")
+    p.index_copy_(axis, index.to(p.device), known.to(p))
+
+
+def _see_what_is_left(
+    network: Network, old: Network, x: Tensor, weight: Tensor, generator: torch.Generator
+) -> None:
+    """Start new components on the principal axes of what is left, as codes of rows tell it."""
+    down, up = network.encoder.skip, network.decoder.skip
+    assert down is not None
+    assert up is not None
+    k, k_old = network.latent.n_components, old.latent.n_components
+    left = (network.cells(x) - old.likelihood.mean(old.restored(x))).double().nan_to_num()
+    at = moments(left, weight)
+    axes = principal_axes(left, weight, at, k - k_old, generator)[1].to(x)
+    codes = network.standardize(x).nan_to_num() @ axes
+    of_codes = moments(codes, weight)
+    gain = network.latent.start(of_codes.variance.clamp_min(1e-12), 0.0).down
+    places = slice(k_old, k_old + axes.shape[1])
+    down.weight[k_old:k] = 0
+    down.bias[k_old:k] = 0
+    down.weight[places] = (gain[:, None] * axes.double().mT).to(down.weight)
+    if up.transposed:
+        return
+    one = torch.ones_like(gain)
+    effect = slopes(left, at, codes, of_codes.center, one, weight) / network.scale
+    slope = network.likelihood.start(network.center, at.variance.to(x), network.scale)[1]
+    up.weight[:, places] = (effect / gain * slope.double()[:, None]).to(up.weight)
