@@ -8,7 +8,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -563,10 +562,11 @@ class BaseAutoencoder(
         if not going_on:
             net = new._new_net(X, full, index, total, some, seed)
         elif one_pass or not new._grows():
-            net = new._net_to_go_on(lambda: new._same_net(self.net_))
+            net = new._net_to_go_on(self.net_)
         else:
-            make = partial(new._new_net, X, full, index, total, some, seed, self.module_)
-            net = new._net_to_go_on(make)
+            # Nothing but the size of the code may be another.
+            copy.copy(new).set_params(n_components=self.n_components_)._net_to_go_on(self.net_)
+            net = new._new_net(X, full, index, total, some, seed, self.module_)
 
         share = np.zeros(len(X))
         share[index] = total
@@ -984,19 +984,16 @@ class BaseAutoencoder(
         """Whether the code is to have more components than it was fitted with."""
         return isinstance(self.n_components, Integral) and self.n_components > self.n_components_
 
-    def _same_net(self, net: Net) -> Net:
+    def _net_to_go_on(self, net: Net) -> Net:
         """A copy of a fitted net, its network built from the parameters as they are now."""
         k = self.n_components_
-        if isinstance(self.n_components, Integral) and self.n_components != k:
-            raise RuntimeError(f"n_components was {k}")
-        return net.duplicate(self._build(self._n_modelled, k).to(net.module_.center))
-
-    def _net_to_go_on(self, make: Callable[[], Net]) -> Net:
-        """A net made from a fitted one, of which the parameters may by now describe another."""
         try:
+            if isinstance(self.n_components, Integral) and self.n_components != k:
+                raise RuntimeError(f"n_components was {k}")
             if self._shape(now=True) != self._shape(now=False):
                 raise RuntimeError(f"rows were of shape {self._shape(now=False)}")
-            return make()
+            network = self._build(self._n_modelled, k).to(net.module_.center)
+            return net.duplicate(network)
         except RuntimeError as error:
             now = self.get_params(deep=False)
             changed = [k for k, v in self._fit_params_.items() if repr(now[k]) != repr(v)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import pairwise_distances_chunked
@@ -48,6 +48,12 @@ FOLDS = 5
 
 LEAF = 5
 """Rows of a forest's leaf: with fewer, its probabilities are too rough to rank rows by."""
+
+MOST = 20
+"""Different whole numbers, as floats, up to which they are classes."""
+
+FEWEST = 3
+"""Rows whose codes can be compared at least."""
 
 LARGEST_SEED = 2**31 - 1
 
@@ -131,11 +137,17 @@ def explained_variance_ratio(
     row_weight = _check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
-    restored = _reconstructions(estimator, X)
+    restored = _table(_reconstructions(estimator, X), "reconstructions")
     # From their least value, cells of a constant column are exactly 0 and so is their variance.
     least = np.fmin.reduce(rows)
+    if restored.shape != rows.shape:
+        raise ValueError(
+            f"estimator must restore rows of shape {rows.shape}, but gives {restored.shape}."
+        )
     rows, restored = rows - least, restored - least
     missing = np.isnan(rows)
+    if np.isnan(restored[~missing]).any():
+        raise ValueError("estimator restores some cells as NaN: what it has learnt is broken.")
     weight = np.where(missing, 0.0, row_weight[:, None])
     rows, errors = np.where(missing, 0.0, rows), np.where(missing, 0.0, rows - restored)
     of_column = weight.sum(axis=0)
@@ -323,7 +335,8 @@ def probe_score(
         and ridge regression for numbers, on standardised codes: a linear probe tells what a code
         says plainly [1]_.
     cv : int, splitter or iterable, default=5
-        Splits of the rows, as `sklearn.model_selection.cross_val_score` takes them.
+        Splits of the rows, as `sklearn.model_selection.cross_val_score` takes them. A number is
+        that of folds: of shuffled rows, always the same, for classes stratified.
 
     Returns
     -------
@@ -341,7 +354,8 @@ def probe_score(
     Notes
     -----
     What classes are, `sklearn.utils.multiclass.type_of_target` decides: whole numbers are classes,
-    floats such as 3.0 included. If they are quantities, give a regressor as `probe`.
+    floats such as 3.0 included if they are at most 20 different ones. If they are quantities, give
+    a regressor as `probe`.
 
     References
     ----------
@@ -368,9 +382,15 @@ def probe_score(
         )
     if probe is None:
         kind = type_of_target(y, input_name="y")
+        if kind == "multiclass" and np.asarray(y).dtype.kind == "f" and len(np.unique(y)) > MOST:
+            kind = "continuous"
         if kind not in PROBES:
             raise ValueError(f"probe must be given where y is of type {kind!r}.")
         probe = PROBES[kind]()
+    if isinstance(cv, Integral):
+        # Tables are often sorted, and parts of a sorted one are not like each other.
+        splitter = StratifiedKFold if is_classifier(probe) else KFold
+        cv = splitter(int(cv), shuffle=True, random_state=0)
     codes = _codes(estimator, X)
     return float(cross_val_score(probe, codes, y, cv=cv, error_score="raise").mean())
 
@@ -417,7 +437,7 @@ def code_stability(
     Raises
     ------
     ValueError
-        Where `over` or `n_repeats` is none of the above.
+        Where `over` or `n_repeats` is none of the above, or X has fewer than 9 rows.
     TypeError
         Where the estimator has no codes.
 
@@ -454,6 +474,8 @@ def code_stability(
     )
     rng = check_random_state(random_state)
     train, test = next(ShuffleSplit(1, test_size=0.25, random_state=rng).split(X))
+    if len(test) < FEWEST:
+        raise ValueError(f"X must have at least {4 * FEWEST - 3} rows: a quarter is compared.")
     seeds, parts = rng.randint(LARGEST_SEED, size=n_repeats).tolist(), [train] * n_repeats
     if over == "folds":
         folds = KFold(n_repeats, shuffle=True, random_state=rng)

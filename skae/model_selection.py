@@ -2,21 +2,21 @@
 
 import copy
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.random import RandomState
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.decomposition import PCA
 from sklearn.model_selection import ShuffleSplit, check_cv
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import _safe_indexing, check_array, check_random_state, indexable
-from sklearn.utils.validation import _num_features
 
 Floats = NDArray[np.floating]
 
@@ -28,15 +28,18 @@ EPOCHS = 0.6
 LONGEST = 12
 """Sizes of a path at most, unless they are given."""
 
-FURTHER = 0.5
+EPOCHS_TO_COME = 0.5
 """What epochs still to come are worth, as a share of what the last as many were worth."""
 
-DOUBT = 2.0
+STANDARD_ERRORS = 2.0
 """Standard errors by which a component must be worth more than that."""
 
-TRIFLE = 0.05
-"""What it must be worth at least, as a share of what components up to the best size are worth on
-average: row by row, a trifle may be significant."""
+LEAST_SHARE = 0.05
+"""What it must be worth at least, as a share of what components beyond the first size are worth on
+average, up to the best size: row by row, a trifle may be significant."""
+
+OWN = {"max_epochs", "warm_start"}
+"""Parameters that a path sets itself."""
 
 SCORED_ROWS = 1000
 """Held-out rows of a split whose densities are computed at most: more would hardly be surer."""
@@ -53,15 +56,19 @@ class ComponentsPath:
     param_name : str
         The parameter.
     results : DataFrame
-        A row for each value, which is its index. Errors are mean squared errors of rows in squared
-        user's units (Bernoulli: deviances), densities mean nats per row:
+        A row for each value, which is its index. Errors are means over rows of the sum of a row's
+        squared errors, in squared units of what the autoencoder sees (Bernoulli: deviances),
+        densities mean nats per row. Rows that several splits hold out count once, with their mean.
 
         - `train_error` and `test_error`, of training and of held-out rows;
         - `test_nats`, the held-out log-density, and `test_nats_se`, its standard error;
         - `worth` and `worth_se`, for sizes of the code that were in doubt: held-out nats that the
           last components are worth, compared with training for as long without them;
         - `pca_test_error` and `pca_test_nats`, for sizes of the code where PCA is comparable;
-        - `seconds`, what the value has cost.
+        - `seconds`, what the value has cost, the fit that all values of another parameter than the
+          size go on from not counted.
+
+        Standard errors tell how much other held-out rows would change the means, not other fits.
     suggested : int, float or object
         The value to take.
 
@@ -84,8 +91,8 @@ class ComponentsPath:
     def one_standard_error(self) -> Any:
         """The first value whose held-out nats are within one standard error of the suggested one's.
 
-        "First" is in the order in which values were given; sizes of the code are sorted. It is the
-        rule of Breiman et al. [1]_ for a simpler model that is not clearly worse.
+        "First" is in the order in which values were given; sizes of the code are sorted. Breiman et
+        al. [1]_ take a simpler model so, if it is not clearly worse than the best.
 
         Returns
         -------
@@ -109,6 +116,7 @@ def components_path(
     param_name: str = "n_components",
     param_range: Iterable[Any] | None = None,
     cv: Any = None,
+    groups: ArrayLike | None = None,
     random_state: int | RandomState | None = 0,
 ) -> ComponentsPath:
     """Find the size of the code, or the value of another parameter, that held-out rows ask for.
@@ -123,8 +131,13 @@ def components_path(
     for as long without them. They must be worth more, by two standard errors, than half of what
     these epochs were worth.
 
-    Values of another parameter all go on from one fit of the estimator as it is, and the largest
-    held-out density decides.
+    Values of another parameter all go on from one full fit of the estimator as it is, and the
+    largest held-out density decides. Start from a good value: what a bad one has ruined, such as
+    codes that were given up, a few epochs do not bring back. Parameters that shape the network need
+    a `GridSearchCV`.
+
+    `max_epochs` should be enough for a full fit: of a path that is far from done, the longest code
+    is always the best.
 
     Parameters
     ----------
@@ -143,6 +156,8 @@ def components_path(
     cv : int, cross-validation generator or iterable, default=None
         Splits into training and held-out rows. By default a quarter of the rows is held out, once;
         each further split costs as much again.
+    groups : array-like of shape (n_samples,), default=None
+        Groups of rows, for splitters that keep them together.
     random_state : int, RandomState instance or None, default=0
         Decides the default split, and which rows have their density computed: at most 1,000 of each
         split. The estimator's own decides the rest.
@@ -183,42 +198,50 @@ def components_path(
     True
     """
     prepare, autoencoder = _parts(estimator, param_name)
-    X, y = indexable(X, y)
+    X, y, groups = indexable(X, y, groups)
     seeds = check_random_state(random_state)
-    by_size = param_name == "n_components"
-    values = _values(param_range, by_size, param_name, X)
     splitter = (
-        ShuffleSplit(1, test_size=HELD_OUT, random_state=seeds) if cv is None else check_cv(cv, y)
+        ShuffleSplit(1, test_size=HELD_OUT, random_state=seeds)
+        if cv is None
+        else check_cv(cv, y, classifier=is_classifier(autoencoder))
     )
-    splits = [_Split.of(prepare, X, y, train, test, seeds) for train, test in splitter.split(X, y)]
+    splits = [
+        _Split.of(prepare, X, y, train, test, seeds) for train, test in splitter.split(X, y, groups)
+    ]
+    if not splits:
+        raise ValueError("cv must make at least one split into training and held-out rows.")
+    by_size = param_name == "n_components"
+    values = _values(param_range, by_size, param_name, splits[0].train)
     walk = _walk_up if by_size else _walk_from_one
     walks = [walk(autoencoder.set_params(warm_start=True), param_name, values, s) for s in splits]
     results = _table(values, walks, param_name)
-    if not by_size:
-        return ComponentsPath(param_name, results, results["test_nats"].idxmax())
-    suggested = _walk_down(values, walks, results)
-    if suggested == values[-1] and len(values) > 1:
-        warnings.warn(
-            f"The largest of the sizes, {suggested}, is suggested: extend param_range.",
-            UserWarning,
-            stacklevel=2,
-        )
-    columns = [split.pca(values, autoencoder) for split in splits]
-    for name, means in zip(
-        ("pca_test_error", "pca_test_nats"), np.mean(columns, axis=0), strict=True
-    ):
-        results[name] = means
-    return ComponentsPath(param_name, results, suggested)
+    best = int(results["test_nats"].to_numpy().argmax())
+    if by_size:
+        best = _walk_down(values, walks, results, best)
+        if best == len(values) - 1 > 0:
+            warnings.warn(
+                f"The largest of the sizes, {values[-1]}, is suggested: extend param_range.",
+                UserWarning,
+                stacklevel=2,
+            )
+        _add_pca(results, splits, autoencoder)
+    results["seconds"] = [sum(step.seconds for step in steps) for steps in zip(*walks, strict=True)]
+    return ComponentsPath(param_name, results, values[best])
 
 
 @dataclass
 class _Split:
-    """Training and held-out rows as the autoencoder sees them."""
+    """Training and held-out rows as the autoencoder sees them, and which rows of X are held out.
+
+    The density is computed of those that are `scored`.
+    """
 
     train: MatrixLike
     test: MatrixLike
     scored: MatrixLike
     y: MatrixLike | None
+    tested_index: NDArray[np.intp]
+    scored_index: NDArray[np.intp]
 
     @classmethod
     def of(
@@ -226,33 +249,29 @@ class _Split:
         prepare: BaseEstimator | None,
         X: MatrixLike,
         y: MatrixLike | None,
-        train: NDArray[np.intp],
-        test: NDArray[np.intp],
+        train: ArrayLike,
+        test: ArrayLike,
         seeds: RandomState,
     ) -> "_Split":
-        y = None if y is None else _safe_indexing(y, train)
-        some = seeds.permutation(len(test))[:SCORED_ROWS]
-        parts = [_safe_indexing(X, rows) for rows in (train, test, test[some])]
+        trained, tested = (
+            np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+            for rows in (train, test)
+        )
+        if not (len(trained) and len(tested)):
+            raise ValueError("cv must leave rows to train on and rows to hold out in each split.")
+        y = None if y is None else _safe_indexing(y, trained)
+        scored = seeds.permutation(tested)[:SCORED_ROWS]
+        parts = [_safe_indexing(X, rows) for rows in (trained, tested, scored)]
         if prepare is not None:
             prepare = clone(prepare).fit(parts[0], y)
             parts = [prepare.transform(part) for part in parts]
-        return cls(parts[0], parts[1], parts[2], y)
+        return cls(parts[0], parts[1], parts[2], y, tested, scored)
 
-    def pca(self, sizes: Sequence[int], autoencoder: BaseEstimator) -> Floats:
-        """PCA's held-out errors and nats at sizes, (2, n_sizes); NaN where there are none."""
-        found = np.full((2, len(sizes)), np.nan)
-        try:
-            train, *tests = map(check_array, (self.train, self.test, self.scored))
-        except ValueError:
-            return found
-        if autoencoder.get_params()["likelihood"] != "gaussian":
-            return found
-        for i, size in enumerate(sizes):
-            if size < min(train.shape):
-                pca = PCA(size).fit(train)
-                restored = pca.inverse_transform(pca.transform(tests[0]))
-                found[:, i] = ((tests[0] - restored) ** 2).sum(axis=1).mean(), pca.score(tests[1])
-        return found
+
+def _by_row(index: Sequence[NDArray[np.intp]], values: Sequence[Floats]) -> Floats:
+    """Values of distinct rows: a mean for those that several splits hold out."""
+    _, places = np.unique(np.concatenate(index), return_inverse=True)
+    return np.bincount(places, np.concatenate(values)) / np.bincount(places)
 
 
 @dataclass
@@ -263,7 +282,7 @@ class _Step:
     split: _Split
     nats: Floats
     seconds: float
-    further: Floats | None = None
+    longer: Floats | None = None
 
     @classmethod
     def of(cls, model: BaseEstimator, split: _Split) -> "_Step":
@@ -274,19 +293,11 @@ class _Step:
 
     def go_on(self) -> Floats:
         """Held-out nats of rows after as many epochs again."""
-        if self.further is None:
-            further = _Step.of(copy.deepcopy(self.model), self.split)
-            self.further = further.nats
-            self.seconds += further.seconds
-        return self.further
-
-    def errors(self) -> tuple[float, float]:
-        """Mean errors of training and of held-out rows."""
-        train, test = (
-            float(self.model.reconstruction_error(rows).mean())
-            for rows in (self.split.train, self.split.test)
-        )
-        return train, test
+        if self.longer is None:
+            longer = _Step.of(copy.deepcopy(self.model), self.split)
+            self.longer = longer.nats
+            self.seconds += longer.seconds
+        return self.longer
 
 
 def _walk_up(
@@ -296,7 +307,7 @@ def _walk_up(
     model, steps = clone(autoencoder), []
     epochs = _few_epochs(autoencoder, values)
     for value in values:
-        model = copy.deepcopy(model).set_params(max_epochs=epochs, **{param_name: value})
+        model = copy.deepcopy(model).set_params(max_epochs=epochs, n_components=value)
         steps.append(_Step.of(model, split))
     return steps
 
@@ -306,62 +317,108 @@ def _walk_from_one(
 ) -> list[_Step]:
     """Fits of all values, each going on from the same one."""
     start = clone(autoencoder).fit(split.train, split.y)
-    epochs = _few_epochs(autoencoder, values)
-    models = [
-        copy.deepcopy(start).set_params(max_epochs=epochs, **{param_name: value})
-        for value in values
-    ]
-    return [_Step.of(model, split) for model in models]
+    start.set_params(max_epochs=_few_epochs(autoencoder, values))
+    steps = []
+    for value in values:
+        model = copy.deepcopy(start).set_params(**{param_name: value})
+        try:
+            steps.append(_Step.of(model, split))
+        except ValueError as error:
+            if "another network" not in str(error):
+                raise
+            raise ValueError(
+                f"{param_name} shapes the network, so that its values cannot go on from one fit: "
+                "use GridSearchCV for it."
+            ) from error
+    return steps
 
 
 def _few_epochs(autoencoder: BaseEstimator, values: Sequence[Any]) -> int:
-    return max(1, round(EPOCHS * autoencoder.get_params()["max_epochs"] / len(values)))
+    epochs = autoencoder.get_params()["max_epochs"]
+    return min(epochs, max(1, round(EPOCHS * epochs / len(values))))
+
+
+def _nats(steps: Sequence[_Step], of_step: Callable[[_Step], Floats]) -> Floats:
+    """Held-out nats of distinct rows by one value's fits, one for each split."""
+    return _by_row([step.split.scored_index for step in steps], [*map(of_step, steps)])
 
 
 def _walk_down(
-    sizes: Sequence[int], walks: Sequence[Sequence[_Step]], results: pd.DataFrame
+    sizes: Sequence[int], walks: Sequence[Sequence[_Step]], results: pd.DataFrame, best: int
 ) -> int:
-    """The largest size whose last components are worth having; notes what those in doubt are."""
-    means = results["test_nats"].to_numpy()
-    best = i = int(means.argmax())
+    """Place of the largest size up to the best whose last components are worth having.
+
+    Notes in the results what those in doubt are worth.
+    """
+    means, i = results["test_nats"].to_numpy(), best
     while i > 0:
-        nats, before, further = (
-            np.concatenate(parts)
-            for parts in (
-                [walk[i].nats for walk in walks],
-                [walk[i - 1].nats for walk in walks],
-                [walk[i - 1].go_on() for walk in walks],
-            )
-        )
-        worth = nats - further
+        longer, shorter = ([walk[j] for walk in walks] for j in (i, i - 1))
+        nats, before = (_nats(steps, lambda step: step.nats) for steps in (longer, shorter))
+        trained_on = _nats(shorter, _Step.go_on)
+        worth = nats - trained_on
         results.loc[sizes[i], ["worth", "worth_se"]] = worth.mean(), _standard_error(worth)
-        excess = worth - FURTHER * (further - before)
+        excess = worth - EPOCHS_TO_COME * (trained_on - before)
         typical = (means[best] - means[0]) * (sizes[i] - sizes[i - 1]) / (sizes[best] - sizes[0])
-        if excess.mean() > max(DOUBT * _standard_error(excess), TRIFLE * typical):
+        least = max(STANDARD_ERRORS * _standard_error(excess), LEAST_SHARE * typical)
+        if excess.mean() > least:
             break
         i -= 1
-    return sizes[i]
+    return i
 
 
 def _table(
     values: Sequence[Any], walks: Sequence[Sequence[_Step]], param_name: str
 ) -> pd.DataFrame:
+    """Errors and nats of all values, a row for each."""
     rows = []
     for steps in zip(*walks, strict=True):
-        train, test = np.mean([step.errors() for step in steps], axis=0)
-        nats = np.concatenate([step.nats for step in steps])
+        nats = _nats(steps, lambda step: step.nats)
+        errors = [step.model.reconstruction_error(step.split.test) for step in steps]
+        on_training_rows = [
+            step.model.reconstruction_error(step.split.train).mean() for step in steps
+        ]
         rows.append(
             {
-                "train_error": train,
-                "test_error": test,
+                "train_error": np.mean(on_training_rows),
+                "test_error": _by_row([s.split.tested_index for s in steps], errors).mean(),
                 "test_nats": nats.mean(),
                 "test_nats_se": _standard_error(nats),
-                "worth": np.nan,
-                "worth_se": np.nan,
-                "seconds": sum(step.seconds for step in steps),
             }
         )
-    return pd.DataFrame(rows, index=pd.Index(values, name=param_name, tupleize_cols=False))
+    dtype = int if param_name == "n_components" else object
+    index = pd.Index(values, dtype=dtype, name=param_name, tupleize_cols=False)
+    table = pd.DataFrame(rows, index=index)
+    if param_name == "n_components":
+        table[["worth", "worth_se"]] = np.nan
+    return table
+
+
+def _add_pca(results: pd.DataFrame, splits: Sequence[_Split], autoencoder: BaseEstimator) -> None:
+    """Add PCA's held-out errors and nats at the same sizes; NaN where they cannot be compared."""
+    results[["pca_test_error", "pca_test_nats"]] = np.nan
+    parameters = autoencoder.get_params()
+    has_given = any(parameters.get(name) is not None for name in ("condition", "sensitive"))
+    if has_given or parameters["likelihood"] != "gaussian":
+        return
+    try:
+        tables = [
+            [check_array(part) for part in (split.train, split.test, split.scored)]
+            for split in splits
+        ]
+    except ValueError:  # images, sequences of different lengths
+        return
+    for size in results.index:
+        if any(size >= min(train.shape) for train, _, _ in tables):
+            return
+        errors, nats = [], []
+        for train, test, scored in tables:
+            pca = PCA(size, random_state=0).fit(train)
+            errors.append(((test - pca.inverse_transform(pca.transform(test))) ** 2).sum(axis=1))
+            nats.append(pca.score_samples(scored))
+        results.loc[size, ["pca_test_error", "pca_test_nats"]] = (
+            _by_row([split.tested_index for split in splits], errors).mean(),
+            _by_row([split.scored_index for split in splits], nats).mean(),
+        )
 
 
 def _standard_error(values: Floats) -> float:
@@ -370,11 +427,11 @@ def _standard_error(values: Floats) -> float:
 
 def _parts(estimator: BaseEstimator, param_name: str) -> tuple[BaseEstimator | None, BaseEstimator]:
     """What prepares rows, if anything does, and an autoencoder of its own."""
-    prepare = None
-    if isinstance(estimator, Pipeline):
-        steps = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
-        prepare = make_pipeline(*steps) if steps else None
+    steps: list[BaseEstimator] = []
+    while isinstance(estimator, Pipeline):
+        steps += [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
         estimator = estimator.steps[-1][1]
+    prepare = make_pipeline(*steps) if steps else None
     if not all(hasattr(estimator, name) for name in ("reconstruction_error", "score_samples")):
         raise TypeError(
             f"estimator must be an autoencoder or a Pipeline that ends in one, got {estimator!r}."
@@ -383,6 +440,8 @@ def _parts(estimator: BaseEstimator, param_name: str) -> tuple[BaseEstimator | N
         raise ValueError(
             f"param_name={param_name!r} is not a parameter of {type(estimator).__name__}."
         )
+    if param_name in OWN:
+        raise ValueError(f"param_name={param_name!r} is what a path sets itself.")
     return prepare, clone(estimator)
 
 
@@ -392,7 +451,7 @@ def _values(
     if param_range is None:
         if not by_size:
             raise ValueError(f"param_range must say which values of {param_name} to fit.")
-        d = _num_features(X)
+        d = int(np.prod(np.shape(X)[1:]))
         largest = min(d, round(3 * d**0.5))
         if largest <= LONGEST:
             return [*range(1, largest + 1)]
@@ -405,4 +464,6 @@ def _values(
         if sizes.dtype.kind not in "iu" or sizes.min() < 1:
             raise ValueError(f"param_range must hold sizes of the code, from 1 on, got {values}.")
         return np.unique(sizes).tolist()
+    if any(value == other for value, other in combinations(values, 2)):
+        raise ValueError(f"param_range must not hold a value twice, got {values}.")
     return values

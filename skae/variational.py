@@ -64,9 +64,6 @@ class Variational(Stochastic):
             return self.beta
         return self.beta * (draws.schedule() / self.warm_up).clamp_max(1.0)
 
-    def blocks(self) -> list[int]:
-        return [self.n_components] * 2 + [self.n_inputs - 2 * self.n_components]
-
     def start(self, values: Tensor, rest: float) -> Start:
         k, up = len(values), (values - rest).clamp_min(1e-6 * rest).sqrt()
         bias = values.new_zeros(self.n_inputs)

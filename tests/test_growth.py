@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.utils import get_tags
 from test_common import public_estimators
+from torch import nn
 
 import skae
 from skae.base import BaseAutoencoder
@@ -16,6 +17,18 @@ X, Y = load_digits(return_X_y=True)
 X, Y = X[:200] / 16, Y[:200]
 SHORT = {"hidden_layer_sizes": (16,), "max_epochs": 3, "random_state": 0, "warm_start": True}
 AUTOENCODERS = [c for c in public_estimators() if issubclass(c, BaseAutoencoder)]
+
+
+class Normalized:
+    """A pair of modules with numbers that are not weights."""
+
+    def encoder(self, n_out):
+        return nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Linear(8, n_out))
+
+    def decoder(self, n_in):
+        return nn.Sequential(nn.Linear(n_in, 8), nn.SiLU(), nn.Linear(8, 64))
+
+
 KINDS = [
     {},
     {"architecture": "conv", "feature_shape": (1, 8, 8), "hidden_layer_sizes": (4,)},
@@ -112,11 +125,27 @@ def test_a_grown_fit_that_fails_leaves_the_shorter_model():
         ("fit", {"n_components": 2}),
         ("partial_fit", {"n_components": 4}),
         ("fit", {"n_components": 4, "hidden_layer_sizes": (8,)}),
-        ("fit", {"n_components": 4, "likelihood": "bernoulli"}),
+        ("fit", {"n_components": 4, "hidden_layer_sizes": (2,)}),
+        ("fit", {"n_components": 4, "hidden_layer_sizes": (16, 8)}),
+        ("fit", {"n_components": 4, "hidden_layer_sizes": ()}),
         ("fit", {"n_components": 4, "linear_skip": False}),
+        ("fit", {"n_components": 4, "tied_weights": True}),
+        ("fit", {"n_components": 4, "posterior_covariance": "full"}),
     ],
 )
 def test_other_networks_are_refused(method, change):
-    model = fitted(skae.Autoencoder, 3)
-    with pytest.raises(ValueError, match=r"describe another network.*n_components"):
+    model = fitted(skae.VariationalAutoencoder, 3)
+    with pytest.raises(ValueError, match="describe another network"):
         getattr(model.set_params(**change), method)(X)
+
+
+def test_other_codebooks_are_refused():
+    model = fitted(skae.VectorQuantizedAutoencoder, 2, n_codes=8)
+    with pytest.raises(ValueError, match=r"describe another network.*n_codes"):
+        train(model.set_params(n_components=4, n_codes=4))
+
+
+def test_buffers_of_own_modules_go_on_too():
+    model = fitted(skae.Autoencoder, 2, architecture=Normalized(), hidden_layer_sizes="auto")
+    longer = train(copy.deepcopy(model).set_params(n_components=3, max_epochs=0))
+    np.testing.assert_allclose(longer.transform(X)[:, :2], model.transform(X), rtol=1e-10)

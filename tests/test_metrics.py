@@ -14,7 +14,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.model_selection import (
+    GridSearchCV,
+    StratifiedKFold,
+    cross_val_score,
+    cross_validate,
+)
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -275,6 +280,33 @@ def test_codes_that_are_noise_have_no_neighbours(digits):
     assert good > 0.95
 
 
+class Broken(TransformerMixin, BaseEstimator):
+    """Restores nothing that could be used."""
+
+    def __init__(self, restored):
+        self.restored = restored
+
+    def fit(self, X, y=None):
+        return self
+
+    def reconstruct(self, X):
+        return np.full((len(X), self.restored[0]), self.restored[1])
+
+
+@pytest.mark.parametrize(
+    ("restored", "message"), [((1, 0.0), "must restore rows of shape"), ((3, np.nan), "as NaN")]
+)
+def test_broken_reconstructions_are_no_score(restored, message):
+    with pytest.raises(ValueError, match=message):
+        explained_variance_ratio(Broken(restored), np.eye(3))
+
+
+def test_too_few_rows_have_no_stability():
+    with pytest.raises(ValueError, match="X must have at least 9 rows"):
+        code_stability(PCA(1), np.random.default_rng(0).normal(size=(8, 2)))
+    assert code_stability(PCA(1), np.random.default_rng(0).normal(size=(9, 2))) > 0.99
+
+
 # ------------------------------------------------------------------------ probes
 
 
@@ -283,12 +315,16 @@ def test_the_probe_fits_the_target(digits):
     pca = PCA(8).fit(digits)
     codes = pca.transform(digits)
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    assert probe_score(pca, digits, y) == cross_val_score(linear, codes, y).mean()
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    assert probe_score(pca, digits, y) == cross_val_score(linear, codes, y, cv=folds).mean()
     names = np.array(list("abcdefghij"))[y]
     assert probe_score(pca, digits, names) == pytest.approx(probe_score(pca, digits, y))
     X, y = load_diabetes(return_X_y=True)
     pca = PCA(4).fit(X)
     assert 0.2 < probe_score(pca, X, y + 0.5) < 0.6
+    assert probe_score(pca, X, y) == pytest.approx(probe_score(pca, X, y + 0.5))
+    order = X[:, 0].argsort()
+    assert 0.2 < probe_score(pca, X[order], y[order]) < 0.6
     assert 0.2 < probe_score(pca, X, np.column_stack([y, -y]) + 0.5, cv=3) < 0.6
 
 

@@ -1,6 +1,7 @@
 """Paths along a parameter: what they find, what they tell, and what they leave alone."""
 
 import warnings
+from time import perf_counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,13 +11,13 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skae
 from skae import Autoencoder, ComponentsPath, VariationalAutoencoder, components_path
-from skae.model_selection import LONGEST, _standard_error, _walk_down
+from skae.model_selection import LONGEST, _standard_error, _Step, _walk_down
 
 pytestmark = pytest.mark.filterwarnings("ignore:The largest of the sizes:UserWarning")
 
@@ -50,13 +51,11 @@ def test_it_finds_the_number_of_causes(k, noise):
     assert components_path(estimator, X, param_range=range(1, k + 3)).suggested == k
 
 
-@pytest.mark.parametrize(
-    ("name", "suggested"), [("Variational", 2), ("Wasserstein", 2), ("Denoising", 2)]
-)
-def test_other_families_find_it_too(name, suggested):
+@pytest.mark.parametrize("name", ["Variational", "Wasserstein", "Denoising"])
+def test_other_families_find_it_too(name):
     estimator = getattr(skae, f"{name}Autoencoder")(max_epochs=60, random_state=0)
     path = components_path(estimator, manifold(2), param_range=range(1, 4))
-    assert path.suggested == suggested
+    assert path.suggested == 2
 
 
 def test_linear_data_have_pcas_density():
@@ -71,16 +70,16 @@ def test_linear_data_have_pcas_density():
 
 def test_the_number_of_components_has_no_part_in_how_long_they_are_trained():
     """Longer codes have been trained for longer: what is left of a component counts, not that."""
-    nats = np.linspace(0, 1, 50)
+    nats, split = np.linspace(0, 1, 50), SimpleNamespace(scored_index=np.arange(50))
 
-    def step(now, further):
-        return SimpleNamespace(nats=nats + now, go_on=lambda: nats + further)
+    def step(now, longer):
+        return _Step(None, split, nats + now, 0.0, nats + longer)
 
     steps = [step(-5, -4.9), step(0, 0.9), step(0.5, 0.95), step(0.96, 1.0)]
     means = [s.nats.mean() for s in steps]
     results = pd.DataFrame({"test_nats": means, "worth": np.nan, "worth_se": np.nan}, [1, 2, 3, 4])
-    assert results["test_nats"].idxmax() == 4
-    assert _walk_down([1, 2, 3, 4], [steps], results) == 2
+    assert np.argmax(means) == 3
+    assert _walk_down([1, 2, 3, 4], [steps], results, 3) == 1
     np.testing.assert_allclose(results["worth"].to_numpy(), [np.nan, 4.9, -0.4, 0.01], atol=1e-12)
 
 
@@ -131,6 +130,40 @@ def test_standard_error_of_a_mean():
     assert _standard_error(values[0, :1]) == np.inf
 
 
+def test_a_row_counts_once_however_often_it_is_held_out(rows):
+    """Nothing new is learnt from the same split again, so that errors must not shrink."""
+    split = (np.arange(150), np.arange(150, 200))
+    once, often = (
+        components_path(Autoencoder(**SMALL), rows, param_range=[1, 2], cv=[split] * n).results
+        for n in (1, 4)
+    )
+    columns = ["test_error", "test_nats", "test_nats_se", "worth", "worth_se", "pca_test_nats"]
+    np.testing.assert_allclose(once[columns], often[columns], rtol=1e-9)
+
+
+def test_splits_may_be_masks_or_lists(rows):
+    held_out = np.arange(200) >= 150
+    splits = [
+        (np.flatnonzero(~held_out), np.flatnonzero(held_out)),
+        (~held_out, held_out),
+        ([*range(150)], [*range(150, 200)]),
+    ]
+    plain, *others = (
+        components_path(Autoencoder(**SMALL), rows, param_range=[1], cv=[split]).results
+        for split in splits
+    )
+    for other in others:
+        np.testing.assert_allclose(other["test_nats"], plain["test_nats"], rtol=1e-12)
+
+
+def test_groups_stay_on_one_side(rows):
+    groups = np.arange(200) % 5
+    path = components_path(
+        Autoencoder(**SMALL), rows, param_range=[1], cv=GroupKFold(2), groups=groups
+    )
+    assert np.isfinite(path.results["test_nats"]).all()
+
+
 def test_splits_are_averaged(rows):
     folds = list(KFold(2).split(rows))
     both, one, two = (
@@ -154,14 +187,19 @@ def test_equal_seeds_equal_paths(rows, path):
 
 
 def test_default_sizes_are_few_and_reach_beyond_the_root():
-    for d, expected in ((2, [1, 2]), (6, [1, 2, 3, 4, 5, 6]), (64, None)):
-        X = np.random.default_rng(0).normal(size=(20, d))
-        estimator = Autoencoder(hidden_layer_sizes=(), max_epochs=0, random_state=0)
+    of_64 = [1, 2, 3, 4, 6, 8, 10, 13, 18, 24]
+    cases = (((2,), [1, 2]), ((6,), [1, 2, 3, 4, 5, 6]), ((64,), of_64), ((1, 8, 8), of_64))
+    for shape, expected in cases:
+        X = np.random.default_rng(0).normal(size=(20, *shape))
+        estimator = Autoencoder(
+            hidden_layer_sizes=(),
+            max_epochs=0,
+            feature_shape=None if len(shape) == 1 else shape,
+            random_state=0,
+        )
         sizes = components_path(estimator, X).results.index.tolist()
-        assert sizes == (expected or sizes)
+        assert sizes == expected
         assert len(sizes) <= LONGEST
-        assert sizes[0] == 1
-        assert sizes[-1] == min(d, round(3 * d**0.5))
 
 
 def test_the_largest_size_is_suggested_with_a_warning():
@@ -188,7 +226,16 @@ def test_values_may_be_anything(rows):
     values = ["isotropic", "diagonal", 0.01]
     path = components_path(Autoencoder(2, **SMALL), rows, param_name="noise", param_range=values)
     assert path.results.index.tolist() == values
-    assert path.suggested in values
+    assert path.suggested == values[int(np.argmax(path.results["test_nats"]))]
+
+
+def test_values_come_back_as_they_were_given(rows):
+    values = [None, "gaussian"]
+    path = components_path(
+        Autoencoder(2, **SMALL), rows, param_name="corruption", param_range=values
+    )
+    assert path.results.index.tolist() == values
+    assert any(path.suggested is value for value in values)
 
 
 # ----------------------------------------------------------------- tables, pipelines, targets
@@ -230,6 +277,9 @@ def test_pca_is_left_out_where_it_cannot_be_compared(rows):
     assert bernoulli.results[["pca_test_error", "pca_test_nats"]].isna().all(axis=None)
     beyond = components_path(Autoencoder(**SMALL), rows, param_range=[1, 9])
     assert beyond.results["pca_test_nats"].isna().tolist() == [False, True]
+    given = skae.ConditionalVariationalAutoencoder(condition=-1, **SMALL)
+    conditional = components_path(given, rows, param_range=[1])
+    assert conditional.results["pca_test_nats"].isna().all()
     ends = rows.copy()
     ends[::3, 4:] = np.nan
     sequences = Autoencoder(
@@ -238,6 +288,22 @@ def test_pca_is_left_out_where_it_cannot_be_compared(rows):
     gaps = components_path(sequences, ends, param_range=[1])
     assert gaps.results["pca_test_nats"].isna().all()
     assert np.isfinite(gaps.results["test_nats"]).all()
+
+
+def test_no_global_generator_is_read():
+    X = np.random.default_rng(0).normal(size=(520, 150))  # where PCA would draw
+    before = np.random.get_state()[1].copy()
+    path = components_path(
+        Autoencoder(hidden_layer_sizes=(), max_epochs=0, random_state=0), X, param_range=[1]
+    )
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    assert np.isfinite(path.results["pca_test_nats"]).all()
+
+
+def test_seconds_are_those_that_passed(rows):
+    start = perf_counter()
+    told = components_path(Autoencoder(**SMALL), rows, param_range=[1, 2]).results["seconds"].sum()
+    assert 0.5 * (perf_counter() - start) < told < perf_counter() - start
 
 
 def test_the_estimator_is_left_alone(rows):
@@ -268,6 +334,15 @@ def test_the_estimator_is_left_alone(rows):
         ({"param_range": [0.5, 2]}, ValueError, "sizes of the code, from 1 on"),
         ({"param_range": ["auto"]}, ValueError, "sizes of the code, from 1 on"),
         ({"param_name": "trim", "param_range": [2.0]}, ValueError, "'trim' parameter"),
+        ({"param_name": "max_epochs", "param_range": [1]}, ValueError, "a path sets itself"),
+        ({"param_name": "dropout", "param_range": [0, 0.0]}, ValueError, "a value twice"),
+        (
+            {"param_name": "hidden_layer_sizes", "param_range": [(8,), (4,)]},
+            ValueError,
+            "hidden_layer_sizes shapes the network",
+        ),
+        ({"cv": []}, ValueError, "cv must make at least one split"),
+        ({"cv": [([0, 1], [])]}, ValueError, "cv must leave rows to train on"),
         ({"X": np.full((20, 3), np.nan)}, ValueError, "NaN"),
         ({"y": [1, 2]}, ValueError, "inconsistent numbers of samples"),
     ],

@@ -20,7 +20,7 @@ def grow(
     Parameters
     ----------
     network, old : Network
-        They may differ in the size of the code only; else a RuntimeError is raised.
+        They differ in the size of the code only.
     x : Tensor of shape (n, n_features)
         Rows that stand for all.
     weight : Tensor of shape (n,)
@@ -34,12 +34,15 @@ def grow(
         network.given.load_state_dict(old.given.state_dict())
     raw = _leading(network.latent.blocks(), old.latent.blocks())
     code = _leading(_decoded(network), _decoded(old))
-    tied = {id(p) for p in network.encoder.parameters()}
-    for p, known in zip(network.encoder.parameters(), old.encoder.parameters(), strict=True):
-        _continue(p, known, 0, raw)
-    for p, known in zip(network.decoder.parameters(), old.decoder.parameters(), strict=True):
-        if id(p) not in tied:
-            _continue(p, known, -1, code)
+    tied = {p.data_ptr() for p in network.encoder.parameters()}
+    for body, shorter, axis, index in (
+        (network.encoder, old.encoder, 0, raw),
+        (network.decoder, old.decoder, -1, code),
+    ):
+        known = shorter.state_dict()
+        for name, weights in body.state_dict().items():
+            if body is network.encoder or weights.data_ptr() not in tied:
+                _continue(weights, known[name], axis, index)
     if network.encoder.skip is not None:
         _see_what_is_left(network, old, x, weight, generator)
 
@@ -60,11 +63,8 @@ def _continue(p: Tensor, known: Tensor, axis: int, index: Tensor) -> None:
     """Take over weights, those that know the size of the code at an index along an axis."""
     if p.shape == known.shape:
         p.copy_(known)
-        return
-    places = p.index_select(axis, index.to(p.device))
-    if places.shape != known.shape:
-        raise RuntimeError(f"weights were of shape {tuple(known.shape)}")
-    p.index_copy_(axis, index.to(p.device), known.to(p))
+    else:
+        p.index_copy_(axis, index.to(p.device), known.to(p))
 
 
 def _see_what_is_left(

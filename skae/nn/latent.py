@@ -130,6 +130,10 @@ class Stochastic(Latent):
     has_prior = True
     learns_noise = True
 
+    def blocks(self) -> list[int]:
+        # Means, logarithms of deviations and, where the posterior has them, correlations.
+        return [self.n_components] * 2 + [self.n_inputs - 2 * self.n_components]
+
     def log_prior(self, z: Tensor) -> Tensor:
         """Log-density of codes (..., k) before a row is seen."""
         return log_normal(z)
