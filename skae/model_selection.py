@@ -74,10 +74,13 @@ class ComponentsPath:
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
+    >>> import numpy as np
     >>> from skae import Autoencoder, components_path
-    >>> X = load_iris().data
-    >>> path = components_path(Autoencoder(max_epochs=20, random_state=0), X, param_range=[1, 2, 3])
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(300, 1)) * [1, 2, 3] + 0.1 * rng.normal(size=(300, 3))
+    >>> path = components_path(Autoencoder(max_epochs=20, random_state=0), X)
+    >>> path.results.index.tolist(), path.suggested
+    ([1, 2, 3], 1)
     >>> path.results["train_error"].is_monotonic_decreasing
     True
     >>> path.one_standard_error() <= path.suggested
@@ -105,7 +108,7 @@ class ComponentsPath:
         """
         nats, error = self.results["test_nats"], self.results["test_nats_se"]
         enough = nats >= nats[self.suggested] - error[self.suggested]
-        return nats.index[int(np.argmax(enough))]
+        return nats.index.tolist()[int(np.argmax(enough))]
 
 
 def components_path(

@@ -772,10 +772,12 @@ class ComponentsPathDisplay(_Display):
     --------
     >>> import matplotlib
     >>> matplotlib.use("Agg")
-    >>> from sklearn.datasets import load_iris
+    >>> import numpy as np
     >>> from skae import Autoencoder, ComponentsPathDisplay
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(300, 1)) * [1, 2, 3] + 0.1 * rng.normal(size=(300, 3))
     >>> display = ComponentsPathDisplay.from_estimator(
-    ...     Autoencoder(max_epochs=20, random_state=0), load_iris().data, param_range=[1, 2, 3]
+    ...     Autoencoder(max_epochs=20, random_state=0), X, param_range=[1, 2, 3]
     ... )
     >>> [ax.get_title() for ax in display.ax_]
     ['Error of reconstructions', 'Log-density of held-out rows']

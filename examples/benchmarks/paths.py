@@ -1,0 +1,133 @@
+"""Sizes of codes that paths suggest, where the right size is known, and what paths cost.
+
+Manifolds: 3, 6 or 10 normal causes, a random tanh layer into 30 columns and noise of .03, .1 or .3,
+2,000 rows; sizes from 1 to 13. The cost is the path's seconds beside those of a fit with the
+largest size on the path's training rows, measured before it and after it in the same process.
+Tables: digits, breast cancer and those of `--data`, with the default sizes.
+
+Run `python examples/benchmarks/paths.py [--data DIR] [--rst docs]`, DIR holding more tables as
+`*.npz` with a key `X`.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from _machine import describe_machine
+from _table import show
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from skae import Autoencoder, components_path
+
+SIZES = range(1, 14)
+ROWS = 2000
+MOST_ROWS = 5000
+
+
+def manifold(causes, noise, seed):
+    """Rows of so many normal causes, bent into 30 columns."""
+    rng = np.random.default_rng(seed)
+    X = np.tanh(rng.normal(size=(ROWS, causes)) @ rng.normal(size=(causes, 30)))
+    return X + noise * rng.normal(size=X.shape)
+
+
+def seconds(function):
+    """What a function returns, and how long it takes."""
+    start = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - start
+
+
+def path_and_cost(X, estimator, largest, **options):
+    """A path, and its seconds as a multiple of those of its largest fit."""
+    train = X[: round(0.75 * len(X))]
+
+    def fit():
+        return largest.fit(train)
+
+    before = seconds(fit)[1]
+    path, took = seconds(lambda: components_path(estimator, X, **options))
+    after = seconds(fit)[1]
+    return path, took / ((before + after) / 2)
+
+
+def of_manifolds(n_seeds):
+    """A row for each manifold; the suggestions of all seeds, and the costs' median."""
+    yield "Manifolds: suggested sizes of codes and what the path costs"
+    yield ["causes", "noise", "suggested, by seed", "one standard error", "path / largest fit"]
+    for causes in (3, 6, 10):
+        for noise in (0.03, 0.1, 0.3):
+            found, simpler, costs = [], [], []
+            for seed in range(n_seeds):
+                estimator = Autoencoder(random_state=seed)
+                largest = Autoencoder(max(SIZES), random_state=seed)
+                X = manifold(causes, noise, seed)
+                path, cost = path_and_cost(X, estimator, largest, param_range=SIZES)
+                found.append(path.suggested)
+                simpler.append(path.one_standard_error())
+                costs.append(cost)
+            texts = [" ".join(map(str, sizes)) for sizes in (found, simpler)]
+            yield [str(causes), f"{noise:g}", *texts, f"{np.median(costs):.2f}"]
+
+
+def tables(folder):
+    """Name, rows and what prepares them."""
+    yield "digits", load_digits().data, FunctionTransformer(lambda X: X / 16)
+    yield "breast cancer", load_breast_cancer().data, StandardScaler()
+    for path in sorted(Path(folder).glob("*.npz")) if folder else []:
+        X = np.load(path, allow_pickle=False)["X"].astype(float)
+        rows = np.random.default_rng(0).permutation(len(X))[:MOST_ROWS]
+        yield path.stem, X[rows], StandardScaler()
+
+
+def of_tables(folder):
+    """A row for each table: what is suggested, beside PCA of that and of its own best size."""
+    yield f"Tables of at most {MOST_ROWS:,} rows: what is suggested, and PCA beside it"
+    yield [
+        "table", "rows x columns", "suggested", "held-out nats", "PCA's", "best of PCA (size)",
+        "error / PCA's", "path / largest fit",
+    ]  # fmt: skip
+    for name, X, scaler in tables(folder):
+        estimator = make_pipeline(scaler, Autoencoder(random_state=0))
+        largest_size = min(X.shape[1], round(3 * X.shape[1] ** 0.5))
+        largest = make_pipeline(scaler, Autoencoder(largest_size, random_state=0))
+        path, cost = path_and_cost(X, estimator, largest)
+        at = path.results.loc[path.suggested]
+        pca = path.results["pca_test_nats"]
+        yield [
+            name, f"{X.shape[0]} x {X.shape[1]}", str(path.suggested), f"{at['test_nats']:.2f}",
+            f"{at['pca_test_nats']:.2f}", f"{pca.max():.2f} ({pca.idxmax()})",
+            f"{at['test_error'] / at['pca_test_error']:.2f}", f"{cost:.2f}",
+        ]  # fmt: skip
+
+
+def main():
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="folder of further tables")
+    parser.add_argument("--rst", help="folder to write the documentation's tables to")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", choices=["manifolds", "tables"])
+    arguments = parser.parse_args()
+    # The largest size is sometimes the best of a short range: it is said in the table.
+    warnings.filterwarnings("ignore", message="The largest of the sizes")
+    print(describe_machine())
+    parts = {
+        "manifolds": (of_manifolds(arguments.seeds), ["<8", "<8", "<22", "<22", ">20"]),
+        "tables": (
+            of_tables(arguments.data),
+            ["<14", ">15", ">11", ">15", ">9", ">20", ">15", ">20"],
+        ),
+    }
+    for name, (table, formats) in parts.items():
+        if arguments.only in (None, name):
+            rst = Path(arguments.rst) / f"path_{name}_table.rst" if arguments.rst else None
+            show(table, formats, "paths.py", rst)
+
+
+if __name__ == "__main__":
+    main()
