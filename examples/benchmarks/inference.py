@@ -1,12 +1,14 @@
-"""Speed of `transform` next to its bare network, and seconds of `score_samples`.
+"""Speed of `transform` and `score_samples` next to PCA's, and to the bare network's.
 
-    python examples/benchmarks/inference.py
+    python examples/benchmarks/inference.py [--rst FILE]
 
 All in this process, in turns, float32, one thread; medians of several rounds. The bare network is
 the fitted encoder called on chunks of 2,048 rows of an array that is known to be good: what
-`transform` adds is validation, conversion and collecting the results.
+`transform` adds is validation, conversion and collecting the results. `score_samples` has no bare
+network; its rows say how many times PCA's time it takes.
 """
 
+import argparse
 import statistics
 import time
 from functools import partial
@@ -14,12 +16,22 @@ from functools import partial
 import numpy as np
 import torch
 from _machine import describe_machine
+from _table import show
+from sklearn.decomposition import PCA
 from sklearn.utils.validation import validate_data
 
 from skae import Autoencoder
 
-TABLES = [("1,000,000 x 30 -> 8", 1_000_000, 30, 8), ("60,000 x 784 -> 32", 60_000, 784, 32)]
-DENSITIES = [("100,000 x 30, k=5", 100_000, 30, 5), ("10,000 x 784, k=16", 10_000, 784, 16)]
+CASES = [
+    ("transform", 1_000_000, 30, 8, 7),
+    ("transform", 60_000, 784, 32, 7),
+    ("transform", 1, 30, 8, 2000),
+    ("transform", 1, 784, 32, 2000),
+    ("score_samples", 100_000, 30, 5, 3),
+    ("score_samples", 10_000, 784, 16, 3),
+    ("score_samples", 1, 30, 5, 200),
+]
+"""Method, rows, columns, components, rounds."""
 
 
 def seconds(call):
@@ -46,17 +58,6 @@ def bare(module, X):
         return torch.cat(chunks).numpy()
 
 
-def time_transform(model, X, rounds):
-    """Median seconds of `transform`, of its network and of its validation."""
-    check = partial(validate_data, model, X, dtype=[np.float64, np.float32], reset=False)
-    return medians(
-        rounds,
-        skae=partial(model.transform, X),
-        bare=partial(bare, model.module_, X),
-        check=check,
-    )
-
-
 def curved(n, d, rng):
     """Rows near a curved surface of five dimensions."""
     bend = rng.normal(size=(5, d))
@@ -68,31 +69,44 @@ def curved(n, d, rng):
     ).astype(np.float32)
 
 
+def compare():
+    """The table: caption, header, and a row per case."""
+    yield "Medians; as a multiple of what others take"
+    header = "of PCA's", "of the network's", "of network and validation"
+    yield "method", "rows x columns", "code", "microseconds", *header
+    rng = np.random.default_rng(0)
+    for method, n, d, k, rounds in CASES:
+        X = curved(max(n, 10_000), d, rng)
+        model = Autoencoder(k, max_epochs=5, random_state=0).fit(X[:5000])
+        pca = PCA(k).fit(X[:5000])
+        X = X[:n]
+        calls = {
+            "skae": partial(getattr(model, method), X),
+            "pca": partial(getattr(pca, method), X),
+        }
+        if method == "transform":
+            calls["network"] = partial(bare, model.module_, X)
+            calls["check"] = partial(
+                validate_data, model, X, dtype=[np.float64, np.float32], reset=False
+            )
+        times = medians(rounds, **calls)
+        skae = times["skae"]
+        ratios = [f"{skae / times['pca']:.2f}", "-", "-"]
+        if method == "transform":
+            network, check = times["network"], times["check"]
+            ratios[1:] = f"{skae / network:.2f}", f"{skae / (network + check):.2f}"
+        yield method, f"{n:,} x {d}", str(k), f"{1e6 * skae:,.0f}", *ratios
+
+
 def main():
+    """Print the table and, if asked to, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rst", metavar="FILE", help="where to write the table for the docs")
+    arguments = parser.parse_args()
     print(describe_machine())
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-
-    print(f"\n{'transform':24}{'skae s':>9}{'bare s':>9}{'speed':>8}   one row: skae us, bare us,")
-    print(f"{'':50}   validate_data us, ratio")
-    for name, n, d, k in TABLES:
-        X = curved(n, d, rng)
-        model = Autoencoder(k, max_epochs=1, random_state=0).fit(X[:5000])
-        table = time_transform(model, X, 7)
-        one = time_transform(model, X[:1], 2000)
-        ratio = one["skae"] / (one["bare"] + one["check"])
-        print(
-            f"{name:24}{table['skae']:9.2f}{table['bare']:9.2f}{table['bare'] / table['skae']:8.2f}"
-            f"   {1e6 * one['skae']:.0f}, {1e6 * one['bare']:.0f}, {1e6 * one['check']:.0f}, "
-            f"{ratio:.2f}",
-            flush=True,
-        )
-
-    print(f"\n{'score_samples':24}{'seconds':>9}")
-    for name, n, d, k in DENSITIES:
-        X = curved(n, d, rng)
-        model = Autoencoder(k, max_epochs=5, random_state=0).fit(X[:5000])
-        print(f"{name:24}{seconds(partial(model.score_samples, X)):9.2f}", flush=True)
+    formats = ("<14", ">17", ">6", ">14", ">10", ">18", ">27")
+    show(compare(), formats, "inference.py", arguments.rst)
 
 
 if __name__ == "__main__":

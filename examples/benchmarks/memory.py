@@ -1,11 +1,12 @@
 """Memory that `fit` takes beside 60,000 x 784 float32, in memory or in a read-only memmap.
 
-    python examples/benchmarks/memory.py
+    python examples/benchmarks/memory.py [--rst FILE]
 
 Anonymous memory of a fresh process (Linux), sampled during the fit, less what it was before; as a
 share of the table's 188 MB. Pages of a mapped file are not anonymous, so a copy of it shows.
 """
 
+import argparse
 import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from _machine import describe_machine
+from _table import show
 
 from skae import Autoencoder
 
@@ -71,16 +73,25 @@ def measure(kind, parameters):
         return peak.bytes - peak.before, X.nbytes
 
 
-def main():
-    print(describe_machine())
-    print(f"{'':34}{'MB above the data':>18}{'share of the data':>19}")
+def compare():
+    """The table: caption, header, and a row per case."""
+    yield f"What fit takes beside {N_ROWS:,} x {N_COLUMNS} float32"
+    yield "table", "held-out rows", "MB", "of the table"
     for kind in ("in memory", "read-only memmap"):
-        for held_out, parameters in (("some", {}), ("none", {"early_stopping": False})):
+        for held_out, parameters in (("a tenth", {}), ("none", {"early_stopping": False})):
             # A process of its own: what an earlier fit has freed would hide what the next takes.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 above, data = pool.submit(measure, kind, parameters).result()
-            label = f"{kind}, {held_out} held out"
-            print(f"{label:34}{above / 1e6:18.0f}{above / data:19.2f}", flush=True)
+            yield kind, held_out, f"{above / 1e6:.0f}", f"{above / data:.2f}"
+
+
+def main():
+    """Print the table and, if asked to, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rst", metavar="FILE", help="where to write the table for the docs")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    show(compare(), ("<18", "<15", ">6", ">14"), "memory.py", arguments.rst)
 
 
 if __name__ == "__main__":
