@@ -54,4 +54,5 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"benchmarks|quickstart",
     "download_all_examples": False,
     "show_memory": False,
+    "parallel": 2,  # fits use one thread each
 }

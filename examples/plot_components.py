@@ -39,8 +39,8 @@ plt.show()
 # compared with training for as long without them. The last ones bring too little, and a smaller
 # size is suggested.
 digits = load_digits().data / 16
-estimator = Autoencoder(max_epochs=60, random_state=0)
-path = components_path(estimator, digits, param_range=[2, 4, 8, 12, 16, 20, 24])
+estimator = Autoencoder(max_epochs=40, random_state=0)
+path = components_path(estimator, digits, param_range=[2, 4, 8, 12, 16, 24])
 ComponentsPathDisplay.from_predictions(path)
 print("suggested:", path.suggested)
 print("within one standard error of it:", path.one_standard_error())
