@@ -27,7 +27,7 @@ least variance, are neglected, as the cost grows with the cube of their number."
 EXPANSION_BYTES = 32 * 2**20
 """Memory that the expansions of one chunk of rows may take."""
 
-BLOCK_ROWS = 512
+BLOCK_ROWS = 128
 BLOCK_BYTES = 2 * 2**20
 """Rows differentiated at once, and their Jacobians' size: all should stay in the cache."""
 

@@ -357,14 +357,16 @@ def _walk_down(
     while i > 0:
         longer, shorter = ([walk[j] for walk in walks] for j in (i, i - 1))
         nats, before = (_nats(steps, lambda step: step.nats) for steps in (longer, shorter))
-        trained_on = _nats(shorter, _Step.go_on)
-        worth = nats - trained_on
-        results.loc[sizes[i], ["worth", "worth_se"]] = worth.mean(), _standard_error(worth)
-        excess = worth - EPOCHS_TO_COME * (trained_on - before)
         typical = (means[best] - means[0]) * (sizes[i] - sizes[i - 1]) / (sizes[best] - sizes[0])
-        least = max(STANDARD_ERRORS * _standard_error(excess), LEAST_SHARE * typical)
-        if excess.mean() > least:
-            break
+        least = LEAST_SHARE * typical
+        # What training on brings could only lower a gain that is a trifle already.
+        if (nats - before).mean() > least:
+            trained_on = _nats(shorter, _Step.go_on)
+            worth = nats - trained_on
+            results.loc[sizes[i], ["worth", "worth_se"]] = worth.mean(), _standard_error(worth)
+            excess = worth - EPOCHS_TO_COME * (trained_on - before)
+            if excess.mean() > max(STANDARD_ERRORS * _standard_error(excess), least):
+                break
         i -= 1
     return i
 

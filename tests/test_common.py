@@ -92,10 +92,10 @@ SMALL_BODIES = {"conv": {"hidden_layer_sizes": (8,)}, "recurrent": {"hidden_laye
 ABLE_TO_CLASSIFY = {"hidden_layer_sizes": (16,), "max_epochs": 50}
 """What these need to tell classes as well as scikit-learn asks."""
 
-PLAIN_ONLY = {"linear", "overcomplete"}
-"""Kinds that differ in their networks' sizes alone, which no latent knows."""
+PLAIN_ONLY = {"linear", "overcomplete", "tied"}
+"""Kinds that differ in the sizes or the sharing of dense layers alone, which no latent knows."""
 
-NETWORKS_ONLY = {"tied", "conv", "recurrent"}
+NETWORKS_ONLY = {"conv", "recurrent"}
 """Kinds that differ in their networks alone, which no estimator over an autoencoder knows."""
 
 UNSCALABLE = {"bernoulli"}
