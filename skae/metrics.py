@@ -9,8 +9,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.model_selection import (
     KFold,
@@ -31,6 +30,8 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_sample_weight
 
+from skae.audit import FOLDS, PROBES
+
 __all__ = [
     "active_units",
     "code_stability",
@@ -43,12 +44,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-FOLDS = 5
-"""Parts of the rows that a two-sample test tells in turn."""
-
-LEAF = 5
-"""Rows of a forest's leaf: with fewer, its probabilities are too rough to rank rows by."""
-
 MOST = 20
 """Different whole numbers, as floats, up to which they are classes."""
 
@@ -58,17 +53,13 @@ FEWEST = 3
 LARGEST_SEED = 2**31 - 1
 
 
-def _classes() -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-
-
 def _numbers() -> Pipeline:
     return make_pipeline(StandardScaler(), Ridge())
 
 
-PROBES: dict[str, Callable[[], Pipeline]] = {
-    "binary": _classes,
-    "multiclass": _classes,
+LINEAR: dict[str, Callable[[], Any]] = {
+    "binary": PROBES["linear"],
+    "multiclass": PROBES["linear"],
     "continuous": _numbers,
     "continuous-multioutput": _numbers,
 }
@@ -384,9 +375,9 @@ def probe_score(
         kind = type_of_target(y, input_name="y")
         if kind == "multiclass" and np.asarray(y).dtype.kind == "f" and len(np.unique(y)) > MOST:
             kind = "continuous"
-        if kind not in PROBES:
+        if kind not in LINEAR:
             raise ValueError(f"probe must be given where y is of type {kind!r}.")
-        probe = PROBES[kind]()
+        probe = LINEAR[kind]()
     if isinstance(cv, Integral):
         # Tables are often sorted, and parts of a sorted one are not like each other.
         splitter = StratifiedKFold if is_classifier(probe) else KFold
@@ -560,7 +551,7 @@ def two_sample_auc(
             "parts: give at least as many rows of either."
         )
     if classifier is None:
-        classifier = RandomForestClassifier(min_samples_leaf=LEAF, random_state=random_state)
+        classifier = PROBES["forest"]().set_params(random_state=random_state)
     is_real = np.repeat([1, 0], [len(real), len(drawn)])
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=random_state)
     options = {"cv": folds, "scoring": "roc_auc", "error_score": "raise"}

@@ -131,8 +131,8 @@ def components_path(
     code goes on from the one before it, which gets more components, for a few epochs. As longer
     codes have thus been trained for longer, the largest density alone would mislead. From there the
     path goes back: a size is dropped as long as its last components are worth less than training
-    for as long without them. They must be worth more, by two standard errors, than half of what
-    these epochs were worth.
+    for as long without them. What they are worth beyond half of what these epochs were worth must
+    exceed two standard errors, and a twentieth of what components are worth on average.
 
     Values of another parameter all go on from one full fit of the estimator as it is, and the
     largest held-out density decides. Start from a good value: what a bad one has ruined, such as
@@ -216,7 +216,7 @@ def components_path(
     by_size = param_name == "n_components"
     values = _values(param_range, by_size, param_name, splits[0].train)
     walk = _walk_up if by_size else _walk_from_one
-    walks = [walk(autoencoder.set_params(warm_start=True), param_name, values, s) for s in splits]
+    walks = [walk(autoencoder, param_name, values, split) for split in splits]
     results = _table(values, walks, param_name)
     best = int(results["test_nats"].to_numpy().argmax())
     if by_size:
@@ -310,7 +310,7 @@ def _walk_up(
     model, steps = clone(autoencoder), []
     epochs = _few_epochs(autoencoder, values)
     for value in values:
-        model = copy.deepcopy(model).set_params(max_epochs=epochs, n_components=value)
+        model = copy.deepcopy(model).set_params(max_epochs=epochs, **{param_name: value})
         steps.append(_Step.of(model, split))
     return steps
 
@@ -431,7 +431,7 @@ def _standard_error(values: Floats) -> float:
 
 
 def _parts(estimator: BaseEstimator, param_name: str) -> tuple[BaseEstimator | None, BaseEstimator]:
-    """What prepares rows, if anything does, and an autoencoder of its own."""
+    """What prepares rows, if anything does, and an autoencoder of its own that goes on."""
     steps: list[BaseEstimator] = []
     while isinstance(estimator, Pipeline):
         steps += [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
@@ -447,7 +447,7 @@ def _parts(estimator: BaseEstimator, param_name: str) -> tuple[BaseEstimator | N
         )
     if param_name in OWN:
         raise ValueError(f"param_name={param_name!r} is what a path sets itself.")
-    return prepare, clone(estimator)
+    return prepare, clone(estimator).set_params(warm_start=True)
 
 
 def _values(

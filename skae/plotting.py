@@ -495,7 +495,7 @@ class ReconstructionDisplay(_Display):
             pca = _pca(X, k)
             codes = pca.transform(cells)
             reconstructions[f"PCA({pca.n_components_})"] = pca.inverse_transform(codes)
-        shape = _shape_of_images(autoencoder) if feature_shape is None else feature_shape
+        shape = _shape_of_images(autoencoder, feature_shape)
         return cls(cells, reconstructions, shape, names).plot(ax)
 
     @classmethod
@@ -693,7 +693,7 @@ class TraversalDisplay(_Display):
         values = np.linspace(low, high, n_values, axis=1)
         one = _safe_indexing(X, [row])
         rows = [autoencoder.traverse(one, j, at) for j, at in zip(numbers, values, strict=True)]
-        shape = _shape_of_images(autoencoder) if feature_shape is None else feature_shape
+        shape = _shape_of_images(autoencoder, feature_shape)
         return cls(np.stack([*map(_cells, rows)]), values, numbers, shape, names).plot(ax)
 
     @classmethod
@@ -1110,9 +1110,14 @@ def _pca(X: Any, n_components: int) -> PCA:
 # ------------------------------------------------------------------------------------ drawing
 
 
-def _shape_of_images(autoencoder: Any) -> Any:
-    """The shape of rows that may be images: that of sequences has two axes, too."""
-    return None if autoencoder.architecture == "recurrent" else autoencoder.feature_shape
+def _shape_of_images(autoencoder: Any, feature_shape: Sequence[int] | None) -> Any:
+    """The shape given, or that of the autoencoder's rows, if they may be images.
+
+    That of sequences has two axes, too.
+    """
+    if feature_shape is not None or autoencoder.architecture == "recurrent":
+        return feature_shape
+    return autoencoder.feature_shape
 
 
 def _images(rows: Floats, feature_shape: Sequence[int] | None) -> Floats | None:

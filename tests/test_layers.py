@@ -46,7 +46,7 @@ ARROWS = {
     },
     "shapes": {"stdlib", "numpy", "skae.nn"},
     "persistence": {"stdlib", "skae.files"},
-    "metrics": {"stdlib", "numpy", "sklearn"},
+    "metrics": {"stdlib", "numpy", "sklearn", "skae.audit"},
     "model_selection": {"stdlib", "numpy", "pandas", "sklearn"},
     "plotting": {"stdlib", "numpy", "sklearn", "matplotlib", "skae.model_selection"},
 }  # fmt: skip
