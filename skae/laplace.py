@@ -6,7 +6,6 @@ and rows are scored under it. For a linear decoder everything here is exact, and
 it is probabilistic PCA (Tipping & Bishop 1999).
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+import skae._compat.torch  # noqa: F401  # before the first derivative
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Deterministic
 from skae.nn.likelihoods import Likelihood
@@ -50,11 +50,6 @@ RELINEARIZATIONS = 3
 
 _forward_mode = process_lock()
 """torch keeps the level of forward-mode differentiation for the process, not for the thread."""
-
-with warnings.catch_warnings():
-    # Loaded at the first derivative otherwise, where its use of torch.jit would warn the user.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import torch._decomp.decompositions_for_jvp
 
 
 @dataclass

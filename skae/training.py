@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from skae import files
 from skae.nn.corruption import Corruption, Named
 from skae.nn.draws import Draws
+from skae.nn.locks import at_fork
 from skae.nn.network import Network
 from skae.nn.shallow import shallow_layers
 from skae.nn.step import Adam, Batch, Step
@@ -78,7 +79,7 @@ class _OneThread(AbstractContextManager["_OneThread"]):
 one_thread = _OneThread()
 
 # A child forked from a process that has used several torch threads would wait for them for ever.
-os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def choose_device(device: str) -> torch.device:

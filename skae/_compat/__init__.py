@@ -1,0 +1,1 @@
+"""Private names of scikit-learn and torch that skae uses, each with the reason; nothing else."""
