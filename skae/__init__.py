@@ -1,16 +1,7 @@
 """Autoencoders as scikit-learn estimators."""
 
 from skae import metrics
-from skae.adversarial import AdversarialAutoencoder
-from skae.autoencoder import Autoencoder
-from skae.conditional import ConditionalVariationalAutoencoder
-from skae.contractive import ContractiveAutoencoder
-from skae.denoising import DenoisingAutoencoder
-from skae.fair import FairAutoencoder
-from skae.model_selection import ComponentsPath, components_path
-from skae.outlier import AutoencoderOutlierDetector
-from skae.persistence import load
-from skae.plotting import (
+from skae.inspection.displays import (
     CodeSpaceDisplay,
     ComponentsPathDisplay,
     LossCurveDisplay,
@@ -18,13 +9,22 @@ from skae.plotting import (
     ReconstructionDisplay,
     TraversalDisplay,
 )
-from skae.quantized import VectorQuantizedAutoencoder
-from skae.semisupervised import SemiSupervisedVariationalAutoencoder
-from skae.sparse import SparseAutoencoder
-from skae.supervised import AutoencoderClassifier, AutoencoderRegressor
-from skae.training import Checkpoint
-from skae.variational import VariationalAutoencoder
-from skae.wasserstein import WassersteinAutoencoder
+from skae.model_selection import ComponentsPath, components_path
+from skae.state import load
+from skae.tasks.outlier import AutoencoderOutlierDetector
+from skae.tasks.supervised import AutoencoderClassifier, AutoencoderRegressor
+from skae.training.checkpoint import Checkpoint
+from skae.variants.adversarial import AdversarialAutoencoder
+from skae.variants.autoencoder import Autoencoder
+from skae.variants.conditional import ConditionalVariationalAutoencoder
+from skae.variants.contractive import ContractiveAutoencoder
+from skae.variants.denoising import DenoisingAutoencoder
+from skae.variants.fair import FairAutoencoder
+from skae.variants.quantized import VectorQuantizedAutoencoder
+from skae.variants.semisupervised import SemiSupervisedVariationalAutoencoder
+from skae.variants.sparse import SparseAutoencoder
+from skae.variants.variational import VariationalAutoencoder
+from skae.variants.wasserstein import WassersteinAutoencoder
 
 __version__ = "0.1.0"
 

@@ -15,59 +15,55 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    _fit_context,
-)
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, check_array, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
-from sklearn.utils.validation import (
-    _check_feature_names,
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from skae.density import DENSITIES, Density
-from skae.holdout import hash_rows, hold_out, merged, shuffled
-from skae.nn.architectures import (
+from skae._compat.sklearn import (
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    check_feature_names,
+    check_sample_weight,
+    fit_context,
+    fit_task,
+    has_callbacks,
+    validate_parameters,
+)
+from skae.density.density import Density
+from skae.density.registry import DENSITIES
+from skae.nn.bodies.architectures import (
     WIDTHS,
-    full_shape,
     make_architecture,
     takes_gaps,
 )
-from skae.nn.body import make_bodies
+from skae.nn.bodies.body import make_bodies
+from skae.nn.bodies.layers import ACTIVATIONS
+from skae.nn.bodies.modules import ModulePair
 from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, Named
 from skae.nn.draws import Draws
 from skae.nn.given import Given
 from skae.nn.growth import grow
 from skae.nn.latent import Latent
-from skae.nn.layers import ACTIVATIONS
-from skae.nn.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
+from skae.nn.likelihoods.gaussian import LIKELIHOODS, Likelihood, make_likelihood
 from skae.nn.linear import DistinctRows, Moments, components_for_share, moments, of_present_cells
-from skae.nn.modules import ModulePair
 from skae.nn.network import Network, Term
 from skae.parameters import Declared
-from skae.persistence import Saved
-from skae.shapes import as_table, check_ends, filled
-from skae.training import (
-    Checkpoint,
-    EpochContexts,
-    Net,
-    Plan,
-    Rows,
-    choose_device,
-    one_thread,
-    pretrain,
-    to_arrays,
-    to_tensors,
-)
+from skae.state import Saved
+from skae.table.rows import hash_rows, merged
+from skae.table.sequences import as_table, check_ends, filled, full_shape
+from skae.training.batches import Rows
+from skae.training.checkpoint import Checkpoint, EpochContexts
+from skae.training.layerwise import pretrain
+from skae.training.loop import Net, to_arrays, to_tensors
+from skae.training.plan import Plan
+from skae.training.split import hold_out, shuffled
+from skae.training.threads import choose_device, one_thread
 
 Floats = NDArray[np.floating]
 
@@ -421,7 +417,7 @@ class BaseAutoencoder(
     # ------------------------------------------------------------------ fitting
 
     @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: MatrixLike,
@@ -461,7 +457,7 @@ class BaseAutoencoder(
             return self._fit(X, y, sample_weight, X_corrupted, going_on=self.warm_start)
 
     @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         X: MatrixLike,
@@ -503,7 +499,7 @@ class BaseAutoencoder(
         return RowFacts((), np.zeros(len(weight), dtype=bool))
 
     @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def _fit_to(
         self, X: MatrixLike, facts: RowFacts, sample_weight: MatrixLike | None, going_on: bool
     ) -> Self:
@@ -534,7 +530,7 @@ class BaseAutoencoder(
             )
         going_on = going_on and hasattr(self, "net_")
         epochs = 1 if one_pass else self.max_epochs
-        context = self._init_callback_context(max_subtasks=epochs)
+        context = fit_task(self, epochs)
         context.call_on_fit_task_begin(estimator=self, X=X)
         # All is built on a new object; this one changes in a single step, at the end.
         new = type(self)(**self.get_params(deep=False))
@@ -635,7 +631,7 @@ class BaseAutoencoder(
                 density = self._density_.blend(density, total.sum() / seen)
             return new._fitted_attributes(net, density, best_epoch) | {"_seen_": seen}
 
-        if getattr(self, "_skl_callbacks", None):
+        if has_callbacks(self):
             plan.contexts = EpochContexts(
                 context,
                 self,
@@ -789,7 +785,7 @@ class BaseAutoencoder(
 
     def _read_cells(self, X: MatrixLike, now: bool, **checks: Any) -> Floats:
         """Modelled cells of rows that need not be within the likelihood's range."""
-        _check_feature_names(self, X, reset=False)
+        check_feature_names(self, X, reset=False)
         checks["ensure_all_finite"] = self._finiteness(now)
         cells = check_array(self._modelled(self._as_table(X, now)), **checks)
         return self._check_ends(cells, now)
@@ -943,7 +939,7 @@ class BaseAutoencoder(
         architecture = make_architecture(
             self.architecture,
             n_features,
-            self.feature_shape,
+            None if self.feature_shape is None else full_shape(self.feature_shape, n_features),
             self.hidden_layer_sizes,
             self.activation,
             self.dropout,
@@ -1364,7 +1360,7 @@ class BaseAutoencoder(
             device = choose_device(fitted.device)
         except ValueError:
             device = torch.device("cpu")
-        fitted._validate_params()
+        validate_parameters(fitted)
         dtype = {"float32": torch.float32, "float64": torch.float64}[arrays["dtype"]]
         # No memory is used before the stored arrays are known to have the network's shapes.
         with torch.device("meta"):
@@ -1422,7 +1418,7 @@ def thawed(holder: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
     if not isinstance(given, BaseAutoencoder):
         raise TypeError(f"autoencoder must hold an autoencoder of skae, got {holder!r}.")
     check_is_fitted(given)
-    _check_feature_names(given, X, reset=False)
+    check_feature_names(given, X, reset=False)
     given = copy.deepcopy(given)
     given.__dict__.pop("feature_names_in_", None)
     return given
@@ -1437,7 +1433,7 @@ def draw_seed(random_state: int | RandomState | None) -> int:
 
 def read_weight(sample_weight: MatrixLike | None, X: Floats) -> NDArray[np.float64]:
     """Validated weights of rows, float64."""
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     with np.errstate(over="ignore"):
         total = weight.sum()
     if not SMALLEST_SUM < total < np.inf:

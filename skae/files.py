@@ -26,6 +26,22 @@ MALFORMED = (
 
 Arrays = dict[str, NDArray[Any]]
 
+CLASSES: dict[str, type] = {}
+"""skae's classes that files may hold, by name."""
+
+
+class Stored:
+    """Objects that files may hold: estimators and what a fit leaves in them.
+
+    Their `__getstate__` gives plain values, arrays and other such objects, whose layout is part of
+    the file format.
+    """
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("skae."):
+            CLASSES[cls.__name__] = cls
+
 
 def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
     """Write a tree, all or nothing: an existing file is replaced in one step.

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing, check_array, check_consistent_length
-from sklearn.utils._indexing import _get_column_indices
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skae._compat.sklearn import column_indices, safe_indexing
 from skae.base import BaseAutoencoder, Floats, MatrixLike, read_weight
-from skae.holdout import hash_rows, merged, shuffled
+from skae.files import Stored
 from skae.nn.draws import Draws
-from skae.persistence import Stored
+from skae.table.rows import hash_rows, merged
+from skae.training.split import shuffled
 
 MOST_WHOLE_NUMBERS = 20
 """A column of whole numbers is categorical where it holds at most so many different ones."""
@@ -181,7 +182,7 @@ def found(X: Any, key: ColumnKey, parameter: str) -> NDArray[np.intp]:
     Raises ValueError where there are none.
     """
     try:
-        given = np.unique(_get_column_indices(X, key(X) if callable(key) else key))
+        given = np.unique(column_indices(X, key(X) if callable(key) else key))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{parameter}={key!r} must name columns of X: {error}") from None
     if not len(given):
@@ -212,13 +213,13 @@ def _upper_half(values: Floats) -> NDArray[np.bool_]:
 
 def _is_declared(X: Any, j: int) -> bool:
     """Whether a column of a data frame says that it holds categories, numbers though they be."""
-    dtype = getattr(_safe_indexing(X, int(j), axis=1), "dtype", None)
+    dtype = getattr(safe_indexing(X, int(j), axis=1), "dtype", None)
     return isinstance(dtype, pd.CategoricalDtype)
 
 
 def _column(X: Any, j: int, name: str) -> NDArray[Any]:
     """A column's values, numbers or else objects, none of them missing."""
-    values = np.asarray(_safe_indexing(X, int(j), axis=1)).ravel()
+    values = np.asarray(safe_indexing(X, int(j), axis=1)).ravel()
     missing = pd.isna(values)
     if missing.any():
         raise ValueError(
@@ -317,11 +318,11 @@ class WithGivenColumns(BaseAutoencoder):
             weight = read_weight(sample_weight, np.empty((X.shape[0], 1)))
             counts = weight > 0
             some = np.flatnonzero(counts)
-            X, sample_weight = _safe_indexing(X, some), weight[some]
+            X, sample_weight = safe_indexing(X, some), weight[some]
             if X_corrupted is not None:
                 X_corrupted = as_container(X_corrupted)
                 check_consistent_length(X_corrupted, counts)
-                X_corrupted = _safe_indexing(X_corrupted, some)
+                X_corrupted = safe_indexing(X_corrupted, some)
         rows, left, spoilt, all_count = super()._read_training_rows(
             X, sample_weight, X_corrupted, first
         )
@@ -358,7 +359,7 @@ class WithGivenColumns(BaseAutoencoder):
                 f"Rows must have {self.n_features_in_} columns, those given among them, got shape "
                 f"{X.shape}."
             )
-        return _safe_indexing(X, self._columns_.modelled, axis=1)
+        return safe_indexing(X, self._columns_.modelled, axis=1)
 
     def _place(self, cells: Floats, told: Floats | None = None) -> Floats:
         return cells if self._columns_ is None else self._columns_.place(cells, told)

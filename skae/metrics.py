@@ -20,17 +20,18 @@ from sklearn.model_selection import (
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import _safe_indexing, check_array, check_random_state
-from sklearn.utils._param_validation import (
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.multiclass import type_of_target
+
+from skae._compat.sklearn import (
     HasMethods,
     Interval,
     StrOptions,
+    check_sample_weight,
+    safe_indexing,
     validate_parameter_constraints,
 )
-from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import _check_sample_weight
-
-from skae.audit import FOLDS, PROBES
+from skae.table.audit import FOLDS, PROBES
 
 __all__ = [
     "active_units",
@@ -125,7 +126,7 @@ def explained_variance_ratio(
     True
     """
     rows = _table(X)
-    row_weight = _check_sample_weight(
+    row_weight = check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
     restored = _table(_reconstructions(estimator, X), "reconstructions")
@@ -474,8 +475,8 @@ def code_stability(
     codes = []
     for seed, part in zip(seeds, parts, strict=True):
         learner = _seeded(estimator, seed)
-        learner.fit(_safe_indexing(X, part), None if y is None else _safe_indexing(y, part))
-        codes.append(_codes(learner, _safe_indexing(X, test)))
+        learner.fit(safe_indexing(X, part), None if y is None else safe_indexing(y, part))
+        codes.append(_codes(learner, safe_indexing(X, test)))
     return float(np.mean([_alignment(A, B) for A, B in combinations(codes, 2)]))
 
 

@@ -16,7 +16,9 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.decomposition import PCA
 from sklearn.model_selection import ShuffleSplit, check_cv
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.utils import _safe_indexing, check_array, check_random_state, indexable
+from sklearn.utils import check_array, check_random_state, indexable
+
+from skae._compat.sklearn import safe_indexing
 
 Floats = NDArray[np.floating]
 
@@ -262,9 +264,9 @@ class _Split:
         )
         if not (len(trained) and len(tested)):
             raise ValueError("cv must leave rows to train on and rows to hold out in each split.")
-        y = None if y is None else _safe_indexing(y, trained)
+        y = None if y is None else safe_indexing(y, trained)
         scored = seeds.permutation(tested)[:SCORED_ROWS]
-        parts = [_safe_indexing(X, rows) for rows in (trained, tested, scored)]
+        parts = [safe_indexing(X, rows) for rows in (trained, tested, scored)]
         if prepare is not None:
             prepare = clone(prepare).fit(parts[0], y)
             parts = [prepare.transform(part) for part in parts]

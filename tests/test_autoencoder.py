@@ -23,10 +23,10 @@ from skorch.callbacks import Callback, EarlyStopping
 
 from skae import Autoencoder
 from skae.base import draw_seed
-from skae.holdout import hash_rows, merged
-from skae.nn.layers import ACTIVATIONS
+from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.objective import trimmed_mean
-from skae.training import Plan
+from skae.table.rows import hash_rows, merged
+from skae.training.plan import Plan
 
 FROZEN = {"learning_rate": 1e-300, "early_stopping": False, "random_state": 0}
 """Trains without moving: what is recorded is the objective at the start."""

@@ -10,8 +10,8 @@ from test_common import configured, public_estimators, train
 from test_density import gaussian_by_quadrature
 
 from skae import Autoencoder, ContractiveAutoencoder
-from skae.nn.architectures import full_shape
-from skae.nn.convolution import Convolution, Convolutional, Enlargement, Stage, halvings
+from skae.nn.bodies.convolution import Convolution, Convolutional, Enlargement, Stage, halvings
+from skae.table.sequences import full_shape
 
 SHAPES = [
     *((1, 8, 8), (1, 28, 28), (3, 5, 7), (3, 9, 4), (2, 1, 13), (1, 1, 2), (4, 6, 1), (1, 64, 3)),

@@ -10,7 +10,7 @@ from test_common import train
 import skae
 from skae import Autoencoder, DenoisingAutoencoder
 from skae.nn.corruption import CORRUPTIONS, FOR_IMAGES, ColumnFacts, Named
-from skae.training import one_thread
+from skae.training.threads import one_thread
 
 EVERY = [getattr(skae, name) for name in skae.__all__ if name.endswith("Autoencoder")]
 FOR_TABLES = sorted(set(CORRUPTIONS) - FOR_IMAGES)

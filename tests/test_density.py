@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.preprocessing import StandardScaler
 
 from skae import Autoencoder
-from skae.laplace import Laplace
+from skae.density.laplace import Laplace
 
 
 @pytest.fixture

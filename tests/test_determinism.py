@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from test_common import configured, core, public_estimators, train
 
 from skae import Autoencoder
-from skae.nn import step
+from skae.nn.step import replay as step
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 2)) @ RNG.normal(size=(2, 5)) + 0.1 * RNG.normal(size=(60, 5))

@@ -12,11 +12,11 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
 from skae import FairAutoencoder
-from skae.audit import audit, parity_gap
 from skae.base import _tensor
-from skae.fair import Private
 from skae.nn.draws import Draws, Keyed
 from skae.nn.judges import MISLED, PANEL, Panel
+from skae.table.audit import audit, parity_gap
+from skae.variants.fair import Private
 
 N = 500
 

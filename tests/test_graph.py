@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from skae.nn.graph import shorten
+from skae.nn.step.graph import shorten
 
 X, W = torch.arange(6.0).reshape(3, 2), torch.ones(4, 2)
 CONSTANT = torch.tensor([1.0, 2.0, 3.0])

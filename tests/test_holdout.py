@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from skae import holdout
-from skae.holdout import hash_rows, hold_out, shuffled
+from skae.table import rows as table_rows
+from skae.table.rows import hash_rows
+from skae.training.split import hold_out, shuffled
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_hash_is_of_values_not_of_memory(rows, monkeypatch):
     np.testing.assert_array_equal(hash_rows(np.asfortranarray(rows), 3), expected)
     np.testing.assert_array_equal(hash_rows(rows[::-1], 3)[::-1], expected)
     with monkeypatch.context() as patch:
-        patch.setattr(holdout, "CHUNK_CELLS", 13)
+        patch.setattr(table_rows, "CHUNK_CELLS", 13)
         np.testing.assert_array_equal(hash_rows(rows, 3), expected)
     single = rows.astype(np.float32)
     np.testing.assert_array_equal(hash_rows(single, 3), hash_rows(single.astype(float), 3))

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -12,56 +13,35 @@ from skae.base import BaseAutoencoder
 
 ROOT = Path(skae.__file__).parent
 
-ARROWS = {
-    "parameters": {"stdlib"},
-    "holdout": {"stdlib", "numpy"},
-    "nn": {"stdlib", "torch", "skae.nn"},
-    "_compat": {"stdlib", "torch"},
-    "laplace": {"stdlib", "torch", "skae._compat", "skae.nn"},
-    "density": {"stdlib", "torch", "skae.laplace", "skae.nn"},
-    "files": {"stdlib", "numpy", "safetensors"},
-    "training": {"stdlib", "numpy", "torch", "sklearn", "skorch", "skae.files", "skae.nn"},
-    "base": {
-        "stdlib", "numpy", "torch", "sklearn",
-        "skae.parameters", "skae.training", "skae.density", "skae.holdout", "skae.persistence",
-        "skae.shapes", "skae.nn",
-    },
-    "variant": {"stdlib", "numpy", "torch", "sklearn", "skae.base", "skae.nn"},
-    "scores": {"stdlib", "numpy", "sklearn", "skae.persistence"},
-    "outlier": {
-        "stdlib", "numpy", "pandas", "sklearn",
-        "skae.base", "skae.autoencoder", "skae.parameters", "skae.persistence", "skae.holdout",
-        "skae.scores",
-    },
-    "labels": {"stdlib", "numpy", "sklearn"},
-    "answers": {"stdlib", "numpy", "torch", "sklearn", "skae.labels", "skae.nn"},
-    "given": {
-        "stdlib", "numpy", "pandas", "sklearn",
-        "skae.base", "skae.holdout", "skae.persistence", "skae.nn",
-    },
-    "audit": {"stdlib", "numpy", "pandas", "sklearn", "skae.labels"},
-    "supervised": {
-        "stdlib", "numpy", "torch", "sklearn",
-        "skae.base", "skae.autoencoder", "skae.answers", "skae.labels", "skae.parameters",
-        "skae.persistence", "skae.nn",
-    },
-    "shapes": {"stdlib", "numpy", "skae.nn"},
-    "persistence": {"stdlib", "skae.files"},
-    "metrics": {"stdlib", "numpy", "sklearn", "skae.audit"},
-    "model_selection": {"stdlib", "numpy", "pandas", "sklearn"},
-    "plotting": {"stdlib", "numpy", "sklearn", "matplotlib", "skae.model_selection"},
-}  # fmt: skip
-"""What each file may import: parts of `skae`, the standard library and other packages."""
+SCIENCE = {"stdlib", "numpy", "pandas", "sklearn", "skae._compat.sklearn"}
 
-PARENTS = {
-    "conditional": {"skae.variational", "skae.given"},
-    "fair": {
-        "pandas", "skae.variational", "skae.given", "skae.labels", "skae.answers", "skae.audit",
-    },
-    "semisupervised": {"skae.labels"},
+BELOW_BASE = {
+    "torch", "skae.density", "skae.training", "skae.table", "skae.nn", "skae.parameters",
+    "skae.files", "skae._compat.torch",
 }  # fmt: skip
-"""What some variants may import beside: the parent of a variant of a variant, what y says and what
-follows of it from codes, columns that are given, and what codes tell."""
+
+ARROWS = {
+    "metrics": SCIENCE | {"skae.table"},
+    "model_selection": SCIENCE,
+    "inspection": SCIENCE | {"matplotlib", "skae.model_selection"},
+    "tasks": SCIENCE | BELOW_BASE | {"skae.variants", "skae.base", "skae.state"},
+    "variants": SCIENCE | BELOW_BASE | {"skae.base", "skae.given"},
+    "given": SCIENCE | BELOW_BASE | {"skae.base"},
+    "base": SCIENCE | BELOW_BASE | {"skae.fitting", "skae.state"},
+    "fitting": SCIENCE | BELOW_BASE | {"skae.state"},
+    "state": SCIENCE | BELOW_BASE,
+    "density": {"stdlib", "torch", "skae.nn", "skae._compat.torch"},
+    "training": SCIENCE | {"torch", "skorch", "skae.table", "skae.nn", "skae.files"},
+    "table": SCIENCE | {"skae.files"},
+    "nn": {"stdlib", "torch", "skae._compat.torch"},
+    "parameters": {"stdlib"},
+    "files": {"stdlib", "numpy", "safetensors"},
+    "_compat": {"stdlib", "sklearn", "torch"},
+}
+"""What each room may import beside itself: other rooms, the standard library, other packages."""
+
+PARENTS = {"conditional": {"skae.variants.variational"}, "fair": {"skae.variants.variational"}}
+"""Variants never import each other, but a variant of a variant its parent."""
 
 VARIANT_LINES = 80
 
@@ -91,27 +71,27 @@ def imported(source: str, module: str, is_package: bool = False) -> list[str]:
 
 
 def layer(name: str) -> str:
-    """The part that an imported name belongs to, as the table calls it."""
+    """The room that an imported name belongs to, as the table calls it."""
     first, *rest = name.split(".")
     if first == "skae":
-        return ".".join([first, *rest[:1]])
+        depth = 2 if rest[:1] == ["_compat"] else 1
+        return ".".join([first, *rest[:depth]])
     return "stdlib" if first in sys.stdlib_module_names else first
-
-
-def allowed(module: str) -> set[str]:
-    _, *rest = module.split(".")
-    if not rest:
-        return set()
-    key = rest[0]
-    return ARROWS.get(key, ARROWS["variant"] | PARENTS.get(key, set()))
 
 
 def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     """Imports of a module that the arrows do not have."""
-    if module == "skae":
-        return [n for n in imported(source, module, True) if layer(n).split(".")[0] != "skae"]
-    permitted = allowed(module)
-    return [n for n in imported(source, module, is_package) if layer(n) not in permitted]
+    names = imported(source, module, is_package)
+    room, *rest = module.split(".")[1:] or ["skae"]
+    if room == "skae":
+        return [n for n in names if layer(n).split(".")[0] != "skae"]
+    permitted = ARROWS[room]
+    wrong = [n for n in names if layer(n) not in permitted and layer(n) != f"skae.{room}"]
+    if room == "variants":
+        parents = PARENTS.get(*rest, set()) if rest else set()
+        siblings = [n for n in names if layer(n) == "skae.variants"]
+        wrong += [n for n in siblings if ".".join(n.split(".")[:3]) not in parents]
+    return wrong
 
 
 SOURCES = sorted(ROOT.rglob("*.py"))
@@ -126,25 +106,32 @@ def test_imports_follow_the_arrows(path):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("skae.nn.mlp", "import sklearn"),
-        ("skae.nn.mlp", "from skorch import NeuralNet"),
-        ("skae.nn.mlp", "from skae.base import BaseAutoencoder"),
-        ("skae.nn.mlp", "from ..training import Net"),
-        ("skae.nn.mlp", "def late():\n    import sklearn.base"),
+        ("skae.nn.network", "import sklearn"),
+        ("skae.nn.network", "from skorch import NeuralNet"),
+        ("skae.nn.network", "from skae.base import BaseAutoencoder"),
+        ("skae.nn.network", "from ..training.loop import Net"),
+        ("skae.nn.bodies.mlp", "from ...table.rows import hash_rows"),
+        ("skae.nn.network", "from skae._compat.sklearn import Interval"),
+        ("skae.nn.network", "def late():\n    import sklearn.base"),
         ("skae.base", "from skorch.history import History"),
-        ("skae.base", "from skae.autoencoder import Autoencoder"),
-        ("skae.base", "from skae import autoencoder"),
+        ("skae.base", "from skae.variants.autoencoder import Autoencoder"),
+        ("skae.base", "from skae import variants"),
+        ("skae.fitting", "from skae.base import BaseAutoencoder"),
         ("skae.parameters", "import numpy"),
-        ("skae.holdout", "import torch"),
-        ("skae.density", "from skae.training import Net"),
-        ("skae.density", "import sklearn"),
-        ("skae.training", "from skae.base import BaseAutoencoder"),
-        ("skae.variational", "from skae.autoencoder import Autoencoder"),
-        ("skae.variational", "from .autoencoder import Autoencoder"),
-        ("skae.variational", "from skae.training import Net"),
+        ("skae.table.rows", "import torch"),
+        ("skae.table.rows", "from skae.nn.draws import Draws"),
+        ("skae.table.rows", "from skae._compat.torch import schema"),
+        ("skae.density.laplace", "from skae.training.loop import Net"),
+        ("skae.density.laplace", "import sklearn"),
+        ("skae.training.loop", "from skae.base import BaseAutoencoder"),
+        ("skae.training.loop", "from skae.density.laplace import Laplace"),
+        ("skae.variants.variational", "from skae.variants.autoencoder import Autoencoder"),
+        ("skae.variants.variational", "from .autoencoder import Autoencoder"),
+        ("skae.variants.variational", "from skae.tasks.supervised import AutoencoderClassifier"),
         ("skae.metrics", "from skae.base import BaseAutoencoder"),
+        ("skae.inspection.displays", "from skae.nn.network import Network"),
         ("skae.files", "import torch"),
-        ("skae.persistence", "from skae.base import BaseAutoencoder"),
+        ("skae.state", "from skae.base import BaseAutoencoder"),
         ("skae", "import torch"),
     ],
 )
@@ -155,27 +142,65 @@ def test_a_planted_import_is_caught(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        (
-            "skae.nn.mlp",
-            "import math\nimport torch.nn\nfrom skae.nn.draws import Draws",
-        ),
-        ("skae.nn.mlp", "from .draws import Draws"),
-        ("skae.training", "from skorch import NeuralNet"),
-        ("skae.conditional", "from skae.variational import Variational"),
-        ("skae", "from skae.autoencoder import Autoencoder"),
+        ("skae.nn.network", "import math\nimport torch.nn\nfrom skae.nn.draws import Draws"),
+        ("skae.nn.network", "from .draws import Draws"),
+        ("skae.nn.step.graph", "from skae._compat.torch import schema"),
+        ("skae.training.loop", "from skorch import NeuralNet"),
+        ("skae.variants.conditional", "from skae.variants.variational import Variational"),
+        ("skae.tasks.outlier", "from skae.variants.autoencoder import Autoencoder"),
+        ("skae", "from skae.variants.autoencoder import Autoencoder"),
     ],
 )
 def test_a_permitted_import_passes(module, source):
     assert violations(source, module) == []
 
 
-def test_only_training_imports_skorch():
+def test_only_the_loop_imports_skorch():
     users = [
         path.name
         for path in SOURCES
         if "skorch" in {layer(n) for n in imported(path.read_text(), module_name(path, ROOT))}
     ]
-    assert users == ["training.py"]
+    assert users == ["loop.py"]
+
+
+def private_names(source: str) -> list[str]:
+    """Names of scikit-learn and torch that begin with an underscore, imported or reached."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            module = getattr(node, "module", None)
+            names = [".".join(filter(None, [module, alias.name])) for alias in node.names]
+        elif isinstance(node, ast.Attribute) and re.fullmatch(r"[\w.]+", ast.unparse(node)):
+            names = [ast.unparse(node)]
+        else:
+            continue
+        found += [
+            name
+            for name in names
+            if name.split(".")[0] in ("sklearn", "torch")
+            and any(part.startswith("_") for part in name.split("."))
+        ]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: module_name(path, ROOT))
+def test_private_names_are_in_compat_only(path):
+    if path.parent.name != "_compat":
+        assert private_names(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from sklearn.base import _fit_context",
+        "from sklearn.utils._param_validation import Interval",
+        "import torch._ops",
+        "y = torch._C._nn(x)",
+    ],
+)
+def test_a_planted_private_name_is_caught(source):
+    assert private_names(source)
 
 
 def test_package_holds_public_names_and_nothing_else():

@@ -13,7 +13,7 @@ from test_common import configured, public_estimators, train
 from torch import nn
 
 from skae import Autoencoder, Checkpoint, ContractiveAutoencoder, VariationalAutoencoder
-from skae.nn.modules import Seeded
+from skae.nn.bodies.modules import Seeded
 
 RNG = np.random.default_rng(0)
 X = np.tanh(RNG.normal(size=(80, 3)) @ RNG.normal(size=(3, 30)))

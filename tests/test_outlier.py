@@ -20,9 +20,9 @@ from test_common import public_estimators
 import skae
 from skae import Autoencoder, AutoencoderOutlierDetector, files
 from skae.base import BaseAutoencoder
-from skae.outlier import Units
-from skae.persistence import KIND
-from skae.scores import SCORES
+from skae.state import KIND
+from skae.tasks.outlier import Units
+from skae.tasks.outlier_scores import SCORES
 
 CANCER = load_breast_cancer(as_frame=True).data
 FAST = {"max_epochs": 5, "hidden_layer_sizes": (8,)}

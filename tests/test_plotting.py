@@ -26,9 +26,9 @@ from skae import (
     AutoencoderClassifier,
     AutoencoderOutlierDetector,
     AutoencoderRegressor,
-    plotting,
 )
-from skae.plotting import (
+from skae.inspection import displays as plotting
+from skae.inspection.displays import (
     CodeSpaceDisplay,
     ComponentsPathDisplay,
     LossCurveDisplay,
@@ -106,7 +106,7 @@ def test_all_displays_are_listed():
 
 
 def test_import_does_not_import_matplotlib():
-    code = "import skae.plotting, sys; print('matplotlib' in sys.modules)"
+    code = "import skae.inspection.displays, sys; print('matplotlib' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "False"
 

@@ -14,10 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from skae import AdversarialAutoencoder, Autoencoder, WassersteinAutoencoder
-from skae.adversarial import Judged
 from skae.nn.draws import Draws, Given
-from skae.training import one_thread
-from skae.wasserstein import MOMENTS, WIDTHS, Matched, discrepancy
+from skae.training.threads import one_thread
+from skae.variants.adversarial import Judged
+from skae.variants.wasserstein import MOMENTS, WIDTHS, Matched, discrepancy
 
 HELD = (WassersteinAutoencoder, AdversarialAutoencoder)
 

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from skae import VectorQuantizedAutoencoder
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
-from skae.quantized import Quantized
+from skae.variants.quantized import Quantized
 
 
 def small(k=4, **parameters):

@@ -11,10 +11,10 @@ from test_density import grid_of_codes, mixture
 
 import skae
 from skae import Autoencoder, DenoisingAutoencoder, VariationalAutoencoder
-from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
-from skae.nn.recurrent import GRU, Recurrent
-from skae.nn.step import Step
-from skae.training import Rows
+from skae.nn.bodies.recurrent import GRU, Recurrent
+from skae.nn.likelihoods.gaussian import LIKELIHOODS, make_likelihood
+from skae.nn.step.replay import Step
+from skae.training.batches import Rows
 
 STEPS, CHANNELS = 6, 2
 RNG = np.random.default_rng(0)

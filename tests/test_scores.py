@@ -6,7 +6,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import t as student
 from sklearn.covariance import EmpiricalCovariance
 
-from skae.scores import (
+from skae.tasks.outlier_scores import (
     FLOOR,
     SCORES,
     TAILS,

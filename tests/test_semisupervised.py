@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from skae import SemiSupervisedVariationalAutoencoder
 from skae.nn.draws import Draws, Given, Keyed
 from skae.nn.latent import log_normal
-from skae.semisupervised import ClassAndStyle
+from skae.variants.semisupervised import ClassAndStyle
 
 SMALL = {"n_components": 2, "hidden_layer_sizes": (16,), "random_state": 0}
 

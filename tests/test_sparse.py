@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Bernoulli, Exponential, Laplace, kl_divergence
 
 from skae import SparseAutoencoder
-from skae.sparse import Bernoullian, Laplacian, TopK
+from skae.variants.sparse import Bernoullian, Laplacian, TopK
 
 KINDS = ("l1", "kl", "topk")
 

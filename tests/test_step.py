@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from skae.nn.body import make_bodies
+from skae.nn.bodies.body import make_bodies
+from skae.nn.bodies.layers import ACTIVATIONS
+from skae.nn.bodies.mlp import MLP
 from skae.nn.draws import Draws, Given, Noted
 from skae.nn.latent import Deterministic
-from skae.nn.layers import ACTIVATIONS
-from skae.nn.likelihoods import make_likelihood
+from skae.nn.likelihoods.gaussian import make_likelihood
 from skae.nn.linear import DistinctRows, moments
-from skae.nn.mlp import MLP
 from skae.nn.network import Network
-from skae.nn.step import Adam, Step
+from skae.nn.step.adam import Adam
+from skae.nn.step.replay import Step
 
 ALWAYS, NEVER = 10**9, 0
 """Steps ahead that make a trace pay, or not."""

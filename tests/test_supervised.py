@@ -16,11 +16,11 @@ from test_common import public_estimators
 from torch.nn import functional as F
 
 import skae
-from skae.answers import Classes, Head, Labels, Numbers
 from skae.base import SELDOM_SHARE, BaseAutoencoder, RowFacts, _times_shown
 from skae.nn.latent import Code
 from skae.nn.network import Term
-from skae.training import Net
+from skae.training.heads import Classes, Head, Labels, Numbers
+from skae.training.loop import Net
 
 N = 120
 RNG = np.random.default_rng(0)

@@ -14,8 +14,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from skae import Autoencoder, VariationalAutoencoder
 from skae.nn.draws import Draws, Given
-from skae.training import Rows
-from skae.variational import Variational
+from skae.training.batches import Rows
+from skae.variants.variational import Variational
 
 COVARIANCES = ("diagonal", "full")
 

@@ -30,7 +30,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from skae import Autoencoder
-from skae.nn import step
+from skae.nn.step import replay as step
 
 RATE = 1e-3
 

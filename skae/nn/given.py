@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from skae.nn.layers import Dense
+from skae.nn.bodies.layers import Dense
 from skae.nn.linear import DistinctRows, Moments, Residuals, moments, row_blocks, slopes
 
 

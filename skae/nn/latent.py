@@ -45,7 +45,7 @@ class Latent(nn.Module, ABC):
     """
 
     density = "laplace"
-    """How `score_samples` integrates the code out; see `skae.density`."""
+    """How `score_samples` integrates the code out; see `skae.density.importance`."""
 
     has_prior = False
     """Whether codes are made to be standard normal; else their moments are learned afterwards."""

@@ -9,11 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from skae.nn.body import Body
+from skae.nn.bodies.body import Body
 from skae.nn.draws import Draws, Keyed
 from skae.nn.given import Given
 from skae.nn.latent import Code, Latent
-from skae.nn.likelihoods import Likelihood
+from skae.nn.likelihoods.gaussian import Likelihood
 from skae.nn.linear import (
     EXACT_UP_TO,
     LEAST_COLUMN_NOISE,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
+from skae.nn.bodies.layers import ACTIVATIONS, Chain, Layer
 from skae.nn.draws import Draws
-from skae.nn.layers import ACTIVATIONS, Chain, Layer
 from skae.nn.network import Network
 from skae.nn.objective import Objective
 

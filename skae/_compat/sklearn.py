@@ -1,0 +1,65 @@
+"""Private names of scikit-learn: what its own estimators are made with and others need, too."""
+
+from typing import Any
+
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import _safe_indexing
+
+# `ColumnTransformer` selects columns with it: names, numbers, slices, masks, callables.
+from sklearn.utils._indexing import _get_column_indices
+
+# The message that tells a user of displays to install matplotlib.
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+# The constraints behind `InvalidParameterError`.
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    validate_parameter_constraints,
+)
+
+# Robust detectors need percentiles of weighted rows; numpy's cannot interpolate weighted ones.
+from sklearn.utils.stats import _weighted_percentile
+from sklearn.utils.validation import _check_feature_names, _check_sample_weight
+
+check_feature_names = _check_feature_names
+check_sample_weight = _check_sample_weight
+column_indices = _get_column_indices
+fit_context = _fit_context
+safe_indexing = _safe_indexing
+weighted_percentile = _weighted_percentile
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "RealNotInt",
+    "StrOptions",
+    "check_feature_names",
+    "check_matplotlib_support",
+    "check_sample_weight",
+    "column_indices",
+    "fit_context",
+    "fit_task",
+    "has_callbacks",
+    "safe_indexing",
+    "validate_parameter_constraints",
+    "validate_parameters",
+    "weighted_percentile",
+]
+
+
+def validate_parameters(estimator: BaseEstimator) -> None:
+    """Raise InvalidParameterError where a parameter breaks its constraint."""
+    estimator._validate_params()
+
+
+def fit_task(estimator: Any, n_subtasks: int) -> Any:
+    """The context by which a fit of so many epochs tells scikit-learn's callbacks of itself."""
+    return estimator._init_callback_context(max_subtasks=n_subtasks)
+
+
+def has_callbacks(estimator: object) -> bool:
+    """Whether the user has set callbacks of scikit-learn's."""
+    return bool(getattr(estimator, "_skl_callbacks", None))

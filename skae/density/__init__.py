@@ -1,0 +1,1 @@
+"""Densities: log p(x) of a fitted autoencoder, the code integrated out."""

@@ -1,0 +1,94 @@
+"""The density of rows whose codes are finitely many: the exact sum over all of them."""
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from skae.density.density import CODES_AT_ONCE, row_blocks
+from skae.nn.draws import Draws
+from skae.nn.latent import Discrete
+from skae.nn.likelihoods.gaussian import Likelihood
+from skae.nn.network import Network
+
+MOST_CODES = 65_536
+"""Codes that are summed over at most."""
+
+
+@dataclass
+class Enumeration:
+    """Codes of which there are finitely many: the exact sum over all of them.
+
+    Attributes
+    ----------
+    likelihood : Likelihood
+    shares : Tensor of shape (n_codebooks, n_codes)
+        How often each code occurs among rows.
+    """
+
+    likelihood: Likelihood
+    shares: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def estimate(
+        cls, network: Network, x: Tensor, weight: Tensor, held_out: Tensor
+    ) -> "Enumeration":
+        latent = cast(Discrete, network.latent)
+        code = network.encode(x)
+        chosen = torch.nn.functional.one_hot(latent.indices(code.h), latent.n_codes).double()
+        shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), chosen)
+        seen = weight * held_out if held_out.any() else weight
+        squares = network.likelihood.deviance(x, network.decoder(code.mean))
+        return cls(network.likelihood.with_noise(squares, seen / seen.sum(), x).fixed(), shares)
+
+    @classmethod
+    def restore(
+        cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]
+    ) -> "Enumeration":
+        latent, shares = cast(Discrete, network.latent), tensors["shares"]
+        if shares.shape != (latent.n_codebooks, latent.n_codes) or (shares < 0).any():
+            raise ValueError("the shares of the codes are not those of this model")
+        return cls(likelihood, shares)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"shares": self.shares}
+
+    def log_prob(self, network: Network, x: Tensor) -> Tensor:
+        n_codebooks, n_codes = self.shares.shape
+        if n_codes**n_codebooks > MOST_CODES:
+            raise ValueError(
+                f"The density is a sum over all codes, of which n_codes={n_codes} and "
+                f"n_codebooks={n_codebooks} make {n_codes**n_codebooks}; the limit is {MOST_CODES}."
+            )
+        choices = [torch.arange(n_codes, device=x.device)] * n_codebooks
+        indices = torch.cartesian_prod(*choices).reshape(-1, n_codebooks)
+        log_share = self.shares.log()[torch.arange(n_codebooks), indices].sum(-1)
+        out = network.decoder(cast(Discrete, network.latent).look_up(indices))
+        return torch.cat(
+            [self._log_sum(rows, out, log_share) for rows in row_blocks(network, x, len(out))]
+        )
+
+    def _log_sum(self, x: Tensor, out: Tensor, log_share: Tensor) -> Tensor:
+        total = x.new_full((len(x),), -math.inf, dtype=torch.float64)
+        parts = zip(out.split(CODES_AT_ONCE), log_share.split(CODES_AT_ONCE), strict=True)
+        for some, share in parts:
+            fit = self.likelihood.log_prob(x[:, None], some[None].expand(len(x), -1, -1)).double()
+            total = torch.logaddexp(total, (fit + share).logsumexp(-1))
+        return total
+
+    def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
+        shares = self.shares.cumsum(-1)
+        uniform = draws.uniform((len(shares), n)).double() * shares[:, -1:]
+        indices = torch.searchsorted(shares, uniform, right=True)
+        return cast(Discrete, network.latent).look_up(indices.clamp_max(shares.shape[1] - 1).mT)
+
+    def blend(self, new: "Enumeration", share: float) -> "Enumeration":
+        likelihood = self.likelihood.blended(new.likelihood, share)
+        return Enumeration(likelihood, self.shares.lerp(new.shares, share))
+
+    def is_finite(self) -> bool:
+        parts = (self.likelihood.noise_variance, self.shares)
+        return all(bool(part.isfinite().all()) for part in parts)

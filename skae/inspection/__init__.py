@@ -1,0 +1,1 @@
+"""Inspection of fitted estimators through their public methods."""

@@ -1,0 +1,1 @@
+"""Bodies: encoders and decoders of each architecture."""

@@ -1,0 +1,75 @@
+"""Which architecture parameters describe: the one place that knows all of them."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import cast
+
+from skae.nn.bodies.body import Architecture
+from skae.nn.bodies.convolution import Convolutional, Shape, halvings
+from skae.nn.bodies.mlp import MLP
+from skae.nn.bodies.modules import ModulePair, OwnModules
+from skae.nn.bodies.recurrent import Recurrent
+
+AXES = {
+    "conv": ("channels", "height", "width"),
+    "recurrent": ("time", "channels"),
+}
+"""What the axes of a row are to the architectures that know any."""
+
+WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
+"""Hidden layers' sizes where "auto" leaves them to the package."""
+
+
+def takes_gaps(architecture: str | ModulePair) -> bool:
+    """Whether an architecture reads rows some of whose last cells are missing."""
+    return architecture == "recurrent"
+
+
+def make_architecture(
+    architecture: str | ModulePair,
+    n_features: int,
+    feature_shape: tuple[int, ...] | None,
+    hidden_layer_sizes: Sequence[int] | str,
+    activation: str,
+    dropout: float,
+) -> Architecture:
+    """The architecture for rows of a number of cells, whose parameters are the estimators'.
+
+    Raises ValueError where these do not go together.
+    """
+    shape = feature_shape or (n_features,)
+    if not isinstance(architecture, str):
+        return OwnModules(architecture, shape)
+    if architecture in AXES and (feature_shape is None or len(shape) != len(AXES[architecture])):
+        raise ValueError(
+            f"architecture={architecture!r} needs feature_shape=({', '.join(AXES[architecture])}), "
+            f"the shape of a row, got {feature_shape!r}."
+        )
+    if isinstance(hidden_layer_sizes, str):
+        widths = WIDTHS[architecture]
+        if architecture == "conv":
+            widths = widths[: halvings(cast(Shape, shape))]
+    else:
+        widths = tuple(hidden_layer_sizes)
+    for width in widths:
+        if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
+            raise ValueError(
+                f"hidden_layer_sizes must hold positive integers, got {hidden_layer_sizes!r}."
+            )
+    if architecture == "conv":
+        times = halvings(cast(Shape, shape))
+        if len(widths) > times:
+            raise ValueError(
+                f"feature_shape={shape}, n_features={n_features}, is too small for the "
+                f"{len(widths)} stages of hidden_layer_sizes={widths}: each halves an image, and "
+                f"this one can be halved {times} times."
+            )
+        return Convolutional(cast(Shape, shape), widths, activation, dropout)
+    if architecture == "recurrent":
+        if not widths:
+            raise ValueError(
+                "architecture='recurrent' needs at least one hidden layer, got "
+                "hidden_layer_sizes=()."
+            )
+        return Recurrent(cast(tuple[int, int], shape), widths, dropout)
+    return MLP(n_features, widths, activation, dropout)

@@ -1,0 +1,140 @@
+"""Convolutional networks: the architecture for images and for series with a fixed length."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from skae.nn.bodies.body import Architecture
+from skae.nn.bodies.layers import Chain, Dense, Layer, Residual
+
+KERNEL = 3
+STRIDE = 2
+"""Width of filters and step of the encoder's along axes that are longer than 1."""
+
+Shape = tuple[int, int, int]
+"""Channels, height and width of maps."""
+
+
+class Stage(NamedTuple):
+    """Large maps and the small ones, half the size, that stand for them."""
+
+    large: Shape
+    small: Shape
+
+    @classmethod
+    def of(cls, large: Shape, channels: int) -> "Stage":
+        """The stage from large maps to so many small ones; odd sizes are rounded up."""
+        _, height, width = large
+        return cls(large, (channels, -(-height // STRIDE), -(-width // STRIDE)))
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Height and width of filters."""
+        return tuple(min(KERNEL, 2 * size - 1) for size in self.large[1:])
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """By what height and width are divided."""
+        return tuple(min(STRIDE, size) for size in self.large[1:])
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """What keeps sizes from shrinking by more than the stride."""
+        return tuple(size // 2 for size in self.kernel)
+
+
+class Convolution(Layer):
+    """Maps to maps of half the size, both as rows."""
+
+    def __init__(self, stage: Stage) -> None:
+        n_channels, shape = stage.small[0], (stage.large[0], *stage.kernel)
+        super().__init__(math.prod(stage.large), n_channels, shape)
+        self.stage = stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        stage = self.stage
+        maps = x.reshape(-1, *stage.large)
+        maps = F.conv2d(maps, self.weight, self.bias, stage.stride, stage.padding)
+        return maps.reshape(*x.shape[:-1], math.prod(stage.small))
+
+
+class Enlargement(Layer):
+    """Maps to maps of twice the size, both as rows.
+
+    A convolution makes all the cells that one becomes, as channels that are then put side by
+    side [1]_. The last one has a bias for each cell, as linear maps have, the others one for each
+    channel.
+
+    References
+    ----------
+    .. [1] W. Shi et al., "Real-time single image and video super-resolution using an efficient
+       sub-pixel convolutional neural network", CVPR 2016.
+    """
+
+    def __init__(self, stage: Stage, is_last: bool) -> None:
+        n_channels = stage.large[0] * math.prod(stage.stride)
+        shape = (stage.small[0], *stage.kernel)
+        n_biases = math.prod(stage.large) if is_last else n_channels
+        super().__init__(math.prod(stage.small), n_channels, shape, n_biases)
+        self.stage = stage
+        self.is_last = is_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        stage = self.stage
+        (channels, height, width), (down, right) = stage.large, stage.stride
+        bias = None if self.is_last else self.bias
+        maps = F.conv2d(x.reshape(-1, *stage.small), self.weight, bias, padding=stage.padding)
+        parts = maps.reshape(-1, channels, down, right, *stage.small[1:])
+        maps = parts.permute(0, 1, 4, 2, 5, 3).reshape(
+            -1, channels, stage.small[1] * down, stage.small[2] * right
+        )
+        rows = maps[..., :height, :width].reshape(*x.shape[:-1], math.prod(stage.large))
+        return rows + self.bias if self.is_last else rows
+
+
+class Convolutional(Architecture):
+    """Convolutions that halve maps, then one dense layer; and their mirror image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Channels, height and width of a row's maps.
+    channels : sequence of int
+        Filters of the encoder's convolutions.
+    activation : str
+    dropout : float
+    """
+
+    has_layers = True
+
+    def __init__(
+        self, shape: Shape, channels: Sequence[int], activation: str, dropout: float
+    ) -> None:
+        super().__init__(math.prod(shape))
+        self.is_linear = not channels
+        # Series are mostly few, and their steps are columns that mean the same in all rows.
+        self.likes_skip = self.is_linear or min(shape[1:]) == 1
+        self.options = activation, dropout
+        self.stages: list[Stage] = []
+        for count in channels:
+            self.stages.append(Stage.of(shape, count))
+            shape = self.stages[-1].small
+        self.smallest = math.prod(shape)
+
+    def encoder(self, n_out: int) -> Residual:
+        layers: list[Layer] = [Convolution(stage) for stage in self.stages]
+        return Chain([*layers, Dense(self.smallest, n_out)], *self.options)
+
+    def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
+        layers: list[Layer] = [Dense(n_in, self.smallest)]
+        for stage in reversed(self.stages):
+            layers.append(Enlargement(stage, is_last=stage is self.stages[0]))
+        return Chain(layers, *self.options)
+
+
+def halvings(shape: Shape) -> int:
+    """How often maps can be halved, rounding up, until they are single cells."""
+    return math.ceil(math.log2(max(shape[1:])))

@@ -1,0 +1,170 @@
+"""Recurrent networks: the architecture for sequences, which may differ in length."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from skae.nn.bodies.body import Architecture
+from skae.nn.bodies.layers import Dense, Residual, silenced
+from skae.nn.draws import Draws
+
+
+class GRU(nn.Module):
+    """A layer of gated recurrent units [1]_, in operations that torch can differentiate twice.
+
+    References
+    ----------
+    .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical
+       machine translation", EMNLP 2014.
+    """
+
+    traces = False
+    """A trace would hold the same calls for every step: it costs more than it saves."""
+
+    def __init__(self, n_in: int, n_states: int) -> None:
+        super().__init__()
+        self.of_input = Dense(n_in, 3 * n_states)
+        self.of_state = Dense(n_states, 3 * n_states)
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the weights."""
+        self.of_input.reset(generator, 1.0)
+        self.of_state.reset(generator, 1.0)
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
+        """States (n, time, n_states) after each of the inputs (n, time, n_in), zero at first."""
+        if state is None:
+            state = x.new_zeros(len(x), self.of_state.n_in)
+        states = []
+        for inputs in self.of_input(x).unbind(1):
+            reset, update, new = inputs.chunk(3, -1)
+            reset_too, update_too, old = self.of_state(state).chunk(3, -1)
+            candidate = torch.tanh(new + torch.sigmoid(reset + reset_too) * old)
+            state = torch.lerp(candidate, state, torch.sigmoid(update + update_too))
+            states.append(state)
+        return torch.stack(states, 1)
+
+
+def _layers(n_in: int, widths: Sequence[int]) -> Sequence[GRU]:
+    pairs = pairwise([n_in, *widths])
+    return nn.ModuleList([GRU(*pair) for pair in pairs])  # type: ignore[return-value]
+
+
+class SequenceEncoder(Residual):
+    """Reads a sequence step by step; the last state that saw a step tells the output.
+
+    Sequences are rows (..., time * n_channels), of any number of steps. They end with the last step
+    that is not NaN.
+    """
+
+    layers: Sequence[GRU]
+
+    def __init__(self, n_channels: int, widths: Sequence[int], n_out: int, dropout: float) -> None:
+        super().__init__()
+        self.n_channels = n_channels
+        self.dropout = dropout
+        self.layers = _layers(n_channels, widths)
+        self.readout = Dense(widths[-1], n_out)
+
+    @property
+    def out_bias(self) -> Tensor:
+        return self.readout.bias
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        steps = x.reshape(-1, x.shape[-1] // self.n_channels, self.n_channels)
+        length = (~steps.isnan().any(-1)).sum(-1)
+        steps = steps.nan_to_num()
+        for layer in self.layers:
+            steps = silenced(layer(steps), draws, self.dropout)
+        last = steps.take_along_dim((length - 1)[:, None, None], 1)[:, 0]
+        return self.readout(last).reshape(*x.shape[:-1], -1)
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator, silent: bool) -> None:
+        for layer in self.layers:
+            layer.reset(generator)
+        self.readout.reset(generator, 1.0)
+
+    @torch.no_grad()
+    def start_at_zero(self) -> None:
+        self.readout.weight.zero_()
+        self.readout.bias.zero_()
+
+
+class SequenceDecoder(Residual):
+    """Writes a sequence step by step, from a state that the code decides.
+
+    Each step sees the code and, added to it, a vector of its own that is trained: the time.
+    """
+
+    layers: Sequence[GRU]
+
+    def __init__(
+        self, n_in: int, widths: Sequence[int], shape: tuple[int, int], dropout: float
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.dropout = dropout
+        self.n_hidden = 3 * max(widths) * shape[0]
+        self.first = Dense(n_in, widths[0])
+        self.clock = nn.Parameter(torch.empty(shape[0], n_in))
+        self.layers = _layers(n_in, widths)
+        self.readout = Dense(widths[-1], shape[1])
+        self.bias = nn.Parameter(torch.empty(math.prod(shape)))
+
+    @property
+    def out_bias(self) -> Tensor:
+        return self.bias
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        code = x.reshape(-1, x.shape[-1])
+        steps = code[:, None] + self.clock
+        state: Tensor | None = torch.tanh(self.first(code))
+        for layer in self.layers:
+            steps = silenced(layer(steps, state), draws, self.dropout)
+            state = None
+        return self.readout(steps).reshape(*x.shape[:-1], -1) + self.bias
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator, silent: bool) -> None:
+        self.first.reset(generator, 1.0)
+        for layer in self.layers:
+            layer.reset(generator)
+        self.readout.reset(generator, 1.0)
+        self.clock.copy_(torch.randn(self.clock.shape, generator=generator, dtype=torch.float64))
+        self.bias.zero_()
+
+    @torch.no_grad()
+    def start_at_zero(self) -> None:
+        self.readout.weight.zero_()
+        self.readout.bias.zero_()
+        self.bias.zero_()
+
+
+class Recurrent(Architecture):
+    """Gated recurrent units that read a sequence, and others that write one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Steps and channels of a row's sequence.
+    widths : sequence of int
+        States of the encoder's layers.
+    dropout : float
+    """
+
+    takes_gaps = True
+    likes_skip = False
+
+    def __init__(self, shape: tuple[int, int], widths: Sequence[int], dropout: float) -> None:
+        super().__init__(math.prod(shape))
+        self.shape, self.widths, self.dropout = shape, tuple(widths), dropout
+
+    def encoder(self, n_out: int) -> Residual:
+        return SequenceEncoder(self.shape[1], self.widths, n_out, self.dropout)
+
+    def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
+        return SequenceDecoder(n_in, self.widths[::-1], self.shape, self.dropout)

@@ -1,0 +1,1 @@
+"""Steps: loss and gradients of a batch, traced once and replayed."""

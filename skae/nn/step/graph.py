@@ -1,0 +1,148 @@
+"""Cuts a traced graph down to the calls that must be made at every step."""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+
+from skae._compat.torch import OpOverload, binding, schema
+
+aten = torch.ops.aten
+
+
+def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+    """The traced function, its first inputs fixed, as a short list of calls with the same bits.
+
+    What does not change from step to step is computed here, once: functions of constants, and
+    views of the fixed inputs, which may change in place. Equal calls are made once.
+
+    Raises
+    ------
+    ValueError
+        Where the graph writes to its inputs or constants: it is then no function of its inputs.
+    """
+    frozen = _frozen(traced.graph)
+    _simplify(traced, frozen)
+    known = _known(traced, fixed, frozen)
+    short = Graph()
+    copies = {node: short.placeholder(f"fixed_{i}") for i, node in enumerate(known)}
+    for node in traced.graph.nodes:
+        if node not in known:
+            copies[node] = short.node_copy(node, copies.__getitem__)
+    short.eliminate_dead_code()
+    # Only now: of a direct binding, fx does not know whether it writes to memory.
+    for node in short.nodes:
+        node.target = binding(node.target)
+    used = [node for node in known if copies[node].users]
+    for node in known:
+        if node not in used:
+            short.erase_node(copies[node])
+    forward = GraphModule({}, short).forward
+    return partial(forward, *(known[node] for node in used))
+
+
+def _bound(node: Node) -> Iterator[tuple[Any, Any]]:
+    """What an operator's schema says about each argument of a call, and the argument."""
+    assert isinstance(node.target, OpOverload)
+    arguments = schema(node.target).arguments
+    yield from zip(arguments, node.args, strict=False)
+    by_name = {argument.name: argument for argument in arguments}
+    yield from ((by_name[name], value) for name, value in node.kwargs.items())
+
+
+def _frozen(graph: Graph) -> set[Node]:
+    """Nodes whose memory no call of the graph writes to."""
+    owner: dict[Node, Node] = {}
+    written = set()
+    for node in graph.nodes:
+        owner[node] = node
+        if isinstance(node.target, OpOverload):
+            for argument, value in _bound(node):
+                parts = value if isinstance(value, list | tuple) else [value]
+                for part in parts if argument.alias_info is not None else []:
+                    if isinstance(part, Node):
+                        owner[node] = owner[part]
+                        if argument.alias_info.is_write:
+                            written.add(owner[part])
+        elif node.target is operator.getitem:
+            owner[node] = owner[node.args[0]]
+    if any(node.op in ("placeholder", "get_attr") for node in written):
+        raise ValueError("the graph writes to its inputs or constants")
+    return {node for node in graph.nodes if owner[node] not in written}
+
+
+def _draws(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and (
+        torch.Tag.nondeterministic_seeded in node.target.tags
+    )
+
+
+def _simplify(traced: GraphModule, frozen: set[Node]) -> None:
+    """Drop calls that change nothing, and make equal calls once."""
+    first: dict[object, Node] = {}
+    for node in list(traced.graph.nodes):
+        if _draws(node) or not frozen.issuperset([node, *node.all_input_nodes]):
+            continue
+        same: Node | None
+        if node.op == "get_attr":
+            constant = getattr(traced, node.target).detach()
+            content = constant.reshape(-1).cpu().view(torch.uint8).numpy().tobytes()
+            key = (constant.dtype, constant.shape, content)
+            same = first.setdefault(key, node)
+        elif node.op == "call_function":
+            same = _operand(node) or first.setdefault(
+                (node.target, str(node.args), str(node.kwargs)), node
+            )
+        else:
+            continue
+        if same is not node:
+            node.replace_all_uses_with(same)
+            traced.graph.erase_node(node)
+
+
+def _operand(node: Node) -> Node | None:
+    """The node that a call only repeats, if it does; a sum that is reshaped becomes a plain one."""
+    match node.target, node.args:
+        case (aten.detach.default | aten.alias.default, (Node() as x,)):
+            return x
+        case (aten.t.default, (Node(target=aten.t.default, args=(Node() as x,)),)):
+            return x
+        case (aten.pow.Tensor_Scalar, (Node() as x, 1.0)):
+            return x
+        case (aten.view.default, (Node() as total, [_])):
+            match total.target, total.args:
+                case (aten.sum.dim_IntList, (Node() as x, [0], True)) if x.meta["val"].ndim == 2:
+                    node.target, node.args = aten.sum.dim_IntList, (x, [0])
+    return None
+
+
+def _known(traced: GraphModule, fixed: Sequence[Tensor], frozen: set[Node]) -> dict[Node, Any]:
+    """Values that are the same at every step: fixed inputs and their views, and constants."""
+    known: dict[Node, Any] = {}
+    constant = set()
+    placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    known.update(zip(placeholders, fixed, strict=False))
+    for node in traced.graph.nodes:
+        if node.op == "get_attr":
+            known[node] = getattr(traced, node.target)
+            constant.add(node)
+        elif node.op == "call_function" and node in frozen and not _draws(node):
+            inputs = node.all_input_nodes
+            unchanging = constant.issuperset(inputs)
+            if unchanging or (known.keys() >= set(inputs) and _is_view(node)):
+                args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+                known[node] = node.target(*args, **kwargs)
+            if unchanging:
+                constant.add(node)
+    return known
+
+
+def _is_view(node: Node) -> bool:
+    return node.target is operator.getitem or any(
+        argument.alias_info is not None for argument, _ in _bound(node)
+    )

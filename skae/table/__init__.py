@@ -1,0 +1,1 @@
+"""Tables: what the user's X and y say, read without torch."""

@@ -1,0 +1,300 @@
+"""What y says of rows: classes, labels or numbers, and which of them are not known."""
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils import (
+    assert_all_finite,
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    compute_class_weight,
+)
+from sklearn.utils.multiclass import check_classification_targets
+
+from skae._compat.sklearn import safe_indexing
+
+Floats = NDArray[np.floating]
+
+UNLABELLED = -1
+"""What stands for an unknown class, as everywhere in scikit-learn."""
+
+
+@dataclass
+class Answers:
+    """Answers of rows as numbers.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_samples, n_values)
+        0 or 1 for each class or label, or numbers; 0 where not known.
+    weight : ndarray of shape (n_samples, n_values) or (n_samples, 1)
+        How much each answer counts, 0 where it is not known; one for each row where its values
+        are one answer.
+    """
+
+    values: Floats
+    weight: Floats
+
+    def of(self, rows: NDArray[Any]) -> "Answers":
+        """The answers of some rows."""
+        return Answers(self.values[rows], self.weight[rows])
+
+    @property
+    def some(self) -> NDArray[np.bool_]:
+        """Rows of which any answer is known."""
+        known: NDArray[np.bool_] = np.any(self.weight > 0, axis=1)
+        return known
+
+
+def counting(y: Any, counts: NDArray[np.bool_], estimator: object) -> Any:
+    """The targets of the rows that count, as an array or a pandas object.
+
+    Raises ValueError where there is no y, or it has another length than X.
+    """
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    y = y.toarray() if hasattr(y, "toarray") else y
+    y = y if hasattr(y, "iloc") else np.asarray(y)
+    check_consistent_length(counts, y)
+    return safe_indexing(y, np.flatnonzero(counts))
+
+
+def n_columns(y: Any) -> int:
+    """Columns of y; a vector has one."""
+    return y.shape[1] if y.ndim > 1 else 1
+
+
+def column_names(y: Any) -> list[str]:
+    """Names of the columns of y, or their numbers after a "y"."""
+    named = getattr(y, "columns", None)
+    return (
+        [f"y{j}" for j in range(n_columns(y))] if named is None else [str(name) for name in named]
+    )
+
+
+class Announced(NamedTuple):
+    """Targets of some rows, and all classes that there are or None."""
+
+    y: Any
+    classes: Any
+
+
+class Probabilistic(ClassifierMixin):
+    """Classifiers of one class per row, the likeliest by `predict_proba`."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy: the share of rows whose class, or whose labels all, are predicted.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Their classes or labels. What is not known counts as wrong.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts.
+
+        Returns
+        -------
+        score : float
+        """
+        return super().score(X, y, sample_weight)
+
+    def predict_log_proba(self, X: Any) -> Floats:
+        """Logarithms of `predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        log_probabilities : ndarray
+            In nats, of the shape of the probabilities.
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most likely class of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        likely = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[likely]
+
+
+class Incremental(Probabilistic):
+    """Those over an autoencoder's own `fit`, which may train in passes."""
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        X_corrupted: Any = None,
+        classes: Any = None,
+    ) -> Self:
+        """Train for one pass over rows, as without targets, and on those of their classes known.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Their classes; -1 where not known.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts.
+        X_corrupted : array-like of shape (n_samples, n_features), default=None
+            What the encoder sees of each row while training.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that calls will have, for the first call; None are those of its `y`. Later
+            calls may repeat them.
+
+        Returns
+        -------
+        self : object
+        """
+        return super().partial_fit(X, Announced(y, classes), sample_weight, X_corrupted)
+
+
+def same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:
+    """The classes that a fit knows, or else those announced for it; ValueError if they differ."""
+    if announced is None:
+        return classes
+    announced = np.unique(announced)
+    if classes is not None and not np.array_equal(classes, announced):
+        raise ValueError(
+            f"classes are {announced.tolist()}, but those of the first call were "
+            f"{classes.tolist()}."
+        )
+    return announced
+
+
+def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[Any], Floats]:
+    """Classes, those given or else found, and each row's as a one-hot row, zeros if unknown.
+
+    A class of -1 is unknown where it is not among those given, or at least two others occur.
+    """
+    y = column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name="y")
+    known = ~_is_unlabelled(y)
+    if classes is not None and len(classes) < 2:
+        raise ValueError(f"classes must be at least 2 classes, got {classes.tolist()}.")
+    is_class = UNLABELLED in classes if classes is not None else len({*y[known].tolist()}) < 2
+    known |= is_class
+    check_classification_targets(y[known])
+    found, indices = np.unique(y[known], return_inverse=True)
+    if classes is None:
+        if len(found) < 2:
+            only = "no row has a label" if found[0] == UNLABELLED else f"got only {found[0]}"
+            raise ValueError(f"y must hold at least 2 classes, {only}.")
+        classes = found
+    strange = np.setdiff1d(found, classes)
+    if len(strange):
+        raise ValueError(f"y holds {strange[0]}, but the classes are {classes.tolist()}.")
+    values = np.zeros((len(y), len(classes)))
+    values[np.flatnonzero(known), np.searchsorted(classes, found)[indices]] = 1
+    return classes, values
+
+
+def _is_unlabelled(y: NDArray[Any]) -> NDArray[np.bool_]:
+    if y.dtype.kind == "O":
+        return np.array([isinstance(c, Real) and c == UNLABELLED for c in y], dtype=bool)
+    return y == UNLABELLED if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
+
+
+def read_one_class(
+    y: Any, class_weight: Any, sample_weight: Floats
+) -> tuple[NDArray[Any], Answers]:
+    """Sorted classes, and the class of each row; classes count by `class_weight`."""
+    classes, values = read_classes(y)
+    known = values.any(axis=1)
+    if isinstance(class_weight, list):
+        raise ValueError("class_weight is a list, which is for a y of several columns of labels.")
+    weights = compute_class_weight(
+        class_weight,
+        classes=classes,
+        y=classes[values[known].argmax(axis=1)],
+        sample_weight=sample_weight[known],
+    )
+    return classes, Answers(values, values @ _nonnegative(weights)[:, None])
+
+
+def _nonnegative(weights: Floats) -> Floats:
+    if not (weights >= 0).all():
+        raise ValueError(f"class_weight must not be negative or NaN, got {weights.min():g}.")
+    return weights
+
+
+def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Answers:
+    """Labels (n_samples, n_labels) of 0 and 1, NaN where not known."""
+    y = check_array(y, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y")
+    wrong = np.argwhere(~(np.isnan(y) | (y == 0) | (y == 1)))
+    if len(wrong):
+        row, column = wrong[0]
+        raise ValueError(
+            "Unknown label type: a y of several columns holds labels, 0 or 1 or NaN where not "
+            f"known, got {y[row, column]:g} in column {column}."
+        )
+    if isinstance(class_weight, list) and len(class_weight) != y.shape[1]:
+        raise ValueError(
+            f"class_weight has {len(class_weight)} entries, but y has {y.shape[1]} columns."
+        )
+    weight = np.zeros_like(y)
+    for j, cells in enumerate(y.T):
+        known = ~np.isnan(cells)
+        classes, indices = np.unique(cells[known], return_inverse=True)
+        if len(classes):
+            weights = compute_class_weight(
+                class_weight[j] if isinstance(class_weight, list) else class_weight,
+                classes=classes,
+                y=cells[known],
+                sample_weight=sample_weight[known],
+            )
+            weight[known, j] = _nonnegative(weights)[indices]
+    values = np.nan_to_num(y)
+    counts = weight * sample_weight[:, None] > 0
+    if not ((counts & (values == 1)).any(axis=0) & (counts & (values == 0)).any(axis=0)).any():
+        raise ValueError("y must hold at least 2 classes: no column has rows of 0 and of 1.")
+    return Answers(values, weight)
+
+
+def read_label(y: Any) -> Floats:
+    """One label (n_samples, 1) of 0 and 1, NaN where not known; -1 beside both is not, too."""
+    y = check_array(
+        column_or_1d(y, warn=True)[:, None],
+        dtype=np.float64,
+        ensure_all_finite="allow-nan",
+        input_name="y",
+    )
+    unknown = (y == UNLABELLED) & ({0.0, 1.0} <= {*y[:, 0].tolist()})
+    return np.where(unknown, np.nan, y)
+
+
+def read_numbers(y: Any) -> Floats:
+    """Numbers (n_samples, n_targets), NaN where not known."""
+    y = check_array(
+        y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"
+    )
+    y = y[:, None] if y.ndim == 1 else y
+    unknown = np.flatnonzero(np.isnan(y).all(axis=0))
+    if len(unknown):
+        raise ValueError(f"y must hold numbers, but column {unknown[0]} of y is NaN in all rows.")
+    return y

@@ -1,0 +1,1 @@
+"""Tasks: estimators over any autoencoder, through its public methods."""

@@ -1,0 +1,1 @@
+"""Training: batches, the loop over them, its plan, checkpoints, threads."""

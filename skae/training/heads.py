@@ -1,0 +1,188 @@
+"""How answers follow from codes: a linear map, trained with the codes, then solved for anew."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor
+from torch.nn import functional as F
+
+from skae.nn.bodies.layers import Dense
+from skae.nn.latent import Code
+from skae.nn.network import Term
+from skae.table.targets import Answers
+
+Floats = NDArray[np.floating]
+
+ROUNDING = 1e-12
+"""Deviation of codes, as a share of their size, that is none."""
+
+
+class Family(ABC):
+    """How answers follow from a linear map of codes: its price in nats, and its best solution."""
+
+    @abstractmethod
+    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+        """Price (..., n, m) of outputs (..., n, n_outputs) where the answers are `values`."""
+
+    @abstractmethod
+    def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        """Weights (k, n_outputs) and biases for codes (n, k) of unit scale."""
+
+    def in_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+        """Weights and biases for answers in the user's units."""
+        return coef, intercept
+
+
+class Classes(Family):
+    """One of several classes: softmax."""
+
+    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+        return -(values * out.log_softmax(-1)).sum(-1, keepdim=True)
+
+    def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        known, counts = weight[:, 0] > 0, weight[:, 0] @ values
+        # A class without examples has no slope, and half an example.
+        coef, intercept = np.zeros((Z.shape[1], len(counts))), np.log((counts + 0.5) / len(Z))
+        found = np.flatnonzero(counts)
+        if len(found) > 1:
+            model = _logistic().fit(Z[known], values[known].argmax(axis=1), weight[known, 0])
+            # Of two classes there is the difference only.
+            each = np.array([[-0.5], [0.5]]) if len(found) == 2 else np.eye(len(found))
+            coef[:, found], intercept[found] = (each @ model.coef_).T, each @ model.intercept_
+        return coef, intercept
+
+
+class Labels(Family):
+    """Labels that are there or not, each on its own: sigmoids."""
+
+    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+        return F.softplus(out) - values * out
+
+    def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        coef, intercept = np.zeros((Z.shape[1], values.shape[1])), np.zeros(values.shape[1])
+        for j, (value, share) in enumerate(zip(values.T, weight.T, strict=True)):
+            there, absent = share @ value, share @ (1 - value)
+            if min(there, absent) > 0:
+                known = share > 0
+                model = _logistic().fit(Z[known], value[known], share[known])
+                coef[:, j], intercept[j] = model.coef_[0], model.intercept_[0]
+            else:
+                # Without an example of the other kind there is no slope: half an example of each.
+                intercept[j] = np.log((there + 0.5) / (absent + 0.5))
+        return coef, intercept
+
+
+@dataclass
+class Numbers(Family):
+    """Numbers with normal noise of variance 1 in units of their own: least squares."""
+
+    center: Floats
+    scale: Floats
+
+    @classmethod
+    def of(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Answers]":
+        """The family for numbers (n, m), NaN where not known, and these in their units."""
+        known = ~np.isnan(y)
+        values, counts = np.nan_to_num(y), weight[:, None] * known
+        total = counts.sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            center = (counts * values).sum(axis=0) / total
+            scale = np.sqrt((counts * (values - center) ** 2).sum(axis=0) / total)
+        if not np.isfinite(scale).all():
+            raise ValueError(
+                f"Column {np.isfinite(scale).argmin()} of y has no variance that can be computed: "
+                "scale it, or give rows where it is known a positive sample_weight."
+            )
+        scale = np.where(scale > 0, scale, 1.0)
+        return cls(center, scale), Answers(known * (values - center) / scale, known.astype(float))
+
+    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+        return 0.5 * (out - values) ** 2
+
+    def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        coef, intercept = np.zeros((Z.shape[1], values.shape[1])), np.zeros(values.shape[1])
+        for j, (value, share) in enumerate(zip(values.T, weight.T, strict=True)):
+            known = share > 0
+            # Where training starts, all rows with a target may be held out.
+            if known.any():
+                model = Ridge().fit(Z[known], value[known], share[known])
+                coef[:, j], intercept[j] = model.coef_, model.intercept_
+        return coef, intercept
+
+    def in_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+        return coef * self.scale, intercept * self.scale + self.center
+
+
+def _logistic() -> LogisticRegression:
+    return LogisticRegression(tol=1e-7, max_iter=10_000)
+
+
+def units(Z: Floats, weight: Floats) -> tuple[Floats, float]:
+    """Mean of codes, and one deviation for all their components.
+
+    A ridge penalty then spares the components that differ most between rows. Codes that differ by
+    no more than rounding errors stay as they are.
+    """
+    center = np.average(Z, axis=0, weights=weight)
+    scale = np.sqrt(np.average((Z - center) ** 2, axis=0, weights=weight).mean())
+    return center, scale if scale > ROUNDING * (1 + np.abs(center).max()) else 1.0
+
+
+def best_map(family: Family, Z: Floats, answers: Answers, weight: Floats) -> tuple[Floats, Floats]:
+    """Weights (k, n_outputs) and biases that tell answers from codes best."""
+    some = answers.some
+    answers, Z, weight = answers.of(some), Z[some], weight[some]
+    center, scale = units(Z, weight)
+    coef, intercept = family.solve(
+        (Z - center) / scale, answers.values, answers.weight * weight[:, None]
+    )
+    coef = coef / scale
+    return family.in_units(coef, intercept - center @ coef)
+
+
+class Head(Term):
+    """A linear map from codes to answers, which shapes the codes while it is trained.
+
+    It starts at its best for the codes that training starts from. Facts are the answers and how
+    much each counts.
+
+    Parameters
+    ----------
+    family : Family
+    price : float
+        What a nat of an answer costs.
+    share : float
+        What the autoencoder's own objective counts.
+    """
+
+    center: Tensor
+    scale: Tensor
+    price: Tensor
+
+    def __init__(self, family: Family, price: float, share: float) -> None:
+        super().__init__(share)
+        self.family = family
+        self.register_buffer("price", torch.tensor(float(price)))
+
+    @torch.no_grad()
+    def settle(self, codes: Tensor, weight: Tensor, *facts: Tensor) -> None:
+        Z, share, values, counts = (t.cpu().double().numpy() for t in (codes, weight, *facts))
+        center, scale = units(Z, share)
+        coef, intercept = self.family.solve((Z - center) / scale, values, counts * share[:, None])
+        self.register_buffer("center", torch.from_numpy(center).to(codes))
+        self.register_buffer("scale", torch.tensor(scale).to(codes))
+        self.linear = Dense(*coef.shape).to(codes)
+        self.linear.weight.copy_(torch.from_numpy(coef.T))
+        self.linear.bias.copy_(torch.from_numpy(intercept))
+
+    def forward(self, code: Code, *facts: Tensor) -> Tensor:
+        values, counts = facts
+        nats = self.family.nats(self.linear((code.z - self.center) / self.scale), values)
+        return self.price * (counts * nats).sum(-1).reshape(-1, len(counts)).mean(0)
+
+    def penalized(self) -> list[Tensor]:
+        return [self.linear.weight]

@@ -1,0 +1,347 @@
+"""The loop: skorch's over rows in memory, with its schedule and its best epoch."""
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.history import History
+from torch import Tensor, nn
+
+from skae.nn.draws import Draws
+from skae.nn.step.adam import Adam
+from skae.nn.step.replay import Batch, Step
+from skae.training.batches import Rows
+from skae.training.plan import Plan
+
+
+class StopTraining(Exception):
+    """Raised in an epoch's end to leave the loop; the fit goes on as if all epochs were done."""
+
+
+class Net(NeuralNet):
+    """skorch's net with the objective inside the module and rows in memory.
+
+    `fit_rows` is its only entry point for training: it keeps the optimiser, the history and the
+    generator, so that a second call continues the first.
+    """
+
+    plan: Plan
+    generator: torch.Generator
+
+    @classmethod
+    def over(cls, module: nn.Module, generator: torch.Generator) -> "Net":
+        """A net around an initialised module, with its generator on the module's device."""
+        parameter = next(module.parameters())
+        net = cls(module, criterion=nn.Identity, device=str(parameter.device), verbose=0)
+        net.generator = generator
+        net.dtype = parameter.dtype
+        return net.initialize()
+
+    def duplicate(self, module: nn.Module) -> "Net":
+        """A net in the same state that shares nothing with this one, around a module like its own.
+
+        Raises RuntimeError where the module has other parameters.
+        """
+        module.load_state_dict(self.module_.state_dict())
+        generator = torch.Generator(self.generator.device)
+        generator.set_state(self.generator.get_state())
+        net = Net.over(module, generator)
+        for old, new in zip(self._trained(), net._trained(), strict=True):
+            for name, value in self.optimizer_.state[old].items():
+                net.optimizer_.state[new][name].copy_(value)
+        net.history = History(copy.deepcopy(list(self.history)))
+        return net
+
+    def fit_rows(self, train: Rows, valid: Rows | None, plan: Plan) -> tuple[int, float]:
+        """Train; returns the epoch whose weights the module then has, and the last one's objective.
+
+        That is the best one on held-out rows where the plan wants it, else the last one. Epoch 0 is
+        the start, before any step.
+        """
+        self.plan = plan
+        self._tables = [train] if valid is None else [train, valid]
+        self.verbose = plan.verbose
+        self.callbacks = plan.callbacks + ([plan.contexts] if plan.contexts else [])
+        self._listening = bool(plan.callbacks)
+        for group in self.optimizer_.param_groups:
+            group["weight_decay"] = plan.weight_decay if group["penalized"] else 0.0
+        self._draws = Draws(self.generator, self.dtype)
+        self._step = Step(self.module_, self.optimizer_.parameters(), self._draws, plan.autocast)
+        self._batches_per_epoch = math.ceil(len(train) / plan.batch_size)
+        self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
+        self._best = _Best(self.module_, plan) if valid is not None else None
+        first_epoch = len(self.history)
+        if self._best is not None:
+            assert valid is not None
+            valid = valid.corrupted(self.generator)
+            self._best.offer(0, self.evaluate(valid))
+        self.initialize_callbacks()
+        self.notify("on_train_begin")
+        with suppress(StopTraining):
+            self._stop_where_patience_ended()
+            self.fit_loop(train, valid, epochs=plan.max_epochs - self._epochs_done)
+        last, end = len(self.history) - first_epoch, self.evaluate(train)
+        kept = self._best.restore() if self._best is not None and plan.restore_best else last
+        self.notify("on_train_end")
+        self.module_.eval()
+        del self._step, self._draws, self._best, self._tables
+        return kept, end
+
+    def forget_momentum(self) -> None:
+        """Drop the optimiser's state: the next training starts a new one."""
+        with self._current_init_context("optimizer"):
+            self.initialize_optimizer()
+
+    def arrays(self) -> dict[str, Any]:
+        """What training needs to go on, in numpy arrays: history, generator and any momentum."""
+        states = [self.optimizer_.state[p] for p in self._trained()]
+        moved = any(float(state["step"]) for state in states)
+        return {
+            "history": list(self.history),
+            "generator": self.generator.get_state().numpy(),
+            "optimizer": [
+                {name: value.cpu().numpy() for name, value in state.items()} for state in states
+            ]
+            if moved
+            else [],
+        }
+
+    def load_arrays(self, arrays: dict[str, Any]) -> None:
+        """Go back to a state given by `arrays`."""
+        self.history = History(arrays["history"])
+        state = torch.tensor(arrays["generator"])
+        # Devices' generators differ in size: training goes on from a fresh one on another device.
+        if len(state) == len(self.generator.get_state()):
+            self.generator.set_state(state)
+        for p, saved in zip(self._trained(), arrays["optimizer"], strict=False):
+            for name, value in saved.items():
+                self.optimizer_.state[p][name].copy_(torch.tensor(value))
+
+    def fingerprint(self) -> str:
+        """A text that tells this training from all others; known before its first step."""
+        digest = hashlib.sha256(self.plan.signature.encode())
+        digest.update(repr((self._steps, self.plan.batch_size, str(self.dtype))).encode())
+        for tensor in (
+            self.generator.get_state(),
+            *self.module_.state_dict().values(),
+        ):
+            digest.update(tensor.cpu().numpy().tobytes())
+        for rows in self._tables:
+            digest.update(rows.index.cpu().numpy().tobytes())
+            for chunk in rows.chunks():
+                for part in chunk:
+                    digest.update(part.cpu().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def progress(self) -> dict[str, Any]:
+        """All that training needs to go on from this epoch's end, in numbers and arrays."""
+        return {
+            "steps_done": self._steps_done,
+            "module": to_arrays(self.module_.state_dict()),
+            "training": self.arrays(),
+            "best": self._best.progress() if self._best is not None else None,
+        }
+
+    def go_on_from(self, progress: dict[str, Any]) -> None:
+        """Go to the epoch's end at which `progress` was taken."""
+        self._steps_done = progress["steps_done"]
+        self.module_.load_state_dict(to_tensors(progress["module"]))
+        self.load_arrays(progress["training"])
+        if self._best is not None:
+            self._best.go_on_from(progress["best"])
+
+    def _trained(self) -> list[Tensor]:
+        return [p for p in self.module_.parameters() if p.requires_grad]
+
+    def evaluate(self, rows: Rows) -> float:
+        """The objective on rows by chunks, at the schedule's end; its draws are always the same."""
+        self.module_.eval()
+        generator = torch.Generator(self.generator.device).manual_seed(0)
+        draws = Draws(generator, self.dtype)
+        weights, losses = [], []
+        with torch.no_grad():
+            for weight, *parts in rows.chunks(generator):
+                weights.append(weight)
+                losses.append(self.module_.losses(draws, weight, *parts))
+            return self.module_.reduce(torch.cat(losses), torch.cat(weights)).item()
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
+        if self.verbose:
+            callbacks.append(("print_log", PrintLog()))
+        return callbacks
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Net":
+        self.optimizer_ = Adam(_groups(self.module_), lr=1e-3)
+        return self
+
+    def get_split_datasets(
+        self, X: Rows, y: Rows | None = None, **fit_params: object
+    ) -> tuple[Rows, Rows | None]:
+        return X, y
+
+    def get_iterator(self, dataset: Rows, training: bool = False) -> Rows:
+        return dataset
+
+    def run_single_epoch(
+        self,
+        iterator: Rows | None,
+        training: bool,
+        prefix: str,
+        step_fn: Callable[..., object],
+        **fit_params: object,
+    ) -> None:
+        if iterator is None:
+            return
+        if not training:
+            self.history.record("valid_loss", self.evaluate(iterator))
+            return
+        self.module_.train()
+        self.history.new_batch()
+        losses, sizes = [], []
+        for batch in iterator.batches(self.plan.batch_size, self.generator):
+            if self._listening:
+                self.notify("on_batch_begin", batch=batch, training=True)
+            loss = self.train_step(batch)["loss"]
+            losses.append(loss)
+            sizes.append(len(batch[0]))
+            if self._listening:
+                self.notify("on_batch_end", batch=batch, training=True, loss=loss, y_pred=None)
+        weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+        mean = float(torch.stack(losses).cpu().double() @ weights)
+        self.history.record_batch("train_loss", mean)
+        self.history.record_batch("train_batch_size", sum(sizes))
+        self.history.record("train_batch_count", len(sizes))
+        self.history.record("train_loss", mean)
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss became {mean}")
+
+    def train_step(self, batch: Batch, **fit_params: object) -> dict[str, Tensor]:
+        remaining = (self._steps - self._steps_done) // self._batches_per_epoch
+        full = len(batch[0]) == self.plan.batch_size
+        if self.plan.one_cycle and self.plan.anew:
+            self._draws.progress = (self._steps_done + 1) / self._steps
+        loss, *gradients = self._step(
+            batch, remaining * max(1, (self._batches_per_epoch - 1) if full else 1)
+        )
+        if self._listening:
+            # Callbacks may change gradients in place, which a replayed step's do not allow.
+            gradients = [gradient.clone() for gradient in gradients]
+            for p, gradient in zip(self._step.params, gradients, strict=True):
+                p.grad = gradient
+            named = zip(self._step.names, self._step.params, strict=True)
+            self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+        rate = self.plan.rate(self._steps_done / self._steps)
+        for group in self.optimizer_.param_groups:
+            group["lr"] = rate
+        self.optimizer_.update(gradients, rate)
+        self.module_.after_step(self._draws, *batch)
+        self._steps_done += 1
+        return {"loss": loss}
+
+    @property
+    def _epochs_done(self) -> int:
+        return self._steps_done // self._batches_per_epoch
+
+    def _stop_where_patience_ended(self) -> None:
+        if self._best is not None and self._best.patience_ended(self._epochs_done):
+            raise StopTraining
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
+        if self._best is not None:
+            improved = self._best.offer(self._epochs_done, self.history[-1, "valid_loss"])
+            self.history.record("valid_loss_best", improved)
+
+    def notify(self, method_name: str, **kwargs: object) -> None:
+        getattr(self, method_name)(self, **kwargs)
+        for _, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **kwargs)
+            except KeyboardInterrupt:
+                # A user's callback says "stop" this way, as skorch's own do.
+                stops = callback in self.plan.callbacks and getattr(callback, "may_stop", True)
+                if method_name != "on_epoch_end" or not stops:
+                    raise
+                raise StopTraining from None
+        if method_name == "on_epoch_end":
+            self._stop_where_patience_ended()
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Tensors as numpy arrays of their own memory."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+
+
+def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Arrays as tensors of their own memory."""
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def _groups(module: nn.Module) -> list[dict[str, object]]:
+    """Parameters by whether weight decay acts on them."""
+    penalized = {id(p) for p in module.penalized()}  # type: ignore[operator]
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for p in module.parameters():
+        if p.requires_grad:
+            groups[id(p) in penalized].append(p)
+    return [{"params": ps, "penalized": which} for which, ps in groups.items() if ps]
+
+
+class _Best:
+    """Remembers the weights of the epoch that does best on held-out rows."""
+
+    def __init__(self, module: nn.Module, plan: Plan) -> None:
+        self._module = module
+        self._plan = plan
+        self._loss = math.inf
+        self._state: dict[str, Tensor] = {}
+        self._waiting_since = 0
+        self._reference = math.inf
+        self.epoch = 0
+
+    def offer(self, epoch: int, loss: float) -> bool:
+        """Note an epoch's held-out loss; True where it is the best so far."""
+        if loss < self._reference - self._plan.tol:
+            self._reference, self._waiting_since = loss, epoch
+        if not loss < self._loss:
+            return False
+        self._loss, self.epoch = loss, epoch
+        self._state = {k: v.detach().clone() for k, v in self._module.state_dict().items()}
+        return True
+
+    def patience_ended(self, epoch: int) -> bool:
+        """Whether, in the schedule's second half, nothing has improved for `patience` epochs."""
+        patience = self._plan.patience
+        if patience is None:
+            return False
+        since = max(self._waiting_since, self._plan.max_epochs // 2)
+        return epoch - since >= patience
+
+    def progress(self) -> dict[str, Any]:
+        """What is remembered, in numbers and arrays."""
+        return {
+            "loss": self._loss,
+            "epoch": self.epoch,
+            "waiting_since": self._waiting_since,
+            "reference": self._reference,
+            "state": to_arrays(self._state),
+        }
+
+    def go_on_from(self, progress: dict[str, Any]) -> None:
+        """Remember what `progress` tells."""
+        self._loss, self.epoch = progress["loss"], progress["epoch"]
+        self._waiting_since, self._reference = progress["waiting_since"], progress["reference"]
+        self._state = to_tensors(progress["state"])
+
+    def restore(self) -> int:
+        """Give the module the best epoch's weights; returns that epoch."""
+        self._module.load_state_dict(self._state)
+        return self.epoch

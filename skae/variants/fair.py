@@ -1,0 +1,270 @@
+"""The fair autoencoder: a code that keeps what is useful and hides sensitive columns."""
+
+from collections.abc import Sequence
+from dataclasses import field
+from numbers import Real
+from typing import ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skae._compat.sklearn import Interval
+from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
+from skae.given import COLUMN_KEY, ColumnKey, WithGivenColumns
+from skae.nn.draws import Draws
+from skae.nn.judges import PANEL, Panel
+from skae.nn.latent import Code, Encode, Latent
+from skae.table.audit import audit
+from skae.table.targets import UNLABELLED, counting, read_classes, read_numbers, read_one_class
+from skae.training.heads import Classes, Family, Head, Numbers
+from skae.variants.variational import Variational
+
+LOOKS = 4
+"""Codes of each row that judges see at each step."""
+
+WARM_UP = 0.25
+"""Share of training in which what judges cost rises."""
+
+
+class Private(Variational):
+    """A noisy code that pays for what judges, who learn with it, tell of given cells from it.
+
+    Parameters
+    ----------
+    n_components : int
+    price : float
+        What a nat that a judge tells costs.
+    widths : sequence of int
+        Cells of each given column: its categories, or 1 where it holds numbers.
+    """
+
+    # A trained noise would make codes ever more precise, and precise codes hide nothing.
+    learns_noise = False
+    # Judges who learn are no yardstick: the rows they know least look best.
+    has_yardstick = False
+    is_private = True
+
+    def __init__(self, n_components: int, price: float, widths: Sequence[int]) -> None:
+        super().__init__(n_components, False, 1.0, 0.0, 1)
+        self.price, self.panel = price, Panel(n_components, widths)
+
+    def settle(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+        self.panel.reset(generator)
+
+    def forward(self, h: Tensor, draws: Draws | None) -> Code:
+        code = super().forward(h, draws)
+        return code._replace(mean=code.z[0])
+
+    def penalty(
+        self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
+    ) -> Tensor | float:
+        price = super().penalty(code, x, encode, weight, draws)
+        if not self.training or draws is None or code.given is None:
+            return price
+        z = self.propose(code.h, LOOKS, draws)[0]
+        hidden = self.panel(z, code.given, weight, learns=False)
+        lesson = self.panel(z.detach(), code.given, weight, learns=True)
+        lesson = PANEL * (weight @ lesson) / weight.sum()
+        rise = (draws.schedule() / WARM_UP).clamp_max(1.0)
+        # The judges learn from their lesson, which is no part of what the codes cost.
+        return price - self.price * rise * hidden + (lesson - lesson.detach())
+
+
+class FairAutoencoder(WithGivenColumns):
+    """Autoencoder whose code keeps what is useful in rows and hides sensitive columns.
+
+    The encoder never sees the sensitive columns, the decoder does, so that rows can be restored
+    from codes that say nothing of them [1]_. What other columns tell of them is hidden by two
+    means at once: codes are noisy, and while they train, a panel of small networks, the judges,
+    learns to tell the sensitive columns from them and codes pay for every nat that it tells [2]_.
+
+    `transform` gives the noisy code, which is the one that was trained to hide; its mean would
+    give away what the noise conceals. The noise belongs to the row: it is made from a hash of the
+    columns that are not sensitive, so that a row has the same code at each call and in any table,
+    and a change of the sensitive columns changes no code.
+
+    What is hidden, and at which price, `audit` reports. Nothing is promised: probes that are
+    better, or know other things of the same rows, may tell more. A `y` given to `fit` makes codes
+    tell it as well as they can without giving away more: use it where the code has one purpose.
+
+    Parameters
+    ----------
+    n_components : int, float or "auto", default="auto"
+        Size of the code. A float in (0, 1) takes as many components as PCA needs for that share
+        of the variance; "auto" is twice the rounded square root of the number of columns that are
+        not sensitive: noise takes its share of the code.
+
+    sensitive : str, int, array-like of these, slice, mask, callable or None, default=None
+        The columns to hide, as `sklearn.compose.ColumnTransformer` takes them: names in a data
+        frame, numbers, a slice or a mask of them, or a callable of the table that returns such.
+        Texts, categories, booleans and at most 20 different whole numbers are categorical, other
+        columns numbers. None hides nothing: the model is a variational autoencoder then.
+
+    leak_weight : float, default=1.0
+        Price of each nat that judges tell of the sensitive columns, in nats for each of the other
+        columns, whose errors it is weighed against. Larger values hide more and keep less, up to
+        about 3: codes whose judges cannot keep up hide less. It rises over the first quarter of
+        training.
+
+    label_weight : float, default=10.0
+        Where `y` is given, what a nat of it counts against a nat of reconstruction.
+
+    See Also
+    --------
+    ConditionalVariationalAutoencoder : Its encoder sees what is given, too.
+
+    Notes
+    -----
+    The objective is the evidence lower bound, with the Gaussian noise of rows held at the mean
+    column variance, so that codes stay noisy (afterwards it is estimated, for the density), plus
+    `leak_weight` times what the judges tell. There are four judges, with two layers of 64 units
+    each, which see four codes of each row at each step and move three times as fast as the code.
+    No held-out row tells which epoch hides best while the judges still learn: the last one is kept.
+
+    References
+    ----------
+    .. [1] C. Louizos, K. Swersky, Y. Li, M. Welling and R. Zemel, "The variational fair
+       autoencoder", ICLR 2016.
+    .. [2] H. Edwards and A. Storkey, "Censoring representations with an adversary", ICLR 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skae import FairAutoencoder
+    >>> rng = np.random.default_rng(0)
+    >>> group, useful = rng.integers(2, size=400), rng.normal(size=(400, 2))
+    >>> X = np.c_[useful, useful + rng.normal(size=(400, 2)), group + rng.normal(size=400) / 3]
+    >>> X = np.c_[X, group]
+    >>> fair = FairAutoencoder(sensitive=-1, max_epochs=30, random_state=0).fit(X)
+    >>> other = X.copy()
+    >>> other[:, -1] = 1 - group
+    >>> bool((fair.transform(other) == fair.transform(X)).all())
+    True
+    >>> report = fair.audit(X)
+    >>> leak = report.loc[("5", "forest", "auc")]
+    >>> bool(leak["rows"] > 0.9 and leak["code"] < 0.75)
+    True
+    """
+
+    n_components: int | float | str = field(default="auto", kw_only=False)
+    sensitive: ColumnKey = None
+    leak_weight: float = 1.0
+    label_weight: float = 10.0
+
+    _given_parameter = "sensitive"
+    _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
+    _encoder_sees_given = False
+
+    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+        **BaseAutoencoder._parameter_constraints,
+        "sensitive": COLUMN_KEY,
+        "leak_weight": [Interval(Real, 0, None, closed="left")],
+        "label_weight": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def _auto_components(self, n_features: int) -> int:
+        return 2 * super()._auto_components(n_features)
+
+    def _make_latent(self, n_components: int) -> Latent:
+        if self._columns_ is None:
+            return Variational(n_components, False, 1.0, 0.1, 1)
+        price = self.leak_weight * self._n_modelled
+        return Private(n_components, price, self._columns_.widths)
+
+    def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
+        y = None if y is None else np.asarray(counting(y, counts, self))
+        # Equal targets tell nothing of rows, as none do.
+        if y is None or (y == y[:1]).all():
+            return super()._facts(None, weight, counts)
+        family: Family = Classes()
+        if y.dtype.kind == "f" and not (y == np.round(y)).all():
+            family, answers = Numbers.of(read_numbers(y), weight)
+        else:
+            answers = read_one_class(y, None, weight)[1]
+        head = Head(family, self.label_weight, 1.0)
+        return RowFacts((answers.values, answers.weight), answers.some, head)
+
+    def fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike | None = None,
+        sample_weight: MatrixLike | None = None,
+        X_corrupted: MatrixLike | None = None,
+    ) -> Self:
+        """Train the autoencoder, then estimate its density.
+
+        A fit that fails or is interrupted leaves an earlier model as it was.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows, their sensitive columns among them.
+        y : array-like of shape (n_samples,), default=None
+            What codes are to tell: classes, -1 where not known, or numbers, NaN where not known.
+            Where all are equal, it is as without.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts; a weight of 2 is a row given twice, 0 a row left out.
+        X_corrupted : array-like of shape (n_samples, n_features), default=None
+            What the encoder sees of each row while training.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            Where X or y cannot be used or training breaks down.
+        TypeError
+            Where X is sparse, or a sensitive column holds values of several kinds.
+        """
+        return super().fit(X, y, sample_weight, X_corrupted)
+
+    def audit(self, X: MatrixLike, y: MatrixLike | None = None) -> pd.DataFrame:
+        """What probes tell of the sensitive columns from codes, and what else codes are good for.
+
+        Probes are trained on four fifths of the rows and asked about the others, five times. A
+        random forest ("forest") sees anything that is there to be seen; logistic regression
+        ("linear") sees what a linear map tells, which alone says nothing of privacy: codes can
+        look fair to it and give everything away to a forest.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows with their sensitive columns, best those that training has not seen.
+        y : array-like of shape (n_samples,), default=None
+            Classes that codes should tell, -1 where not known.
+
+        Returns
+        -------
+        report : DataFrame
+            A row for each of (target, probe, measure); columns are "nothing", what one can tell
+            without looking, "rows", what the columns that are not sensitive tell, and "code", what
+            `transform`'s output tells. Measures are "accuracy" and "auc", the area under the ROC
+            curve (of several classes, the mean of one against the rest); for `y` also
+            "parity gap, <column>", the largest difference between that column's groups in how
+            often a class is predicted. A sensitive column of numbers is split at its median.
+
+        Raises
+        ------
+        ValueError
+            Where `sensitive` is None, or a target has a single class or classes of less than five
+            rows.
+        """
+        check_is_fitted(self)
+        if self._columns_ is None:
+            raise ValueError("sensitive=None: there is nothing to audit. Name columns and fit.")
+        X = self._read_rows(X)
+        cells, told = np.split(X, [self._n_modelled], axis=1)
+        codes = self._map(lambda x: self.module_.encode(x).mean, X)
+        if y is not None:
+            y = column_or_1d(y, warn=True)
+            check_consistent_length(X, y)
+            values = read_classes(y)[1]
+            y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELLED)
+        return audit({"rows": cells, "code": codes}, self._columns_.classes(told), y)

@@ -1,0 +1,194 @@
+"""The semi-supervised variational autoencoder: a row's class is part of its code."""
+
+from dataclasses import field
+from numbers import Real
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skae._compat.sklearn import Interval, StrOptions
+from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
+from skae.nn.draws import Draws
+from skae.nn.latent import Code, Encode, Stochastic, log_normal
+from skae.nn.normal import Normal
+from skae.table.targets import Announced, Incremental, counting, read_classes, same_classes
+
+
+class ClassAndStyle(Stochastic):
+    """A class and, given it, a normal code, each with a posterior that the encoder states."""
+
+    is_linear = False
+    log_shares: Tensor
+    one_hot: Tensor
+
+    def __init__(self, n_components: int, log_shares: Tensor) -> None:
+        k, n_classes = n_components, len(log_shares)
+        super().__init__(k, n_classes * (2 * k + 1), k + n_classes)
+        self.n_classes = n_classes
+        self.register_buffer("log_shares", log_shares)
+        self.register_buffer("one_hot", torch.eye(n_classes))
+
+    def blocks(self) -> list[int]:
+        return [self.n_classes, *[self.n_components] * 2 * self.n_classes]
+
+    def posterior(self, h: Tensor) -> tuple[Tensor, Normal]:
+        """Log-probabilities (n, n_classes) of classes, and codes (n_classes, n, k) given them."""
+        log_q, styles = h.tensor_split([self.n_classes], -1)
+        styles = styles.unflatten(-1, (self.n_classes, -1)).movedim(-2, 0)
+        return log_q.log_softmax(-1), Normal.of(styles, self.n_components, False)
+
+    def forward(self, h: Tensor, draws: Draws | None) -> Code:
+        log_q, style = self.posterior(h)
+        q = log_q.exp()
+        mean = torch.cat([torch.einsum("nc,cnk->nk", q, style.mean), q], -1)
+        if draws is None:
+            return Code(mean, mean, h)
+        z = style.place(draws.normal(style.mean.shape))[0]
+        each = self.one_hot[:, None].expand(-1, len(h), -1)
+        return Code(torch.cat([z, each], -1), mean, h)
+
+    def penalty(
+        self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
+    ) -> Tensor | float:
+        return self.posterior(code.h)[1].divergence() - self.log_shares[:, None]
+
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None, *facts: Tensor) -> Tensor:
+        given, price = facts
+        log_q = self.posterior(code.h)[0]
+        q, known = log_q.exp(), price > 0
+        # A class that is not known is summed over; one that is known has no entropy.
+        belief = torch.where(known, given, q)
+        entropy = torch.where(known[:, 0], 0.0, -(q * log_q).sum(-1))
+        return (belief * losses.mT).sum(-1) - entropy - (price * given * log_q).sum(-1)
+
+    def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        log_q, style = self.posterior(h)
+        uniform = draws.uniform((n, len(h), 1))
+        chosen = (log_q.exp().cumsum(-1) < uniform).sum(-1).clamp_max(self.n_classes - 1)
+        rows = torch.arange(len(h), device=h.device)
+        style = Normal(style.mean[chosen, rows], style.log_diagonal[chosen, rows], None)
+        z, log_prob = style.place(draws.normal((n, len(h), self.n_components)))
+        return torch.cat([z, self.one_hot[chosen]], -1), log_prob + log_q[rows, chosen]
+
+    def divergence(self, h: Tensor) -> Tensor:
+        log_q, style = self.posterior(h)
+        return (log_q.exp() * (style.divergence().mT + log_q - self.log_shares)).sum(-1)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        return (
+            log_normal(z[..., : self.n_components]) + z[..., self.n_components :] @ self.log_shares
+        )
+
+    def draw_prior(self, n: int, draws: Draws) -> Tensor:
+        shares = self.log_shares.exp().cumsum(0)
+        chosen = torch.searchsorted(shares, draws.uniform((n,))).clamp_max(self.n_classes - 1)
+        return torch.cat([draws.normal((n, self.n_components)), self.one_hot[chosen]], -1)
+
+
+class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # type: ignore[misc]  # score wants y
+    """Variational autoencoder whose code holds the row's class: a classifier for few labels.
+
+    The model M2 of Kingma et al. [1]_: a row comes from a class and from a style, a normal code
+    that knows nothing of the class. The encoder states how likely each class is and, for each, how
+    the style is distributed. Where a row's class is known, the evidence lower bound is that of row
+    and class; where it is not, the classes are summed over, so that rows without a label teach the
+    classifier where the classes are. Their model M1+M2 is a pipeline: an autoencoder, then this.
+
+    `transform` gives the mean style, then the probabilities of the classes; `inverse_transform`
+    takes such codes. `score` is the accuracy, `score_samples` the log-density of rows, their
+    classes and styles integrated out.
+
+    Parameters
+    ----------
+    n_components : int, float or "auto", default="auto"
+        Size of the style. "auto" is the rounded square root of the number of columns, at most 10:
+        a long style tells rows so well that the class need not.
+
+    label_weight : float or "auto", default="auto"
+        What a labelled row pays, beside its bound, for each nat of its class's negative
+        log-probability. "auto" is a tenth of the summed weight of all rows given to the call. In
+        [1]_ that is divided by the number of labelled rows, which leaves labels a small part of the
+        objective. `AutoencoderClassifier` has a weight of this name for one row, too, and no need
+        to let it grow with their number.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes, sorted.
+
+    class_prior_ : ndarray of shape (n_classes,)
+        How likely each class is before the row is seen: its share of the labelled rows of the first
+        call, one row more of each class assumed.
+
+    See Also
+    --------
+    AutoencoderClassifier : Trains any autoencoder for its rows and labels at once.
+    sklearn.semi_supervised.LabelSpreading : Spreads labels along nearest neighbours.
+
+    Notes
+    -----
+    Where a minority of rows has a class, these are shown so often, with less weight each, that they
+    are a fifth of each batch: seldom ones of large weight would make steps erratic. They are never
+    held out then.
+
+    References
+    ----------
+    .. [1] D. P. Kingma, D. J. Rezende, S. Mohamed and M. Welling, "Semi-supervised learning with
+       deep generative models", NeurIPS 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import SemiSupervisedVariationalAutoencoder
+    >>> X, y = load_digits(return_X_y=True)
+    >>> few = y.copy()
+    >>> few[100:] = -1
+    >>> model = SemiSupervisedVariationalAutoencoder(max_epochs=20, random_state=0).fit(X, few)
+    >>> bool(model.score(X[100:], y[100:]) > 0.85)
+    True
+    """
+
+    n_components: int | float | str = field(default="auto", kw_only=False)
+    label_weight: float | str = "auto"
+
+    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+        **BaseAutoencoder._parameter_constraints,
+        "label_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+    }
+
+    def _auto_components(self, n_features: int) -> int:
+        return min(10, super()._auto_components(n_features))
+
+    def _make_latent(self, n_components: int) -> ClassAndStyle:
+        return ClassAndStyle(n_components, torch.from_numpy(np.log(self.class_prior_)))
+
+    def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
+        y, announced = y if isinstance(y, Announced) else (y, None)
+        classes, values = read_classes(
+            counting(y, counts, self), same_classes(getattr(self, "classes_", None), announced)
+        )
+        number = weight @ values + 1
+        learnt = {"classes_": classes, "class_prior_": number / number.sum()}
+        attributes = {} if hasattr(self, "classes_") else learnt
+        price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
+        known = values.sum(axis=1, keepdims=True)
+        return RowFacts((values, price * known), known[:, 0] > 0, attributes=attributes)
+
+    def predict_proba(self, X: MatrixLike) -> Floats:
+        """Probabilities of classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        return self._codes(X)[:, self.n_components_ :]

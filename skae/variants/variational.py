@@ -1,0 +1,225 @@
+"""The variational autoencoder: a code is a distribution, and a row has a density."""
+
+from dataclasses import field
+from numbers import Integral, Real
+from typing import ClassVar, cast
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skae._compat.sklearn import Interval, StrOptions
+from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.nn.bounds import importance_weighted
+from skae.nn.draws import Draws
+from skae.nn.latent import Code, Encode, Latent, Start, Stochastic, log_normal
+from skae.nn.linear import moments
+from skae.nn.normal import Normal
+
+ACTIVE = 0.01
+"""Variance of a component's posterior mean over rows from which on it says something of them."""
+
+
+class Variational(Stochastic):
+    """A code with a normal posterior, whose price is its divergence from the standard normal."""
+
+    def __init__(
+        self, n_components: int, full: bool, beta: float, warm_up: float, n_samples: int
+    ) -> None:
+        k = n_components
+        super().__init__(k, 2 * k + full * (k * (k - 1) // 2))
+        self.is_full, self.beta, self.warm_up, self.n_samples = full, beta, warm_up, n_samples
+
+    def posterior(self, h: Tensor) -> Normal:
+        """Each row's distribution of codes."""
+        return Normal.of(h, self.n_components, self.is_full)
+
+    def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        return self.posterior(h).place(draws.normal((n, len(h), self.n_components)))
+
+    def divergence(self, h: Tensor) -> Tensor:
+        return self.posterior(h).divergence()
+
+    def forward(self, h: Tensor, draws: Draws | None) -> Code:
+        posterior = self.posterior(h)
+        z = posterior.mean[None] if draws is None else self.propose(h, self.n_samples, draws)[0]
+        return Code(z, posterior.mean, h)
+
+    def penalty(
+        self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
+    ) -> Tensor | float:
+        if self.n_samples == 1:
+            return self._beta(draws) * self.divergence(code.h)
+        # Without the score's gradient, as `bound` asks for it.
+        log_q = self.posterior(code.h.detach()).log_prob(code.z)
+        return self._beta(draws) * (log_q - log_normal(code.z))
+
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None, *facts: Tensor) -> Tensor:
+        if self.n_samples == 1:
+            return losses[0]
+        return importance_weighted(losses, code.z, self._beta(draws))
+
+    def _beta(self, draws: Draws | None) -> Tensor | float:
+        if draws is None or self.warm_up == 0:
+            return self.beta
+        return self.beta * (draws.schedule() / self.warm_up).clamp_max(1.0)
+
+    def start(self, values: Tensor, rest: float) -> Start:
+        k, up = len(values), (values - rest).clamp_min(1e-6 * rest).sqrt()
+        bias = values.new_zeros(self.n_inputs)
+        bias[self.n_components : self.n_components + k] = 0.5 * (rest / values).log()
+        return Start(up / values, up, bias)
+
+    def complaint(self, code: Code, weight: Tensor) -> str | None:
+        active = (moments(code.mean, weight).variance > ACTIVE).nonzero()[:, 0].tolist()
+        if 2 * len(active) >= self.n_components:
+            return None
+        return (
+            f"Posterior collapse: of {self.n_components} components only {active} are active, the "
+            "others say nothing of the rows. Lower beta or n_components."
+        )
+
+
+class VariationalAutoencoder(BaseAutoencoder):
+    """Variational autoencoder: a probabilistic model of the rows, trained as one.
+
+    A row's code is a distribution, its posterior; over all rows, codes follow the standard normal
+    distribution. The objective is the evidence lower bound of the log-density [1]_, whose price for
+    a code is the Kullback-Leibler divergence of its posterior from the prior. Gaussian noise is
+    trained with the network. Training starts at probabilistic PCA [2]_, and a linear model
+    (`hidden_layer_sizes=()`) stays there; with `noise="diagonal"` it is factor analysis.
+
+    `transform` gives the posterior's mean and is never random. `score_samples` is the
+    importance-weighted bound with 100 draws, which belong to the row: it is the same at every call.
+
+    Parameters
+    ----------
+    posterior_covariance : {"diagonal", "full"}, default="diagonal"
+        Covariance of a row's posterior. "full" tells its correlations, at the cost of an encoder
+        with n_components**2 / 2 more outputs.
+
+    beta : float, default=1.0
+        Weight of the divergence while training [3]_: larger values make components independent and
+        fewer of them active, smaller ones make reconstructions sharper. `score_samples` is the
+        density of the model that results and knows no beta.
+
+    kl_warm_up : float, default=0.1
+        Share of a fit's training in which `beta` rises from 0, so that components are not given up
+        before the decoder has learned to use them. It is at most 0.5, before `n_iter_no_change`
+        may end training, so that this always ends with the full objective, which also judges
+        held-out rows. Training that goes on, by `partial_fit` or `warm_start`, has no warm-up.
+
+    n_importance_samples : int, default=1
+        Codes drawn for each row at each step. More than 1 train the importance-weighted bound [4]_,
+        which is tighter, with doubly reparameterised gradients [5]_.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014.
+    .. [2] J. Lucas, G. Tucker, R. Grosse and M. Norouzi, "Don't blame the ELBO! A linear VAE
+       perspective on posterior collapse", NeurIPS 2019.
+    .. [3] I. Higgins et al., "beta-VAE: learning basic visual concepts with a constrained
+       variational framework", ICLR 2017.
+    .. [4] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
+    .. [5] G. Tucker, D. Lawson, S. Gu and C. J. Maddison, "Doubly reparameterized gradient
+       estimators for Monte Carlo objectives", ICLR 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import VariationalAutoencoder
+    >>> X = load_digits().data
+    >>> variational = VariationalAutoencoder(8, max_epochs=20, random_state=0).fit(X[:1200])
+    >>> mean, variance = variational.posterior(X[1200:])
+    >>> mean.shape, variance.shape
+    ((597, 8), (597, 8))
+    >>> bool((variational.elbo(X) <= variational.score_samples(X)).mean() > 0.9)
+    True
+    >>> variational.sample(3, random_state=0).shape
+    (3, 64)
+    """
+
+    n_components: int | float | str = field(default="auto", kw_only=False)
+    posterior_covariance: str = "diagonal"
+    beta: float = 1.0
+    kl_warm_up: float = 0.1
+    n_importance_samples: int = 1
+
+    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+        **BaseAutoencoder._parameter_constraints,
+        "posterior_covariance": [StrOptions({"diagonal", "full"})],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "kl_warm_up": [Interval(Real, 0, 0.5, closed="both")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def _make_latent(self, n_components: int) -> Latent:
+        full = self.posterior_covariance == "full"
+        options = self.beta, self.kl_warm_up, self.n_importance_samples
+        return Variational(n_components, full, *options)
+
+    def posterior(self, X: MatrixLike) -> tuple[Floats, Floats]:
+        """Moments of the posterior distribution of rows' codes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples, n_components_)
+            What `transform` returns.
+        covariance : ndarray of shape (n_samples, n_components_[, n_components_])
+            Variances, or with `posterior_covariance="full"` matrices.
+        """
+        check_is_fitted(self)
+        network, latent = self.module_, cast(Variational, self.module_.latent)
+
+        def mean_and_covariance(x: Tensor) -> Tensor:
+            told = latent.posterior(network.encode(x).h)
+            return torch.cat([told.mean, told.covariance().flatten(1)], 1)
+
+        both, k = self._map(mean_and_covariance, self._read_rows(X)), self.n_components_
+        shape = (k, k) if latent.is_full else (k,)
+        return both[:, :k], both[:, k:].reshape(-1, *shape)
+
+    def elbo(self, X: MatrixLike) -> Floats:
+        """Evidence lower bound of rows' log-density, whatever the `beta` that was trained with.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        elbo : ndarray of shape (n_samples,)
+            Nats per row: expected log-likelihood, a mean over 100 draws that belong to the row,
+            less the divergence of the posterior from the prior.
+        """
+        return self._ask_density("elbo", X)
+
+    def log_likelihood(self, X: MatrixLike, n_samples: int = 100) -> Floats:
+        """Importance-weighted bound of rows' log-density, the tighter the more codes are drawn.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+        n_samples : int, default=100
+            Codes drawn for each row; the draws belong to the row.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples,)
+            Nats per row.
+
+        Raises
+        ------
+        ValueError
+            Where `n_samples` is not a positive integer.
+        """
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
+        return self._ask_density("log_prob", X, int(n_samples))
