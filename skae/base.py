@@ -37,6 +37,7 @@ from skae._compat.sklearn import (
 )
 from skae.density.density import Density
 from skae.density.registry import DENSITIES
+from skae.nn.batch import Batch
 from skae.nn.bodies.architectures import (
     WIDTHS,
     make_architecture,
@@ -47,17 +48,17 @@ from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.modules import ModulePair
 from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, Named
 from skae.nn.draws import Draws
-from skae.nn.given import Given
 from skae.nn.growth import grow
+from skae.nn.inputs import Inputs
 from skae.nn.latent import Latent
 from skae.nn.likelihoods.gaussian import LIKELIHOODS, Likelihood, make_likelihood
 from skae.nn.linear import DistinctRows, Moments, components_for_share, moments, of_present_cells
-from skae.nn.network import Network, Term
+from skae.nn.network import AuxiliaryLoss, Network
 from skae.parameters import Declared
 from skae.state import Saved
 from skae.table.rows import hash_rows, merged
 from skae.table.sequences import as_table, check_ends, filled, full_shape
-from skae.training.batches import Rows
+from skae.training.batches import Batches
 from skae.training.checkpoint import Checkpoint, EpochContexts
 from skae.training.layerwise import pretrain
 from skae.training.loop import Net, to_arrays, to_tensors
@@ -108,7 +109,7 @@ class RowFacts:
     known : ndarray of shape (n_samples,)
         Rows of which there are any. Where they are a minority, none of them is held out, and they
         are shown often, with less weight each.
-    term : Term or None
+    term : AuxiliaryLoss or None
         What training charges beside the autoencoder's own objective.
     attributes : dict
         Fitted attributes that facts decide.
@@ -118,7 +119,7 @@ class RowFacts:
 
     tables: tuple[Floats, ...]
     known: NDArray[np.bool_]
-    term: Term | None = None
+    term: AuxiliaryLoss | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     density_rows: int = DENSITY_ROWS
 
@@ -575,22 +576,24 @@ class BaseAutoencoder(
         shown = share / times
         shown[trained] *= times[trained].mean()
         network: Network = net.module_
-        parts = [_tensor(shown, network), _tensor(X, network)]
-        if spoilt is not None:
-            parts.insert(1, _tensor(spoilt, network))
-        elif facts.tables:
-            parts.append(parts[1])
-        parts += [_tensor(table, network) for table in facts.tables]
+        table = Batch(
+            x=_tensor(X if spoilt is None else spoilt, network),
+            weight=_tensor(shown, network),
+            observed=~_tensor(X, network).isnan() if has_gaps else None,
+            clean=None if spoilt is None else _tensor(X, network),
+            targets=_tensor(facts.tables[0], network) if facts.tables else None,
+            target_weight=_tensor(facts.tables[1], network) if facts.tables else None,
+        )
         corrupt = None if spoilt is not None else self.corruption
         if isinstance(corrupt, str):
             shape = new._shape(now=True)
             cells = _as_tensor(full[:, : new._n_modelled])
-            table = ColumnFacts(cells, _as_tensor(share), parts[1], shape)
-            corrupt = Named(corrupt, self.corruption_level, table)
+            columns = ColumnFacts(cells, _as_tensor(share), table.x, shape)
+            corrupt = Named(corrupt, self.corruption_level, columns)
 
-        def rows(which: NDArray[np.intp]) -> Rows:
-            numbers = torch.from_numpy(np.repeat(which, times[which])).to(parts[0].device)
-            return Rows(tuple(parts), numbers, corrupt, has_gaps, new._n_given)
+        def rows(which: NDArray[np.intp]) -> Batches:
+            numbers = torch.from_numpy(np.repeat(which, times[which])).to(table.x.device)
+            return Batches(table, numbers, corrupt, new._n_given)
 
         train, valid = rows(trained), rows(index[held_out]) if held_out.any() else None
         if facts.term is not None:
@@ -614,14 +617,14 @@ class BaseAutoencoder(
         seen = total.sum() + (self._seen_ if going_on and one_pass else 0.0)
 
         def learnt(net: Net, best_epoch: int) -> dict[str, Any]:
-            if net.module_.term is not None:
-                net.module_.term = None
+            if net.module_.auxiliary is not None:
+                net.module_.auxiliary = None
                 net.forget_momentum()
             network = _with_float64(net.module_.eval())
             few = some[: facts.density_rows]
-            x, w = _tensor(X[index[few]], network), _tensor(total[few], network)
-            unseen = torch.from_numpy(held_out[few]).to(x.device)
-            density = DENSITIES[network.latent.density].estimate(network, x, w, unseen)
+            batch = new._batch(X[index[few]], network, total[few])
+            unseen = torch.from_numpy(held_out[few]).to(batch.x.device)
+            density = DENSITIES[network.latent.density].estimate(network, batch, unseen)
             if not density.is_finite():
                 raise ValueError(
                     "Training broke down: codes or errors have no finite variance. Lower "
@@ -653,19 +656,19 @@ class BaseAutoencoder(
             raise
         return self
 
-    def _add_term(self, term: Term, net: Net, train: Rows) -> None:
-        """Let a net that has not begun to train do so for a term, too."""
+    def _add_term(self, term: AuxiliaryLoss, net: Net, train: Batches) -> None:
+        """Let a net that has not begun to train do so for an auxiliary loss, too."""
         network: Network = net.module_
-        network.term = term.to(network.center)
+        network.auxiliary = term.to(network.like)
+        chunks = [*train.chunks()]
         with torch.no_grad():
-            seen = [
-                (network.encode(x).mean, weight, *facts) for weight, x, _, *facts in train.chunks()
-            ]
-        term.settle(*[torch.cat(parts) for parts in zip(*seen, strict=True)])
+            codes = torch.cat([network.encode(batch).mean for batch in chunks])
+        tensors = zip(*[batch.tensors() for batch in chunks], strict=True)
+        term.start(codes, chunks[0].with_tensors([torch.cat(parts) for parts in tensors]))
         net.forget_momentum()
 
     def _train(
-        self, net: Net, train: Rows, valid: Rows | None, plan: Plan, pretraining: bool
+        self, net: Net, train: Batches, valid: Batches | None, plan: Plan, pretraining: bool
     ) -> int:
         """Train a net in place; returns the epoch that was kept."""
         try:
@@ -712,8 +715,8 @@ class BaseAutoencoder(
             return
         network = self.module_
         with torch.no_grad():
-            codes = network.encode(_tensor(X, network))
-            complaint = network.latent.complaint(codes, _tensor(weight, network))
+            batch = self._batch(X, network, weight)
+            complaint = network.latent.complaint(network.encode(batch), batch.weight)
         if complaint is not None:
             warnings.warn(complaint, ConvergenceWarning, stacklevel=6)
 
@@ -887,10 +890,10 @@ class BaseAutoencoder(
                 f"for {d} columns does not fit into memory."
             ) from error
         network.start(x, w, at, generator, DistinctRows(told, numbers))
-        rows, counts = _tensor(X[index[some]], network), _tensor(weight[some], network)
+        batch = self._batch(X[index[some]], network, weight[some])
         if shorter is not None:
-            grow(network, copy.deepcopy(shorter).to(network.center), rows, counts, generator)
-        network.settle(rows, counts, generator)
+            grow(network, copy.deepcopy(shorter).to(network.like), batch, generator)
+        network.start_latent(batch, generator)
         network = network.to(device)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
@@ -954,14 +957,11 @@ class BaseAutoencoder(
                     f"architecture={self.architecture!r} cannot have {name}={getattr(self, name)}: "
                     "leave that parameter out."
                 )
-        given = None
-        if self._n_given:
-            if self.tied_weights:
-                raise ValueError(
-                    "tied_weights=True is for decoders that see the code only, not what is given "
-                    "of rows: leave that parameter out."
-                )
-            given = Given(self._n_given, n_features, self._encoder_sees_given)
+        if self._n_given and self.tied_weights:
+            raise ValueError(
+                "tied_weights=True is for decoders that see the code only, not what is given "
+                "of rows: leave that parameter out."
+            )
         gaps = architecture.takes_gaps
         likelihood = make_likelihood(
             self.likelihood, n_features, self.noise, latent.learns_noise, gaps
@@ -974,7 +974,8 @@ class BaseAutoencoder(
             skip and latent.is_linear,
             self.tied_weights,
         )
-        return Network(encoder, decoder, latent, likelihood, n_features, self.trim, given)
+        inputs = Inputs(n_features, (1,) * self._n_given, self._encoder_sees_given)
+        return Network(inputs, encoder, decoder, latent, likelihood, self.trim)
 
     def _grows(self) -> bool:
         """Whether the code is to have more components than it was fitted with."""
@@ -988,7 +989,7 @@ class BaseAutoencoder(
                 raise RuntimeError(f"n_components was {k}")
             if self._shape(now=True) != self._shape(now=False):
                 raise RuntimeError(f"rows were of shape {self._shape(now=False)}")
-            network = self._build(self._n_modelled, k).to(net.module_.center)
+            network = self._build(self._n_modelled, k).to(net.module_.like)
             return net.duplicate(network)
         except RuntimeError as error:
             now = self.get_params(deep=False)
@@ -1043,7 +1044,7 @@ class BaseAutoencoder(
     def _codes(self, X: MatrixLike) -> Floats:
         """Codes as an array, whatever `set_output` asks of `transform`."""
         check_is_fitted(self)
-        return self._map(lambda x: self.module_.encode(x).mean, self._read_rows(X))
+        return self._map(lambda batch: self.module_.encode(batch).mean, self._read_rows(X))
 
     def inverse_transform(self, Z: MatrixLike) -> Floats:
         """Expected rows of codes.
@@ -1073,13 +1074,19 @@ class BaseAutoencoder(
 
     def _restored(self, codes: Floats) -> Floats:
         """Expected rows of codes that are followed by given cells, if there are any."""
-        cells = self._map(self.module_.decode, codes, name="Z")
+        cells = self._map(self._decoded, codes, name="Z")
         return self._place(cells, codes[:, self._n_features_out :])
+
+    def _decoded(self, codes: Batch) -> Tensor:
+        z, given = codes.x.tensor_split([self._n_features_out], 1)
+        blank = z.new_zeros(len(z), self._n_modelled)
+        batch = Batch(torch.cat([blank, given], 1), codes.weight)
+        return self.module_.likelihood.mean(self.module_.outputs(z, batch))
 
     def _complete_codes(self, X: MatrixLike) -> Floats:
         """Codes of rows, followed by what is given of these."""
         X = self._read_rows(X)
-        codes = self._map(lambda x: self.module_.encode(x).mean, X)
+        codes = self._map(lambda batch: self.module_.encode(batch).mean, X)
         return _joined(codes, X[:, self._n_modelled :])
 
     def reconstruct(self, X: MatrixLike) -> Floats:
@@ -1097,7 +1104,7 @@ class BaseAutoencoder(
         """
         check_is_fitted(self)
         module, X = self.module_, self._read_rows(X)
-        cells = self._map(lambda x: module.likelihood.mean(module.restored(x)), X)
+        cells = self._map(lambda batch: module.likelihood.mean(module.restored(batch)), X)
         return self._place(cells, X[:, self._n_modelled :])
 
     def reconstruction_error(self, X: MatrixLike, per_feature: bool = False) -> Floats:
@@ -1119,8 +1126,9 @@ class BaseAutoencoder(
         check_is_fitted(self)
         module = self.module_
 
-        def error(x: Tensor) -> Tensor:
-            cells = module.likelihood.deviance(module.cells(x), module.restored(x))
+        def error(batch: Batch) -> Tensor:
+            x = module.inputs.modelled(batch).x
+            cells = module.likelihood.deviance(x, module.restored(batch))
             return cells if per_feature else cells.sum(-1)
 
         errors = self._map(error, self._read_rows(X), np.float64)
@@ -1152,7 +1160,7 @@ class BaseAutoencoder(
         X = self._read_rows(X)
         network = _with_float64(self.module_)
         answer = getattr(self._density_, question)
-        return self._map(lambda x: answer(network, x, *arguments), X, np.float64, network)
+        return self._map(lambda batch: answer(network, batch, *arguments), X, np.float64, network)
 
     def score(
         self, X: MatrixLike, y: object = None, sample_weight: MatrixLike | None = None
@@ -1212,11 +1220,13 @@ class BaseAutoencoder(
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
         network, density = _with_float64(self.module_), self._density_
-        generator = torch.Generator(network.center.device).manual_seed(draw_seed(random_state))
-        draws = Draws(generator, network.center.dtype)
+        generator = torch.Generator(network.like.device).manual_seed(draw_seed(random_state))
+        draws = Draws(generator, network.like.dtype)
 
-        def draw(codes: Tensor) -> Tensor:
-            out = network.outputs(codes)
+        def draw(codes: Batch) -> Tensor:
+            z, given = codes.x.tensor_split([self._n_features_out], 1)
+            blank = z.new_zeros(len(z), self._n_modelled)
+            out = network.outputs(z, Batch(torch.cat([blank, given], 1), codes.weight))
             return density.likelihood.mean(out) if mean else density.likelihood.sample(out, draws)
 
         try:
@@ -1294,7 +1304,7 @@ class BaseAutoencoder(
 
     def _map(
         self,
-        function: Callable[[Tensor], Tensor],
+        function: Callable[[Batch], Tensor],
         X: Floats,
         dtype: Any = None,
         network: Network | None = None,
@@ -1308,7 +1318,7 @@ class BaseAutoencoder(
         like = network or self.module_
         with torch.inference_mode(False), torch.no_grad(), one_thread:
             chunks = [
-                function(_tensor(X[i : i + CHUNK], like)).cpu().numpy()
+                function(self._batch(X[i : i + CHUNK], like)).cpu().numpy()
                 for i in range(0, len(X), CHUNK)
             ]
         result = np.concatenate(chunks).astype(dtype or X.dtype, copy=False)
@@ -1322,6 +1332,11 @@ class BaseAutoencoder(
                 "precision='float64'."
             )
         return result
+
+    def _batch(self, X: Floats, network: Network, weight: Floats | None = None) -> Batch:
+        x = _tensor(X, network)
+        w = x.new_ones(len(x)) if weight is None else _tensor(weight, network)
+        return Batch(x, w, observed=~x.isnan() if self._takes_gaps(now=True) else None)
 
     # -------------------------------------------------------------------- state
 
@@ -1490,9 +1505,9 @@ def _as_tensor(rows: NDArray[Any]) -> Tensor:
 
 def _tensor(rows: NDArray[Any], network: Network) -> Tensor:
     """Rows as a tensor where the network is and as it counts."""
-    return _as_tensor(rows).to(network.center)
+    return _as_tensor(rows).to(network.like)
 
 
 def _with_float64(network: Network) -> Network:
     """The network where densities can be computed: mps has no float64, the processor has."""
-    return copy.deepcopy(network).cpu() if network.center.device.type == "mps" else network
+    return copy.deepcopy(network).cpu() if network.like.device.type == "mps" else network

@@ -4,6 +4,7 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.likelihoods.gaussian import Likelihood
 from skae.nn.network import Network
@@ -21,10 +22,10 @@ class Density(Protocol):
     likelihood: Likelihood
 
     @classmethod
-    def estimate(cls, network: Network, x: Tensor, weight: Tensor, held_out: Tensor) -> Self:
-        """Learn what the network does not tell from rows (n, n_features) in a random order.
+    def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
+        """Learn what the network does not tell from rows in a random order.
 
-        `weight` (n,) says how often each counts, `held_out` (n,) which the network has not seen.
+        `held_out` (n,) says which rows the network has not seen.
         """
 
     @classmethod
@@ -34,8 +35,8 @@ class Density(Protocol):
     def tensors(self) -> dict[str, Tensor]:
         """What `restore` takes, beside the likelihood."""
 
-    def log_prob(self, network: Network, x: Tensor) -> Tensor:
-        """Log-density of rows (n, n_features) in nats, shape (n,), float64."""
+    def log_prob(self, network: Network, batch: Batch) -> Tensor:
+        """Log-density of rows in nats, shape (n,), float64."""
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         """Codes (n, k) as the model has them before it sees a row."""
@@ -47,7 +48,13 @@ class Density(Protocol):
         """Whether its numbers are all finite."""
 
 
-def row_blocks(network: Network, x: Tensor, times: int) -> tuple[Tensor, ...]:
+def row_blocks(network: Network, batch: Batch, times: int) -> list[Batch]:
     """Rows in parts that can be computed with so many times at once."""
-    cells = min(times, CODES_AT_ONCE) * max(x.shape[1], network.decoder.n_hidden)
-    return x.split(max(1, CELLS // cells))
+    cells = min(times, CODES_AT_ONCE) * max(network.inputs.n_outputs, network.decoder.n_hidden)
+    return split(batch, max(1, CELLS // cells))
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Rows in parts of a size."""
+    parts = zip(*[part.split(size) for part in batch.tensors()], strict=True)
+    return [batch.with_tensors(list(tensors)) for tensors in parts]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from skae.density.density import CODES_AT_ONCE, row_blocks
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Discrete
 from skae.nn.likelihoods.gaussian import Likelihood
@@ -33,15 +34,14 @@ class Enumeration:
 
     @classmethod
     @torch.no_grad()
-    def estimate(
-        cls, network: Network, x: Tensor, weight: Tensor, held_out: Tensor
-    ) -> "Enumeration":
+    def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> "Enumeration":
         latent = cast(Discrete, network.latent)
-        code = network.encode(x)
+        code, x = network.encode(batch), network.inputs.modelled(batch).x
+        weight = batch.weight
         chosen = torch.nn.functional.one_hot(latent.indices(code.h), latent.n_codes).double()
         shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), chosen)
         seen = weight * held_out if held_out.any() else weight
-        squares = network.likelihood.deviance(x, network.decoder(code.mean))
+        squares = network.likelihood.deviance(x, network.outputs(code.mean, batch))
         return cls(network.likelihood.with_noise(squares, seen / seen.sum(), x).fixed(), shares)
 
     @classmethod
@@ -56,19 +56,19 @@ class Enumeration:
     def tensors(self) -> dict[str, Tensor]:
         return {"shares": self.shares}
 
-    def log_prob(self, network: Network, x: Tensor) -> Tensor:
+    def log_prob(self, network: Network, batch: Batch) -> Tensor:
         n_codebooks, n_codes = self.shares.shape
         if n_codes**n_codebooks > MOST_CODES:
             raise ValueError(
                 f"The density is a sum over all codes, of which n_codes={n_codes} and "
                 f"n_codebooks={n_codebooks} make {n_codes**n_codebooks}; the limit is {MOST_CODES}."
             )
-        choices = [torch.arange(n_codes, device=x.device)] * n_codebooks
+        choices = [torch.arange(n_codes, device=batch.x.device)] * n_codebooks
         indices = torch.cartesian_prod(*choices).reshape(-1, n_codebooks)
         log_share = self.shares.log()[torch.arange(n_codebooks), indices].sum(-1)
         out = network.decoder(cast(Discrete, network.latent).look_up(indices))
         return torch.cat(
-            [self._log_sum(rows, out, log_share) for rows in row_blocks(network, x, len(out))]
+            [self._log_sum(rows.x, out, log_share) for rows in row_blocks(network, batch, len(out))]
         )
 
     def _log_sum(self, x: Tensor, out: Tensor, log_share: Tensor) -> Tensor:

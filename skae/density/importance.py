@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skae.density.density import CODES_AT_ONCE, row_blocks
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws, Keyed
 from skae.nn.latent import Stochastic
 from skae.nn.likelihoods.gaussian import Likelihood
@@ -33,31 +34,32 @@ class Importance:
 
     @classmethod
     @torch.no_grad()
-    def estimate(cls, network: Network, x: Tensor, weight: Tensor, held_out: Tensor) -> Self:
+    def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
         likelihood, waits = network.likelihood.fixed(), not network.latent.learns_noise
         tell = held_out.sum() >= ROWS_THAT_TELL
         if not (waits or (network.likelihood.learns_noise and tell)):
             return cls(likelihood)
         seen = held_out if tell else torch.ones_like(held_out)
-        x, share = x[seen], weight[seen] / weight[seen].sum()
+        batch = batch.map(lambda part: part[seen])
+        share, x = batch.weight / batch.weight.sum(), network.inputs.modelled(batch).x
         squares = torch.cat(
             [
                 cls(likelihood)._squares(network, rows)
-                for rows in row_blocks(network, x, IMPORTANCE_SAMPLES)
+                for rows in row_blocks(network, batch, IMPORTANCE_SAMPLES)
             ]
         )
         if waits:
-            return cls(likelihood.with_noise(squares, share, network.cells(x)))
+            return cls(likelihood.with_noise(squares, share, x))
         # A noise that is trained is too small for new rows: held-out ones tell by which factor.
         excess = share @ squares / likelihood.noise_variance
-        factor = likelihood.mean_cells(excess, share, network.cells(x)).mean()
+        factor = likelihood.mean_cells(excess, share, x).mean()
         return cls(likelihood.having_noise(factor * likelihood.noise_variance))
 
-    def _squares(self, network: Network, x: Tensor) -> Tensor:
+    def _squares(self, network: Network, batch: Batch) -> Tensor:
         """Expected errors of cells under their rows' posteriors."""
-        cells = network.cells(x)
+        cells = network.inputs.modelled(batch).x
         total = torch.zeros_like(cells)
-        for out, _ in self._drawn(network, x, IMPORTANCE_SAMPLES):
+        for out, _ in self._drawn(network, batch, IMPORTANCE_SAMPLES):
             total += self.likelihood.deviance(cells, out).sum(0)
         return total / IMPORTANCE_SAMPLES
 
@@ -68,43 +70,50 @@ class Importance:
     def tensors(self) -> dict[str, Tensor]:
         return {}
 
-    def log_prob(self, network: Network, x: Tensor, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
+    def log_prob(
+        self, network: Network, batch: Batch, n_samples: int = IMPORTANCE_SAMPLES
+    ) -> Tensor:
         return torch.cat(
-            [self._log_mean(network, rows, n_samples) for rows in row_blocks(network, x, n_samples)]
+            [
+                self._log_mean(network, rows, n_samples)
+                for rows in row_blocks(network, batch, n_samples)
+            ]
         )
 
-    def elbo(self, network: Network, x: Tensor, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
+    def elbo(self, network: Network, batch: Batch, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
         """The evidence lower bound of rows in nats, shape (n,), float64."""
         return torch.cat(
-            [self._mean(network, rows, n_samples) for rows in row_blocks(network, x, n_samples)]
+            [self._mean(network, rows, n_samples) for rows in row_blocks(network, batch, n_samples)]
         )
 
-    def _log_mean(self, network: Network, x: Tensor, n_samples: int) -> Tensor:
-        total = x.new_full((len(x),), -math.inf, dtype=torch.float64)
-        for out, log_ratio in self._drawn(network, x, n_samples):
-            fit = self.likelihood.log_prob(network.cells(x), out).double()
+    def _log_mean(self, network: Network, batch: Batch, n_samples: int) -> Tensor:
+        total = batch.weight.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
+        cells = network.inputs.modelled(batch).x
+        for out, log_ratio in self._drawn(network, batch, n_samples):
+            fit = self.likelihood.log_prob(cells, out).double()
             total = torch.logaddexp(total, (fit + log_ratio.double()).logsumexp(0))
         return total - math.log(n_samples)
 
-    def _mean(self, network: Network, x: Tensor, n_samples: int) -> Tensor:
-        total = x.new_zeros(len(x), dtype=torch.float64)
-        for out, _ in self._drawn(network, x, n_samples):
-            total += self.likelihood.log_prob(network.cells(x), out).double().sum(0)
-        divergence = cast(Stochastic, network.latent).divergence(network.encode(x).h)
+    def _mean(self, network: Network, batch: Batch, n_samples: int) -> Tensor:
+        total = batch.weight.new_zeros(len(batch.x), dtype=torch.float64)
+        cells = network.inputs.modelled(batch).x
+        for out, _ in self._drawn(network, batch, n_samples):
+            total += self.likelihood.log_prob(cells, out).double().sum(0)
+        divergence = cast(Stochastic, network.latent).divergence(network.encode(batch).h)
         return total / n_samples - divergence.double()
 
     def _drawn(
-        self, network: Network, x: Tensor, n_samples: int
+        self, network: Network, batch: Batch, n_samples: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What codes (s, n, k) of rows decode to, (s, n, n_features), and log p(z) / q(z | x).
 
         There are `n_samples` of them, in blocks.
         """
-        latent, draws = cast(Stochastic, network.latent), Keyed(x)
-        h = network.encode(x).h
+        latent, draws = cast(Stochastic, network.latent), Keyed(batch.x)
+        h = network.encode(batch).h
         for start in range(0, n_samples, CODES_AT_ONCE):
             z, log_q = latent.propose(h, min(CODES_AT_ONCE, n_samples - start), draws)
-            yield network.outputs(network.complete(z, x)), latent.log_prior(z) - log_q
+            yield network.outputs(z, batch), latent.log_prior(z) - log_q
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         return cast(Stochastic, network.latent).draw_prior(n, draws)

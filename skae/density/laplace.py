@@ -8,13 +8,16 @@ it is probabilistic PCA (Tipping & Bishop 1999).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 import skae._compat.torch  # noqa: F401  # before the first derivative
+from skae.density.density import split
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
+from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Deterministic
 from skae.nn.likelihoods.gaussian import Likelihood
 from skae.nn.locks import process_lock
@@ -89,9 +92,7 @@ class Laplace:
 
     @classmethod
     @torch.no_grad()
-    def estimate(
-        cls, network: "Network | _Narrow", x: Tensor, weight: Tensor, held_out: Tensor
-    ) -> "Laplace":
+    def estimate(cls, network: "Network | _Narrow", batch: Batch, held_out: Tensor) -> "Laplace":
         """Fit m, S and the noise by expectation-maximisation, the decoder as it is.
 
         Parameters
@@ -105,26 +106,27 @@ class Laplace:
             do.
         """
         if network.latent.n_components > WIDEST and not network.latent.has_prior:
-            share = weight.double() / weight.double().sum()
-            z = network.encode(x).mean.double()
+            share = batch.weight.double() / batch.weight.double().sum()
+            z = network.encode(batch).mean.double()
             center = share @ z
             axes = _leading((z - center).mT * share @ (z - center))[1]
-            inner = cls.estimate(_Narrow(network, center, axes), x, weight, held_out)
+            inner = cls.estimate(_Narrow(network, center, axes), batch, held_out)
             mean, covariance = center + axes @ inner.mean, axes @ inner.covariance @ axes.mT
             return Laplace(inner.likelihood, mean, covariance, False)
-        size = _rows_at_once(network.likelihood, x, network.latent.n_components)
-        x, shares = x[:size], _Shares.of(weight[:size], held_out[:size])
-        z = network.encode(x).mean.double()
+        size = _rows_at_once(network, network.likelihood)
+        batch = batch.map(lambda part: part[:size])
+        x, shares = network.inputs.modelled(batch).x, _Shares.of(batch.weight, held_out[:size])
+        z = network.encode(batch).mean.double()
         one = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
         if network.latent.has_prior:
             mean, covariance = torch.zeros_like(one[0]), one
         else:
             mean, covariance = _moments(z, shares)
             covariance = covariance + 1e-8 * covariance.diagonal().mean().clamp_min(1e-30) * one
-        errors = network.likelihood.deviance(x, network.decoder(z.to(x.dtype))).double()
+        errors = network.likelihood.deviance(x, network.outputs(z.to(x.dtype), batch)).double()
         likelihood = _with_noise(network.likelihood, shares.noise_bessel * errors, shares, x)
         density = Laplace(likelihood, mean, covariance, network.latent.has_prior)
-        at = _Expansion(network, likelihood, x, z)
+        at = _Expansion(network, likelihood, batch, z)
         density = _maximize(density, at, shares, RELINEARIZE_TOLERANCE)
         for _ in range(RELINEARIZATIONS):
             before = density
@@ -135,14 +137,14 @@ class Laplace:
                 break
         return _maximize(density, at, shares, EM_TOLERANCE)
 
-    def log_prob(self, network: "Network | _Narrow", x: Tensor) -> Tensor:
-        """Log-density of rows (n, n_features) in nats, shape (n,), float64."""
+    def log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
+        """Log-density of rows in nats, shape (n,), float64."""
         if self._is_narrowed:
             values, axes = self.leading
             inner = Laplace(self.likelihood, torch.zeros_like(values), values.diag(), False)
-            return inner.log_prob(_Narrow(network, self.mean, axes), x)
-        size = _rows_at_once(self.likelihood, x, len(self.mean))
-        return torch.cat([self._log_prob(network, chunk) for chunk in x.split(size)])
+            return inner.log_prob(_Narrow(network, self.mean, axes), batch)
+        size = _rows_at_once(network, self.likelihood)
+        return torch.cat([self._log_prob(network, chunk) for chunk in split(batch, size)])
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         """Codes (n, k) from N(m, S)."""
@@ -153,8 +155,8 @@ class Laplace:
             root = torch.linalg.cholesky(self.covariance)
         return self.mean + draws.normal((n, root.shape[1])).double() @ root.mT
 
-    def _log_prob(self, network: "Network | _Narrow", x: Tensor) -> Tensor:
-        at = _Expansion(network, self.likelihood, x, network.encode(x).mean.double())
+    def _log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
+        at = _Expansion(network, self.likelihood, batch, network.encode(batch).mean.double())
         self.search(at)
         height, gain = self._ascent(at, slice(None))[:2]
         log_dets = torch.linalg.slogdet(at.information + self.precision).logabsdet
@@ -208,7 +210,9 @@ class Laplace:
             rows, start, length = at.x[moving], at.z[moving], torch.ones_like(gain)
             for _ in range(HALVINGS):
                 trial = start + length[:, None] * step
-                out = at.network.decoder(trial.to(rows.dtype))
+                out = at.network.outputs(
+                    trial.to(rows.dtype), at.batch.map(partial(_at, index=moving))
+                )
                 fit = self.likelihood.log_prob(rows, out).double()
                 better = fit - 0.5 * self._distance(trial) >= now
                 if better.all():
@@ -241,19 +245,18 @@ class _Narrow:
     """A network whose codes are coordinates along some axes of the code's space."""
 
     def __init__(self, network: "Network | _Narrow", center: Tensor, axes: Tensor) -> None:
-        self.scale: Tensor = network.scale
+        self.inputs: Inputs = network.inputs
         self.likelihood: Likelihood = network.likelihood
         self.latent = Deterministic(axes.shape[1])
         self._network, self._center, self._axes = network, center, axes
 
-    def encode(self, x: Tensor) -> Code:
-        z = (self._network.encode(x).mean.double() - self._center) @ self._axes
+    def encode(self, batch: Batch) -> Code:
+        z = (self._network.encode(batch).mean.double() - self._center) @ self._axes
         return Code(z, z, z)
 
-    def decoder(self, z: Tensor) -> Tensor:
+    def outputs(self, z: Tensor, batch: Batch) -> Tensor:
         axes, center = self._axes.to(z), self._center.to(z)
-        out: Tensor = self._network.decoder(center + z @ axes.mT)
-        return out
+        return self._network.outputs(center + z @ axes.mT, batch)
 
 
 def _leading(covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,11 +277,13 @@ class _Expansion:
     """
 
     def __init__(
-        self, network: "Network | _Narrow", likelihood: Likelihood, x: Tensor, z: Tensor
+        self, network: "Network | _Narrow", likelihood: Likelihood, batch: Batch, z: Tensor
     ) -> None:
+        x = network.inputs.modelled(batch).x
         n, d, k = *x.shape, z.shape[1]
         self.network = network
         self.likelihood = likelihood
+        self.batch = batch
         self.x = x
         self.z = torch.empty_like(z)
         self.out = torch.empty_like(x)
@@ -293,7 +298,9 @@ class _Expansion:
         self.z[index] = z
         for rows in index.split(self._block):
             point = self.z[rows].to(self.x.dtype)
-            self.out[rows], jacobian = _linearize(self.network.decoder, point)
+            self.out[rows], jacobian = _linearize(
+                self.network.outputs, point, self.batch.map(partial(_at, index=rows))
+            )
             errors = self.likelihood.deviance(self.x[rows], self.out[rows])
             self.errors[rows] = errors.sum(-1).double()
             self._derive(rows, jacobian)
@@ -328,7 +335,7 @@ class _Expansion:
             total = bessel * errors + noise * spread
             return (total / self.x.shape[1])[:, None]
         squares = torch.empty_like(self.x)
-        scale = self.network.scale
+        scale = self.network.inputs.scale
         for rows in self._blocks():
             jacobian, x = self.jacobian[rows], self.x[rows]
             out = self.out[rows] + (jacobian @ shift[rows].to(x.dtype)[..., None])[..., 0]
@@ -348,12 +355,18 @@ class _Expansion:
         self.information[rows] = (jacobian.mT @ (curvature[..., None] * jacobian)).double()
 
 
-def _linearize(decoder: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor, Tensor]:
+def _at(part: Tensor, index: Tensor) -> Tensor:
+    return part[index]
+
+
+def _linearize(
+    outputs: Callable[[Tensor, Batch], Tensor], point: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor]:
     """The decoder's output (n, d) for codes (n, k) and its Jacobian (n, d, k)."""
     basis = torch.eye(point.shape[-1], dtype=point.dtype, device=point.device)
 
     def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
-        out, image = torch.func.jvp(decoder, (point,), (tangent,))  # type: ignore[misc]
+        out, image = torch.func.jvp(lambda z: outputs(z, batch), (point,), (tangent,))  # type: ignore[misc]
         return out, image
 
     with _forward_mode:
@@ -363,12 +376,14 @@ def _linearize(decoder: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tens
     return out, jacobian
 
 
-def _rows_at_once(likelihood: Likelihood, x: Tensor, k: int) -> int:
+def _rows_at_once(network: "Network | _Narrow", likelihood: Likelihood) -> int:
     """How many rows' expansions fit the memory for them."""
+    k, d = network.latent.n_components, network.inputs.n_outputs
+    cell = network.inputs.center.element_size()
     # About four tables and four stacks of matrices are alive at a time.
-    size = 4 * x.element_size() * x.shape[1] + 4 * 8 * k * k
+    size = 4 * cell * d + 4 * 8 * k * k
     if not likelihood.has_one_noise:
-        size += x.element_size() * x.shape[1] * k
+        size += cell * d * k
     return max(1, min(2048, EXPANSION_BYTES // size))
 
 

@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor
 
+from skae.nn.batch import Batch
 from skae.nn.linear import moments, principal_axes, slopes
 from skae.nn.network import Network
 
 
 @torch.no_grad()
-def grow(
-    network: Network, old: Network, x: Tensor, weight: Tensor, generator: torch.Generator
-) -> None:
+def grow(network: Network, old: Network, batch: Batch, generator: torch.Generator) -> None:
     """Let a network at its start go on from one with fewer components.
 
     The first components are the old ones, which encoder and decoder treat as they did. The others
@@ -21,17 +20,12 @@ def grow(
     ----------
     network, old : Network
         They differ in the size of the code only.
-    x : Tensor of shape (n, n_features)
+    batch : Batch
         Rows that stand for all.
-    weight : Tensor of shape (n,)
-        How often each counts.
     generator : torch.Generator
     """
-    network.center.copy_(old.center)
-    network.scale.copy_(old.scale)
+    network.inputs.load_state_dict(old.inputs.state_dict())
     network.likelihood.load_state_dict(old.likelihood.state_dict())
-    if network.given is not None and old.given is not None:
-        network.given.load_state_dict(old.given.state_dict())
     raw = _leading(network.latent.blocks(), old.latent.blocks())
     code = _leading(_decoded(network), _decoded(old))
     tied = {p.data_ptr() for p in network.encoder.parameters()}
@@ -44,13 +38,13 @@ def grow(
             if body is network.encoder or weights.data_ptr() not in tied:
                 _continue(weights, known[name], axis, index)
     if network.encoder.skip is not None:
-        _see_what_is_left(network, old, x, weight, generator)
+        _see_what_is_left(network, old, batch, generator)
 
 
 def _decoded(network: Network) -> list[int]:
     """Lengths of the parts of what the decoder sees."""
-    k, given = network.latent.n_components, network.given
-    return [k, network.latent.n_outputs - k, 0 if given is None else len(given.center)]
+    k = network.latent.n_components
+    return [k, network.latent.n_outputs - k, network.inputs.n_conditions]
 
 
 def _leading(blocks: list[int], shorter: list[int]) -> Tensor:
@@ -68,17 +62,18 @@ def _continue(p: Tensor, known: Tensor, axis: int, index: Tensor) -> None:
 
 
 def _see_what_is_left(
-    network: Network, old: Network, x: Tensor, weight: Tensor, generator: torch.Generator
+    network: Network, old: Network, batch: Batch, generator: torch.Generator
 ) -> None:
     """Start new components on the principal axes of what is left, as codes of rows tell it."""
     down, up = network.encoder.skip, network.decoder.skip
     assert down is not None
     assert up is not None
     k, k_old = network.latent.n_components, old.latent.n_components
-    left = (network.cells(x) - old.likelihood.mean(old.restored(x))).double().nan_to_num()
+    inputs, weight, x = network.inputs, batch.weight, network.inputs.modelled(batch).x
+    left = (x - old.likelihood.mean(old.restored(batch))).double().nan_to_num()
     at = moments(left, weight)
     axes = principal_axes(left, weight, at, k - k_old, generator)[1].to(x)
-    codes = network.standardize(x).nan_to_num() @ axes
+    codes = inputs(batch).nan_to_num() @ axes
     of_codes = moments(codes, weight)
     gain = network.latent.start(of_codes.variance.clamp_min(1e-12), 0.0).down
     places = slice(k_old, k_old + axes.shape[1])
@@ -88,6 +83,6 @@ def _see_what_is_left(
     if up.transposed:
         return
     one = torch.ones_like(gain)
-    effect = slopes(left, at, codes, of_codes.center, one, weight) / network.scale
-    slope = network.likelihood.start(network.center, at.variance.to(x), network.scale)[1]
+    effect = slopes(left, at, codes, of_codes.center, one, weight) / inputs.scale
+    slope = network.likelihood.start(inputs.center, at.variance.to(x), inputs.scale)[1]
     up.weight[:, places] = (effect / gain * slope.double()[:, None]).to(up.weight)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 
 
@@ -15,14 +16,14 @@ class Code(NamedTuple):
     """What the encoder says about rows.
 
     `z` (..., n, k) goes to the decoder while training; `mean` (n, k) is what `transform` returns;
-    `h` (n, n_inputs) is the encoder's raw output, from which both were made; `given` (n, m), while
-    training, what else is given of rows, if anything is.
+    `h` (n, n_inputs) is the encoder's raw output, from which both were made; `conditions` (n, m),
+    while training, are the conditions of rows as networks see them.
     """
 
     z: Tensor
     mean: Tensor
     h: Tensor
-    given: Tensor | None = None
+    conditions: Tensor | None = None
 
 
 Encode = Callable[[Tensor], Tensor]
@@ -86,11 +87,8 @@ class Latent(nn.Module, ABC):
         """
         return 0.0
 
-    def bound(self, losses: Tensor, code: Code, draws: Draws | None, *facts: Tensor) -> Tensor:
-        """The objective (n,) of rows whose codes `forward` drew several times (..., n).
-
-        `facts` (n, m) are what else is known of the rows.
-        """
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
+        """The objective (n,) of rows whose codes `forward` drew several times (..., n)."""
         return losses
 
     def blocks(self) -> list[int]:
@@ -102,7 +100,7 @@ class Latent(nn.Module, ABC):
         one = torch.ones_like(values)
         return Start(one, one, values.new_zeros(self.n_inputs))
 
-    def settle(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+    def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         """Take the raw outputs for some training rows before training starts."""
         return
 

@@ -1,5 +1,6 @@
 """Weighted principal axes of a table: where every model with a linear skip starts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,6 +54,26 @@ class DistinctRows:
 
 
 @dataclass(frozen=True)
+class MappedRows:
+    """A function of rows, which gives them `width` columns, as the functions here read a tensor."""
+
+    rows: DistinctRows
+    function: Callable[[Tensor], Tensor]
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.shape[0], self.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.rows.device
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self.function(self.rows[rows])
+
+
+@dataclass(frozen=True)
 class Residuals:
     """What a linear map of other columns leaves of rows, as the functions here read a tensor.
 
@@ -61,7 +82,7 @@ class Residuals:
     """
 
     rows: DistinctRows
-    others: DistinctRows
+    others: MappedRows
     center: Tensor
     scale: Tensor
     effect: Tensor
@@ -79,7 +100,7 @@ class Residuals:
         return self.rows[rows].double() - others @ self.effect.mT
 
 
-Table = Tensor | DistinctRows | Residuals
+Table = Tensor | DistinctRows | MappedRows | Residuals
 """Rows that can be read some at a time."""
 
 

@@ -1,17 +1,14 @@
-"""The one network of the package: scale -> encoder -> latent -> decoder -> likelihood.
-
-Rows are modelled cells; where some are given, these come last, and complete the code.
-"""
+"""The one network of the package: inputs -> encoder -> latent -> decoder -> likelihood."""
 
 from abc import ABC, abstractmethod
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from skae.nn.batch import Batch
 from skae.nn.bodies.body import Body
 from skae.nn.draws import Draws, Keyed
-from skae.nn.given import Given
+from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods.gaussian import Likelihood
 from skae.nn.linear import (
@@ -20,6 +17,7 @@ from skae.nn.linear import (
     LEAST_NOISE,
     DistinctRows,
     Moments,
+    Residuals,
     Table,
     covariance,
     factor_analysis,
@@ -33,27 +31,14 @@ HOPED_FOR_NOISE = 0.05
 more, codes would seem useless before they are of use, and be given up."""
 
 
-class Term(nn.Module, ABC):
-    """What training charges for codes in view of facts about rows, beside the network's own price.
-
-    Parameters
-    ----------
-    share : float
-        What the network's own objective is multiplied with.
-    """
-
-    share: Tensor
-
-    def __init__(self, share: float = 1.0) -> None:
-        super().__init__()
-        # A buffer tells a fit that a checkpoint may belong to from others.
-        self.register_buffer("share", torch.tensor(float(share)))
+class AuxiliaryLoss(nn.Module, ABC):
+    """What training charges beside the autoencoder's own objective, in view of rows' targets."""
 
     @abstractmethod
-    def forward(self, code: Code, *facts: Tensor) -> Tensor:
-        """Nats of each row, (n,), for its code and its facts, each (n, m)."""
+    def forward(self, losses: Tensor, code: Code, batch: Batch) -> Tensor:
+        """Nats of each row, (n,): its own objective `losses`, joined with what its code costs."""
 
-    def settle(self, codes: Tensor, weight: Tensor, *facts: Tensor) -> None:
+    def start(self, codes: Tensor, batch: Batch) -> None:
         """Take the codes (n, k) of the training rows before training starts."""
         return
 
@@ -67,118 +52,81 @@ class Network(Objective):
 
     Parameters
     ----------
+    inputs : Inputs
     encoder, decoder : Body
     latent : Latent
     likelihood : Likelihood
-    n_features : int
-        Modelled cells of a row.
     trim : float
         Share of each batch's weight, its worst rows, that the loss ignores.
-    given : Given or None
-        Rows' given cells, where there are any.
     """
-
-    center: Tensor
-    scale: Tensor
 
     def __init__(
         self,
+        inputs: Inputs,
         encoder: Body,
         decoder: Body,
         latent: Latent,
         likelihood: Likelihood,
-        n_features: int,
         trim: float,
-        given: Given | None = None,
     ) -> None:
         super().__init__(trim)
-        self.term: Term | None = None
+        self.auxiliary: AuxiliaryLoss | None = None
+        self.inputs = inputs
         self.encoder = encoder
         self.decoder = decoder
         self.latent = latent
         self.likelihood = likelihood
-        self.given = given
-        self.register_buffer("center", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(()))
 
-    def cells(self, x: Tensor) -> Tensor:
-        """What is modelled of rows."""
-        return x if self.given is None else x[..., : len(self.center)]
+    @property
+    def like(self) -> Tensor:
+        """A tensor with the dtype and on the device that batches must have."""
+        return self.inputs.center
 
-    def told(self, x: Tensor) -> Tensor:
-        """What is given of rows."""
-        return x[..., len(self.center) :]
-
-    def standardize(self, x: Tensor) -> Tensor:
-        """Rows as the encoder sees them, on the network's scale."""
-        u = (self.cells(x) - self.center) / self.scale
-        if self.given is None or self.given.shift is None:
-            return u
-        return u + self.given.shift(self.given(self.told(x)))
-
-    def encode(self, x: Tensor, draws: Draws | None = None) -> Code:
-        """Codes of rows in the user's units."""
+    def encode(self, batch: Batch, draws: Draws | None = None) -> Code:
+        """Codes of rows."""
         if draws is None and self.latent.is_private:
-            draws = Keyed(self.cells(x))
-        code: Code = self.latent(self.encoder(self.standardize(x)), draws)
+            draws = Keyed(self.inputs.modelled(batch).x)
+        code: Code = self.latent(self.encoder(self.inputs(batch)), draws)
         return code
 
-    def complete(self, z: Tensor, x: Tensor) -> Tensor:
-        """Codes (..., n, n_outputs) of rows, followed by what is given of these."""
-        if self.given is None:
-            return z
-        return torch.cat([z, self.told(x).expand(*z.shape[:-1], -1)], -1)
-
-    def outputs(self, codes: Tensor, silencing: Draws | None = None) -> Tensor:
-        """The decoder's output for complete codes."""
-        if self.given is not None:
-            z, told = codes.tensor_split([self.latent.n_outputs], -1)
-            codes = torch.cat([z, self.given(told)], -1)
-        out: Tensor = self.decoder(codes, silencing)
+    def outputs(self, z: Tensor, batch: Batch, silencing: Draws | None = None) -> Tensor:
+        """The decoder's output for codes (..., n, k) under the conditions of rows."""
+        if self.inputs.n_conditions:
+            conditions = self.inputs.conditions(batch)
+            z = torch.cat([z, conditions.expand(*z.shape[:-1], -1)], -1)
+        out: Tensor = self.decoder(z, silencing)
         return out
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Expected rows, in the user's units, of complete codes."""
-        return self.likelihood.mean(self.outputs(codes))
-
-    def restored(self, x: Tensor) -> Tensor:
+    def restored(self, batch: Batch) -> Tensor:
         """The decoder's output for rows' own codes."""
-        return self.outputs(self.complete(self.encode(x).mean, x))
+        return self.outputs(self.encode(batch).mean, batch)
 
-    def losses(
-        self,
-        draws: Draws | None,
-        weight: Tensor,
-        x: Tensor,
-        target: Tensor | None = None,
-        *facts: Tensor,
-    ) -> Tensor:
-        """Objective of each row in nats: minus log-likelihood of the row plus the code's price.
+    def losses(self, draws: Draws | None, batch: Batch) -> Tensor:
+        """Objective of each row in nats: minus log-likelihood of the row plus the code's penalty.
 
-        The row is `target` where `x` is only a spoilt version of it. `draws` make codes random,
-        if that is their kind; hidden units are silenced in training mode only. Facts about rows are
-        for the latent and for the term, where there is one.
+        `draws` make codes random, if that is their kind; hidden units are silenced in training mode
+        only.
         """
-        u = self.standardize(x)
+        u = self.inputs(batch)
         silencing = draws if self.training else None
         code = self.latent(self.encoder(u, silencing), draws)
-        if self.given is not None:
-            code = code._replace(given=self.given(self.told(x)))
-        out = self.outputs(self.complete(code.z, x), silencing)
-        log_prob = self.likelihood.log_prob(self.cells(x if target is None else target), out)
-        price = self.latent.penalty(code, u, self.encoder, weight, draws)
-        losses = self.latent.bound(price - log_prob, code, draws, *facts)
-        return losses if self.term is None else self.term.share * losses + self.term(code, *facts)
+        if self.inputs.n_conditions:
+            code = code._replace(conditions=self.inputs.conditions(batch))
+        out = self.outputs(code.z, batch, silencing)
+        log_prob = self.likelihood.log_prob(self.inputs.modelled(batch).original, out)
+        penalty = self.latent.penalty(code, u, self.encoder, batch.weight, draws)
+        losses: Tensor = self.latent.bound(penalty - log_prob, code, draws, batch)
+        return losses if self.auxiliary is None else self.auxiliary(losses, code, batch)
 
     @torch.no_grad()
-    def after_step(self, draws: Draws, weight: Tensor, x: Tensor, *more: Tensor) -> None:
+    def after_step(self, draws: Draws, batch: Batch) -> None:
         if self.latent.adapts:
-            self.latent.adapt(self.encoder(self.standardize(x)), weight, draws)
+            self.latent.adapt(self.encoder(self.inputs(batch)), batch.weight, draws)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on: not biases, not the linear skip."""
         hidden = [p for name, p in self.named_parameters() if ".residual." in name and p.ndim > 1]
-        return [*hidden, *(self.term.penalized() if self.term is not None else [])]
+        return [*hidden, *(self.auxiliary.penalized() if self.auxiliary is not None else [])]
 
     @torch.no_grad()
     def start(
@@ -187,21 +135,20 @@ class Network(Objective):
         weight: Tensor,
         at: Moments,
         generator: torch.Generator,
-        told: DistinctRows,
+        conditions: DistinctRows,
     ) -> None:
-        """Initialise everything from the data and the generator; with a linear skip, at PCA.
+        """Initialize everything from the data and the generator; with a linear skip, at PCA.
 
-        `x` are modelled cells and `told` given ones; PCA is that of what these leave.
+        `x` are modelled columns and `conditions` the others; PCA is that of what these leave.
         """
-        self.center.copy_(at.center)
-        self.scale.copy_(at.scale)
-        bias, slope = self.likelihood.start(self.center, at.variance.to(self.center), self.scale)
+        left = self.inputs.start(x, conditions, weight, at)
+        center, scale = self.inputs.center, self.inputs.scale
+        bias, slope = self.likelihood.start(center, at.variance.to(center), scale)
         for body in (self.encoder, self.decoder):
             body.reset(generator)
         self.decoder.out_bias.copy_(bias)
-        effect, left = None, cast(Table, x)
-        if self.given is not None:
-            left = self.given.start(x, told, weight, at)
+        effect = None
+        if isinstance(left, Residuals):
             effect = left.effect / at.scale
             # Moments may know of missing cells, which the table has filled in.
             kept = moments(left, weight).variance / moments(x, weight).variance
@@ -209,9 +156,9 @@ class Network(Objective):
         self._start_at_pca(left, weight, at, slope, effect, generator)
 
     @torch.no_grad()
-    def settle(self, x: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+    def start_latent(self, batch: Batch, generator: torch.Generator) -> None:
         """Show the latent rows that stand for all."""
-        self.latent.settle(self.encoder(self.standardize(x)), weight, generator)
+        self.latent.start_from(self.encoder(self.inputs(batch)), batch.weight, generator)
 
     def _start_at_pca(
         self,
@@ -227,7 +174,7 @@ class Network(Objective):
             if self.latent.is_linear:
                 self._start_from_nothing(at)
             return
-        k, d = self.latent.n_components, len(self.center)
+        k, d = self.latent.n_components, self.inputs.n_outputs
         variance = at.variance / at.scale**2
         noise, least = torch.ones_like(variance), LEAST_NOISE
         if self.likelihood.learns_columns and not up.transposed and d <= EXACT_UP_TO:

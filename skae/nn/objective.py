@@ -5,14 +5,12 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 
 
 class Objective(nn.Module, ABC):
     """A module that states what each row costs; `forward` is the number to minimise on a batch.
-
-    Batches are weights (n,), rows (n, d), where these are spoilt the clean rows, and where more is
-    known of rows than their cells, these facts (n, m) after rows and clean rows.
 
     Parameters
     ----------
@@ -25,28 +23,21 @@ class Objective(nn.Module, ABC):
         self.trim = trim
 
     @abstractmethod
-    def losses(
-        self,
-        draws: Draws | None,
-        weight: Tensor,
-        x: Tensor,
-        target: Tensor | None = None,
-        *facts: Tensor,
-    ) -> Tensor:
+    def losses(self, draws: Draws | None, batch: Batch) -> Tensor:
         """Cost of each row, (n,); what is random in it is drawn."""
 
     def reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
         """Rows' losses as one number."""
         return trimmed_mean(losses, weight, self.trim)
 
-    def forward(self, draws: Draws | None, weight: Tensor, *batch: Tensor) -> Tensor:
-        return self.reduce(self.losses(draws, weight, *batch), weight)
+    def forward(self, draws: Draws | None, batch: Batch) -> Tensor:
+        return self.reduce(self.losses(draws, batch), batch.weight)
 
     @abstractmethod
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on."""
 
-    def after_step(self, draws: Draws, weight: Tensor, x: Tensor, *more: Tensor) -> None:
+    def after_step(self, draws: Draws, batch: Batch) -> None:
         """Learn from the batch of the last step what its gradients do not tell."""
         return
 

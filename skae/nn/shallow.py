@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
+from skae.nn.batch import Batch
 from skae.nn.bodies.layers import ACTIVATIONS, Chain, Layer
 from skae.nn.draws import Draws
 from skae.nn.network import Network
@@ -38,7 +39,7 @@ class Shallow(Objective):
         encoder: Layer,
         decoder: Layer,
         activation: str,
-        standardize: Callable[[Tensor], Tensor] | None,
+        standardize: Callable[[Batch], Tensor] | None,
         trim: float,
     ) -> None:
         super().__init__(trim)
@@ -47,27 +48,20 @@ class Shallow(Objective):
         self.activation = ACTIVATIONS[activation]
         self.standardize = standardize
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, batch: Batch) -> Tensor:
         """Codes for the layer above."""
-        return self.activation(self.encoder(self._scaled(x)))
+        return self.activation(self.encoder(self._scaled(batch)))
 
-    def losses(
-        self,
-        draws: Draws | None,
-        weight: Tensor,
-        x: Tensor,
-        target: Tensor | None = None,
-        *facts: Tensor,
-    ) -> Tensor:
+    def losses(self, draws: Draws | None, batch: Batch) -> Tensor:
         """Half the squared error of each row."""
-        out = self.decoder(self.encode(x))
+        out = self.decoder(self.encode(batch))
         if self.standardize is None:
             out = self.activation(out)
-        clean = self._scaled(x if target is None else target)
+        clean = self._scaled(batch._replace(x=batch.original))
         return 0.5 * F.mse_loss(out, clean, reduction="none").sum(-1)
 
-    def _scaled(self, x: Tensor) -> Tensor:
-        return x if self.standardize is None else self.standardize(x)
+    def _scaled(self, batch: Batch) -> Tensor:
+        return batch.x if self.standardize is None else self.standardize(batch)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on."""
@@ -85,7 +79,7 @@ def shallow_layers(network: Network) -> list[Shallow]:
             down[i],
             up[-1 - i],
             encoder.activation,
-            None if i else network.standardize,
+            None if i else network.inputs.forward,
             network.trim,
         )
         for i in range(len(down) - 1)

@@ -10,9 +10,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 from torch.nn import functional as F
 
+from skae.nn.batch import Batch
 from skae.nn.bodies.layers import Dense
 from skae.nn.latent import Code
-from skae.nn.network import Term
+from skae.nn.network import AuxiliaryLoss
 from skae.table.targets import Answers
 
 Floats = NDArray[np.floating]
@@ -144,11 +145,10 @@ def best_map(family: Family, Z: Floats, answers: Answers, weight: Floats) -> tup
     return family.in_units(coef, intercept - center @ coef)
 
 
-class Head(Term):
+class Head(AuxiliaryLoss):
     """A linear map from codes to answers, which shapes the codes while it is trained.
 
-    It starts at its best for the codes that training starts from. Facts are the answers and how
-    much each counts.
+    It starts at its best for the codes that training starts from. Targets are the answers.
 
     Parameters
     ----------
@@ -162,15 +162,19 @@ class Head(Term):
     center: Tensor
     scale: Tensor
     price: Tensor
+    share: Tensor
 
     def __init__(self, family: Family, price: float, share: float) -> None:
-        super().__init__(share)
+        super().__init__()
         self.family = family
+        # Buffers tell a fit that a checkpoint may belong to from others.
+        self.register_buffer("share", torch.tensor(float(share)))
         self.register_buffer("price", torch.tensor(float(price)))
 
     @torch.no_grad()
-    def settle(self, codes: Tensor, weight: Tensor, *facts: Tensor) -> None:
-        Z, share, values, counts = (t.cpu().double().numpy() for t in (codes, weight, *facts))
+    def start(self, codes: Tensor, batch: Batch) -> None:
+        known = (codes, batch.weight, *_targets(batch))
+        Z, share, values, counts = (t.cpu().double().numpy() for t in known)
         center, scale = units(Z, share)
         coef, intercept = self.family.solve((Z - center) / scale, values, counts * share[:, None])
         self.register_buffer("center", torch.from_numpy(center).to(codes))
@@ -179,10 +183,17 @@ class Head(Term):
         self.linear.weight.copy_(torch.from_numpy(coef.T))
         self.linear.bias.copy_(torch.from_numpy(intercept))
 
-    def forward(self, code: Code, *facts: Tensor) -> Tensor:
-        values, counts = facts
+    def forward(self, losses: Tensor, code: Code, batch: Batch) -> Tensor:
+        values, counts = _targets(batch)
         nats = self.family.nats(self.linear((code.z - self.center) / self.scale), values)
-        return self.price * (counts * nats).sum(-1).reshape(-1, len(counts)).mean(0)
+        price = self.price * (counts * nats).sum(-1).reshape(-1, len(counts)).mean(0)
+        return self.share * losses + price
 
     def penalized(self) -> list[Tensor]:
         return [self.linear.weight]
+
+
+def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
+    assert batch.targets is not None
+    assert batch.target_weight is not None
+    return batch.targets, batch.target_weight

@@ -1,30 +1,34 @@
 """Greedy layer-wise pre-training of a network's hidden layers."""
 
+from dataclasses import replace
+
 import torch
 
+from skae.nn.batch import Batch
 from skae.nn.corruption import Named
 from skae.nn.network import Network
 from skae.nn.shallow import shallow_layers
-from skae.training.batches import Rows
+from skae.training.batches import Batches
 from skae.training.loop import Net
 from skae.training.plan import Plan
 
 
-def pretrain(network: Network, train: Rows, plan: Plan, generator: torch.Generator) -> None:
+def pretrain(network: Network, train: Batches, plan: Plan, generator: torch.Generator) -> None:
     """Train each hidden layer as a shallow autoencoder on the codes of the layer below.
 
-    Works from the rows inwards; the output of a linear skip is left as it was. What spoils rows
-    spoils codes, too, unless it is the user's own: that is for rows.
+    Works from the rows inwards; the output of a linear skip is left as it was. A named corruption
+    corrupts codes, too; a user's own is for rows only.
     """
-    # Facts are of no use to layers.
-    rows = Rows(train.parts[:3], train.index, train.corrupt, n_given=train.n_given)
+    # Layers learn nothing from targets.
+    table = train.table._replace(targets=None, target_weight=None)
+    batches = replace(train, table=table)
     for layer in shallow_layers(network):
-        Net.over(layer, generator).fit_rows(rows, None, plan)
-        weight, *_, x = rows.taken(rows.index)
+        Net.over(layer, generator).fit_rows(batches, None, plan)
+        rows = batches.taken(batches.index)
         with torch.no_grad():
-            codes = layer.encode(x)
-        rows = Rows.all(weight, codes)
+            codes = layer.encode(rows._replace(x=rows.original))
+        batches = Batches.all(Batch(codes, rows.weight))
         if isinstance(train.corrupt, Named):
-            rows.corrupt = train.corrupt.of_codes(codes, weight)
+            batches.corrupt = train.corrupt.of_codes(codes, rows.weight)
     for body in (network.encoder, network.decoder):
         body.zero_residual()

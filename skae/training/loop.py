@@ -14,10 +14,11 @@ from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.step.adam import Adam
-from skae.nn.step.replay import Batch, Step
-from skae.training.batches import Rows
+from skae.nn.step.replay import Step
+from skae.training.batches import Batches
 from skae.training.plan import Plan
 
 
@@ -59,7 +60,7 @@ class Net(NeuralNet):
         net.history = History(copy.deepcopy(list(self.history)))
         return net
 
-    def fit_rows(self, train: Rows, valid: Rows | None, plan: Plan) -> tuple[int, float]:
+    def fit_rows(self, train: Batches, valid: Batches | None, plan: Plan) -> tuple[int, float]:
         """Train; returns the epoch whose weights the module then has, and the last one's objective.
 
         That is the best one on held-out rows where the plan wants it, else the last one. Epoch 0 is
@@ -136,7 +137,7 @@ class Net(NeuralNet):
         for rows in self._tables:
             digest.update(rows.index.cpu().numpy().tobytes())
             for chunk in rows.chunks():
-                for part in chunk:
+                for part in chunk.tensors():
                     digest.update(part.cpu().numpy().tobytes())
         return digest.hexdigest()[:32]
 
@@ -160,16 +161,16 @@ class Net(NeuralNet):
     def _trained(self) -> list[Tensor]:
         return [p for p in self.module_.parameters() if p.requires_grad]
 
-    def evaluate(self, rows: Rows) -> float:
+    def evaluate(self, rows: Batches) -> float:
         """The objective on rows by chunks, at the schedule's end; its draws are always the same."""
         self.module_.eval()
         generator = torch.Generator(self.generator.device).manual_seed(0)
         draws = Draws(generator, self.dtype)
         weights, losses = [], []
         with torch.no_grad():
-            for weight, *parts in rows.chunks(generator):
-                weights.append(weight)
-                losses.append(self.module_.losses(draws, weight, *parts))
+            for batch in rows.chunks(generator):
+                weights.append(batch.weight)
+                losses.append(self.module_.losses(draws, batch))
             return self.module_.reduce(torch.cat(losses), torch.cat(weights)).item()
 
     @property
@@ -184,16 +185,16 @@ class Net(NeuralNet):
         return self
 
     def get_split_datasets(
-        self, X: Rows, y: Rows | None = None, **fit_params: object
-    ) -> tuple[Rows, Rows | None]:
+        self, X: Batches, y: Batches | None = None, **fit_params: object
+    ) -> tuple[Batches, Batches | None]:
         return X, y
 
-    def get_iterator(self, dataset: Rows, training: bool = False) -> Rows:
+    def get_iterator(self, dataset: Batches, training: bool = False) -> Batches:
         return dataset
 
     def run_single_epoch(
         self,
-        iterator: Rows | None,
+        iterator: Batches | None,
         training: bool,
         prefix: str,
         step_fn: Callable[..., object],
@@ -212,7 +213,7 @@ class Net(NeuralNet):
                 self.notify("on_batch_begin", batch=batch, training=True)
             loss = self.train_step(batch)["loss"]
             losses.append(loss)
-            sizes.append(len(batch[0]))
+            sizes.append(len(batch.x))
             if self._listening:
                 self.notify("on_batch_end", batch=batch, training=True, loss=loss, y_pred=None)
         weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
@@ -226,7 +227,7 @@ class Net(NeuralNet):
 
     def train_step(self, batch: Batch, **fit_params: object) -> dict[str, Tensor]:
         remaining = (self._steps - self._steps_done) // self._batches_per_epoch
-        full = len(batch[0]) == self.plan.batch_size
+        full = len(batch.x) == self.plan.batch_size
         if self.plan.one_cycle and self.plan.anew:
             self._draws.progress = (self._steps_done + 1) / self._steps
         loss, *gradients = self._step(
@@ -243,7 +244,7 @@ class Net(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr"] = rate
         self.optimizer_.update(gradients, rate)
-        self.module_.after_step(self._draws, *batch)
+        self.module_.after_step(self._draws, batch)
         self._steps_done += 1
         return {"loss": loss}
 

@@ -25,7 +25,7 @@ class Judged(Standardized):
         super().__init__(n_components, price)
         self.judge = dense_chain([n_components, *JUDGE, 1], "silu")
 
-    def settle(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+    def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         self.judge.reset(generator)
 
     def penalty(

@@ -53,7 +53,7 @@ class Private(Variational):
         super().__init__(n_components, False, 1.0, 0.0, 1)
         self.price, self.panel = price, Panel(n_components, widths)
 
-    def settle(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+    def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         self.panel.reset(generator)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
@@ -64,11 +64,11 @@ class Private(Variational):
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
         price = super().penalty(code, x, encode, weight, draws)
-        if not self.training or draws is None or code.given is None:
+        if not self.training or draws is None or code.conditions is None:
             return price
         z = self.propose(code.h, LOOKS, draws)[0]
-        hidden = self.panel(z, code.given, weight, learns=False)
-        lesson = self.panel(z.detach(), code.given, weight, learns=True)
+        hidden = self.panel(z, code.conditions, weight, learns=False)
+        lesson = self.panel(z.detach(), code.conditions, weight, learns=True)
         lesson = PANEL * (weight @ lesson) / weight.sum()
         rise = (draws.schedule() / WARM_UP).clamp_max(1.0)
         # The judges learn from their lesson, which is no part of what the codes cost.
@@ -261,7 +261,7 @@ class FairAutoencoder(WithGivenColumns):
             raise ValueError("sensitive=None: there is nothing to audit. Name columns and fit.")
         X = self._read_rows(X)
         cells, told = np.split(X, [self._n_modelled], axis=1)
-        codes = self._map(lambda x: self.module_.encode(x).mean, X)
+        codes = self._map(lambda batch: self.module_.encode(batch).mean, X)
         if y is not None:
             y = column_or_1d(y, warn=True)
             check_consistent_length(X, y)

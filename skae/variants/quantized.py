@@ -47,7 +47,7 @@ class Quantized(Discrete):
     ) -> Tensor | float:
         return self.price * (code.h - code.mean).square().sum(-1)
 
-    def settle(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+    def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         for _ in range(LLOYD_ROUNDS):
             self.codebooks.follow(h, weight, Draws(generator, h.dtype), decay=0.0)
 
@@ -151,7 +151,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         check_is_fitted(self)
         network, latent = self.module_, cast(Quantized, self.module_.latent)
         rows = self._read_rows(X)
-        numbers = self._map(lambda x: latent.indices(network.encode(x).h), rows)
+        numbers = self._map(lambda batch: latent.indices(network.encode(batch).h), rows)
         return numbers.astype(np.intp)
 
     def dequantize(self, indices: MatrixLike) -> Floats:

@@ -2,7 +2,7 @@
 
 from dataclasses import field
 from numbers import Real
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import Normal
@@ -55,8 +56,8 @@ class ClassAndStyle(Stochastic):
     ) -> Tensor | float:
         return self.posterior(code.h)[1].divergence() - self.log_shares[:, None]
 
-    def bound(self, losses: Tensor, code: Code, draws: Draws | None, *facts: Tensor) -> Tensor:
-        given, price = facts
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
+        given, price = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
         log_q = self.posterior(code.h)[0]
         q, known = log_q.exp(), price > 0
         # A class that is not known is summed over; one that is known has no entropy.

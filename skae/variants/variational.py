@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.nn.batch import Batch
 from skae.nn.bounds import importance_weighted
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Start, Stochastic, log_normal
@@ -54,7 +55,7 @@ class Variational(Stochastic):
         log_q = self.posterior(code.h.detach()).log_prob(code.z)
         return self._beta(draws) * (log_q - log_normal(code.z))
 
-    def bound(self, losses: Tensor, code: Code, draws: Draws | None, *facts: Tensor) -> Tensor:
+    def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
         if self.n_samples == 1:
             return losses[0]
         return importance_weighted(losses, code.z, self._beta(draws))
@@ -176,8 +177,8 @@ class VariationalAutoencoder(BaseAutoencoder):
         check_is_fitted(self)
         network, latent = self.module_, cast(Variational, self.module_.latent)
 
-        def mean_and_covariance(x: Tensor) -> Tensor:
-            told = latent.posterior(network.encode(x).h)
+        def mean_and_covariance(batch: Batch) -> Tensor:
+            told = latent.posterior(network.encode(batch).h)
             return torch.cat([told.mean, told.covariance().flatten(1)], 1)
 
         both, k = self._map(mean_and_covariance, self._read_rows(X)), self.n_components_

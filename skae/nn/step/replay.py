@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from skae._compat.torch import make_fx, version
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws, Given, Noted
 from skae.nn.locks import process_lock
 from skae.nn.step.graph import shorten
@@ -15,7 +16,7 @@ from skae.nn.step.graph import shorten
 TRACE_PAYS_AFTER = 300
 """Steps of one batch shape that save as much time as its trace costs (about 0.1 s)."""
 
-Batch = tuple[Tensor, ...]
+Shapes = tuple[torch.Size | None, ...]
 
 _tracing = process_lock()
 """While it traces, fx replaces methods of `nn.Module` for the whole process."""
@@ -31,7 +32,7 @@ class Step:
     Parameters
     ----------
     module : nn.Module
-        Its `forward(draws, *batch)` is the loss. Between steps, its parameters change in place
+        Its `forward(draws, batch)` is the loss. Between steps, its parameters change in place
         only, and its buffers not at all. A part of it whose attribute `traces` is False keeps it
         with autograd.
     params : sequence of Tensor
@@ -56,11 +57,11 @@ class Step:
         self.names = [names[p] for p in params]
         self.frozen = {name: p for p, name in names.items() if not p.requires_grad}
         self.may_trace = all(getattr(part, "traces", True) for part in module.modules())
-        self._replays: dict[tuple[torch.Size, ...], Callable[[Batch], list[Tensor]] | None] = {}
+        self._replays: dict[Shapes, Callable[[Batch], list[Tensor]] | None] = {}
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
         """[loss, *gradients] of a batch; about `steps_ahead` more of its shape are to come."""
-        shapes = tuple([tensor.shape for tensor in batch])
+        shapes = tuple([None if part is None else part.shape for part in batch])
         replay = self._replays.get(shapes)
         if replay is not None:
             return replay(batch)
@@ -72,10 +73,10 @@ class Step:
     def _gradients(
         self, module: Callable[..., Tensor], params: Sequence[Tensor], batch: Batch, draws: Draws
     ) -> list[Tensor]:
-        device = batch[0].device.type
+        device = batch.x.device.type
         with torch.enable_grad():
             with torch.autocast(device, torch.bfloat16, self.autocast, cache_enabled=False):
-                loss = module(draws, *batch)
+                loss = module(draws, batch)
             seed = torch.ones((), dtype=loss.dtype, device=loss.device)
             gradients = torch.autograd.grad(loss, params, seed, materialize_grads=True)
         return [loss.detach(), *gradients]
@@ -87,25 +88,27 @@ class Step:
         buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.module.buffers()]
         noted = Noted(generator, self.draws.dtype)
         noted.progress = self.draws.progress
-        n_params, n_fixed, n_batch = len(params), len(params) + len(frozen), len(batch)
+        parts = batch.tensors()
+        n_params, n_fixed, n_parts = len(params), len(params) + len(frozen), len(parts)
 
         def function(*tensors: Tensor) -> list[Tensor]:
             leaves = [p.detach().requires_grad_() for p in tensors[:n_params]]
-            rows, noise = tensors[n_fixed:][:n_batch], tensors[n_fixed + n_batch :]
+            rows, noise = tensors[n_fixed:][:n_parts], tensors[n_fixed + n_parts :]
             named = dict(zip(self.names, leaves, strict=True))
             named |= dict(zip(self.frozen, tensors[n_params:n_fixed], strict=True))
             module = partial(functional_call, self.module, named)
-            return self._gradients(lambda *args: module(args), leaves, rows, Given(noise))
+            traced_batch = batch.with_tensors([*rows])
+            return self._gradients(lambda *args: module(args), leaves, traced_batch, Given(noise))
 
         try:
             expected = self._gradients(self.module, self.params, batch, noted)
             generator.set_state(state)
             noise = [self.draws.draw(*request) for request in noted.requests]
             with _tracing:
-                traced = make_fx(function)(*params, *frozen, *batch, *noise)
+                traced = make_fx(function)(*params, *frozen, *parts, *noise)
             forward = shorten(traced, params + frozen)
             with torch.inference_mode():
-                result = forward(*batch, *noise)
+                result = forward(*parts, *noise)
             same = all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
         except Exception:  # what stops a trace is autograd's to compute or to report
             same = False
@@ -120,7 +123,7 @@ class Step:
         def replay(batch: Batch) -> list[Tensor]:
             with torch.inference_mode():
                 noise = [self.draws.draw(*request) for request in noted.requests]
-                result: list[Tensor] = forward(*batch, *noise)
+                result: list[Tensor] = forward(*batch.tensors(), *noise)
             return result
 
         return replay
