@@ -45,19 +45,24 @@ def _inherit_doc(doc: str, parent_doc: str, order: list[str]) -> str:
     )
 
 
-@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
+# Type checkers take all parameters for positional: else they would reject the first by position.
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
 class Declared:
     """Base of classes whose constructor parameters are their annotated class fields.
 
     The generated `__init__` only stores its arguments, as scikit-learn's `clone` and
-    `set_params` require. Parameters are keyword-only unless a field says otherwise. What a parent
-    documents under `Parameters` and `Attributes` appears in the docstring of every subclass.
+    `set_params` require. Parameters are keyword-only unless their field says otherwise; the first
+    of those that a class inherits may be given by position, too. What a parent documents under
+    `Parameters` and `Attributes` appears in the docstring of every subclass.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
+        parameters = fields(cls)  # type: ignore[arg-type]
+        for first in parameters[:1]:
+            # Subclasses inherit the field as it is and take its parameter by position.
+            first.kw_only = False
         parent = next((base for base in cls.__mro__[1:] if issubclass(base, Declared)), Declared)
         if parent is not Declared and cls.__doc__ and parent.__doc__:
-            order = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-            cls.__doc__ = _inherit_doc(cls.__doc__, parent.__doc__, order)
+            cls.__doc__ = _inherit_doc(cls.__doc__, parent.__doc__, [p.name for p in parameters])

@@ -7,9 +7,13 @@ from dataclasses import field
 import pytest
 from sklearn.base import BaseEstimator, clone
 
+import skae
 from skae import Autoencoder
 from skae.base import BaseAutoencoder
 from skae.parameters import Declared
+
+PUBLIC = [getattr(skae, name) for name in skae.__all__]
+ESTIMATORS = [c for c in PUBLIC if isinstance(c, type) and issubclass(c, Declared)]
 
 
 class Parent(Declared, BaseEstimator):
@@ -31,7 +35,7 @@ class Parent(Declared, BaseEstimator):
         How large it became.
     """
 
-    size: int = 3
+    size: int = field(default=3, kw_only=False)
     name: str = "a"
 
 
@@ -59,7 +63,6 @@ class Child(Parent):
     2
     """
 
-    size: int = field(default=3, kw_only=False)
     name: str = "b"
     extra: float = 0.5
 
@@ -74,8 +77,7 @@ def section(doc, title):
 
 
 def test_parameters_are_keyword_only_unless_a_field_says_otherwise():
-    with pytest.raises(TypeError):
-        Parent(3)
+    assert Parent(5).size == 5
     assert Child(5).size == 5
     with pytest.raises(TypeError):
         Child(5, "c")
@@ -142,11 +144,14 @@ def test_documented_defaults_are_the_defaults():
         assert ast.literal_eval(head.split("default=")[1]) == parameter.default, head
 
 
-def test_only_the_size_of_the_code_is_positional():
-    parameters = inspect.signature(Autoencoder).parameters.values()
-    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    assert positional == ["n_components"]
-    assert Autoencoder(8).n_components == 8
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda c: c.__name__)
+def test_only_the_size_of_the_code_or_the_autoencoder_is_positional(estimator):
+    first, *others = inspect.signature(estimator).parameters.values()
+    is_autoencoder = issubclass(estimator, BaseAutoencoder)
+    assert first.name == ("n_components" if is_autoencoder else "autoencoder")
+    assert first.kind is first.POSITIONAL_OR_KEYWORD
+    assert {p.kind for p in others} == {first.KEYWORD_ONLY}
+    assert estimator(8).get_params(deep=False)[first.name] == 8
 
 
 def test_clone_keeps_all_parameters():

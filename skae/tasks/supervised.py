@@ -369,7 +369,6 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
     (1797, 16)
     """
 
-    autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
     class_weight: dict[Any, float] | list[dict[Any, float]] | str | None = None
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
@@ -501,8 +500,6 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     >>> bool(regressor.score(X[300:], y[300:]) > 0.4)
     True
     """
-
-    autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
 
     def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Answers]:
         self.__dict__.update(self._named(column_names(y)), _is_vector_=y.ndim == 1)

@@ -1,6 +1,5 @@
 """The conditional variational autoencoder: some columns are given, the others modelled."""
 
-from dataclasses import field
 from typing import ClassVar
 
 from skae.given import COLUMN_KEY, ColumnKey, WithGivenColumns
@@ -72,7 +71,6 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, WithGivenColumns
     3.0
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     condition: ColumnKey = None
     corruption: str | Corruption | None = "gaussian"
     corruption_level: float = 0.7

@@ -1,6 +1,5 @@
 """The contractive autoencoder: codes that hardly move when rows do."""
 
-from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -77,7 +76,6 @@ class ContractiveAutoencoder(BaseAutoencoder):
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     contraction: float = 0.1
     n_projections: int | None = None
 

@@ -1,7 +1,6 @@
 """The fair autoencoder: a code that keeps what is useful and hides sensitive columns."""
 
 from collections.abc import Sequence
-from dataclasses import field
 from numbers import Real
 from typing import ClassVar, Self
 
@@ -151,7 +150,6 @@ class FairAutoencoder(WithGivenColumns):
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     sensitive: ColumnKey = None
     leak_weight: float = 1.0
     label_weight: float = 10.0

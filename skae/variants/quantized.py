@@ -1,6 +1,5 @@
 """The vector-quantised autoencoder: a row's code is one of finitely many."""
 
-from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar, cast
 
@@ -112,7 +111,6 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     n_codes: int = 32
     n_codebooks: int = 1
     commitment: float = 1.0

@@ -1,6 +1,5 @@
 """The semi-supervised variational autoencoder: a row's class is part of its code."""
 
-from dataclasses import field
 from numbers import Real
 from typing import ClassVar
 
@@ -152,7 +151,6 @@ class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # typ
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     label_weight: float | str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {

@@ -1,6 +1,5 @@
 """The sparse autoencoder: of many components, few are active in each row."""
 
-from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -121,7 +120,6 @@ class SparseAutoencoder(BaseAutoencoder):
     array([5])
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     sparsity: str = "l1"
     sparsity_weight: float = 0.1
     target_rate: float = 0.05

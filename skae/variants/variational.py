@@ -1,6 +1,5 @@
 """The variational autoencoder: a code is a distribution, and a row has a density."""
 
-from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar, cast
 
@@ -139,7 +138,6 @@ class VariationalAutoencoder(BaseAutoencoder):
     (3, 64)
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     posterior_covariance: str = "diagonal"
     beta: float = 1.0
     kl_warm_up: float = 0.1

@@ -1,6 +1,5 @@
 """The Wasserstein autoencoder: codes of all rows together follow a normal distribution."""
 
-from dataclasses import field
 from numbers import Real
 from typing import ClassVar
 
@@ -82,7 +81,6 @@ class WassersteinAutoencoder(BaseAutoencoder):
     (3, 64)
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     prior_weight: float = 200.0
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
