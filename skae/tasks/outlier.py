@@ -227,7 +227,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     calibration_fraction: float = 0.0
     random_state: int | RandomState | None = None
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+    _parameter_constraints: ClassVar = {
         "autoencoder": [BaseAutoencoder, FrozenEstimator, None],
         "score": [StrOptions({"auto", *SCORES})],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],

@@ -122,7 +122,7 @@ class _Supervised(
     fine_tune: bool = True
     random_state: int | RandomState | None = None
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+    _parameter_constraints: ClassVar = {
         "autoencoder": [BaseAutoencoder, FrozenEstimator, None],
         "label_weight": [Interval(Real, 0, None, closed="neither")],
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
@@ -371,8 +371,7 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
 
     class_weight: dict[Any, float] | list[dict[Any, float]] | str | None = None
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **_Supervised._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
 
@@ -449,11 +448,6 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
 
     def predict(self, X: MatrixLike) -> NDArray[Any]:
         """The most likely class of each row, or which labels are more likely there than not.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the user's units.
 
         Returns
         -------

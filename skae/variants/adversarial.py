@@ -79,8 +79,7 @@ class AdversarialAutoencoder(BaseAutoencoder):
 
     prior_weight: float = 3.0
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "prior_weight": [Interval(Real, 0, None, closed="left")],
     }
 

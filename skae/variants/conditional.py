@@ -78,7 +78,6 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, WithGivenColumns
     _given_parameter = "condition"
     _indispensable = (*VariationalAutoencoder._indispensable, "condition")
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **VariationalAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "condition": COLUMN_KEY,
     }

@@ -79,8 +79,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
     contraction: float = 0.1
     n_projections: int | None = None
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "contraction": [Interval(Real, 0, None, closed="left")],
         "n_projections": [Interval(Integral, 1, None, closed="left"), None],
     }

@@ -158,8 +158,7 @@ class FairAutoencoder(WithGivenColumns):
     _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
     _encoder_sees_given = False
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "sensitive": COLUMN_KEY,
         "leak_weight": [Interval(Real, 0, None, closed="left")],
         "label_weight": [Interval(Real, 0, None, closed="neither")],
@@ -205,14 +204,6 @@ class FairAutoencoder(WithGivenColumns):
         y : array-like of shape (n_samples,), default=None
             What codes are to tell: classes, -1 where not known, or numbers, NaN where not known.
             Where all are equal, it is as without.
-        sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts; a weight of 2 is a row given twice, 0 a row left out.
-        X_corrupted : array-like of shape (n_samples, n_features), default=None
-            What the encoder sees of each row while training.
-
-        Returns
-        -------
-        self : object
 
         Raises
         ------

@@ -115,8 +115,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     n_codebooks: int = 1
     commitment: float = 1.0
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "n_codes": [Interval(Integral, 1, None, closed="left")],
         "n_codebooks": [Interval(Integral, 1, None, closed="left")],
         "commitment": [Interval(Real, 0, None, closed="left")],

@@ -153,8 +153,7 @@ class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # typ
 
     label_weight: float | str = "auto"
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "label_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     }
 

@@ -125,8 +125,7 @@ class SparseAutoencoder(BaseAutoencoder):
     target_rate: float = 0.05
     n_active: int | str = "auto"
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "sparsity": [StrOptions({"l1", "kl", "topk"})],
         "sparsity_weight": [Interval(Real, 0, None, closed="left")],
         "target_rate": [Interval(Real, 0, 1, closed="neither")],

@@ -143,8 +143,7 @@ class VariationalAutoencoder(BaseAutoencoder):
     kl_warm_up: float = 0.1
     n_importance_samples: int = 1
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "posterior_covariance": [StrOptions({"diagonal", "full"})],
         "beta": [Interval(Real, 0, None, closed="left")],
         "kl_warm_up": [Interval(Real, 0, 0.5, closed="both")],

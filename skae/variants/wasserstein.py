@@ -83,8 +83,7 @@ class WassersteinAutoencoder(BaseAutoencoder):
 
     prior_weight: float = 200.0
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "prior_weight": [Interval(Real, 0, None, closed="left")],
     }
 
