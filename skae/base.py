@@ -1,13 +1,9 @@
-"""What scikit-learn sees of every autoencoder: parameters, validation, methods, state. No maths."""
+"""What scikit-learn sees of every autoencoder: parameters and methods, with no algorithm."""
 
 import copy
-import math
-import pickle
-import secrets
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -16,112 +12,38 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
+from skae import inference
 from skae._compat.sklearn import (
     HasMethods,
     Interval,
     RealNotInt,
     StrOptions,
     check_feature_names,
-    check_sample_weight,
     fit_context,
     fit_task,
     has_callbacks,
-    validate_parameters,
+    warn,
 )
-from skae.density.density import Density
-from skae.density.registry import DENSITIES
-from skae.nn.batch import Batch
-from skae.nn.bodies.architectures import (
-    WIDTHS,
-    make_architecture,
-    takes_gaps,
-)
-from skae.nn.bodies.body import make_bodies
+from skae.fitting import Data, draw_seed, fit, read_weight, restore, row_shape
+from skae.nn.bodies.architectures import WIDTHS
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.modules import ModulePair
-from skae.nn.corruption import CORRUPTIONS, ColumnFacts, Corruption, Named
-from skae.nn.draws import Draws
-from skae.nn.growth import grow
-from skae.nn.inputs import Inputs
+from skae.nn.corruption import CORRUPTIONS, Corruption
 from skae.nn.latent import Latent
-from skae.nn.likelihoods.gaussian import LIKELIHOODS, Likelihood, make_likelihood
-from skae.nn.linear import DistinctRows, Moments, components_for_share, moments, of_present_cells
-from skae.nn.network import AuxiliaryLoss, Network
+from skae.nn.likelihoods.gaussian import LIKELIHOODS, Likelihood
 from skae.parameters import Declared
-from skae.state import Saved
-from skae.table.rows import hash_rows, merged
-from skae.table.sequences import as_table, check_ends, filled, full_shape
-from skae.training.batches import Batches
-from skae.training.checkpoint import Checkpoint, EpochContexts
-from skae.training.layerwise import pretrain
-from skae.training.loop import Net, to_arrays, to_tensors
-from skae.training.plan import Plan
-from skae.training.split import hold_out, shuffled
-from skae.training.threads import choose_device, one_thread
-
-Floats = NDArray[np.floating]
-
-MatrixLike = Any
-"""What scikit-learn's validation accepts: arrays, data frames of any library, lists."""
-
-FLOAT64_CELLS = 2**18
-"""Tables of at most so many float64 cells train in float64 under `precision="auto"`."""
-
-FLOAT32_OFFSET = 1e4
-"""Column means beyond so many standard deviations would cost float32 its last four digits."""
-
-LARGEST = {torch.float64: 1e150, torch.float32: 1e18}
-"""Largest value whose square leaves room for sums."""
-
-SMALLEST_SUM = 1e-300
-"""Weights with a smaller sum could not be divided by it."""
-
-ROWS_THAT_CHOOSE = 100
-"""Held-out rows from which on they choose the best epoch under `early_stopping="auto"`."""
-
-FULL_BATCH = 256
-SELDOM_SHARE = 0.2
-"""Share of the rows shown that those with seldom facts should have."""
-
-CHUNK = 2048
-"""Rows that inference handles at once: larger blocks leave the processor's cache."""
-
-DENSITY_ROWS = 2048
-
-
-@dataclass
-class RowFacts:
-    """What a fit is told of rows beside their cells: the one way to train for more than the rows.
-
-    The tables reach `Latent.bound` and the term, which a caller keeps and reads after the fit.
-
-    Attributes
-    ----------
-    tables : tuple of ndarray of shape (n_samples, m)
-        The facts, numbers.
-    known : ndarray of shape (n_samples,)
-        Rows of which there are any. Where they are a minority, none of them is held out, and they
-        are shown often, with less weight each.
-    term : AuxiliaryLoss or None
-        What training charges beside the autoencoder's own objective.
-    attributes : dict
-        Fitted attributes that facts decide.
-    density_rows : int
-        Rows that the density is learnt from: it may be a by-product.
-    """
-
-    tables: tuple[Floats, ...]
-    known: NDArray[np.bool_]
-    term: AuxiliaryLoss | None = None
-    attributes: dict[str, Any] = field(default_factory=dict)
-    density_rows: int = DENSITY_ROWS
+from skae.state import Fitted, Saved
+from skae.table.rows import Floats
+from skae.table.schema import ColumnKey, MatrixLike, Schema
+from skae.table.targets import Targets
+from skae.training.checkpoint import EpochContexts
+from skae.training.loop import as_history
+from skae.training.threads import one_thread
 
 
 class BaseAutoencoder(
@@ -283,9 +205,6 @@ class BaseAutoencoder(
     module_ : torch.nn.Module
         The trained network.
 
-    net_ : skorch.NeuralNet
-        skorch's net around it.
-
     history_ : skorch.history.History
         What skorch recorded at each epoch.
 
@@ -308,7 +227,7 @@ class BaseAutoencoder(
         Their names, where all are strings.
     """
 
-    n_components: int | float | str = "auto"
+    n_components: int | float | str = field(default="auto", kw_only=False)
     hidden_layer_sizes: tuple[int, ...] | str = "auto"
     activation: str = "silu"
     architecture: str | ModulePair = "mlp"
@@ -379,46 +298,40 @@ class BaseAutoencoder(
     }
 
     _indispensable: ClassVar[tuple[str, ...]] = ("architecture",)
-    _encoder_sees_given: ClassVar[bool] = True
+    _encoder_sees_conditions: ClassVar[bool] = True
     _doc_link_module = "skae"
     _doc_link_template = (
         "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"
     )
+    # The whole fitted state: replaced in one assignment, read once at the top of each method.
+    _fitted = None  # type: Fitted | None
+
+    # -------------------------------------------------------------------- what variants answer
 
     @abstractmethod
     def _make_latent(self, n_components: int) -> Latent:
         """The variant: its code of `n_components` numbers."""
 
+    def _latent(self, n_components: int, schema: Schema, learned: dict[str, Any]) -> Latent:
+        """The latent of a table, in view of its conditions and of what targets have taught."""
+        return self._make_latent(n_components)
+
     def _auto_components(self, n_features: int) -> int:
         """Size of the code under `n_components="auto"`."""
         return max(1, round(n_features**0.5))
 
-    @property
-    def _n_modelled(self) -> int:
-        """Cells of a row that are modelled; given ones, if there are any, follow in tables."""
-        return self.n_features_in_
+    def _role(self) -> tuple[str, ColumnKey]:
+        """The parameter that says which columns are conditions, and its value."""
+        return "", None
 
-    @property
-    def _n_given(self) -> int:
-        """Cells that are given, as networks take them."""
-        return 0
+    def _read_targets(
+        self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_], resume: Fitted | None
+    ) -> Targets | None:
+        """What `y` says of the rows that count, whose weights are given; here it is ignored."""
+        return None
 
-    def _modelled(self, X: MatrixLike) -> MatrixLike:
-        """The modelled columns of a user's table."""
-        return X
+    # -------------------------------------------------------------------------------- fitting
 
-    def _place(self, cells: Floats, told: Floats | None = None) -> Floats:
-        """Modelled cells as rows of the user's columns, given ones filled in or 0."""
-        return cells
-
-    def _column(self, j: int) -> int:
-        """Which of the user's columns a column of a table is."""
-        return j
-
-    # ------------------------------------------------------------------ fitting
-
-    @with_callbacks
-    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: MatrixLike,
@@ -454,11 +367,9 @@ class BaseAutoencoder(
         TypeError
             Where X is sparse, or callbacks or what a corruption returns are of the wrong kind.
         """
-        with torch.inference_mode(False), torch.enable_grad(), one_thread:
-            return self._fit(X, y, sample_weight, X_corrupted, going_on=self.warm_start)
+        data = Data(X, y, sample_weight, X_corrupted)
+        return self._train(data, self._fitted if self.warm_start else None)
 
-    @with_callbacks
-    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         X: MatrixLike,
@@ -492,539 +403,53 @@ class BaseAutoencoder(
         ValueError, TypeError
             As `fit`, and where the parameters now describe another network.
         """
-        with torch.inference_mode(False), torch.enable_grad(), one_thread:
-            return self._fit(X, y, sample_weight, X_corrupted, going_on=True, one_pass=True)
+        return self._partial_fit(X, y, sample_weight, X_corrupted)
 
-    def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
-        """What targets tell of the rows that count, whose weights are given; by default nothing."""
-        return RowFacts((), np.zeros(len(weight), dtype=bool))
-
-    @with_callbacks
-    @fit_context(prefer_skip_nested_validation=True)
-    def _fit_to(
-        self, X: MatrixLike, facts: RowFacts, sample_weight: MatrixLike | None, going_on: bool
-    ) -> Self:
-        """`fit` for estimators over an autoencoder, which know more of rows than their cells."""
-        with torch.inference_mode(False), torch.enable_grad(), one_thread:
-            return self._fit(X, None, sample_weight, None, going_on, facts=facts)
-
-    def _fit(
+    def _partial_fit(
         self,
         X: MatrixLike,
         y: MatrixLike,
         sample_weight: MatrixLike | None,
         X_corrupted: MatrixLike | None,
-        going_on: bool,
-        one_pass: bool = False,
-        facts: RowFacts | None = None,
+        **target_options: Any,
     ) -> Self:
-        """Train on rows and on facts about them: those given, or what targets tell."""
-        callbacks = list(self.callbacks or [])
-        strangers = [c for c in callbacks if not hasattr(c, "on_train_begin")]
-        if strangers:
-            raise TypeError(f"callbacks must be skorch callbacks, got {strangers[0]!r}.")
-        resumable = any(isinstance(c, Checkpoint) for c in callbacks)
-        if resumable and self.random_state is None:
-            raise ValueError(
-                "A fit with a Checkpoint needs a random_state, an integer: without one, the fit "
-                "that is started again would be another fit."
-            )
-        going_on = going_on and hasattr(self, "net_")
-        epochs = 1 if one_pass else self.max_epochs
+        data = Data(X, y, sample_weight, X_corrupted, target_options=target_options)
+        return self._train(data, self._fitted, one_pass=True)
+
+    def _fit_targets(
+        self, X: MatrixLike, targets: Targets, sample_weight: MatrixLike | None, resume: bool
+    ) -> Self:
+        """`fit` for estimators over an autoencoder, which know targets of the rows."""
+        data = Data(X, None, sample_weight, None, targets)
+        return self._train(data, self._fitted if resume else None)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def _train(self, data: Data, resume: Fitted | None, one_pass: bool = False) -> Self:
+        """Fit a new model, then take it over in one assignment."""
+        before, epochs = self._fitted, 1 if one_pass else self.max_epochs
         context = fit_task(self, epochs)
-        context.call_on_fit_task_begin(estimator=self, X=X)
-        # All is built on a new object; this one changes in a single step, at the end.
-        new = type(self)(**self.get_params(deep=False))
-        if going_on:
-            new._adopt(self)
-        X, weight, spoilt, counts = new._read_training_rows(
-            X, sample_weight, X_corrupted, not going_on
-        )
-        facts = facts or new._facts(y, weight, counts)
-        new.__dict__.update(facts.attributes)
-        seldom = facts.known & (weight @ facts.known < 0.5 * weight.sum())
-        seed = draw_seed(self.random_state)
-        hashes = hash_rows(X, seed)
-        # Equal rows become one of their summed weight, so that draws do not tell them apart.
-        pairs = [hash_rows(table, seed) for table in (spoilt, *facts.tables) if table is not None]
-        index, total = merged(weight, hashes, *pairs)
-        hashes = hashes[index]
-        held_out = np.zeros(len(index), dtype=bool)
-        if self.early_stopping is not False and not one_pass:
-            held_out = hold_out(hashes, self.validation_fraction)
-            held_out &= ~np.isin(hashes, hashes[seldom[index]])
-        some = shuffled(hashes, DENSITY_ROWS)
-        has_gaps = new._takes_gaps(now=True)
-        full = filled(X, index, total) if has_gaps else X
-        if not going_on:
-            net = new._new_net(X, full, index, total, some, seed)
-        elif one_pass or not new._grows():
-            net = new._net_to_go_on(self.net_)
-        else:
-            # Nothing but the size of the code may be another.
-            copy.copy(new).set_params(n_components=self.n_components_)._net_to_go_on(self.net_)
-            net = new._new_net(X, full, index, total, some, seed, self.module_)
+        context.call_on_fit_task_begin(estimator=self, X=data.X)
 
-        share = np.zeros(len(X))
-        share[index] = total
-        for side in (index[held_out], index[~held_out]):
-            share[side] /= share[side].mean() if len(side) else 1.0
-        trained = index[~held_out]
-        batch_size = self._choose_batch_size(len(trained))
-        times = np.ones(len(X), dtype=np.intp)
-        times[trained] = _times_shown(seldom[trained], batch_size)
-        shown = share / times
-        shown[trained] *= times[trained].mean()
-        network: Network = net.module_
-        table = Batch(
-            x=_tensor(X if spoilt is None else spoilt, network),
-            weight=_tensor(shown, network),
-            observed=~_tensor(X, network).isnan() if has_gaps else None,
-            clean=None if spoilt is None else _tensor(X, network),
-            targets=_tensor(facts.tables[0], network) if facts.tables else None,
-            target_weight=_tensor(facts.tables[1], network) if facts.tables else None,
-        )
-        corrupt = None if spoilt is not None else self.corruption
-        if isinstance(corrupt, str):
-            shape = new._shape(now=True)
-            cells = _as_tensor(full[:, : new._n_modelled])
-            columns = ColumnFacts(cells, _as_tensor(share), table.x, shape)
-            corrupt = Named(corrupt, self.corruption_level, columns)
+        def watch(model: Callable[[Any], Fitted]) -> EpochContexts | None:
+            if not has_callbacks(self):
+                return None
+            return EpochContexts(context, self, data.X, lambda net: {"_fitted": model(net)})
 
-        def rows(which: NDArray[np.intp]) -> Batches:
-            numbers = torch.from_numpy(np.repeat(which, times[which])).to(table.x.device)
-            return Batches(table, numbers, corrupt, new._n_given)
-
-        train, valid = rows(trained), rows(index[held_out]) if held_out.any() else None
-        if facts.term is not None:
-            new._add_term(facts.term, net, train)
-        plan = Plan(
-            learning_rate=self.learning_rate,
-            max_epochs=epochs,
-            batch_size=batch_size,
-            weight_decay=self.weight_decay / total[~held_out].sum(),
-            one_cycle=not one_pass,
-            restore_best=network.latent.has_yardstick
-            and (self.early_stopping is True or held_out.sum() >= ROWS_THAT_CHOOSE),
-            patience=self.n_iter_no_change,
-            tol=self.tol,
-            autocast=self.precision == "bfloat16",
-            verbose=int(self.verbose),
-            callbacks=callbacks,
-            anew=not going_on,
-            signature=self._signature() if resumable else "",
-        )
-        seen = total.sum() + (self._seen_ if going_on and one_pass else 0.0)
-
-        def learnt(net: Net, best_epoch: int) -> dict[str, Any]:
-            if net.module_.auxiliary is not None:
-                net.module_.auxiliary = None
-                net.forget_momentum()
-            network = _with_float64(net.module_.eval())
-            few = some[: facts.density_rows]
-            batch = new._batch(X[index[few]], network, total[few])
-            unseen = torch.from_numpy(held_out[few]).to(batch.x.device)
-            density = DENSITIES[network.latent.density].estimate(network, batch, unseen)
-            if not density.is_finite():
-                raise ValueError(
-                    "Training broke down: codes or errors have no finite variance. Lower "
-                    f"learning_rate (now {self.learning_rate}) or scale the columns of X."
-                )
-            if going_on and one_pass:
-                density = self._density_.blend(density, total.sum() / seen)
-            return new._fitted_attributes(net, density, best_epoch) | {"_seen_": seen}
-
-        if has_callbacks(self):
-            plan.contexts = EpochContexts(
-                context,
-                self,
-                X,
-                lambda net: learnt(net.duplicate(copy.deepcopy(net.module_)), len(net.history)),
-            )
-        best_epoch = new._train(net, train, valid, plan, pretraining=not going_on)
-        if not (one_pass or self.warm_start):
-            net.forget_momentum()
-        new.__dict__.update(learnt(net, best_epoch))
-        new._complain(X[index[some]], total[some])
-        old = type(self)()
-        old._adopt(self)
-        self._adopt(new)
+        # Parameters that another thread sets meanwhile are not those of this fit.
+        options = type(self)(**self.get_params(deep=False))
+        with torch.inference_mode(False), torch.enable_grad(), one_thread:
+            fitted, messages = fit(options, data, resume, one_pass, watch)
+        self._fitted = fitted
+        for message, category in messages:
+            warn(message, category)
         try:
-            context.call_on_fit_task_end(estimator=self, X=X)
+            context.call_on_fit_task_end(estimator=self, X=data.X)
         except BaseException:
-            self._adopt(old)
+            self._fitted = before
             raise
         return self
 
-    def _add_term(self, term: AuxiliaryLoss, net: Net, train: Batches) -> None:
-        """Let a net that has not begun to train do so for an auxiliary loss, too."""
-        network: Network = net.module_
-        network.auxiliary = term.to(network.like)
-        chunks = [*train.chunks()]
-        with torch.no_grad():
-            codes = torch.cat([network.encode(batch).mean for batch in chunks])
-        tensors = zip(*[batch.tensors() for batch in chunks], strict=True)
-        term.start(codes, chunks[0].with_tensors([torch.cat(parts) for parts in tensors]))
-        net.forget_momentum()
-
-    def _train(
-        self, net: Net, train: Batches, valid: Batches | None, plan: Plan, pretraining: bool
-    ) -> int:
-        """Train a net in place; returns the epoch that was kept."""
-        try:
-            before = start = net.evaluate(train)
-            if self.layerwise_epochs and pretraining:
-                shallow = Plan(
-                    learning_rate=self.learning_rate,
-                    max_epochs=self.layerwise_epochs,
-                    batch_size=plan.batch_size,
-                    weight_decay=plan.weight_decay,
-                )
-                pretrain(net.module_, train, shallow, net.generator)
-                start = net.evaluate(train)
-            state = {name: t.clone() for name, t in net.module_.state_dict().items()}
-            best_epoch, end = net.fit_rows(train, valid, plan)
-            if not math.isfinite(end):
-                raise FloatingPointError(f"the objective became {end}")
-        except FloatingPointError as error:
-            raise ValueError(
-                f"Training broke down: {error}. Lower learning_rate (now {self.learning_rate}) or "
-                "scale the columns of X."
-            ) from None
-        # Worse than both the start and predicting the columns' means, and by more than chance.
-        d = self._n_modelled
-        ignorance = d * net.module_.likelihood.ignorance().item()
-        if end > max(before, ignorance) + d:
-            warnings.warn(
-                f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
-                f"row. Lower learning_rate (now {self.learning_rate}).",
-                ConvergenceWarning,
-                stacklevel=6,
-            )
-        chosen = valid is not None and plan.restore_best
-        is_telling = net.module_.latent.has_yardstick
-        if plan.one_cycle and not chosen and is_telling and end > start - self.tol:
-            # At a solution, steps only add rounding errors.
-            net.module_.load_state_dict(state)
-            return 0
-        return best_epoch
-
-    def _complain(self, X: Floats, weight: Floats) -> None:
-        """Warn of codes of training rows that are not what the user expects."""
-        if not moments(_as_tensor(np.nan_to_num(X)), _as_tensor(weight)).variance.any():
-            return
-        network = self.module_
-        with torch.no_grad():
-            batch = self._batch(X, network, weight)
-            complaint = network.latent.complaint(network.encode(batch), batch.weight)
-        if complaint is not None:
-            warnings.warn(complaint, ConvergenceWarning, stacklevel=6)
-
-    def _signature(self) -> str:
-        """The estimator and those of its parameters that decide what it learns from given rows."""
-        parameters = self.get_params(deep=False)
-        for name in ("callbacks", "random_state", "verbose", "device"):
-            del parameters[name]
-        # Their texts would not tell them from others.
-        wordless = [
-            name
-            for name, value in parameters.items()
-            if name in ("corruption", "architecture")
-            or callable(value)
-            or isinstance(value, np.ndarray)
-        ]
-        own = [parameters.pop(name) for name in wordless]
-        try:
-            objects = pickle.dumps(own)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ValueError(
-                "With a Checkpoint, "
-                + ", ".join(wordless)
-                + " must be objects that pickle can store, such as a module's functions: another "
-                "process could not tell them from others."
-            ) from error
-        return f"{type(self).__qualname__} {parameters} {objects!r}"
-
-    def _read_training_rows(
-        self,
-        X: MatrixLike,
-        sample_weight: MatrixLike | None,
-        X_corrupted: MatrixLike | None,
-        first: bool,
-    ) -> tuple[Floats, Floats, Floats | None, NDArray[np.bool_]]:
-        """Validated rows of positive weight, their weights, corrupted versions, and which count."""
-        X = self._read_rows(X, reset=first, ensure_min_samples=2 if first else 1)
-        weight = read_weight(sample_weight, X)
-        spoilt = None
-        if X_corrupted is not None:
-            spoilt = self._read_cells(X_corrupted, first, dtype=X.dtype, input_name="X_corrupted")
-            cells, told = np.split(X, [self._n_modelled], axis=1)
-            if spoilt.shape != cells.shape:
-                raise ValueError(
-                    f"X_corrupted has shape {spoilt.shape}, but X has {cells.shape}: they go in "
-                    "pairs."
-                )
-            self._refuse_overflow(_largest(spoilt), "X_corrupted", torch.float64)
-            spoilt = _joined(spoilt, told)
-        counts = weight > 0
-        if not counts.all():
-            X, weight = X[counts], weight[counts]
-            spoilt = None if spoilt is None else spoilt[counts]
-            if first:
-                refuse_single_row(self, X)
-        return X, weight, spoilt, counts
-
-    def _read_rows(self, X: MatrixLike, reset: bool = False, **checks: Any) -> Floats:
-        """Validated rows, within the likelihood's range; given cells follow modelled ones."""
-        X = validate_data(
-            self,
-            self._as_table(X, reset),
-            dtype=[np.float64, np.float32],
-            reset=reset,
-            ensure_all_finite=self._finiteness(reset),
-            **checks,
-        )
-        return self._check_range(self._check_ends(X, reset), reset)
-
-    def _read_cells(self, X: MatrixLike, now: bool, **checks: Any) -> Floats:
-        """Modelled cells of rows that need not be within the likelihood's range."""
-        check_feature_names(self, X, reset=False)
-        checks["ensure_all_finite"] = self._finiteness(now)
-        cells = check_array(self._modelled(self._as_table(X, now)), **checks)
-        return self._check_ends(cells, now)
-
-    def _check_range(self, X: Floats, now: bool) -> Floats:
-        """Modelled cells that are within the likelihood's range."""
-        likelihood = str(self._told("likelihood", now))
-        low, high = LIKELIHOODS[likelihood].support
-        if np.isinf([low, high]).all():
-            return X
-        smallest, largest = np.nanmin(X), np.nanmax(X)
-        if smallest < low or largest > high:
-            wrong = "Negative values" if smallest < low else f"Values above {high:g}"
-            raise ValueError(
-                f"{wrong} in data passed to {type(self).__name__}: X ranges from {smallest:.6g} to "
-                f"{largest:.6g}, but likelihood={likelihood!r} takes values in [{low:g}, "
-                f"{high:g}]. Scale X, for instance with MinMaxScaler(clip=True), or use "
-                "likelihood='gaussian'."
-            )
-        return X
-
-    def _told(self, name: str, now: bool) -> Any:
-        """A parameter as it is now, or as it was in the fit."""
-        # Models of earlier releases do not know later parameters, which were at their defaults.
-        return (
-            getattr(self, name) if now else self._fit_params_.get(name, getattr(type(self), name))
-        )
-
-    def _takes_gaps(self, now: bool) -> bool:
-        return takes_gaps(self._told("architecture", now))
-
-    def _finiteness(self, now: bool) -> bool | str:
-        """What scikit-learn's validation is to ask of cells."""
-        return "allow-nan" if self._takes_gaps(now) else True
-
-    def _as_table(self, X: MatrixLike, now: bool) -> MatrixLike:
-        """Images and sequences as rows."""
-        columns = None if now else getattr(self, "n_features_in_", None)
-        return as_table(X, self._told("feature_shape", now), columns, self._takes_gaps(now))
-
-    def _shape(self, now: bool, n_features: int | None = None) -> tuple[int, ...]:
-        """The shape of a row, of so many cells or as many as those of the fit."""
-        return full_shape(self._told("feature_shape", now), n_features or self._n_modelled)
-
-    def _check_ends(self, X: Floats, now: bool) -> Floats:
-        """Rows of which only the ends of sequences may be missing."""
-        return check_ends(X, self._shape(now, X.shape[1])[0]) if self._takes_gaps(now) else X
-
-    def _choose_batch_size(self, n: int) -> int:
-        if self.batch_size != "auto":
-            return min(int(self.batch_size), n)
-        if n <= FULL_BATCH:
-            return n
-        return int(np.clip(2 ** round(np.log2(n / 64)), 64, 256))
-
-    def _new_net(
-        self,
-        X: Floats,
-        full: Floats,
-        index: NDArray[np.intp],
-        weight: Floats,
-        some: NDArray[np.intp],
-        seed: int,
-        shorter: Network | None = None,
-    ) -> Net:
-        """A net at its start: built, initialised from the data, not trained.
-
-        Distinct rows are those at `index`, with these weights; `some` of them, none held out, stand
-        for all. `full` are all rows with what is missing in them filled in. Where there is a
-        network with a `shorter` code, the start is that one's end.
-        """
-        device = choose_device(self.device)
-        largest = _largest(full)
-        self._refuse_overflow(largest, "X", torch.float64)
-        d = self._n_modelled
-        cells, told = _as_tensor(full).tensor_split([d], dim=1)
-        numbers, w = torch.from_numpy(index), _as_tensor(weight)
-        x = DistinctRows(cells, numbers)
-        at = moments(x, w)
-        if full is not X:
-            at = of_present_cells(at, torch.from_numpy(weight @ ~np.isnan(X[index, :d])) / w.sum())
-        dtype = self._choose_dtype(X, at, largest)
-        if device.type == "mps" and dtype == torch.float64:
-            dtype = torch.float32
-        self._refuse_overflow(largest, "X", dtype)
-        self._refuse_extreme_scales(at, dtype)
-        generator = torch.Generator().manual_seed(seed)
-        if self.n_components == "auto":
-            k = self._auto_components(d)
-        elif isinstance(self.n_components, Integral):
-            k = int(self.n_components)
-        else:
-            k = components_for_share(x, w, at, float(self.n_components), generator)
-        try:
-            network = self._build(d, k).to(dtype)
-        except (RuntimeError, TypeError, OverflowError) as error:
-            raise ValueError(
-                f"A network with n_components={k} and hidden_layer_sizes={self.hidden_layer_sizes} "
-                f"for {d} columns does not fit into memory."
-            ) from error
-        network.start(x, w, at, generator, DistinctRows(told, numbers))
-        batch = self._batch(X[index[some]], network, weight[some])
-        if shorter is not None:
-            grow(network, copy.deepcopy(shorter).to(network.like), batch, generator)
-        network.start_latent(batch, generator)
-        network = network.to(device)
-        if device.type != "cpu":
-            generator = torch.Generator(device).manual_seed(seed)
-        return Net.over(network, generator)
-
-    def _refuse_overflow(self, largest: Floats, name: str, dtype: torch.dtype) -> None:
-        """Raise ValueError where a table's columns hold values too large to square."""
-        too_large = np.flatnonzero(largest > LARGEST[dtype])
-        if len(too_large):
-            raise ValueError(
-                f"Column {self._column(too_large[0])} of {name} has values beyond "
-                f"{LARGEST[dtype]:g}, whose squares are too large to sum. Divide the column by its "
-                "largest value"
-                + ("." if dtype == torch.float64 else " or use precision='float64'.")
-            )
-
-    def _choose_dtype(self, X: Floats, at: Moments, largest: Floats) -> torch.dtype:
-        if self.precision != "auto":
-            return torch.float64 if self.precision == "float64" else torch.float32
-        deviation = at.variance.sqrt()
-        offset = (at.center.abs() > FLOAT32_OFFSET * deviation) & (deviation > 0)
-        exact = X.size <= FLOAT64_CELLS or bool(offset.any())
-        limit = LARGEST[torch.float32]
-        beyond = largest.max() > limit or float(at.scale) * limit < 1
-        return torch.float64 if (X.dtype == np.float64 and exact) or beyond else torch.float32
-
-    def _refuse_extreme_scales(self, at: Moments, dtype: torch.dtype) -> None:
-        """Raise ValueError where variances or their shares of the noise leave the number format."""
-        limit = LARGEST[dtype]
-        if float(at.scale) * limit < 1:
-            column = self._column(int(at.variance.argmax()))
-            raise ValueError(
-                f"Column {column} of X varies by less than {1 / limit:g}, whose square is 0 in "
-                "this precision. Scale the columns of X or use precision='float64'."
-            )
-        variance = float(at.scale**2)
-        noise = variance if isinstance(self.noise, str) else float(self.noise)
-        if not 0.1 / limit**2 < variance / noise < 10 * limit**2:
-            raise ValueError(
-                f"noise={self.noise!r} and the columns' mean variance of {variance:g} are too far "
-                "apart to compute with."
-            )
-
-    def _build(self, n_features: int, n_components: int) -> Network:
-        """The network for so many modelled cells that the parameters describe, weights not set."""
-        architecture = make_architecture(
-            self.architecture,
-            n_features,
-            None if self.feature_shape is None else full_shape(self.feature_shape, n_features),
-            self.hidden_layer_sizes,
-            self.activation,
-            self.dropout,
-        )
-        latent = self._make_latent(n_components)
-        for name, able in (
-            ("tied_weights", architecture.can_tie),
-            ("layerwise_epochs", architecture.has_layers),
-        ):
-            if getattr(self, name) and not able:
-                raise ValueError(
-                    f"architecture={self.architecture!r} cannot have {name}={getattr(self, name)}: "
-                    "leave that parameter out."
-                )
-        if self._n_given and self.tied_weights:
-            raise ValueError(
-                "tied_weights=True is for decoders that see the code only, not what is given "
-                "of rows: leave that parameter out."
-            )
-        gaps = architecture.takes_gaps
-        likelihood = make_likelihood(
-            self.likelihood, n_features, self.noise, latent.learns_noise, gaps
-        )
-        skip = architecture.likes_skip if self.linear_skip == "auto" else bool(self.linear_skip)
-        encoder, decoder = make_bodies(
-            architecture,
-            latent.n_inputs,
-            latent.n_outputs + self._n_given,
-            skip and latent.is_linear,
-            self.tied_weights,
-        )
-        inputs = Inputs(n_features, (1,) * self._n_given, self._encoder_sees_given)
-        return Network(inputs, encoder, decoder, latent, likelihood, self.trim)
-
-    def _grows(self) -> bool:
-        """Whether the code is to have more components than it was fitted with."""
-        return isinstance(self.n_components, Integral) and self.n_components > self.n_components_
-
-    def _net_to_go_on(self, net: Net) -> Net:
-        """A copy of a fitted net, its network built from the parameters as they are now."""
-        k = self.n_components_
-        try:
-            if isinstance(self.n_components, Integral) and self.n_components != k:
-                raise RuntimeError(f"n_components was {k}")
-            if self._shape(now=True) != self._shape(now=False):
-                raise RuntimeError(f"rows were of shape {self._shape(now=False)}")
-            network = self._build(self._n_modelled, k).to(net.module_.like)
-            return net.duplicate(network)
-        except RuntimeError as error:
-            now = self.get_params(deep=False)
-            changed = [k for k, v in self._fit_params_.items() if repr(now[k]) != repr(v)]
-            raise ValueError(
-                "The parameters describe another network than the one that was fitted, so training "
-                f"cannot go on from it. Of those that have changed ({', '.join(changed)}), restore "
-                "what shapes the network, or fit anew with warm_start=False."
-            ) from error
-
-    def _fitted_attributes(self, net: Net, density: Density, best_epoch: int) -> dict[str, Any]:
-        network: Network = net.module_
-        history = net.history
-        noise = density.likelihood.noise_variance.cpu().double().numpy()
-        return {
-            "n_components_": network.latent.n_components,
-            "_n_features_out": network.latent.n_outputs,
-            "noise_variance_": noise if self.noise == "diagonal" else float(noise[0]),
-            "net_": net,
-            "module_": network,
-            "history_": history,
-            "loss_curve_": [row["train_loss"] for row in history],
-            "validation_curve_": [row["valid_loss"] for row in history if "valid_loss" in row],
-            "n_iter_": len(history),
-            "best_epoch_": best_epoch,
-            "_density_": density,
-            "_fit_params_": {
-                name: value
-                for name, value in self.get_params(deep=False).items()
-                if name not in ("callbacks", "random_state", "verbose", "corruption")
-                and not callable(value)
-            },
-        }
-
-    # ---------------------------------------------------------------- inference
+    # ------------------------------------------------------------------------------ inference
 
     def transform(self, X: MatrixLike) -> Floats:
         """Codes of rows.
@@ -1039,12 +464,8 @@ class BaseAutoencoder(
         Z : ndarray of shape (n_samples, n_components_)
             Codes, in the dtype of `X`; never random.
         """
-        return self._codes(X)
-
-    def _codes(self, X: MatrixLike) -> Floats:
-        """Codes as an array, whatever `set_output` asks of `transform`."""
-        check_is_fitted(self)
-        return self._map(lambda batch: self.module_.encode(batch).mean, self._read_rows(X))
+        fitted = self._read_fitted()
+        return inference.codes(fitted.schema.read(X), fitted)
 
     def inverse_transform(self, Z: MatrixLike) -> Floats:
         """Expected rows of codes.
@@ -1059,35 +480,18 @@ class BaseAutoencoder(
         X : ndarray of shape (n_samples, n_features_in_)
             Rows in the user's units.
         """
-        return self._restored(self._read_codes(Z))
+        fitted = self._read_fitted()
+        return inference.decode(self._read_codes(Z, fitted), None, fitted)
 
-    def _read_codes(self, Z: MatrixLike) -> Floats:
+    def _read_codes(self, Z: MatrixLike, fitted: Fitted) -> Floats:
         """Validated codes."""
-        check_is_fitted(self)
         Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
-        if Z.shape[1] != self._n_features_out:
+        k = fitted.network.latent.n_outputs
+        if Z.shape[1] != k:
             raise ValueError(
-                f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has codes of "
-                f"{self._n_features_out}."
+                f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has codes of {k}."
             )
         return Z
-
-    def _restored(self, codes: Floats) -> Floats:
-        """Expected rows of codes that are followed by given cells, if there are any."""
-        cells = self._map(self._decoded, codes, name="Z")
-        return self._place(cells, codes[:, self._n_features_out :])
-
-    def _decoded(self, codes: Batch) -> Tensor:
-        z, given = codes.x.tensor_split([self._n_features_out], 1)
-        blank = z.new_zeros(len(z), self._n_modelled)
-        batch = Batch(torch.cat([blank, given], 1), codes.weight)
-        return self.module_.likelihood.mean(self.module_.outputs(z, batch))
-
-    def _complete_codes(self, X: MatrixLike) -> Floats:
-        """Codes of rows, followed by what is given of these."""
-        X = self._read_rows(X)
-        codes = self._map(lambda batch: self.module_.encode(batch).mean, X)
-        return _joined(codes, X[:, self._n_modelled :])
 
     def reconstruct(self, X: MatrixLike) -> Floats:
         """Rows as they come back from their codes.
@@ -1102,10 +506,8 @@ class BaseAutoencoder(
         X_reconstructed : ndarray of shape (n_samples, n_features)
             What is left of them, in the user's units.
         """
-        check_is_fitted(self)
-        module, X = self.module_, self._read_rows(X)
-        cells = self._map(lambda batch: module.likelihood.mean(module.restored(batch)), X)
-        return self._place(cells, X[:, self._n_modelled :])
+        fitted = self._read_fitted()
+        return inference.reconstructions(fitted.schema.read(X), fitted)
 
     def reconstruction_error(self, X: MatrixLike, per_feature: bool = False) -> Floats:
         """How far rows are from their reconstructions.
@@ -1123,16 +525,8 @@ class BaseAutoencoder(
             Squared error in squared user's units; for the Bernoulli likelihood the deviance, twice
             the nats lost against a perfect reconstruction.
         """
-        check_is_fitted(self)
-        module = self.module_
-
-        def error(batch: Batch) -> Tensor:
-            x = module.inputs.modelled(batch).x
-            cells = module.likelihood.deviance(x, module.restored(batch))
-            return cells if per_feature else cells.sum(-1)
-
-        errors = self._map(error, self._read_rows(X), np.float64)
-        return self._place(errors) if per_feature else errors
+        fitted = self._read_fitted()
+        return inference.errors(fitted.schema.read(X), fitted, per_feature)
 
     def score_samples(self, X: MatrixLike) -> Floats:
         """Log-density of rows, in nats: higher is more normal.
@@ -1156,11 +550,8 @@ class BaseAutoencoder(
 
     def _ask_density(self, question: str, X: MatrixLike, *arguments: object) -> Floats:
         """What a method of the density says of rows."""
-        check_is_fitted(self)
-        X = self._read_rows(X)
-        network = _with_float64(self.module_)
-        answer = getattr(self._density_, question)
-        return self._map(lambda batch: answer(network, batch, *arguments), X, np.float64, network)
+        fitted = self._read_fitted()
+        return inference.ask_density(question, fitted.schema.read(X), fitted, *arguments)
 
     def score(
         self, X: MatrixLike, y: object = None, sample_weight: MatrixLike | None = None
@@ -1206,37 +597,23 @@ class BaseAutoencoder(
         X : ndarray of shape (n_samples, n_features_in_)
             Rows in the user's units, whose density `score_samples` tells if `mean` is False.
         """
-        return self._sample(n_samples, mean, random_state)
+        return self._sample(n_samples, mean, random_state, None)
 
     def _sample(
         self,
         n_samples: int,
         mean: bool,
         random_state: int | RandomState | None,
-        told: Callable[[int, Draws], Floats] | None = None,
-    ) -> Floats:
-        """Rows from the model, of given cells `told(n_samples, draws)` if there are any."""
-        check_is_fitted(self)
+        condition: Any,
+    ) -> NDArray[Any]:
+        """Rows from the model, under a condition that the user states or those of training rows."""
+        fitted = self._read_fitted()
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
-        network, density = _with_float64(self.module_), self._density_
-        generator = torch.Generator(network.like.device).manual_seed(draw_seed(random_state))
-        draws = Draws(generator, network.like.dtype)
-
-        def draw(codes: Batch) -> Tensor:
-            z, given = codes.x.tensor_split([self._n_features_out], 1)
-            blank = z.new_zeros(len(z), self._n_modelled)
-            out = network.outputs(z, Batch(torch.cat([blank, given], 1), codes.weight))
-            return density.likelihood.mean(out) if mean else density.likelihood.sample(out, draws)
-
-        try:
-            codes = density.draw_codes(network, int(n_samples), draws).cpu().numpy()
-        except (RuntimeError, TypeError, OverflowError) as error:
-            raise ValueError(f"n_samples={n_samples} rows do not fit into memory.") from error
-        given = codes[:, :0] if told is None else told(len(codes), draws)
-        codes = _joined(codes, given)
-        cells = self._map(draw, codes, network=network, name="the drawn codes")
-        return self._place(cells, given)
+        cells = None
+        if condition is not None:
+            cells = fitted.schema.read_conditions(condition, int(n_samples))
+        return inference.draw_rows(int(n_samples), mean, draw_seed(random_state), cells, fitted)
 
     def interpolate(self, A: MatrixLike, B: MatrixLike, n_steps: int = 10) -> Floats:
         """Rows on straight lines between the codes of `A` and `B`.
@@ -1255,15 +632,19 @@ class BaseAutoencoder(
         """
         if not isinstance(n_steps, Integral) or n_steps < 2:
             raise ValueError(f"n_steps must be an integer of at least 2, got {n_steps!r}.")
-        start, end = (self._complete_codes(self._as_rows(rows)) for rows in (A, B))
-        if len(start) != len(end):
-            raise ValueError(f"A has {len(start)} rows, but B has {len(end)}: they go in pairs.")
+        fitted = self._read_fitted()
+        first, last = (fitted.schema.read(_as_rows(rows, fitted)) for rows in (A, B))
+        if len(first) != len(last):
+            raise ValueError(f"A has {len(first)} rows, but B has {len(last)}: they go in pairs.")
+        start, end = (inference.codes(rows, fitted)[:, None] for rows in (first, last))
         share = np.linspace(0, 1, n_steps)[None, :, None]
-        codes = (1 - share) * start[:, None] + share * end[:, None]
-        # What is given cannot be blended: it is that of the end that is nearer.
-        given = slice(self._n_features_out, None)
-        codes[..., given] = np.where(share < 0.5, start[:, None, given], end[:, None, given])
-        return self._restored(codes.reshape(-1, codes.shape[-1]))
+        Z = (1 - share) * start + share * end
+        # Conditions cannot be blended: they are those of the end that is nearer.
+        given = first.conditions[:, None], last.conditions[:, None]
+        conditions = np.where(share < 0.5, *given).reshape(
+            len(first) * n_steps, len(fitted.schema.conditions)
+        )
+        return inference.decode(Z.reshape(-1, Z.shape[-1]), conditions, fitted)
 
     def traverse(self, x: MatrixLike, component: int, values: MatrixLike) -> Floats:
         """Rows that one row turns into as one component of its code takes given values.
@@ -1281,64 +662,82 @@ class BaseAutoencoder(
         -------
         X : ndarray of shape (n_values, n_features)
         """
-        code = self._complete_codes(self._as_rows(x))
+        fitted = self._read_fitted()
+        row = fitted.schema.read(_as_rows(x, fitted))
+        code = inference.codes(row, fitted)
         if len(code) != 1:
             raise ValueError(f"x must be a single row, got {len(code)}.")
-        if not isinstance(component, Integral) or not 0 <= component < self._n_features_out:
-            raise ValueError(
-                f"component must be an integer in [0, {self._n_features_out - 1}], got "
-                f"{component!r}."
-            )
+        k = code.shape[1]
+        if not isinstance(component, Integral) or not 0 <= component < k:
+            raise ValueError(f"component must be an integer in [0, {k - 1}], got {component!r}.")
         values = np.atleast_1d(np.asarray(values, dtype=code.dtype))
         if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
             raise ValueError(f"values must be a list of numbers, none of them NaN, got {values!r}.")
-        codes = np.repeat(code, len(values), axis=0)
-        codes[:, component] = values
-        return self._restored(codes)
+        Z = np.repeat(code, len(values), axis=0)
+        Z[:, component] = values
+        return inference.decode(Z, np.repeat(row.conditions, len(values), axis=0), fitted)
 
-    def _as_rows(self, X: Any) -> Any:
-        """A single row becomes a table of one row; tables stay as they are."""
-        check_is_fitted(self)
-        is_single = np.ndim(X) == 1 or np.shape(X) == self._shape(now=False)
-        return np.asarray(X).reshape(1, -1) if is_single else X
+    # ---------------------------------------------------------------------------------- state
 
-    def _map(
-        self,
-        function: Callable[[Batch], Tensor],
-        X: Floats,
-        dtype: Any = None,
-        network: Network | None = None,
-        name: str = "X",
-    ) -> Floats:
-        """Apply a function of tensors to rows, chunk by chunk; results in the rows' dtype.
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._fitted is not None
 
-        The tensors are as `network` needs them, which is the fitted one if None. An error calls
-        the rows' table by `name`.
-        """
-        like = network or self.module_
-        with torch.inference_mode(False), torch.no_grad(), one_thread:
-            chunks = [
-                function(self._batch(X[i : i + CHUNK], like)).cpu().numpy()
-                for i in range(0, len(X), CHUNK)
-            ]
-        result = np.concatenate(chunks).astype(dtype or X.dtype, copy=False)
-        if not np.isfinite(result).all():
-            row = np.argmin(np.isfinite(result.reshape(len(X), -1)).all(axis=1))
-            column = int(np.nanargmax(np.abs(X[row])))
-            which = self._column(column) if name == "X" else column
-            raise ValueError(
-                f"Column {which} of {name} holds {X[row, column]:g} in row {row}, too far from "
-                "the training rows to compute with. Leave the row out, clip it, or fit with "
-                "precision='float64'."
-            )
-        return result
+    def _read_fitted(self) -> Fitted:
+        """The fitted state; a method reads it once, so that a refit meanwhile changes nothing."""
+        fitted = self._fitted
+        if fitted is None:
+            check_is_fitted(self)
+        assert fitted is not None
+        return fitted
 
-    def _batch(self, X: Floats, network: Network, weight: Floats | None = None) -> Batch:
-        x = _tensor(X, network)
-        w = x.new_ones(len(x)) if weight is None else _tensor(weight, network)
-        return Batch(x, w, observed=~x.isnan() if self._takes_gaps(now=True) else None)
+    @property
+    def n_features_in_(self) -> int:
+        return self._read_fitted().schema.n_columns
 
-    # -------------------------------------------------------------------- state
+    @property
+    def feature_names_in_(self) -> NDArray[Any]:
+        names = self._read_fitted().schema.names
+        if names is None:
+            raise AttributeError("The training rows had no column names.")
+        return names
+
+    @property
+    def n_components_(self) -> int:
+        return self._read_fitted().network.latent.n_components
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._read_fitted().network.latent.n_outputs
+
+    @property
+    def noise_variance_(self) -> float | Floats:
+        fitted = self._read_fitted()
+        noise: Floats = fitted.density.likelihood.noise_variance.cpu().double().numpy()
+        return noise if fitted.parameters["noise"] == "diagonal" else float(noise[0])
+
+    @property
+    def module_(self) -> torch.nn.Module:
+        return self._read_fitted().network
+
+    @property
+    def history_(self) -> Any:
+        return as_history(self._read_fitted().training["history"])
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        return [row["train_loss"] for row in self.history_]
+
+    @property
+    def validation_curve_(self) -> list[float]:
+        return [row["valid_loss"] for row in self.history_ if "valid_loss" in row]
+
+    @property
+    def n_iter_(self) -> int:
+        return len(self._read_fitted().training["history"])
+
+    @property
+    def best_epoch_(self) -> int:
+        return self._read_fitted().best_epoch
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -1349,79 +748,46 @@ class BaseAutoencoder(
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        if "net_" in state:
-            net: Net = state.pop("net_")
-            density: Density = state.pop("_density_")
-            del state["module_"]
-            del state["history_"]
-            state["_arrays"] = {
-                "dtype": str(net.dtype).removeprefix("torch."),
-                "module": to_arrays(net.module_.state_dict()),
-                "training": net.arrays(),
-                "likelihood": to_arrays(density.likelihood.state_dict()),
-                **to_arrays(density.tensors()),
-            }
-        return state
+        fitted = state.get("_fitted")
+        return state if fitted is None else state | {"_fitted": fitted.tree()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        arrays = state.pop("_arrays", None)
+        tree = state.pop("_fitted", None)
         super().__setstate__(state)
-        if arrays is None:
-            return
-        # Parameters may have been set since the fit: the network is built from those of the fit.
-        fitted = copy.copy(self).set_params(**self._fit_params_)
-        try:
-            device = choose_device(fitted.device)
-        except ValueError:
-            device = torch.device("cpu")
-        validate_parameters(fitted)
-        dtype = {"float32": torch.float32, "float64": torch.float64}[arrays["dtype"]]
-        # No memory is used before the stored arrays are known to have the network's shapes.
-        with torch.device("meta"):
-            outline = fitted._build(self._n_modelled, self.n_components_).state_dict()
-        shapes = {name: tuple(tensor.shape) for name, tensor in outline.items()}
-        if shapes != {name: array.shape for name, array in arrays["module"].items()}:
-            raise ValueError("the arrays are not those of the network that the parameters describe")
-        network = fitted._build(self._n_modelled, self.n_components_)
-        network = network.to(device=device, dtype=dtype)
-        network.load_state_dict(to_tensors(arrays["module"]))
-        likelihood = copy.deepcopy(network.likelihood.fixed())
-        likelihood.load_state_dict(to_tensors(arrays["likelihood"]))
-        tensors = {
-            name: torch.tensor(value).to(device)
-            for name, value in arrays.items()
-            if isinstance(value, np.ndarray)
-        }
-        self._density_ = DENSITIES[network.latent.density].restore(network, likelihood, tensors)
-        if not self._density_.is_finite():
-            raise ValueError("the moments of the codes are not those of this model")
-        self.net_ = Net.over(network.eval(), torch.Generator(device))
-        self.net_.load_arrays(arrays["training"])
-        self.history_ = self.net_.history
-        self.module_ = network
+        if tree is not None:
+            # Parameters may have been set since the fit: the network is that of those of the fit.
+            options = type(self)(**self.get_params(deep=False))
+            self._fitted = restore(options.set_params(**tree["parameters"]), tree)
+
+
+def _as_rows(X: Any, fitted: Fitted) -> Any:
+    """A single row becomes a table of one row; tables stay as they are."""
+    is_single = np.ndim(X) == 1 or np.shape(X) == fitted.schema.feature_shape
+    return np.asarray(X).reshape(1, -1) if is_single else X
 
 
 def read_rows(
     estimator: BaseEstimator,
     autoencoder: object,
     X: MatrixLike,
-    now: bool = False,
-    with_gaps: bool = False,
+    may_miss: bool = False,
     **checks: object,
 ) -> NDArray[Any]:
-    """Validated rows of an estimator over an autoencoder, which says what shape they have.
+    """Validated rows of an estimator over an autoencoder, fitted or not, which knows their shape.
 
-    It does so as its parameters are `now`, or as it was fitted. Ends of sequences may be missing
-    `with_gaps` only.
+    Ends of sequences may be missing only where `may_miss`.
     """
     if not isinstance(autoencoder, BaseAutoencoder):
         rows: NDArray[Any] = validate_data(estimator, X, **checks)
         return rows
-    if with_gaps:
-        checks["ensure_all_finite"] = autoencoder._finiteness(now)
-    rows = validate_data(estimator, autoencoder._as_table(X, now), **checks)
-    return autoencoder._check_ends(rows, now) if with_gaps else rows
+    fitted = autoencoder._fitted
+    shape = row_shape(autoencoder) if fitted is None else fitted.schema.shape
+    if may_miss:
+        checks["ensure_all_finite"] = shape.finiteness
+    X = shape.as_table(X, None if fitted is None else fitted.schema.n_columns)
+    rows = validate_data(estimator, X, **checks)
+    return shape.check_ends(rows) if may_miss else rows
 
 
 def thawed(holder: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
@@ -1429,85 +795,12 @@ def thawed(holder: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
 
     Raises TypeError where it holds something else.
     """
-    given = holder.estimator
-    if not isinstance(given, BaseAutoencoder):
+    frozen = holder.estimator
+    if not isinstance(frozen, BaseAutoencoder):
         raise TypeError(f"autoencoder must hold an autoencoder of skae, got {holder!r}.")
-    check_is_fitted(given)
-    check_feature_names(given, X, reset=False)
-    given = copy.deepcopy(given)
-    given.__dict__.pop("feature_names_in_", None)
-    return given
-
-
-def draw_seed(random_state: int | RandomState | None) -> int:
-    """A seed from a `random_state`; no global generator is read, the system gives one instead."""
-    if random_state is None:
-        return secrets.randbelow(2**31)
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def read_weight(sample_weight: MatrixLike | None, X: Floats) -> NDArray[np.float64]:
-    """Validated weights of rows, float64."""
-    weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    with np.errstate(over="ignore"):
-        total = weight.sum()
-    if not SMALLEST_SUM < total < np.inf:
-        raise ValueError(f"sample_weight sums to {total:g}: scale it to a mean of about 1.")
-    return weight
-
-
-def refuse_single_row(estimator: object, X: Floats) -> None:
-    """Raise ValueError where fewer than two rows are left to learn from."""
-    if len(X) < 2:
-        raise ValueError(
-            f"{type(estimator).__name__} needs at least 2 rows with a positive sample_weight, got "
-            f"n_samples = {len(X)}."
-        )
-
-
-def _joined(cells: Floats, told: Floats) -> Floats:
-    """Modelled cells, or codes, followed by given cells; without any, no copy."""
-    return np.hstack([cells, told.astype(cells.dtype)]) if told.shape[1] else cells
-
-
-def _largest(X: Floats) -> Floats:
-    """Largest absolute value of each column."""
-    return np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
-
-
-def _times_shown(seldom: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
-    """How often an epoch shows each row: so that seldom ones are a `SELDOM_SHARE` of each batch.
-
-    Shown once each, with large weights, they would make steps erratic. A full batch has them all.
-    """
-    rare = seldom.sum()
-    if not rare or batch_size >= len(seldom):
-        return np.ones(len(seldom), dtype=np.intp)
-    common = (len(seldom) - rare) * SELDOM_SHARE / (1 - SELDOM_SHARE)
-    return np.where(seldom, max(1, int(common / rare)), 1)
-
-
-class _Writable:
-    """Presents an array as writable, since torch warns of others though nothing here writes."""
-
-    def __init__(self, array: Floats) -> None:
-        self.array = array
-        address = array.__array_interface__["data"][0]
-        self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}
-
-
-def _as_tensor(rows: NDArray[Any]) -> Tensor:
-    """An array as a tensor that shares its memory where torch can, whatever its flags."""
-    if any(stride < 0 for stride in rows.strides):
-        rows = rows.copy()
-    return torch.from_numpy(rows if rows.flags.writeable else np.asarray(_Writable(rows)))
-
-
-def _tensor(rows: NDArray[Any], network: Network) -> Tensor:
-    """Rows as a tensor where the network is and as it counts."""
-    return _as_tensor(rows).to(network.like)
-
-
-def _with_float64(network: Network) -> Network:
-    """The network where densities can be computed: mps has no float64, the processor has."""
-    return copy.deepcopy(network).cpu() if network.like.device.type == "mps" else network
+    check_is_fitted(frozen)
+    check_feature_names(frozen, X, reset=False)
+    copied = copy.deepcopy(frozen)
+    fitted = copied._read_fitted()
+    copied._fitted = replace(fitted, schema=fitted.schema.without_names())
+    return copied

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout: a reader knows its own and all earlier ones."""
 
 MALFORMED = (
@@ -26,7 +27,7 @@ MALFORMED = (
 
 Arrays = dict[str, NDArray[Any]]
 
-CLASSES: dict[str, type] = {}
+CLASSES: dict[str, type["Stored"]] = {}
 """skae's classes that files may hold, by name."""
 
 
@@ -41,6 +42,19 @@ class Stored:
         super().__init_subclass__(**kwargs)
         if cls.__module__.startswith("skae."):
             CLASSES[cls.__name__] = cls
+
+    def stored_state(self) -> dict[str, Any]:
+        """What a file holds of the object."""
+        return dict(self.__getstate__() or {})  # type: ignore[call-overload]
+
+    @classmethod
+    def from_stored_state(cls, state: dict[str, Any]) -> Any:
+        """The object that a file holds; raises ValueError where the state is not one's."""
+        if is_dataclass(cls) and {field.name for field in fields(cls)} != state.keys():
+            raise ValueError(f"a {cls.__name__} does not consist of {', '.join(state)}")
+        thing = object.__new__(cls)
+        vars(thing).update(state)
+        return thing
 
 
 def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
@@ -74,8 +88,8 @@ def fits(value: object) -> bool:
     return True
 
 
-def read(path: str | os.PathLike[str], kind: str) -> Any:
-    """The tree that `write` has put into a file.
+def read(path: str | os.PathLike[str], kind: str) -> tuple[int, Any]:
+    """The format of a file, and the tree that `write` has put into it.
 
     Raises
     ------
@@ -105,7 +119,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Any:
     if _digest(text, arrays) != header.get("sha256"):
         raise ValueError(f"{name!r} is damaged: its checksum is wrong. Restore it from a copy.")
     try:
-        return _decode(json.loads(text), arrays)
+        return int(version), _decode(json.loads(text), arrays)
     except MALFORMED as error:
         raise ValueError(f"The contents of {name!r} make no sense: {error!r}") from None
 
@@ -131,6 +145,11 @@ def _encode(value: Any, arrays: Arrays) -> Any:
         return {"tuple": [_encode(item, arrays) for item in value]}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _encode(item, arrays) for key, item in value.items()}}
+    if isinstance(value, Stored):
+        name = type(value).__name__
+        if CLASSES.get(name) is not type(value):
+            raise TypeError(f"{name} is not one of skae's estimators: use pickle for it.")
+        return {"object": [name, _encode(value.stored_state(), arrays)]}
     if isinstance(value, slice):
         return {"slice": [_encode(part, arrays) for part in (value.start, value.stop, value.step)]}
     if isinstance(value, RandomState) and isinstance(value._bit_generator, MT19937):
@@ -169,4 +188,9 @@ def _decode(value: Any, arrays: Arrays) -> Any:
             return arrays[content]
         case "names":
             return np.array(content, dtype=object)
+        case "object":
+            name, state = content
+            if name not in CLASSES:
+                raise ValueError(f"this version of skae has no {name!r}")
+            return CLASSES[name].from_stored_state(_decode(state, arrays))
     raise ValueError(f"unknown tag {tag!r}")

@@ -1,18 +1,82 @@
-"""Estimators in files that load for ever: parameters and arrays, no code."""
+"""What a fit leaves: the state of a model, and files in which models are kept."""
 
 import os
 import re
 import warnings
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skae import files
 from skae._compat.sklearn import validate_parameters
+from skae.density.density import Density
 from skae.files import CLASSES, Stored
+from skae.nn.likelihoods.gaussian import LIKELIHOODS
+from skae.nn.network import Network
+from skae.table.columns import Column, Support
+from skae.table.schema import Schema, SeenConditions
+from skae.table.sequences import RowShape
+from skae.training.loop import to_arrays
 
 KIND = "estimator"
 
-ATTRIBUTE = re.compile(r"_?[a-z][a-z0-9_]*_|_arrays|_n_features_out|_sklearn_output_config")
+ATTRIBUTE = re.compile(r"_?[a-z][a-z0-9_]*_|_fitted|_n_features_out|_sklearn_output_config")
 """Names, beside parameters, that a saved state may have."""
+
+
+class NetworkMismatchError(ValueError):
+    """Parameters describe another network than the one from which training is to go on."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model. It never changes: a fit makes a new one.
+
+    Attributes
+    ----------
+    parameters : dict
+        Those parameters of the fit that shape the model.
+    schema : Schema
+        How tables are read and written.
+    network : Network
+        The trained network.
+    density : Density
+        The distribution of codes and rows.
+    training : dict
+        History, generator and optimizer's state, in numbers and arrays.
+    best_epoch : int
+        The epoch whose weights were kept.
+    rows_seen : float
+        Weight of the rows that the density was estimated from.
+    conditions : SeenConditions or None
+        Conditions of training rows.
+    learned : dict
+        What a variant has learned from targets.
+    """
+
+    parameters: dict[str, Any]
+    schema: Schema
+    network: Network
+    density: Density
+    training: dict[str, Any]
+    best_epoch: int
+    rows_seen: float
+    conditions: SeenConditions | None
+    learned: dict[str, Any]
+
+    def tree(self) -> dict[str, Any]:
+        """The model in plain values, arrays and stored objects: free of torch and of devices."""
+        tree = {name: value for name, value in vars(self).items()}
+        network, density = tree.pop("network"), tree.pop("density")
+        return tree | {
+            "dtype": str(network.like.dtype).removeprefix("torch."),
+            "n_components": network.latent.n_components,
+            "module": to_arrays(network.state_dict()),
+            "likelihood": to_arrays(density.likelihood.state_dict()),
+            "density": to_arrays(density.tensors()),
+        }
 
 
 class Saved(Stored):
@@ -21,14 +85,10 @@ class Saved(Stored):
     _indispensable: ClassVar[tuple[str, ...]] = ()
     """Parameters without which a fitted estimator could not be put together again."""
 
-    def _learnt(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_n_features_out"}
-
     def _adopt(self, other: "Saved") -> None:
-        """Forget what a fit has left here and take over what one has left in `other`."""
-        for name in self._learnt():
-            delattr(self, name)
-        self.__dict__.update(other._learnt())
+        """Take over what a fit has left in `other`, in one assignment: all of it or nothing."""
+        kept = {k: v for k, v in vars(self).items() if not _is_learned(k)}
+        self.__dict__ = kept | {k: v for k, v in vars(other).items() if _is_learned(k)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator to a file, from which `skae.load` restores it bit by bit.
@@ -66,8 +126,8 @@ class Saved(Stored):
         >>> bool((again.transform(X) == fitted.transform(X)).all())
         True
         """
-        left_out: list[str] = []
-        files.write(path, KIND, _tree(self, left_out))
+        left_out = self._left_out()
+        files.write(path, KIND, self)
         if left_out:
             warnings.warn(
                 f"Functions, objects and foreign attributes of this {type(self).__name__} are not "
@@ -76,33 +136,50 @@ class Saved(Stored):
                 stacklevel=2,
             )
 
+    def stored_state(self) -> dict[str, Any]:
+        """What a file holds of the estimator."""
+        state = super().stored_state()
+        return {key: value for key, value in state.items() if self._can_hold(key, value)}
 
-def _tree(thing: Stored, left_out: list[str], prefix: str = "") -> dict[str, Any]:
-    """What a file holds of an object; names of what it does not are added to `left_out`."""
-    name = type(thing).__name__
-    if CLASSES.get(name) is not type(thing):
-        raise TypeError(f"{name} is not one of skae's estimators: use pickle for it.")
-    state: dict[str, Any] = {}
-    for key, value in (thing.__getstate__() or {}).items():  # type: ignore[attr-defined]
-        if isinstance(value, Stored):
-            state[key] = _tree(value, left_out, f"{prefix}{key}__")
-        elif _is_known(key, thing) and files.fits(value):
-            state[key] = value
-        elif key in getattr(thing, "_indispensable", ()):
-            raise TypeError(
-                f"{prefix}{key}={value!r} is an object of your own, code that a file cannot hold: "
-                "use pickle for this estimator."
-            )
-        else:
-            left_out.append(prefix + key)
-    return {"class": name, "state": state}
+    def _can_hold(self, key: str, value: Any) -> bool:
+        """Whether a file can hold an attribute."""
+        return self._is_known(key) and (isinstance(value, Stored) or files.fits(value))
+
+    def _is_known(self, key: str) -> bool:
+        """Whether the estimator may have what `key` names."""
+        return key in self.get_params(deep=False) or ATTRIBUTE.fullmatch(key) is not None  # type: ignore[attr-defined]
+
+    def _left_out(self, prefix: str = "") -> list[str]:
+        """Names of what files do not hold; raises TypeError where something indispensable is."""
+        names = []
+        for key, value in super().stored_state().items():
+            if isinstance(value, Saved):
+                names += value._left_out(f"{prefix}{key}__")
+            elif not self._can_hold(key, value):
+                if key in self._indispensable:
+                    raise TypeError(
+                        f"{prefix}{key}={value!r} is an object of your own, code that a file "
+                        "cannot hold: use pickle for this estimator."
+                    )
+                names.append(prefix + key)
+        return names
+
+    @classmethod
+    def from_stored_state(cls, state: dict[str, Any]) -> Self:
+        """The estimator that a file holds."""
+        estimator: Any = cls()
+        unknown = [key for key in state if not estimator._is_known(key)]
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no {unknown[0]!r}")
+        parameters = estimator.get_params(deep=False)
+        estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
+        validate_parameters(estimator)
+        estimator.__setstate__(state)
+        return estimator
 
 
-def _is_known(key: str, thing: Any) -> bool:
-    """Whether an object may have what `key` names; estimators say which parameters they have."""
-    if not isinstance(thing, Saved):
-        return True
-    return key in thing.get_params(deep=False) or ATTRIBUTE.fullmatch(key) is not None  # type: ignore[attr-defined]
+def _is_learned(name: str) -> bool:
+    return name.endswith("_") or name == "_n_features_out"
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -136,9 +213,9 @@ def load(path: str | os.PathLike[str]) -> Any:
         ...
     ValueError: ... is not a file of skae's, or it is damaged: ...
     """
-    content = files.read(path, KIND)
+    version, content = files.read(path, KIND)
     try:
-        estimator = _object(content)
+        estimator = from_format_1(content) if version == 1 else content
         if not isinstance(estimator, Saved):
             raise ValueError(f"a {type(estimator).__name__} is no estimator")
     except files.MALFORMED as error:
@@ -146,23 +223,73 @@ def load(path: str | os.PathLike[str]) -> Any:
     return estimator
 
 
-def _object(content: dict[str, Any]) -> Any:
-    """The object that `_tree` has described."""
+# ------------------------------------------------------------------- files of format 1
+
+
+def from_format_1(content: dict[str, Any]) -> Any:
+    """The object in a file of format 1, whose trees describe objects by class and state."""
     name, state = content["class"], content["state"]
     if name not in CLASSES:
-        raise ValueError(f"this version of skae has no estimator {name!r}")
+        raise ValueError(f"this version of skae has no {name!r}")
+    columns = state.pop("_columns_", None)
     is_object = {key: isinstance(v, dict) and v.keys() == {*content} for key, v in state.items()}
-    state = {key: _object(value) if is_object[key] else value for key, value in state.items()}
-    if not issubclass(CLASSES[name], Saved):
-        thing: Any = object.__new__(CLASSES[name])
-        vars(thing).update(state)
-        return thing
-    estimator: Any = CLASSES[name]()
-    unknown = [key for key in state if not _is_known(key, estimator)]
-    if unknown:
-        raise ValueError(f"{name} has no {unknown[0]!r}")
-    parameters = estimator.get_params(deep=False)
-    estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
-    validate_parameters(estimator)
-    estimator.__setstate__(state)
-    return estimator
+    state = {key: from_format_1(v) if is_object[key] else v for key, v in state.items()}
+    if "_arrays" in state:
+        state = _autoencoder_of_format_1(name, state, columns and columns["state"])
+    return CLASSES[name].from_stored_state(state)
+
+
+def _autoencoder_of_format_1(
+    name: str, state: dict[str, Any], columns: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The state of an autoencoder whose fit left many attributes instead of one."""
+    parameters, arrays = state.pop("_fit_params_"), state.pop("_arrays")
+    renamed = {"center": "inputs.center", "scale": "inputs.scale"}
+    module = {
+        renamed.get(key, re.sub(r"^given\.(center|scale)", r"inputs.condition_\1", key)): value
+        for key, value in arrays["module"].items()
+    }
+    module = {re.sub(r"^given\.", "inputs.", key): value for key, value in module.items()}
+    empty = np.zeros(0, arrays["dtype"])
+    module = {"inputs.condition_center": empty, "inputs.condition_scale": empty} | module
+    d, likelihood = state["n_features_in_"], parameters["likelihood"]
+    conditions, seen, modelled = [], None, np.arange(d)
+    if columns is not None:
+        modelled = columns["modelled"]
+        triples = zip(columns["given"], columns["names"], columns["categories"], strict=True)
+        conditions = [Column(int(j), text, levels) for j, text, levels in triples]
+        seen = SeenConditions(_levels(columns["conditions"], conditions), columns["weight"])
+    schema = Schema(
+        name,
+        d,
+        state.get("feature_names_in_"),
+        modelled,
+        conditions,
+        "sensitive" if "sensitive" in parameters else "condition",
+        Support(likelihood, *LIKELIHOODS[likelihood].support),
+        RowShape(parameters.get("feature_shape"), parameters["architecture"] == "recurrent"),
+    )
+    fitted = {
+        "parameters": parameters,
+        "schema": schema,
+        "training": arrays["training"],
+        "best_epoch": state["best_epoch_"],
+        "rows_seen": state["_seen_"],
+        "conditions": seen,
+        "learned": {k: state[k] for k in ("classes_", "class_prior_") if k in state},
+        "dtype": arrays["dtype"],
+        "n_components": state["n_components_"],
+        "module": module,
+        "likelihood": arrays["likelihood"],
+        "density": {k: v for k, v in arrays.items() if isinstance(v, np.ndarray)},
+    }
+    kept = {k: v for k, v in state.items() if not _is_learned(k)}
+    return kept | {"_fitted": fitted}
+
+
+def _levels(cells: NDArray[Any], conditions: list[Column]) -> NDArray[Any]:
+    """Numbers of levels in the place of one-hot cells."""
+    ends = np.cumsum([max(1, column.n_levels) for column in conditions])[:-1]
+    parts = zip(conditions, np.split(cells, ends, axis=1), strict=True)
+    columns = [part[:, 0] if c.levels is None else part.argmax(axis=1) for c, part in parts]
+    return np.stack(columns, axis=1).astype(np.float64)

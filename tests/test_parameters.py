@@ -3,13 +3,21 @@
 import ast
 import inspect
 from dataclasses import field
+from numbers import Integral, Real
+from typing import ClassVar
 
 import pytest
 from sklearn.base import BaseEstimator, clone
+from sklearn.utils._param_validation import InvalidParameterError
 
-from skae import Autoencoder
+import skae
+from skae import Autoencoder, FairAutoencoder
+from skae._compat.sklearn import Interval, validate_parameters
 from skae.base import BaseAutoencoder
 from skae.parameters import Declared
+
+PUBLIC = [getattr(skae, name) for name in skae.__all__]
+ESTIMATORS = [c for c in PUBLIC if isinstance(c, type) and issubclass(c, Declared)]
 
 
 class Parent(Declared, BaseEstimator):
@@ -31,8 +39,59 @@ class Parent(Declared, BaseEstimator):
         How large it became.
     """
 
-    size: int = 3
+    size: int = field(default=3, kw_only=False)
     name: str = "a"
+
+    _parameter_constraints: ClassVar = {
+        "size": [Interval(Integral, 1, None, closed="left")],
+        "name": [str],
+    }
+
+    def draw(self, n, scale=1.0, seed=None):
+        """Draw numbers.
+
+        They are random.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+
+            A second paragraph.
+        scale : float, default=1.0
+            How large.
+        seed : int, default=None
+            Which ones.
+
+        Returns
+        -------
+        numbers : list
+            The numbers.
+
+        Raises
+        ------
+        ValueError
+            Where `n` is negative: none are drawn.
+        TypeError
+            Where `n` is no number.
+
+        Examples
+        --------
+        >>> 2 + 2
+        4
+        """
+
+    def tell(self, X, y):
+        """Tell something.
+
+        Parameters
+        ----------
+        X, y : list
+            Two things.
+        """
+
+    def _hidden(self):
+        """Nothing to inherit."""
 
 
 class Child(Parent):
@@ -59,9 +118,32 @@ class Child(Parent):
     2
     """
 
-    size: int = field(default=3, kw_only=False)
     name: str = "b"
     extra: float = 0.5
+
+    _parameter_constraints: ClassVar = {"extra": [Interval(Real, 0, 1, closed="both")]}
+
+    def draw(self, first, n, scale=2.0):
+        """Draw other numbers.
+
+        Parameters
+        ----------
+        first : float
+            With which to begin.
+        scale : float, default=2.0
+            How very large.
+
+        Raises
+        ------
+        ValueError
+            Where `first` is infinite.
+        """
+
+    def tell(self, X, y):
+        pass
+
+    def _hidden(self):
+        pass
 
 
 def section(doc, title):
@@ -74,8 +156,7 @@ def section(doc, title):
 
 
 def test_parameters_are_keyword_only_unless_a_field_says_otherwise():
-    with pytest.raises(TypeError):
-        Parent(3)
+    assert Parent(5).size == 5
     assert Child(5).size == 5
     with pytest.raises(TypeError):
         Child(5, "c")
@@ -142,11 +223,48 @@ def test_documented_defaults_are_the_defaults():
         assert ast.literal_eval(head.split("default=")[1]) == parameter.default, head
 
 
-def test_only_the_size_of_the_code_is_positional():
-    parameters = inspect.signature(Autoencoder).parameters.values()
-    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    assert positional == ["n_components"]
-    assert Autoencoder(8).n_components == 8
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda c: c.__name__)
+def test_only_the_size_of_the_code_or_the_autoencoder_is_positional(estimator):
+    first, *others = inspect.signature(estimator).parameters.values()
+    is_autoencoder = issubclass(estimator, BaseAutoencoder)
+    assert first.name == ("n_components" if is_autoencoder else "autoencoder")
+    assert first.kind is first.POSITIONAL_OR_KEYWORD
+    assert {p.kind for p in others} == {first.KEYWORD_ONLY}
+    assert estimator(8).get_params(deep=False)[first.name] == 8
+
+
+def test_constraints_are_those_of_the_parents_and_own_ones():
+    assert list(Child._parameter_constraints) == ["size", "name", "extra"]
+    assert list(Parent._parameter_constraints) == ["size", "name"]
+    validate_parameters(Child())
+    for wrong in ({"size": 0}, {"name": 1}, {"extra": 2.0}):
+        with pytest.raises(InvalidParameterError, match=next(iter(wrong))):
+            validate_parameters(Child(**wrong))
+
+
+def test_constraints_are_merged_in_the_order_of_the_classes():
+    class Left(Parent):
+        """Changes a constraint."""
+
+        _parameter_constraints: ClassVar = {"size": [str]}
+
+    class Right(Parent):
+        """Changes two."""
+
+        _parameter_constraints: ClassVar = {"size": [dict], "name": [dict]}
+
+    class Both(Left, Right):
+        """Has the first that is changed."""
+
+    assert Both._parameter_constraints == {"size": [str], "name": [dict]}
+    assert Parent._parameter_constraints["name"] == [str]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda c: c.__name__)
+def test_every_parameter_of_every_estimator_is_documented_and_checked(estimator):
+    signature = list(inspect.signature(estimator).parameters)
+    assert documented(estimator.__doc__, "Parameters") == signature
+    assert list(estimator._parameter_constraints) == signature
 
 
 def test_clone_keeps_all_parameters():
@@ -163,3 +281,87 @@ def test_a_child_may_have_a_plain_docstring():
 
     assert Plain.__doc__.startswith("A line.")
     assert documented(Plain.__doc__, "Parameters") == ["size", "name"]
+
+
+def test_documentation_of_a_method_is_inherited():
+    doc = Child.draw.__doc__
+    assert doc.startswith("Draw other numbers.\n\nParameters\n")
+    assert documented(doc, "Parameters") == ["first", "n", "scale"]
+    parameters = section(doc, "Parameters")
+    assert "How many.\n\n    A second paragraph." in parameters
+    assert "How very large." in parameters
+    assert "How large." not in parameters
+    assert "The numbers." in section(doc, "Returns")
+    assert documented(doc, "Raises") == ["ValueError", "TypeError"]
+    assert "Where `first` is infinite." in section(doc, "Raises")
+    assert "negative" not in doc
+    assert "Examples" not in doc
+    assert doc.index("Parameters") < doc.index("Returns") < doc.index("Raises")
+    assert documented(inspect.getdoc(Parent.draw), "Parameters") == ["n", "scale", "seed"]
+
+
+def test_a_method_without_a_docstring_inherits_its_parents():
+    assert Child.tell.__doc__ == inspect.getdoc(Parent.tell)
+    assert Child._hidden.__doc__ is None
+
+    class Grandchild(Child):
+        """A line."""
+
+        def draw(self, first, n, scale=2.0, **more):
+            """Draw yet others."""
+
+        def tell(self, y):
+            pass
+
+        def new(self):
+            pass
+
+    assert documented(Grandchild.draw.__doc__, "Parameters") == ["first", "n", "scale"]
+    assert documented(Grandchild.tell.__doc__, "Parameters") == ["X, y"]
+    assert Grandchild.new.__doc__ is None
+
+
+def test_a_mixin_may_document_a_method():
+    class Mixin:
+        def tell(self, X):
+            """Tell what a mixin knows.
+
+            Parameters
+            ----------
+            X : int
+                A thing.
+            """
+
+    class Mixed(Mixin, Child):
+        """A line."""
+
+        def tell(self, X):
+            pass
+
+    assert Mixed.tell.__doc__ == inspect.getdoc(Mixin.tell)
+
+
+def own_methods(estimator):
+    """The public methods that skae's classes define, by name."""
+    classes = [c for c in estimator.__mro__ if c.__module__.startswith("skae.")]
+    names = {name for c in classes for name, value in vars(c).items() if inspect.isfunction(value)}
+    made_by_sklearn = ("_", "set_")
+    return {n: getattr(estimator, n) for n in sorted(names) if not n.startswith(made_by_sklearn)}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda c: c.__name__)
+def test_every_parameter_of_every_method_is_documented(estimator):
+    for name, method in own_methods(estimator).items():
+        doc = inspect.getdoc(method)
+        told = ", ".join(documented(doc, "Parameters")).split(", ")
+        assert told == list(inspect.signature(method).parameters)[1:], name
+        assert name == "save" or section(doc, "Returns"), name
+
+
+def test_a_fit_with_targets_documents_what_it_shares_with_others():
+    doc = FairAutoencoder.fit.__doc__
+    parameters = section(doc, "Parameters")
+    assert "sensitive columns among them" in parameters
+    assert "0 a row left out" in parameters
+    assert "self : object" in section(doc, "Returns")
+    assert "Where X or y cannot be used" in section(doc, "Raises")

@@ -1,7 +1,11 @@
 """Private names of scikit-learn: what its own estimators are made with and others need, too."""
 
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
+import sklearn
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import _safe_indexing
 
@@ -46,6 +50,7 @@ __all__ = [
     "safe_indexing",
     "validate_parameter_constraints",
     "validate_parameters",
+    "warn",
     "weighted_percentile",
 ]
 
@@ -63,3 +68,12 @@ def fit_task(estimator: Any, n_subtasks: int) -> Any:
 def has_callbacks(estimator: object) -> bool:
     """Whether the user has set callbacks of scikit-learn's."""
     return bool(getattr(estimator, "_skl_callbacks", None))
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the user's line that led here, past the package and scikit-learn's wrappers."""
+    folders = tuple(str(Path(f).parent) for f in (sklearn.__file__, __file__.rsplit("_compat")[0]))
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(folders):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

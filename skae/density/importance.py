@@ -109,7 +109,7 @@ class Importance:
 
         There are `n_samples` of them, in blocks.
         """
-        latent, draws = cast(Stochastic, network.latent), Keyed(batch.x)
+        latent, draws = cast(Stochastic, network.latent), Keyed(network.inputs.content(batch))
         h = network.encode(batch).h
         for start in range(0, n_samples, CODES_AT_ONCE):
             z, log_q = latent.propose(h, min(CODES_AT_ONCE, n_samples - start), draws)

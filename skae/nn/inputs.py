@@ -29,8 +29,8 @@ class Inputs(nn.Module):
     ----------
     n_modelled : int
         Columns that are modelled; those of conditions follow in batches.
-    condition_widths : sequence of int
-        For each condition the number of its categories, or 1 where it is a number.
+    n_levels : sequence of int
+        For each condition the number of its categories, or 0 where it is a number.
     encoder_sees_conditions : bool
     """
 
@@ -42,13 +42,13 @@ class Inputs(nn.Module):
     def __init__(
         self,
         n_modelled: int,
-        condition_widths: Sequence[int] = (),
+        n_levels: Sequence[int] = (),
         encoder_sees_conditions: bool = True,
     ) -> None:
         super().__init__()
         self.n_outputs = n_modelled
-        self.condition_widths = tuple(condition_widths)
-        self.n_conditions = sum(condition_widths)
+        self.n_levels = tuple(n_levels)
+        self.n_conditions = sum(max(1, n) for n in n_levels)
         shifts = self.n_conditions > 0 and encoder_sees_conditions
         self.shift = Dense(self.n_conditions, n_modelled) if shifts else None
         self.register_buffer("center", torch.zeros(n_modelled))
@@ -71,12 +71,19 @@ class Inputs(nn.Module):
         encoded = self._encoded(batch.x[..., self.n_outputs :])
         return (encoded - self.condition_center) / self.condition_scale
 
+    def content(self, batch: Batch) -> Tensor:
+        """What is random in a row's density is drawn by: its cells, categories one-hot."""
+        if not self.n_conditions:
+            return batch.x
+        x, conditions = batch.x.tensor_split([self.n_outputs], -1)
+        return torch.cat([x, self._encoded(conditions)], -1)
+
     def _encoded(self, cells: Tensor) -> Tensor:
         """Numbers as they are, categories one-hot."""
         parts = []
-        for cell, width in zip(cells.split(1, -1), self.condition_widths, strict=True):
-            levels = torch.arange(width, dtype=cells.dtype, device=cells.device)
-            parts.append(cell if width == 1 else (cell == levels).to(cells.dtype))
+        for cell, n in zip(cells.split(1, -1), self.n_levels, strict=True):
+            levels = torch.arange(n, dtype=cells.dtype, device=cells.device)
+            parts.append((cell == levels).to(cells.dtype) if n else cell)
         return torch.cat(parts, -1)
 
     def standardize(self, x: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Latent(nn.Module, ABC):
     is_linear = True
     """Whether a linear map may feed the code."""
 
-    has_yardstick = True
+    ranks_epochs = True
     """Whether the objective, outside training, tells which of two epochs is better."""
 
     is_private = False
@@ -108,7 +108,7 @@ class Latent(nn.Module, ABC):
         """Learn from raw outputs what no gradient tells."""
         raise NotImplementedError
 
-    def complaint(self, code: Code, weight: Tensor) -> str | None:
+    def warning(self, code: Code, weight: Tensor) -> str | None:
         """What a user should know of the codes of training rows, and which parameter to change."""
         return None
 

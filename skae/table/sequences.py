@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skae.files import Stored
 
 Floats = NDArray[np.floating]
 
@@ -42,47 +45,62 @@ def full_shape(feature_shape: Sequence[int] | None, n_features: int) -> tuple[in
     return shape
 
 
-def as_table(
-    X: Any, feature_shape: Sequence[int] | None, n_features: int | None, has_gaps: bool
-) -> Any:
-    """Arrays of more than two axes as tables; all else as it is.
+@dataclass(frozen=True)
+class RowShape(Stored):
+    """The shape of a row, and whether rows may be sequences shorter than others.
 
     Parameters
     ----------
-    X : array-like
     feature_shape : tuple of int or None
         As estimators take it.
-    n_features : int or None
-        Columns of the table; None where X is to decide.
-    has_gaps : bool
-        Whether sequences may be shorter than others: missing steps are added, as NaN.
-
-    Raises
-    ------
-    ValueError
-        Where X has rows of another shape.
+    may_end_early : bool
+        Whether the last steps of rows may be missing, NaN.
     """
-    _, *rows = getattr(X, "shape", (0,)) or (0,)
-    if len(rows) <= 1:
-        return X
-    if feature_shape is None:
-        raise ValueError(
-            f"Found array with dim {len(rows) + 1}, rows of shape {tuple(rows)}: give "
-            "feature_shape or reshape X to (n_samples, n_features)."
-        )
-    X = np.asarray(X)
-    shape = full_shape(feature_shape, n_features or math.prod(rows))
-    if has_gaps and len(rows) == len(shape) and rows[0] < shape[0] and rows[1] == shape[1]:
-        after = [(0, 0), (0, shape[0] - rows[0]), (0, 0)]
-        X = np.pad(X.astype(np.result_type(X, np.float32)), after, constant_values=np.nan)
-        rows = list(shape)
-    # Axes of length 1 change nothing about the order of the cells.
-    if [size for size in rows if size != 1] != [size for size in shape if size != 1]:
-        raise ValueError(
-            f"X has rows of shape {tuple(rows)}, but feature_shape={tuple(feature_shape)} wants "
-            f"{shape}: bring their axes into this order."
-        )
-    return X.reshape(len(X), math.prod(rows))
+
+    feature_shape: Sequence[int] | None
+    may_end_early: bool
+
+    @property
+    def finiteness(self) -> bool | str:
+        """What scikit-learn's validation is to ask of cells."""
+        return "allow-nan" if self.may_end_early else True
+
+    def full(self, n_columns: int) -> tuple[int, ...]:
+        """The shape of a row of so many columns."""
+        return full_shape(self.feature_shape, n_columns)
+
+    def as_table(self, X: Any, n_columns: int | None) -> Any:
+        """Arrays of more than two axes as tables of so many columns; all else as it is.
+
+        `n_columns` is None where X is to decide. Steps that shorter sequences lack are added, as
+        NaN. Raises ValueError where X has rows of another shape.
+        """
+        _, *rows = getattr(X, "shape", (0,)) or (0,)
+        if len(rows) <= 1:
+            return X
+        if self.feature_shape is None:
+            raise ValueError(
+                f"Found array with dim {len(rows) + 1}, rows of shape {tuple(rows)}: give "
+                "feature_shape or reshape X to (n_samples, n_features)."
+            )
+        X = np.asarray(X)
+        shape = self.full(n_columns or math.prod(rows))
+        is_like = len(rows) == len(shape) and rows[1:2] == list(shape[1:2])
+        if self.may_end_early and is_like and rows[0] < shape[0]:
+            after = [(0, 0), (0, shape[0] - rows[0]), (0, 0)]
+            X = np.pad(X.astype(np.result_type(X, np.float32)), after, constant_values=np.nan)
+            rows = list(shape)
+        # Axes of length 1 change nothing about the order of the cells.
+        if [size for size in rows if size != 1] != [size for size in shape if size != 1]:
+            raise ValueError(
+                f"X has rows of shape {tuple(rows)}, but feature_shape={tuple(self.feature_shape)} "
+                f"wants {shape}: bring their axes into this order."
+            )
+        return X.reshape(len(X), math.prod(rows))
+
+    def check_ends(self, X: Floats) -> Floats:
+        """Rows of which only the ends of sequences may be missing."""
+        return check_ends(X, self.full(X.shape[1])[0]) if self.may_end_early else X
 
 
 def check_ends(X: Floats, n_steps: int) -> Floats:

@@ -1,8 +1,8 @@
 """What y says of rows: classes, labels or numbers, and which of them are not known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,30 +24,43 @@ UNLABELLED = -1
 """What stands for an unknown class, as everywhere in scikit-learn."""
 
 
+DENSITY_ROWS = 2048
+"""Rows from which the density is estimated."""
+
+
 @dataclass
-class Answers:
-    """Answers of rows as numbers.
+class Targets:
+    """What is known of rows beside their cells, and what training charges for it.
 
     Attributes
     ----------
     values : ndarray of shape (n_samples, n_values)
         0 or 1 for each class or label, or numbers; 0 where not known.
-    weight : ndarray of shape (n_samples, n_values) or (n_samples, 1)
-        How much each answer counts, 0 where it is not known; one for each row where its values
-        are one answer.
+    observed : ndarray of shape (n_samples, n_values) or (n_samples, 1)
+        How much each target counts, 0 where it is not known; one number for each row where its
+        values are one target.
+    loss : module or None
+        The auxiliary loss that training adds to the autoencoder's own.
+    learned : dict
+        What the targets tell of all rows, such as their classes.
+    density_rows : int
+        Rows that the density is estimated from: it may be a by-product.
     """
 
     values: Floats
-    weight: Floats
+    observed: Floats
+    loss: Any = None
+    learned: dict[str, Any] = field(default_factory=dict)
+    density_rows: int = DENSITY_ROWS
 
-    def of(self, rows: NDArray[Any]) -> "Answers":
-        """The answers of some rows."""
-        return Answers(self.values[rows], self.weight[rows])
+    def take(self, rows: NDArray[Any]) -> "Targets":
+        """The targets of some rows."""
+        return replace(self, values=self.values[rows], observed=self.observed[rows])
 
     @property
     def some(self) -> NDArray[np.bool_]:
-        """Rows of which any answer is known."""
-        known: NDArray[np.bool_] = np.any(self.weight > 0, axis=1)
+        """Rows of which any target is known."""
+        known: NDArray[np.bool_] = np.any(self.observed > 0, axis=1)
         return known
 
 
@@ -78,13 +91,6 @@ def column_names(y: Any) -> list[str]:
     return (
         [f"y{j}" for j in range(n_columns(y))] if named is None else [str(name) for name in named]
     )
-
-
-class Announced(NamedTuple):
-    """Targets of some rows, and all classes that there are or None."""
-
-    y: Any
-    classes: Any
 
 
 class Probabilistic(ClassifierMixin):
@@ -140,40 +146,6 @@ class Probabilistic(ClassifierMixin):
         return self.classes_[likely]
 
 
-class Incremental(Probabilistic):
-    """Those over an autoencoder's own `fit`, which may train in passes."""
-
-    def partial_fit(
-        self,
-        X: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        X_corrupted: Any = None,
-        classes: Any = None,
-    ) -> Self:
-        """Train for one pass over rows, as without targets, and on those of their classes known.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Training rows.
-        y : array-like of shape (n_samples,)
-            Their classes; -1 where not known.
-        sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts.
-        X_corrupted : array-like of shape (n_samples, n_features), default=None
-            What the encoder sees of each row while training.
-        classes : array-like of shape (n_classes,), default=None
-            All classes that calls will have, for the first call; None are those of its `y`. Later
-            calls may repeat them.
-
-        Returns
-        -------
-        self : object
-        """
-        return super().partial_fit(X, Announced(y, classes), sample_weight, X_corrupted)
-
-
 def same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:
     """The classes that a fit knows, or else those announced for it; ValueError if they differ."""
     if announced is None:
@@ -222,7 +194,7 @@ def _is_unlabelled(y: NDArray[Any]) -> NDArray[np.bool_]:
 
 def read_one_class(
     y: Any, class_weight: Any, sample_weight: Floats
-) -> tuple[NDArray[Any], Answers]:
+) -> tuple[NDArray[Any], Targets]:
     """Sorted classes, and the class of each row; classes count by `class_weight`."""
     classes, values = read_classes(y)
     known = values.any(axis=1)
@@ -234,7 +206,7 @@ def read_one_class(
         y=classes[values[known].argmax(axis=1)],
         sample_weight=sample_weight[known],
     )
-    return classes, Answers(values, values @ _nonnegative(weights)[:, None])
+    return classes, Targets(values, values @ _nonnegative(weights)[:, None])
 
 
 def _nonnegative(weights: Floats) -> Floats:
@@ -243,7 +215,7 @@ def _nonnegative(weights: Floats) -> Floats:
     return weights
 
 
-def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Answers:
+def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
     """Labels (n_samples, n_labels) of 0 and 1, NaN where not known."""
     y = check_array(y, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y")
     wrong = np.argwhere(~(np.isnan(y) | (y == 0) | (y == 1)))
@@ -273,7 +245,7 @@ def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Answers:
     counts = weight * sample_weight[:, None] > 0
     if not ((counts & (values == 1)).any(axis=0) & (counts & (values == 0)).any(axis=0)).any():
         raise ValueError("y must hold at least 2 classes: no column has rows of 0 and of 1.")
-    return Answers(values, weight)
+    return Targets(values, weight)
 
 
 def read_label(y: Any) -> Floats:

@@ -17,21 +17,14 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context, weighted_percentile
-from skae.base import (
-    BaseAutoencoder,
-    MatrixLike,
-    draw_seed,
-    read_rows,
-    read_weight,
-    refuse_single_row,
-    thawed,
-)
+from skae.base import BaseAutoencoder, MatrixLike, read_rows, thawed
 from skae.files import Stored
+from skae.fitting import draw_seed, read_weight, refuse_single_row
 from skae.parameters import Declared
 from skae.state import Saved
-from skae.table.rows import hash_rows, merged
+from skae.table.rows import hash_rows, merged, shuffled
 from skae.tasks.outlier_scores import SCORES, Evidence, Floats, spread
-from skae.training.split import hold_out, shuffled
+from skae.training.split import hold_out
 from skae.variants.autoencoder import Autoencoder
 
 BLOCK = 2**14
@@ -227,7 +220,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     calibration_fraction: float = 0.0
     random_state: int | RandomState | None = None
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+    _parameter_constraints: ClassVar = {
         "autoencoder": [BaseAutoencoder, FrozenEstimator, None],
         "score": [StrOptions({"auto", *SCORES})],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
@@ -305,13 +298,12 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
             self,
             given or self.autoencoder,
             X,
-            now=not is_given,
             dtype=np.float64,
             ensure_min_samples=2,
         )
         weight = read_weight(sample_weight, X)
         X, weight = X[weight > 0], weight[weight > 0]
-        refuse_single_row(self, X)
+        refuse_single_row(self, len(X))
         seed = draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
         set_aside = hold_out(hashes, self.calibration_fraction)

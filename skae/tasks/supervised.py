@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, replace
 from itertools import count
 from math import ceil
 from numbers import Real
@@ -26,22 +26,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context
-from skae.base import (
-    BaseAutoencoder,
-    Floats,
-    MatrixLike,
-    RowFacts,
-    draw_seed,
-    read_rows,
-    read_weight,
-    refuse_single_row,
-    thawed,
-)
+from skae.base import BaseAutoencoder, Floats, MatrixLike, read_rows, thawed
+from skae.fitting import draw_seed, read_weight, refuse_single_row
 from skae.parameters import Declared
 from skae.state import Saved
 from skae.table.targets import (
-    Answers,
     Probabilistic,
+    Targets,
     column_names,
     counting,
     n_columns,
@@ -122,7 +113,7 @@ class _Supervised(
     fine_tune: bool = True
     random_state: int | RandomState | None = None
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+    _parameter_constraints: ClassVar = {
         "autoencoder": [BaseAutoencoder, FrozenEstimator, None],
         "label_weight": [Interval(Real, 0, None, closed="neither")],
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
@@ -134,11 +125,11 @@ class _Supervised(
     _doc_link_template = BaseAutoencoder._doc_link_template
 
     @abstractmethod
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Answers]:
+    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         """What y says; learns what it takes to answer in kind."""
 
     @abstractmethod
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Answers]:
+    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         """What one more y says."""
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -181,15 +172,14 @@ class _Supervised(
             self,
             given or self.autoencoder,
             X,
-            now=not is_given,
-            with_gaps=True,
+            may_miss=True,
             dtype=[np.float64, np.float32],
             ensure_min_samples=2,
         )
         weight = read_weight(sample_weight, X)
         counts = weight > 0
         y, X, weight = counting(y, counts, self), X[counts], weight[counts]
-        refuse_single_row(self, X)
+        refuse_single_row(self, len(X))
         family, answers = self._read_answers(y, weight)
         new = given or self._new_autoencoder(X)
         if get_tags(new).target_tags.required:
@@ -197,12 +187,11 @@ class _Supervised(
         self.autoencoder_ = new.set_params(random_state=draw_seed(self.random_state))
         if self.fine_tune:
             head = Head(family, self.label_weight, self.reconstruction_weight)
-            tables = answers.values, answers.weight
-            facts = RowFacts(tables, answers.some, head, density_rows=DENSITY_ROWS)
-            new._fit_to(X, facts, weight, going_on=is_given)
+            targets = replace(answers, loss=head, density_rows=DENSITY_ROWS)
+            new._fit_targets(X, targets, weight, resume=is_given)
         elif not is_given:
             new.fit(X, sample_weight=weight)
-        self._maps_ = [*best_map(family, self._codes(X), answers, weight)]
+        self._maps_ = [*best_map(family, self._codes(X).astype(np.float64), answers, weight)]
         self.n_components_ = new.n_components_
         self._n_features_out = new._n_features_out
 
@@ -252,7 +241,7 @@ class _Supervised(
         if not isinstance(name, str) or name in taken:
             raise ValueError(f"name must be a text, none of {taken}, got {name!r}.")
         family, answers = self._read_label(y, weight)
-        added = best_map(family, self._codes(X), answers, weight)
+        added = best_map(family, self._codes(X).astype(np.float64), answers, weight)
         self.__dict__.update(_maps_=[*self._maps_, *added], **self._named([*taken, name]))
         return self
 
@@ -274,7 +263,7 @@ class _Supervised(
             Codes, in the dtype of `X`.
         """
         X = self._read(X)
-        return self.autoencoder_._codes(X)
+        return self._codes(X)
 
     def _read(self, X: MatrixLike) -> Floats:
         check_is_fitted(self)
@@ -282,17 +271,17 @@ class _Supervised(
             self,
             self.autoencoder_,
             X,
-            with_gaps=True,
+            may_miss=True,
             dtype=[np.float64, np.float32],
             reset=False,
         )
 
     def _codes(self, X: Floats) -> Floats:
-        return self.autoencoder_._codes(X).astype(np.float64, copy=False)
+        return np.asarray(self.autoencoder_.transform(X))
 
     def _outputs(self, X: MatrixLike, link: Callable[[Tensor], Tensor] = torch.positive) -> Floats:
         """What maps and a link function make of rows' codes."""
-        codes = torch.from_numpy(self._codes(self._read(X)))
+        codes = torch.from_numpy(self._codes(self._read(X)).astype(np.float64, copy=False))
         # Maps are applied one by one: the entries of wider tables would differ in the last bit.
         maps = [torch.from_numpy(part) for part in self._maps_]
         pairs = zip(maps[::2], maps[1::2], strict=True)
@@ -369,27 +358,25 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
     (1797, 16)
     """
 
-    autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
     class_weight: dict[Any, float] | list[dict[Any, float]] | str | None = None
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **_Supervised._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
 
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Answers]:
+    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         if n_columns(y) > 1:
             self.__dict__.update(self._named(column_names(y)))
             return Labels(), read_labels(y, self.class_weight, weight)
         self.classes_, answers = read_one_class(y, self.class_weight, weight)
         if len(self.classes_) > 2:
             return Classes(), answers
-        return Labels(), Answers(answers.values[:, 1:], answers.weight)
+        return Labels(), replace(answers, values=answers.values[:, 1:])
 
     def _named(self, names: list[str]) -> dict[str, Any]:
         return {"label_names_": names, "classes_": np.arange(len(names))}
 
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Answers]:
+    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         class_weight = None if isinstance(self.class_weight, list) else self.class_weight
         return Labels(), read_labels(read_label(y), class_weight, weight)
 
@@ -451,11 +438,6 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
     def predict(self, X: MatrixLike) -> NDArray[Any]:
         """The most likely class of each row, or which labels are more likely there than not.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the user's units.
-
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
@@ -502,13 +484,11 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     True
     """
 
-    autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
-
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Answers]:
+    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         self.__dict__.update(self._named(column_names(y)), _is_vector_=y.ndim == 1)
         return self._read_label(y, weight)
 
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Answers]:
+    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         numbers = read_numbers(y)
         return Numbers.of(numbers, weight)
 

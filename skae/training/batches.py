@@ -34,12 +34,15 @@ class Batches:
         Corrupts every batch anew.
     n_conditions : int
         The last columns, which are never corrupted.
+    width : int or None
+        Cells that networks make of a row, by which memory is planned; None are as many as columns.
     """
 
     table: Batch
     index: Tensor
     corrupt: Corruption | None = None
     n_conditions: int = 0
+    width: int | None = None
 
     @classmethod
     def all(cls, table: Batch) -> Self:
@@ -50,9 +53,8 @@ class Batches:
         return len(self.index)
 
     @property
-    def n_columns(self) -> int:
-        """Columns of the table."""
-        return self.table.x.shape[1]
+    def _n_cells(self) -> int:
+        return self.table.x.shape[1] if self.width is None else self.width
 
     def taken(self, index: Tensor) -> Batch:
         """Copies of the table's rows with these numbers."""
@@ -69,7 +71,7 @@ class Batches:
         order = torch.randperm(len(self), generator=generator, device=generator.device)
         index = self.index if size >= len(self) else self.index[order]
         # Small batches are copied many at a time: such a copy costs more to call than to make.
-        for block in index.split(size * max(1, COPIED_CELLS // (size * self.n_columns))):
+        for block in index.split(size * max(1, COPIED_CELLS // (size * self._n_cells))):
             copied = self.taken(block)
             parts = [part.split(size) for part in copied.tensors()]
             for tensors in zip(*parts, strict=True):
@@ -77,7 +79,7 @@ class Batches:
 
     def chunks(self, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """All rows in their order, some at a time; corrupted where there is a generator for it."""
-        size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self.n_columns))
+        size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self._n_cells))
         for index in self.index.split(size):
             batch = self.taken(index)
             yield batch if generator is None else self._corrupted(batch, generator)
@@ -85,7 +87,7 @@ class Batches:
     def _corrupted(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
             return batch
-        like, conditions = batch.x.tensor_split([self.n_columns - self.n_conditions], dim=1)
+        like, conditions = batch.x.tensor_split([batch.x.shape[1] - self.n_conditions], dim=1)
         # A corruption may work in place, and what it sees is often the target, too.
         x: object = self.corrupt(like.clone(), generator)
         kind = (like.shape, like.dtype)

@@ -14,7 +14,7 @@ from skae.nn.batch import Batch
 from skae.nn.bodies.layers import Dense
 from skae.nn.latent import Code
 from skae.nn.network import AuxiliaryLoss
-from skae.table.targets import Answers
+from skae.table.targets import Targets
 
 Floats = NDArray[np.floating]
 
@@ -85,7 +85,7 @@ class Numbers(Family):
     scale: Floats
 
     @classmethod
-    def of(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Answers]":
+    def of(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Targets]":
         """The family for numbers (n, m), NaN where not known, and these in their units."""
         known = ~np.isnan(y)
         values, counts = np.nan_to_num(y), weight[:, None] * known
@@ -99,7 +99,7 @@ class Numbers(Family):
                 "scale it, or give rows where it is known a positive sample_weight."
             )
         scale = np.where(scale > 0, scale, 1.0)
-        return cls(center, scale), Answers(known * (values - center) / scale, known.astype(float))
+        return cls(center, scale), Targets(known * (values - center) / scale, known.astype(float))
 
     def nats(self, out: Tensor, values: Tensor) -> Tensor:
         return 0.5 * (out - values) ** 2
@@ -133,13 +133,13 @@ def units(Z: Floats, weight: Floats) -> tuple[Floats, float]:
     return center, scale if scale > ROUNDING * (1 + np.abs(center).max()) else 1.0
 
 
-def best_map(family: Family, Z: Floats, answers: Answers, weight: Floats) -> tuple[Floats, Floats]:
+def best_map(family: Family, Z: Floats, answers: Targets, weight: Floats) -> tuple[Floats, Floats]:
     """Weights (k, n_outputs) and biases that tell answers from codes best."""
     some = answers.some
-    answers, Z, weight = answers.of(some), Z[some], weight[some]
+    answers, Z, weight = answers.take(some), Z[some], weight[some]
     center, scale = units(Z, weight)
     coef, intercept = family.solve(
-        (Z - center) / scale, answers.values, answers.weight * weight[:, None]
+        (Z - center) / scale, answers.values, answers.observed * weight[:, None]
     )
     coef = coef / scale
     return family.in_units(coef, intercept - center @ coef)

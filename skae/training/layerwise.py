@@ -19,11 +19,17 @@ def pretrain(network: Network, train: Batches, plan: Plan, generator: torch.Gene
     Works from the rows inwards; the output of a linear skip is left as it was. A named corruption
     corrupts codes, too; a user's own is for rows only.
     """
+    shallow = Plan(
+        learning_rate=plan.learning_rate,
+        max_epochs=plan.layerwise_epochs,
+        batch_size=plan.batch_size,
+        weight_decay=plan.weight_decay,
+    )
     # Layers learn nothing from targets.
     table = train.table._replace(targets=None, target_weight=None)
     batches = replace(train, table=table)
     for layer in shallow_layers(network):
-        Net.over(layer, generator).fit_rows(batches, None, plan)
+        Net.over(layer, generator).fit_rows(batches, None, shallow)
         rows = batches.taken(batches.index)
         with torch.no_grad():
             codes = layer.encode(rows._replace(x=rows.original))

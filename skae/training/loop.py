@@ -1,6 +1,5 @@
 """The loop: skorch's over rows in memory, with its schedule and its best epoch."""
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -46,18 +45,9 @@ class Net(NeuralNet):
         return net.initialize()
 
     def duplicate(self, module: nn.Module) -> "Net":
-        """A net in the same state that shares nothing with this one, around a module like its own.
-
-        Raises RuntimeError where the module has other parameters.
-        """
-        module.load_state_dict(self.module_.state_dict())
-        generator = torch.Generator(self.generator.device)
-        generator.set_state(self.generator.get_state())
-        net = Net.over(module, generator)
-        for old, new in zip(self._trained(), net._trained(), strict=True):
-            for name, value in self.optimizer_.state[old].items():
-                net.optimizer_.state[new][name].copy_(value)
-        net.history = History(copy.deepcopy(list(self.history)))
+        """A net in the same state, around a copy of its module, that shares nothing with it."""
+        net = Net.over(module, torch.Generator(self.generator.device))
+        net.load_arrays(self.arrays())
         return net
 
     def fit_rows(self, train: Batches, valid: Batches | None, plan: Plan) -> tuple[int, float]:
@@ -274,6 +264,11 @@ class Net(NeuralNet):
                 raise StopTraining from None
         if method_name == "on_epoch_end":
             self._stop_where_patience_ended()
+
+
+def as_history(rows: list[dict[str, Any]]) -> History:
+    """What skorch recorded at each epoch."""
+    return History(rows)
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,8 @@ class Plan:
     max_epochs: int
     batch_size: int
     weight_decay: float = 0.0
+    layerwise_epochs: int = 0
+    """Epochs of pre-training for each hidden layer."""
     one_cycle: bool = True
     restore_best: bool = True
     patience: int | None = None

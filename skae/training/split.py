@@ -1,9 +1,84 @@
-"""Which rows are held out: decided by their content, never by order or number."""
+"""Which rows are held out, how much each counts, and how often it is shown.
+
+Rows' content decides it, never their order or number.
+"""
+
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skae.table.rows import mix
+from skae.table.rows import Floats, Rows, merged, shuffled
+
+SELDOM_SHARE = 0.2
+"""Share of the rows shown that those with seldom targets should have."""
+
+DENSITY_ROWS = 2048
+"""Rows that stand for all where a latent starts and where the density is estimated."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The distinct rows of a fit: equal ones are one of their summed weight.
+
+    Draws then do not tell equal rows apart, and repeating a row is weighting it.
+
+    Attributes
+    ----------
+    index : ndarray of shape (n_distinct,), int
+        Their numbers in the table.
+    weight : ndarray of shape (n_distinct,)
+        How much each counts.
+    held_out : ndarray of shape (n_distinct,), bool
+        Which of them training does not see.
+    some : ndarray of int
+        Positions, in an order that content decides, of those that stand for all.
+    """
+
+    index: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    held_out: NDArray[np.bool_]
+    some: NDArray[np.intp]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Rows,
+        weight: Floats,
+        others: list[NDArray[np.uint64]],
+        seldom: NDArray[np.bool_],
+        fraction: float,
+        seed: int,
+    ) -> Self:
+        """Split rows, which are equal where hashes of what else is known, `others`, are equal, too.
+
+        A `fraction` of the distinct ones is held out, none of the `seldom` ones.
+        """
+        hashes = rows.hash(seed)
+        index, total = merged(weight, hashes, *others)
+        hashes = hashes[index]
+        held_out = hold_out(hashes, fraction)
+        held_out &= ~np.isin(hashes, hashes[seldom[index]])
+        return cls(index, total, held_out, shuffled(hashes, DENSITY_ROWS))
+
+    @property
+    def trained(self) -> NDArray[np.intp]:
+        """Numbers of the rows that are trained on."""
+        return self.index[~self.held_out]
+
+    @property
+    def validation(self) -> NDArray[np.intp]:
+        """Numbers of the rows that are held out."""
+        return self.index[self.held_out]
+
+    def shares(self, n: int) -> NDArray[np.float64]:
+        """How much each of the table's `n` rows counts, with a mean of 1 on either side."""
+        share = np.zeros(n)
+        share[self.index] = self.weight
+        for side in (self.validation, self.trained):
+            share[side] /= share[side].mean() if len(side) else 1.0
+        return share
 
 
 def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
@@ -18,12 +93,13 @@ def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
     return hashes < distinct[count]
 
 
-def shuffled(hashes: NDArray[np.uint64], size: int) -> NDArray[np.intp]:
-    """Indices of rows in an order that only their content decides, as many as `size` distinct ones.
+def times_shown(seldom: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
+    """How often an epoch shows each row: so that seldom ones are a `SELDOM_SHARE` of each batch.
 
-    It is independent of which rows are held out.
+    Shown once each, with large weights, they would make steps erratic. A full batch has them all.
     """
-    again = mix(hashes + np.uint64(0x9E3779B97F4A7C15))
-    distinct = np.unique(again)
-    chosen = again <= distinct[min(size, len(distinct)) - 1]
-    return np.flatnonzero(chosen)[np.argsort(again[chosen], kind="stable")]
+    rare = seldom.sum()
+    if not rare or batch_size >= len(seldom):
+        return np.ones(len(seldom), dtype=np.intp)
+    common = (len(seldom) - rare) * SELDOM_SHARE / (1 - SELDOM_SHARE)
+    return np.where(seldom, max(1, int(common / rare)), 1)

@@ -1,6 +1,5 @@
 """The adversarial autoencoder: a judge cannot tell codes from draws of a normal distribution."""
 
-from dataclasses import field
 from numbers import Real
 from typing import ClassVar
 
@@ -78,11 +77,9 @@ class AdversarialAutoencoder(BaseAutoencoder):
     (3, 64)
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     prior_weight: float = 3.0
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "prior_weight": [Interval(Real, 0, None, closed="left")],
     }
 

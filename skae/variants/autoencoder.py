@@ -1,7 +1,5 @@
 """The plain autoencoder: its code is what the encoder says, at no price."""
 
-from dataclasses import field
-
 from skae.base import BaseAutoencoder
 from skae.nn.latent import Deterministic, Latent
 
@@ -45,8 +43,6 @@ class Autoencoder(BaseAutoencoder):
     >>> bool(autoencoder.score(test) > pca.score(test))
     True
     """
-
-    n_components: int | float | str = field(default="auto", kw_only=False)
 
     def _make_latent(self, n_components: int) -> Latent:
         return Deterministic(n_components)

@@ -1,14 +1,14 @@
 """The conditional variational autoencoder: some columns are given, the others modelled."""
 
-from dataclasses import field
 from typing import ClassVar
 
-from skae.given import COLUMN_KEY, ColumnKey, WithGivenColumns
+from skae.conditioned import COLUMN_KEY, ConditionedAutoencoder
 from skae.nn.corruption import Corruption
+from skae.table.schema import ColumnKey
 from skae.variants.variational import VariationalAutoencoder
 
 
-class ConditionalVariationalAutoencoder(VariationalAutoencoder, WithGivenColumns):
+class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoencoder):
     """Variational autoencoder of rows under a condition: columns that are given, not modelled.
 
     Encoder and decoder see the condition, so that the code need not tell it [1]_: it says how a
@@ -72,15 +72,13 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, WithGivenColumns
     3.0
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     condition: ColumnKey = None
     corruption: str | Corruption | None = "gaussian"
     corruption_level: float = 0.7
 
-    _given_parameter = "condition"
+    _condition_parameter = "condition"
     _indispensable = (*VariationalAutoencoder._indispensable, "condition")
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **VariationalAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "condition": COLUMN_KEY,
     }

@@ -1,6 +1,5 @@
 """The contractive autoencoder: codes that hardly move when rows do."""
 
-from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -77,12 +76,10 @@ class ContractiveAutoencoder(BaseAutoencoder):
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     contraction: float = 0.1
     n_projections: int | None = None
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "contraction": [Interval(Real, 0, None, closed="left")],
         "n_projections": [Interval(Integral, 1, None, closed="left"), None],
     }

@@ -1,7 +1,5 @@
 """The denoising autoencoder: rows come back from spoilt versions of them."""
 
-from dataclasses import field
-
 from skae.base import BaseAutoencoder
 from skae.nn.corruption import Corruption
 from skae.nn.latent import Deterministic, Latent
@@ -54,7 +52,6 @@ class DenoisingAutoencoder(BaseAutoencoder):
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     corruption: str | Corruption | None = "masking"
 
     def _make_latent(self, n_components: int) -> Latent:

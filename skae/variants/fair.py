@@ -1,26 +1,35 @@
 """The fair autoencoder: a code that keeps what is useful and hides sensitive columns."""
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import replace
 from numbers import Real
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length, column_or_1d
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._compat.sklearn import Interval
-from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
-from skae.given import COLUMN_KEY, ColumnKey, WithGivenColumns
+from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.conditioned import COLUMN_KEY, ConditionedAutoencoder
+from skae.inference import codes
 from skae.nn.draws import Draws
 from skae.nn.judges import PANEL, Panel
 from skae.nn.latent import Code, Encode, Latent
+from skae.state import Fitted
 from skae.table.audit import audit
-from skae.table.targets import UNLABELLED, counting, read_classes, read_numbers, read_one_class
+from skae.table.schema import ColumnKey, Schema
+from skae.table.targets import (
+    UNLABELLED,
+    Targets,
+    counting,
+    read_classes,
+    read_numbers,
+    read_one_class,
+)
 from skae.training.heads import Classes, Family, Head, Numbers
 from skae.variants.variational import Variational
 
@@ -46,7 +55,7 @@ class Private(Variational):
     # A trained noise would make codes ever more precise, and precise codes hide nothing.
     learns_noise = False
     # Judges who learn are no yardstick: the rows they know least look best.
-    has_yardstick = False
+    ranks_epochs = False
     is_private = True
 
     def __init__(self, n_components: int, price: float, widths: Sequence[int]) -> None:
@@ -75,7 +84,7 @@ class Private(Variational):
         return price - self.price * rise * hidden + (lesson - lesson.detach())
 
 
-class FairAutoencoder(WithGivenColumns):
+class FairAutoencoder(ConditionedAutoencoder):
     """Autoencoder whose code keeps what is useful in rows and hides sensitive columns.
 
     The encoder never sees the sensitive columns, the decoder does, so that rows can be restored
@@ -151,17 +160,15 @@ class FairAutoencoder(WithGivenColumns):
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     sensitive: ColumnKey = None
     leak_weight: float = 1.0
     label_weight: float = 10.0
 
-    _given_parameter = "sensitive"
+    _condition_parameter = "sensitive"
     _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
-    _encoder_sees_given = False
+    _encoder_sees_conditions = False
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "sensitive": COLUMN_KEY,
         "leak_weight": [Interval(Real, 0, None, closed="left")],
         "label_weight": [Interval(Real, 0, None, closed="neither")],
@@ -171,23 +178,27 @@ class FairAutoencoder(WithGivenColumns):
         return 2 * super()._auto_components(n_features)
 
     def _make_latent(self, n_components: int) -> Latent:
-        if self._columns_ is None:
-            return Variational(n_components, False, 1.0, 0.1, 1)
-        price = self.leak_weight * self._n_modelled
-        return Private(n_components, price, self._columns_.widths)
+        return Variational(n_components, False, 1.0, 0.1, 1)
 
-    def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
+    def _latent(self, n_components: int, schema: Schema, learned: dict[str, Any]) -> Latent:
+        if not schema.conditions:
+            return self._make_latent(n_components)
+        widths = [max(1, n_levels) for n_levels in schema.n_levels]
+        return Private(n_components, self.leak_weight * len(schema.modelled), widths)
+
+    def _read_targets(
+        self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_], resume: Fitted | None
+    ) -> Targets | None:
         y = None if y is None else np.asarray(counting(y, counts, self))
         # Equal targets tell nothing of rows, as none do.
         if y is None or (y == y[:1]).all():
-            return super()._facts(None, weight, counts)
+            return None
         family: Family = Classes()
         if y.dtype.kind == "f" and not (y == np.round(y)).all():
-            family, answers = Numbers.of(read_numbers(y), weight)
+            family, targets = Numbers.of(read_numbers(y), weight)
         else:
-            answers = read_one_class(y, None, weight)[1]
-        head = Head(family, self.label_weight, 1.0)
-        return RowFacts((answers.values, answers.weight), answers.some, head)
+            targets = read_one_class(y, None, weight)[1]
+        return replace(targets, loss=Head(family, self.label_weight, 1.0))
 
     def fit(
         self,
@@ -207,14 +218,6 @@ class FairAutoencoder(WithGivenColumns):
         y : array-like of shape (n_samples,), default=None
             What codes are to tell: classes, -1 where not known, or numbers, NaN where not known.
             Where all are equal, it is as without.
-        sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts; a weight of 2 is a row given twice, 0 a row left out.
-        X_corrupted : array-like of shape (n_samples, n_features), default=None
-            What the encoder sees of each row while training.
-
-        Returns
-        -------
-        self : object
 
         Raises
         ------
@@ -256,15 +259,16 @@ class FairAutoencoder(WithGivenColumns):
             Where `sensitive` is None, or a target has a single class or classes of less than five
             rows.
         """
-        check_is_fitted(self)
-        if self._columns_ is None:
+        fitted = self._read_fitted()
+        schema = fitted.schema
+        if not schema.conditions:
             raise ValueError("sensitive=None: there is nothing to audit. Name columns and fit.")
-        X = self._read_rows(X)
-        cells, told = np.split(X, [self._n_modelled], axis=1)
-        codes = self._map(lambda batch: self.module_.encode(batch).mean, X)
+        rows = schema.read(X)
         if y is not None:
             y = column_or_1d(y, warn=True)
             check_consistent_length(X, y)
             values = read_classes(y)[1]
             y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELLED)
-        return audit({"rows": cells, "code": codes}, self._columns_.classes(told), y)
+        pairs = zip(schema.conditions, rows.conditions.T, strict=True)
+        sensitive = {column.name: column.classes(cells) for column, cells in pairs}
+        return audit({"rows": rows.modelled, "code": codes(rows, fitted)}, sensitive, y)

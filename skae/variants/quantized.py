@@ -1,6 +1,5 @@
 """The vector-quantised autoencoder: a row's code is one of finitely many."""
 
-from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar, cast
 
@@ -8,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.inference import map_rows
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Discrete, Encode, Latent
@@ -54,7 +53,7 @@ class Quantized(Discrete):
     def adapt(self, h: Tensor, weight: Tensor, draws: Draws) -> None:
         self.codebooks.follow(h, weight, draws)
 
-    def complaint(self, code: Code, weight: Tensor) -> str | None:
+    def warning(self, code: Code, weight: Tensor) -> str | None:
         used = min(len(numbers.unique()) for numbers in self.indices(code.h).mT)
         counting = int((weight > 1e-9 * weight.sum()).sum())
         if 2 * used >= min(self.n_codes, counting):
@@ -112,13 +111,11 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     n_codes: int = 32
     n_codebooks: int = 1
     commitment: float = 1.0
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "n_codes": [Interval(Integral, 1, None, closed="left")],
         "n_codebooks": [Interval(Integral, 1, None, closed="left")],
         "commitment": [Interval(Real, 0, None, closed="left")],
@@ -148,10 +145,10 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         indices : ndarray of shape (n_samples, n_codebooks), int
             Numbers from 0 to `n_codes` - 1.
         """
-        check_is_fitted(self)
-        network, latent = self.module_, cast(Quantized, self.module_.latent)
-        rows = self._read_rows(X)
-        numbers = self._map(lambda batch: latent.indices(network.encode(batch).h), rows)
+        fitted = self._read_fitted()
+        network, latent = fitted.network, cast(Quantized, fitted.network.latent)
+        rows = fitted.schema.read(X)
+        numbers = map_rows(lambda batch: latent.indices(network.encode(batch).h), rows, fitted)
         return numbers.astype(np.intp)
 
     def dequantize(self, indices: MatrixLike) -> Floats:
@@ -172,8 +169,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         ValueError
             Where there are no such codes.
         """
-        check_is_fitted(self)
-        latent = cast(Quantized, self.module_.latent)
+        latent = cast(Quantized, self._read_fitted().network.latent)
         numbers = check_array(indices, dtype=None, input_name="indices")
         known = numbers.dtype.kind in "iu" and numbers.shape[1] == latent.n_codebooks
         if not known or numbers.min() < 0 or numbers.max() >= latent.n_codes:

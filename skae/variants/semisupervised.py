@@ -1,8 +1,7 @@
 """The semi-supervised variational autoencoder: a row's class is part of its code."""
 
-from dataclasses import field
 from numbers import Real
-from typing import ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -10,12 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
-from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
+from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.inference import codes
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import Normal
-from skae.table.targets import Announced, Incremental, counting, read_classes, same_classes
+from skae.state import Fitted
+from skae.table.targets import Probabilistic, Targets, counting, read_classes, same_classes
 
 
 class ClassAndStyle(Stochastic):
@@ -89,7 +90,7 @@ class ClassAndStyle(Stochastic):
         return torch.cat([draws.normal((n, self.n_components)), self.one_hot[chosen]], -1)
 
 
-class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # type: ignore[misc]  # score wants y
+class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # type: ignore[misc]  # score wants y
     """Variational autoencoder whose code holds the row's class: a classifier for few labels.
 
     The model M2 of Kingma et al. [1]_: a row comes from a class and from a style, a normal code
@@ -153,11 +154,9 @@ class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # typ
     True
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     label_weight: float | str = "auto"
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "label_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     }
 
@@ -165,19 +164,58 @@ class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # typ
         return min(10, super()._auto_components(n_features))
 
     def _make_latent(self, n_components: int) -> ClassAndStyle:
-        return ClassAndStyle(n_components, torch.from_numpy(np.log(self.class_prior_)))
+        return self._latent(n_components, None, self._read_fitted().learned)
 
-    def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
-        y, announced = y if isinstance(y, Announced) else (y, None)
-        classes, values = read_classes(
-            counting(y, counts, self), same_classes(getattr(self, "classes_", None), announced)
+    def _latent(self, n_components: int, schema: Any, learned: dict[str, Any]) -> ClassAndStyle:
+        return ClassAndStyle(n_components, torch.from_numpy(np.log(learned["class_prior_"])))
+
+    def _read_targets(
+        self,
+        y: MatrixLike,
+        weight: Floats,
+        counts: NDArray[np.bool_],
+        resume: Fitted | None,
+        classes: MatrixLike = None,
+    ) -> Targets:
+        known_classes = None if resume is None else resume.learned["classes_"]
+        found, values = read_classes(
+            counting(y, counts, self), same_classes(known_classes, classes)
         )
         number = weight @ values + 1
-        learnt = {"classes_": classes, "class_prior_": number / number.sum()}
-        attributes = {} if hasattr(self, "classes_") else learnt
+        learned = {"classes_": found, "class_prior_": number / number.sum()}
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
         known = values.sum(axis=1, keepdims=True)
-        return RowFacts((values, price * known), known[:, 0] > 0, attributes=attributes)
+        return Targets(values, price * known, learned=learned)
+
+    def partial_fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike | None = None,
+        sample_weight: MatrixLike | None = None,
+        X_corrupted: MatrixLike | None = None,
+        classes: MatrixLike | None = None,
+    ) -> Self:
+        """Train for one pass over rows, as without targets, and on those of their classes known.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,)
+            Their classes; -1 where not known.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that calls will have, for the first call; None are those of its `y`. Later
+            calls may repeat them.
+        """
+        return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes)
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        classes: NDArray[Any] = self._read_fitted().learned["classes_"]
+        return classes
+
+    @property
+    def class_prior_(self) -> Floats:
+        prior: Floats = self._read_fitted().learned["class_prior_"]
+        return prior
 
     def predict_proba(self, X: MatrixLike) -> Floats:
         """Probabilities of classes.
@@ -192,4 +230,6 @@ class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # typ
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return self._codes(X)[:, self.n_components_ :]
+        fitted = self._read_fitted()
+        Z = codes(fitted.schema.read(X), fitted)
+        return Z[:, fitted.network.latent.n_components :]

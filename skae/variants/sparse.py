@@ -1,6 +1,5 @@
 """The sparse autoencoder: of many components, few are active in each row."""
 
-from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -121,14 +120,12 @@ class SparseAutoencoder(BaseAutoencoder):
     array([5])
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     sparsity: str = "l1"
     sparsity_weight: float = 0.1
     target_rate: float = 0.05
     n_active: int | str = "auto"
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "sparsity": [StrOptions({"l1", "kl", "topk"})],
         "sparsity_weight": [Interval(Real, 0, None, closed="left")],
         "target_rate": [Interval(Real, 0, 1, closed="neither")],

@@ -1,15 +1,14 @@
 """The variational autoencoder: a code is a distribution, and a row has a density."""
 
-from dataclasses import field
 from numbers import Integral, Real
 from typing import ClassVar, cast
 
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.inference import map_rows
 from skae.nn.batch import Batch
 from skae.nn.bounds import importance_weighted
 from skae.nn.draws import Draws
@@ -71,7 +70,7 @@ class Variational(Stochastic):
         bias[self.n_components : self.n_components + k] = 0.5 * (rest / values).log()
         return Start(up / values, up, bias)
 
-    def complaint(self, code: Code, weight: Tensor) -> str | None:
+    def warning(self, code: Code, weight: Tensor) -> str | None:
         active = (moments(code.mean, weight).variance > ACTIVE).nonzero()[:, 0].tolist()
         if 2 * len(active) >= self.n_components:
             return None
@@ -140,14 +139,12 @@ class VariationalAutoencoder(BaseAutoencoder):
     (3, 64)
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     posterior_covariance: str = "diagonal"
     beta: float = 1.0
     kl_warm_up: float = 0.1
     n_importance_samples: int = 1
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "posterior_covariance": [StrOptions({"diagonal", "full"})],
         "beta": [Interval(Real, 0, None, closed="left")],
         "kl_warm_up": [Interval(Real, 0, 0.5, closed="both")],
@@ -174,14 +171,15 @@ class VariationalAutoencoder(BaseAutoencoder):
         covariance : ndarray of shape (n_samples, n_components_[, n_components_])
             Variances, or with `posterior_covariance="full"` matrices.
         """
-        check_is_fitted(self)
-        network, latent = self.module_, cast(Variational, self.module_.latent)
+        fitted = self._read_fitted()
+        network, latent = fitted.network, cast(Variational, fitted.network.latent)
 
         def mean_and_covariance(batch: Batch) -> Tensor:
-            told = latent.posterior(network.encode(batch).h)
-            return torch.cat([told.mean, told.covariance().flatten(1)], 1)
+            posterior = latent.posterior(network.encode(batch).h)
+            return torch.cat([posterior.mean, posterior.covariance().flatten(1)], 1)
 
-        both, k = self._map(mean_and_covariance, self._read_rows(X)), self.n_components_
+        both = map_rows(mean_and_covariance, fitted.schema.read(X), fitted)
+        k = latent.n_components
         shape = (k, k) if latent.is_full else (k,)
         return both[:, :k], both[:, k:].reshape(-1, *shape)
 

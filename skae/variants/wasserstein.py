@@ -1,6 +1,5 @@
 """The Wasserstein autoencoder: codes of all rows together follow a normal distribution."""
 
-from dataclasses import field
 from numbers import Real
 from typing import ClassVar
 
@@ -82,11 +81,9 @@ class WassersteinAutoencoder(BaseAutoencoder):
     (3, 64)
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
     prior_weight: float = 200.0
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
-        **BaseAutoencoder._parameter_constraints,
+    _parameter_constraints: ClassVar = {
         "prior_weight": [Interval(Real, 0, None, closed="left")],
     }
 
