@@ -1,7 +1,10 @@
 """Pictures hold what models say, and wrong use is told."""
 
+import inspect
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from types import SimpleNamespace
 
 import matplotlib
@@ -21,21 +24,21 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 
+import skae
 from skae import (
     Autoencoder,
     AutoencoderClassifier,
     AutoencoderOutlierDetector,
     AutoencoderRegressor,
-)
-from skae.inspection import displays as plotting
-from skae.inspection.displays import (
     CodeSpaceDisplay,
     ComponentsPathDisplay,
     LossCurveDisplay,
     OutlierExplanationDisplay,
     ReconstructionDisplay,
     TraversalDisplay,
+    inspection,
 )
+from skae.inspection.display import Display
 
 WINE, GRAPE = load_wine(return_X_y=True, as_frame=True)
 QUICK = {"hidden_layer_sizes": (8,), "max_epochs": 3, "random_state": 0}
@@ -100,13 +103,29 @@ PCA_COLUMNS = {"pca_test_error": [4.0, 3.0, 2.5], "pca_test_nats": [-9.5, -8.0, 
 # ------------------------------------------------------------------------------ all displays
 
 
+MODULES = [
+    import_module(f"skae.inspection.{module.name}")
+    for module in pkgutil.iter_modules(inspection.__path__)
+]
+DISPLAYS = {
+    name: thing
+    for module in MODULES
+    for name, thing in vars(module).items()
+    if inspect.isclass(thing) and issubclass(thing, Display) and not inspect.isabstract(thing)
+}
+
+
 def test_all_displays_are_listed():
-    classes = {name for name in vars(plotting) if name.endswith("Display")}
-    assert set(plotting.__all__) == classes - {"_Display"}
+    listed = [name for module in MODULES for name in getattr(module, "__all__", ())]
+    listed = [name for name in listed if name.endswith("Display")]
+    assert sorted(listed) == sorted(DISPLAYS)
+    assert {name: vars(skae)[name] for name in listed} == DISPLAYS
+    assert {name for name in skae.__all__ if name.endswith("Display")} == set(DISPLAYS)
 
 
 def test_import_does_not_import_matplotlib():
-    code = "import skae.inspection.displays, sys; print('matplotlib' in sys.modules)"
+    names = ", ".join(module.__name__ for module in MODULES)
+    code = f"import {names}, sys; print('matplotlib' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "False"
 
