@@ -1,13 +1,11 @@
 """Autoencoders as scikit-learn estimators."""
 
 from skae import metrics
-from skae.inspection.displays import (
-    CodeSpaceDisplay,
+from skae.inspection.codes import CodeSpaceDisplay, ReconstructionDisplay, TraversalDisplay
+from skae.inspection.reports import (
     ComponentsPathDisplay,
     LossCurveDisplay,
     OutlierExplanationDisplay,
-    ReconstructionDisplay,
-    TraversalDisplay,
 )
 from skae.model_selection import ComponentsPath, components_path
 from skae.state import load

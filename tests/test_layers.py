@@ -129,7 +129,7 @@ def test_imports_follow_the_arrows(path):
         ("skae.variants.variational", "from .autoencoder import Autoencoder"),
         ("skae.variants.variational", "from skae.tasks.supervised import AutoencoderClassifier"),
         ("skae.metrics", "from skae.base import BaseAutoencoder"),
-        ("skae.inspection.displays", "from skae.nn.network import Network"),
+        ("skae.inspection.display", "from skae.nn.network import Network"),
         ("skae.files", "import torch"),
         ("skae.state", "from skae.base import BaseAutoencoder"),
         ("skae", "import torch"),

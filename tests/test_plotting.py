@@ -1,7 +1,11 @@
 """Pictures hold what models say, and wrong use is told."""
 
+import inspect
+import pkgutil
+import re
 import subprocess
 import sys
+from importlib import import_module
 from types import SimpleNamespace
 
 import matplotlib
@@ -21,21 +25,21 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 
+import skae
 from skae import (
     Autoencoder,
     AutoencoderClassifier,
     AutoencoderOutlierDetector,
     AutoencoderRegressor,
-)
-from skae.inspection import displays as plotting
-from skae.inspection.displays import (
     CodeSpaceDisplay,
     ComponentsPathDisplay,
     LossCurveDisplay,
     OutlierExplanationDisplay,
     ReconstructionDisplay,
     TraversalDisplay,
+    inspection,
 )
+from skae.inspection.display import Display
 
 WINE, GRAPE = load_wine(return_X_y=True, as_frame=True)
 QUICK = {"hidden_layer_sizes": (8,), "max_epochs": 3, "random_state": 0}
@@ -100,15 +104,73 @@ PCA_COLUMNS = {"pca_test_error": [4.0, 3.0, 2.5], "pca_test_nats": [-9.5, -8.0, 
 # ------------------------------------------------------------------------------ all displays
 
 
+MODULES = [
+    import_module(f"skae.inspection.{module.name}")
+    for module in pkgutil.iter_modules(inspection.__path__)
+]
+DISPLAYS = {
+    name: thing
+    for module in MODULES
+    for name, thing in vars(module).items()
+    if inspect.isclass(thing) and issubclass(thing, Display) and not inspect.isabstract(thing)
+}
+
+
 def test_all_displays_are_listed():
-    classes = {name for name in vars(plotting) if name.endswith("Display")}
-    assert set(plotting.__all__) == classes - {"_Display"}
+    listed = [name for module in MODULES for name in getattr(module, "__all__", ())]
+    listed = [name for name in listed if name.endswith("Display")]
+    assert sorted(listed) == sorted(DISPLAYS)
+    assert {name: vars(skae)[name] for name in listed} == DISPLAYS
+    assert {name for name in skae.__all__ if name.endswith("Display")} == set(DISPLAYS)
 
 
 def test_import_does_not_import_matplotlib():
-    code = "import skae.inspection.displays, sys; print('matplotlib' in sys.modules)"
+    names = ", ".join(module.__name__ for module in MODULES)
+    code = f"import {names}, sys; print('matplotlib' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "False"
+
+
+def documented(thing, title):
+    """The entries of a section of a docstring, by name."""
+    sections = re.split(r"^(\w+)\n-+\n", inspect.getdoc(thing), flags=re.MULTILINE)
+    assert sections.count(title) == 1
+    entries = re.split(r"\n(?=\S)", sections[sections.index(title) + 1].strip())
+    names = [re.match(r"\w+", entry)[0] for entry in entries]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, entries, strict=True))
+
+
+@pytest.mark.parametrize("display", DISPLAYS.values(), ids=DISPLAYS)
+def test_every_parameter_is_documented_once_in_order(display):
+    for call in (display, display.from_estimator, display.from_predictions):
+        parameters = inspect.signature(call).parameters
+        entries = documented(call, "Parameters")
+        assert list(entries) == list(parameters)
+        assert all(re.search(r"^    \S", entry, re.MULTILINE) for entry in entries.values())
+        has_default = {name for name, p in parameters.items() if p.default is not p.empty}
+        assert {name for name, entry in entries.items() if "default=" in entry} == has_default
+    for method in (display.from_estimator, display.from_predictions):
+        assert documented(method, "Returns") == {"display": f"display : {display.__name__}"}
+    assert list(documented(display, "Attributes"))[-2:] == ["ax_", "figure_"]
+
+
+def test_what_a_display_documents_itself_is_kept():
+    rows = documented(ReconstructionDisplay.from_estimator, "Parameters")
+    assert rows["feature_shape"].endswith("their cells are drawn in order.")
+    assert "the user's units" in rows["X"]
+    rows = documented(ReconstructionDisplay.from_predictions, "Parameters")
+    assert "all of which are drawn" in rows["X"]
+    assert rows["feature_shape"] == documented(TraversalDisplay, "Parameters")["feature_shape"]
+    errors = documented(TraversalDisplay.from_estimator, "Raises")
+    assert list(errors) == ["TypeError", "NotFittedError", "ValueError"]
+    assert list(documented(TraversalDisplay.from_predictions, "Raises")) == ["ValueError"]
+
+
+@pytest.mark.parametrize("display", DISPLAYS.values(), ids=DISPLAYS)
+def test_every_attribute_is_documented(display):
+    drawn = re.findall(r"self\.([a-z_]+_)\b(?:: [^=]+)? = ", inspect.getsource(display))
+    assert set(documented(display, "Attributes")) == {*drawn, "ax_", "figure_"}
 
 
 def test_missing_matplotlib_is_named(monkeypatch):
