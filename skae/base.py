@@ -29,7 +29,7 @@ from skae._compat.sklearn import (
     has_callbacks,
     warn,
 )
-from skae.fitting import Data, draw_seed, fit, read_weight, restore, row_shape
+from skae.fitting import Data, draw_seed, fit, read_weight
 from skae.nn.bodies.architectures import WIDTHS
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.modules import ModulePair
@@ -37,7 +37,8 @@ from skae.nn.corruption import CORRUPTIONS, Corruption
 from skae.nn.latent import Latent
 from skae.nn.likelihoods.gaussian import LIKELIHOODS, Likelihood
 from skae.parameters import Declared
-from skae.state import Fitted, Saved
+from skae.starting import restore, row_shape
+from skae.state import Fitted, FittedAttribute, Saved
 from skae.table.rows import Floats
 from skae.table.schema import ColumnKey, MatrixLike, Schema
 from skae.table.targets import Targets
@@ -305,6 +306,18 @@ class BaseAutoencoder(
     )
     # The whole fitted state: replaced in one assignment, read once at the top of each method.
     _fitted = None  # type: Fitted | None
+
+    n_features_in_ = FittedAttribute(lambda fitted: fitted.schema.n_columns)
+    feature_names_in_ = FittedAttribute(lambda fitted: fitted.feature_names)
+    n_components_ = FittedAttribute(lambda fitted: fitted.network.latent.n_components)
+    _n_features_out = FittedAttribute(lambda fitted: fitted.network.latent.n_outputs)
+    noise_variance_ = FittedAttribute(lambda fitted: fitted.noise_variance)
+    module_ = FittedAttribute(lambda fitted: fitted.network)
+    history_ = FittedAttribute(lambda fitted: as_history(fitted.history))
+    loss_curve_ = FittedAttribute(lambda fitted: fitted.curve("train_loss"))
+    validation_curve_ = FittedAttribute(lambda fitted: fitted.curve("valid_loss"))
+    n_iter_ = FittedAttribute(lambda fitted: len(fitted.history))
+    best_epoch_ = FittedAttribute(lambda fitted: fitted.best_epoch)
 
     # -------------------------------------------------------------------- what variants answer
 
@@ -689,55 +702,6 @@ class BaseAutoencoder(
             check_is_fitted(self)
         assert fitted is not None
         return fitted
-
-    @property
-    def n_features_in_(self) -> int:
-        return self._read_fitted().schema.n_columns
-
-    @property
-    def feature_names_in_(self) -> NDArray[Any]:
-        names = self._read_fitted().schema.names
-        if names is None:
-            raise AttributeError("The training rows had no column names.")
-        return names
-
-    @property
-    def n_components_(self) -> int:
-        return self._read_fitted().network.latent.n_components
-
-    @property
-    def _n_features_out(self) -> int:
-        return self._read_fitted().network.latent.n_outputs
-
-    @property
-    def noise_variance_(self) -> float | Floats:
-        fitted = self._read_fitted()
-        noise: Floats = fitted.density.likelihood.noise_variance.cpu().double().numpy()
-        return noise if fitted.parameters["noise"] == "diagonal" else float(noise[0])
-
-    @property
-    def module_(self) -> torch.nn.Module:
-        return self._read_fitted().network
-
-    @property
-    def history_(self) -> Any:
-        return as_history(self._read_fitted().training["history"])
-
-    @property
-    def loss_curve_(self) -> list[float]:
-        return [row["train_loss"] for row in self.history_]
-
-    @property
-    def validation_curve_(self) -> list[float]:
-        return [row["valid_loss"] for row in self.history_ if "valid_loss" in row]
-
-    @property
-    def n_iter_(self) -> int:
-        return len(self._read_fitted().training["history"])
-
-    @property
-    def best_epoch_(self) -> int:
-        return self._read_fitted().best_epoch
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

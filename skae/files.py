@@ -43,12 +43,12 @@ class Stored:
         if cls.__module__.startswith("skae."):
             CLASSES[cls.__name__] = cls
 
-    def stored_state(self) -> dict[str, Any]:
+    def _stored_state(self) -> dict[str, Any]:
         """What a file holds of the object."""
         return dict(self.__getstate__() or {})  # type: ignore[call-overload]
 
     @classmethod
-    def from_stored_state(cls, state: dict[str, Any]) -> Any:
+    def _from_stored_state(cls, state: dict[str, Any]) -> Any:
         """The object that a file holds; raises ValueError where the state is not one's."""
         if is_dataclass(cls) and {field.name for field in fields(cls)} != state.keys():
             raise ValueError(f"a {cls.__name__} does not consist of {', '.join(state)}")
@@ -149,7 +149,7 @@ def _encode(value: Any, arrays: Arrays) -> Any:
         name = type(value).__name__
         if CLASSES.get(name) is not type(value):
             raise TypeError(f"{name} is not one of skae's estimators: use pickle for it.")
-        return {"object": [name, _encode(value.stored_state(), arrays)]}
+        return {"object": [name, _encode(value._stored_state(), arrays)]}
     if isinstance(value, slice):
         return {"slice": [_encode(part, arrays) for part in (value.start, value.stop, value.step)]}
     if isinstance(value, RandomState) and isinstance(value._bit_generator, MT19937):
@@ -192,5 +192,5 @@ def _decode(value: Any, arrays: Arrays) -> Any:
             name, state = content
             if name not in CLASSES:
                 raise ValueError(f"this version of skae has no {name!r}")
-            return CLASSES[name].from_stored_state(_decode(state, arrays))
+            return CLASSES[name]._from_stored_state(_decode(state, arrays))
     raise ValueError(f"unknown tag {tag!r}")

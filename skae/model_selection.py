@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import check_array, check_random_state, indexable
 
 from skae._compat.sklearn import safe_indexing
+from skae.state import NetworkMismatchError
 
 Floats = NDArray[np.floating]
 
@@ -328,9 +329,7 @@ def _walk_from_one(
         model = copy.deepcopy(start).set_params(**{param_name: value})
         try:
             steps.append(_Step.of(model, split))
-        except ValueError as error:
-            if "another network" not in str(error):
-                raise
+        except NetworkMismatchError as error:
             raise ValueError(
                 f"{param_name} shapes the network, so that its values cannot go on from one fit: "
                 "use GridSearchCV for it."

@@ -9,7 +9,7 @@ _SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n-{3,}\n", re.MULTILINE)
 _ENTRY = re.compile(r"^(?=\S)", re.MULTILINE)
 
 
-def _sections(doc: str) -> dict[str, str]:
+def sections(doc: str) -> dict[str, str]:
     """Split a numpydoc text into {title: body}; the summary's title is empty."""
     doc = cleandoc(doc)
     starts = list(_SECTION.finditer(doc))
@@ -31,15 +31,15 @@ def _names(entry: str) -> list[str]:
     return entry.replace("*", "").split(", ")
 
 
-def _inherit_doc(doc: str | None, parent_doc: str | None, order: list[str]) -> str:
+def inherit_doc(doc: str | None, parent_doc: str | None, order: list[str]) -> str:
     """Add to `doc` what `parent_doc` documents of the same.
 
     Entries of the parent appear beside those that `doc` has itself; its summary and `Returns` do
     where `doc` has none. Parameters are put in `order`, and those that are not in it are dropped.
     """
     titles = ("", "Parameters", "Attributes", "Returns", "Raises", "Warns")
-    merged = dict.fromkeys(titles, "") | _sections(doc or "")
-    for title, body in _sections(parent_doc or "").items():
+    merged = dict.fromkeys(titles, "") | sections(doc or "")
+    for title, body in sections(parent_doc or "").items():
         if title in ("", "Returns"):
             merged[title] = merged[title] or body
         elif title in titles:
@@ -82,9 +82,9 @@ class Declared:
         for base in reversed(cls.__mro__):
             cls._parameter_constraints |= vars(base).get("_own_constraints", {})
         parent = next(base for base in cls.__mro__[1:] if issubclass(base, Declared))
-        cls.__doc__ = _inherit_doc(cls.__doc__, parent.__doc__, [p.name for p in parameters])
+        cls.__doc__ = inherit_doc(cls.__doc__, parent.__doc__, [p.name for p in parameters])
         for name, method in vars(cls).items():
             docs = [vars(base)[name].__doc__ for base in cls.__mro__[1:] if name in vars(base)]
             if docs and isfunction(method) and not name.startswith("_"):
                 order = list(signature(method).parameters)
-                method.__doc__ = _inherit_doc(method.__doc__, next(filter(None, docs), None), order)
+                method.__doc__ = inherit_doc(method.__doc__, next(filter(None, docs), None), order)

@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -66,6 +67,28 @@ class Fitted:
     conditions: SeenConditions | None
     learned: dict[str, Any]
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was recorded at each epoch."""
+        return self.training["history"]
+
+    def curve(self, name: str) -> list[float]:
+        """A number of each epoch; nothing where it was not recorded."""
+        return [epoch[name] for epoch in self.history if name in epoch]
+
+    @property
+    def feature_names(self) -> NDArray[Any]:
+        """Names of the user's columns."""
+        if self.schema.names is None:
+            raise AttributeError("feature_names_in_: not all columns of X had texts for names")
+        return self.schema.names
+
+    @property
+    def noise_variance(self) -> float | NDArray[Any]:
+        """Gaussian noise, one number unless each column has its own."""
+        noise = self.density.likelihood.noise_variance.cpu().double().numpy()
+        return noise if self.parameters["noise"] == "diagonal" else float(noise[0])
+
     def tree(self) -> dict[str, Any]:
         """The model in plain values, arrays and stored objects: free of torch and of devices."""
         tree = {name: value for name, value in vars(self).items()}
@@ -77,6 +100,22 @@ class Fitted:
             "likelihood": to_arrays(density.likelihood.state_dict()),
             "density": to_arrays(density.tensors()),
         }
+
+
+class FittedAttribute:
+    """An attribute of an estimator that is read from its fitted model.
+
+    Parameters
+    ----------
+    read : callable
+        Its value for a fitted model.
+    """
+
+    def __init__(self, read: Callable[[Fitted], Any]) -> None:
+        self.read = read
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
+        return self if estimator is None else self.read(estimator._read_fitted())
 
 
 class Saved(Stored):
@@ -136,9 +175,9 @@ class Saved(Stored):
                 stacklevel=2,
             )
 
-    def stored_state(self) -> dict[str, Any]:
+    def _stored_state(self) -> dict[str, Any]:
         """What a file holds of the estimator."""
-        state = super().stored_state()
+        state = super()._stored_state()
         return {key: value for key, value in state.items() if self._can_hold(key, value)}
 
     def _can_hold(self, key: str, value: Any) -> bool:
@@ -152,7 +191,7 @@ class Saved(Stored):
     def _left_out(self, prefix: str = "") -> list[str]:
         """Names of what files do not hold; raises TypeError where something indispensable is."""
         names = []
-        for key, value in super().stored_state().items():
+        for key, value in super()._stored_state().items():
             if isinstance(value, Saved):
                 names += value._left_out(f"{prefix}{key}__")
             elif not self._can_hold(key, value):
@@ -165,7 +204,7 @@ class Saved(Stored):
         return names
 
     @classmethod
-    def from_stored_state(cls, state: dict[str, Any]) -> Self:
+    def _from_stored_state(cls, state: dict[str, Any]) -> Self:
         """The estimator that a file holds."""
         estimator: Any = cls()
         unknown = [key for key in state if not estimator._is_known(key)]
@@ -236,7 +275,7 @@ def from_format_1(content: dict[str, Any]) -> Any:
     state = {key: from_format_1(v) if is_object[key] else v for key, v in state.items()}
     if "_arrays" in state:
         state = _autoencoder_of_format_1(name, state, columns and columns["state"])
-    return CLASSES[name].from_stored_state(state)
+    return CLASSES[name]._from_stored_state(state)
 
 
 def _autoencoder_of_format_1(

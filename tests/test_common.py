@@ -7,12 +7,12 @@ from unittest import SkipTest
 import numpy as np
 import pytest
 import sklearn.utils.estimator_checks as checks
+from skae.given import WithGivenColumns
 from sklearn.base import BaseEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import skae
-from skae.given import WithGivenColumns
 
 PRIVATE_CHECKS = [
     checks.check_param_validation,

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from skae.given import MOST_WHOLE_NUMBERS, GivenColumns, WithGivenColumns
+from skae.nn.given import Given
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -13,9 +15,7 @@ from test_common import check_name, public_estimators
 from test_persistence import WAYS
 
 import skae
-from skae.given import MOST_WHOLE_NUMBERS, GivenColumns, WithGivenColumns
 from skae.nn.draws import Draws
-from skae.nn.given import Given
 from skae.nn.linear import DistinctRows, moments
 
 ESTIMATORS = [c for c in public_estimators() if issubclass(c, WithGivenColumns)]

@@ -211,9 +211,10 @@ def test_every_parameter_of_the_autoencoder_is_documented_once_in_order():
 
 def test_every_attribute_of_the_autoencoder_is_documented(curved):
     fitted = Autoencoder(2, max_epochs=1).fit(curved)
-    public = {name for name in vars(fitted) if name.endswith("_") and not name.startswith("_")}
-    assert public <= set(documented(Autoencoder.__doc__, "Attributes"))
-    assert set(documented(Autoencoder.__doc__, "Attributes")) == public | {"feature_names_in_"}
+    public = {name for name in dir(Autoencoder) if name.endswith("_") and name[0] != "_"}
+    assert set(documented(Autoencoder.__doc__, "Attributes")) == public
+    assert not hasattr(Autoencoder(), "n_components_")
+    assert all(hasattr(fitted, name) for name in public - {"feature_names_in_"})
 
 
 def test_documented_defaults_are_the_defaults():

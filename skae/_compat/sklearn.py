@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import sklearn
-from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import _safe_indexing
+from sklearn.base import BaseEstimator
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils import _safe_indexing as safe_indexing
 
 # `ColumnTransformer` selects columns with it: names, numbers, slices, masks, callables.
-from sklearn.utils._indexing import _get_column_indices
+from sklearn.utils._indexing import _get_column_indices as column_indices
 
 # The message that tells a user of displays to install matplotlib.
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -25,34 +26,9 @@ from sklearn.utils._param_validation import (
 )
 
 # Robust detectors need percentiles of weighted rows; numpy's cannot interpolate weighted ones.
-from sklearn.utils.stats import _weighted_percentile
-from sklearn.utils.validation import _check_feature_names, _check_sample_weight
-
-check_feature_names = _check_feature_names
-check_sample_weight = _check_sample_weight
-column_indices = _get_column_indices
-fit_context = _fit_context
-safe_indexing = _safe_indexing
-weighted_percentile = _weighted_percentile
-
-__all__ = [
-    "HasMethods",
-    "Interval",
-    "RealNotInt",
-    "StrOptions",
-    "check_feature_names",
-    "check_matplotlib_support",
-    "check_sample_weight",
-    "column_indices",
-    "fit_context",
-    "fit_task",
-    "has_callbacks",
-    "safe_indexing",
-    "validate_parameter_constraints",
-    "validate_parameters",
-    "warn",
-    "weighted_percentile",
-]
+from sklearn.utils.stats import _weighted_percentile as weighted_percentile
+from sklearn.utils.validation import _check_feature_names as check_feature_names
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 
 def validate_parameters(estimator: BaseEstimator) -> None:

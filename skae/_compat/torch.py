@@ -16,17 +16,6 @@ with warnings.catch_warnings(), suppress(ImportError):
     warnings.simplefilter("ignore")
     import torch._decomp.decompositions_for_jvp
 
-__all__ = [
-    "OpOverload",
-    "TorchDispatchMode",
-    "binding",
-    "fused_adam",
-    "make_fx",
-    "schema",
-    "version",
-    "with_generator",
-]
-
 # Called on plain tensors under inference mode it takes half the time of the public optimizer.
 fused_adam = torch._fused_adam_
 

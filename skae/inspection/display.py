@@ -4,9 +4,7 @@ matplotlib is imported when something is drawn, not before.
 """
 
 import inspect
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self, dataclass_transform
@@ -16,12 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import check_matplotlib_support
-
-_TITLE = re.compile(r"^([A-Z][\w ]+)\n-{3,}\n", re.MULTILINE)
-_ENTRY = re.compile(r"^\S.*(?:\n+ .*)*", re.MULTILINE)
-
-_MERGED = ("Parameters", "Attributes", "Returns", "Raises")
-"""Sections whose entries are inherited, in numpydoc's order."""
+from skae.parameters import inherit_doc, sections
 
 
 @dataclass_transform(eq_default=False)
@@ -47,12 +40,24 @@ class Display(ABC):
         if inspect.isabstract(cls):
             return
         dataclass(eq=False, repr=False)(cls)
-        classes = [base for base in cls.__mro__ if issubclass(base, Display)]
-        cls.__doc__ = _complete_doc([*map(_sections, classes)], cls)
-        result = _sections(cls) | {"Attributes": "", "Returns": f"display : {cls.__name__}"}
+        parents = [base for base in cls.__mro__[1:] if issubclass(base, Display)]
+        order = [*inspect.signature(cls).parameters]
+        for parent in parents:
+            cls.__doc__ = inherit_doc(cls.__doc__, parent.__doc__, order)
+        of_class = f"""Parameters
+----------
+{sections(cls.__doc__ or "")["Parameters"]}
+
+Returns
+-------
+display : {cls.__name__}
+"""
         for name in {"from_estimator", "from_predictions"} & vars(cls).keys():
-            methods = [vars(base)[name].__func__ for base in classes if name in vars(base)]
-            methods[0].__doc__ = _complete_doc([*map(_sections, methods), result], methods[0])
+            method = vars(cls)[name].__func__
+            docs = [vars(base)[name].__doc__ for base in parents if name in vars(base)]
+            order = [*inspect.signature(method).parameters]
+            for inherited in [*docs, of_class]:
+                method.__doc__ = inherit_doc(method.__doc__, inherited, order)
 
     @abstractmethod
     def plot(self, ax: Any = None) -> Self:
@@ -118,32 +123,6 @@ class Display(ABC):
         self.figure_ = axes[0, 0].figure
         self.ax_ = axes.squeeze()[()]  # an array of no dimensions becomes what it holds
         return axes
-
-
-def _sections(documented: Any) -> dict[str, str]:
-    """The sections of a docstring by title; the title of the summary is empty."""
-    # A user's subclass may have methods without a docstring.
-    parts = ["", *_TITLE.split(inspect.cleandoc(documented.__doc__ or ""))]
-    return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
-
-
-def _complete_doc(docs: list[dict[str, str]], call: Callable[..., Any]) -> str:
-    """The first docstring, with entries that only later ones have.
-
-    It documents the parameters in the signature of `call`, in its order, and no others.
-    """
-    parameters = inspect.signature(call).parameters
-    completed = dict.fromkeys(["", *_MERGED], "") | docs[0]
-    for title in _MERGED:
-        text = "\n".join(sections.get(title, "") for sections in docs)
-        entries: dict[str, str] = {}
-        for entry in _ENTRY.findall(text):
-            entries.setdefault(entry.split()[0], entry)
-        if title == "Parameters":
-            entries = {name: entries[name] for name in parameters if name in entries}
-        completed[title] = "\n".join(entries.values())
-    texts = (f"{title}\n{'-' * len(title)}\n{body}" for title, body in completed.items() if body)
-    return "\n\n".join(texts).lstrip() + "\n"
 
 
 def unpack(estimator: Any) -> tuple[Any, Any]:

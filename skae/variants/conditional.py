@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from skae.conditioned import COLUMN_KEY, ConditionedAutoencoder
 from skae.nn.corruption import Corruption
 from skae.table.schema import ColumnKey
+from skae.variants.conditioned import COLUMN_KEY, ConditionedAutoencoder
 from skae.variants.variational import VariationalAutoencoder
 
 

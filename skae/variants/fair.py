@@ -14,7 +14,6 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
-from skae.conditioned import COLUMN_KEY, ConditionedAutoencoder
 from skae.inference import codes
 from skae.nn.draws import Draws
 from skae.nn.judges import PANEL, Panel
@@ -31,6 +30,7 @@ from skae.table.targets import (
     read_one_class,
 )
 from skae.training.heads import Classes, Family, Head, Numbers
+from skae.variants.conditioned import COLUMN_KEY, ConditionedAutoencoder
 from skae.variants.variational import Variational
 
 LOOKS = 4

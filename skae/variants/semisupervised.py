@@ -15,8 +15,14 @@ from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import Normal
-from skae.state import Fitted
-from skae.table.targets import Probabilistic, Targets, counting, read_classes, same_classes
+from skae.state import Fitted, FittedAttribute
+from skae.table.targets import (
+    Probabilistic,
+    Targets,
+    counting,
+    read_shares_of_classes,
+    same_classes,
+)
 
 
 class ClassAndStyle(Stochastic):
@@ -160,6 +166,9 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         "label_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     }
 
+    classes_ = FittedAttribute(lambda fitted: fitted.learned["classes_"])
+    class_prior_ = FittedAttribute(lambda fitted: fitted.learned["class_prior_"])
+
     def _auto_components(self, n_features: int) -> int:
         return min(10, super()._auto_components(n_features))
 
@@ -177,15 +186,10 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         resume: Fitted | None,
         classes: MatrixLike = None,
     ) -> Targets:
-        known_classes = None if resume is None else resume.learned["classes_"]
-        found, values = read_classes(
-            counting(y, counts, self), same_classes(known_classes, classes)
-        )
-        number = weight @ values + 1
-        learned = {"classes_": found, "class_prior_": number / number.sum()}
+        known = None if resume is None else resume.learned["classes_"]
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
-        known = values.sum(axis=1, keepdims=True)
-        return Targets(values, price * known, learned=learned)
+        y = counting(y, counts, self)
+        return read_shares_of_classes(y, weight, price, same_classes(known, classes))
 
     def partial_fit(
         self,
@@ -206,16 +210,6 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
             calls may repeat them.
         """
         return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes)
-
-    @property
-    def classes_(self) -> NDArray[Any]:
-        classes: NDArray[Any] = self._read_fitted().learned["classes_"]
-        return classes
-
-    @property
-    def class_prior_(self) -> Floats:
-        prior: Floats = self._read_fitted().learned["class_prior_"]
-        return prior
 
     def predict_proba(self, X: MatrixLike) -> Floats:
         """Probabilities of classes.
