@@ -7,12 +7,12 @@ from unittest import SkipTest
 import numpy as np
 import pytest
 import sklearn.utils.estimator_checks as checks
-from skae.given import WithGivenColumns
 from sklearn.base import BaseEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import skae
+from skae.variants.conditioned import ConditionedAutoencoder
 
 PRIVATE_CHECKS = [
     checks.check_param_validation,
@@ -173,8 +173,8 @@ def cases():
         if "autoencoder" in estimator_class().get_params():
             # Tables with targets are too hard for the codes of networks as small as those here.
             left_out = {*VARIANTS} - {"default"} if has_targets else PLAIN_ONLY | NETWORKS_ONLY
-        if issubclass(estimator_class, WithGivenColumns):
-            # Variational ones where no column is given; test_given.py has those where one is.
+        if issubclass(estimator_class, ConditionedAutoencoder):
+            # Those without conditions; test_conditions.py has those with one.
             left_out = {*VARIANTS} - {"default"}
         for variant, parameters in VARIANTS.items():
             if variant in left_out:

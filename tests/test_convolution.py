@@ -142,11 +142,11 @@ def test_training_does_not_go_on_with_another_shape():
 
 
 def test_pairs_of_images_are_pairs_of_rows():
-    spoilt = IMAGES + 0.1
+    corrupted = IMAGES + 0.1
     model = Autoencoder(3, **CONV)
     np.testing.assert_array_equal(
-        model.fit(IMAGES, X_corrupted=spoilt).transform(ROWS),
-        model.fit(ROWS, X_corrupted=spoilt.reshape(80, -1)).transform(ROWS),
+        model.fit(IMAGES, X_corrupted=corrupted).transform(ROWS),
+        model.fit(ROWS, X_corrupted=corrupted.reshape(80, -1)).transform(ROWS),
     )
 
 
@@ -171,7 +171,7 @@ def test_the_density_is_the_integral():
 def test_the_contractive_penalty_is_the_jacobians():
     model = ContractiveAutoencoder(3, **CONV).fit(ROWS)
     network = model.module_
-    x = network.standardize(torch.from_numpy(ROWS[:4]))
+    x = network.inputs.standardize(torch.from_numpy(ROWS[:4]))
     code = network.latent(network.encoder(x), None)
     penalty = network.latent.penalty(code, x, network.encoder, torch.ones(4), None)
     jacobian = torch.autograd.functional.jacobian(lambda u: network.encoder(u).sum(0), x)

@@ -34,7 +34,7 @@ def rows():
     return torch.tensor(rng.gamma(4.0, size=(4000, 5)) * np.geomspace(0.1, 100, 5) + 1)
 
 
-def spoilt(kind, level, rows, weight=None):
+def corrupted(kind, level, rows, weight=None):
     """Rows as a named corruption leaves them."""
     weight = torch.ones(len(rows)) if weight is None else weight
     corruption = Named(kind, level, ColumnFacts(rows, weight, rows))
@@ -53,24 +53,24 @@ def assert_share(chosen, share):
 
 @pytest.mark.parametrize("kind", SHARES)
 @pytest.mark.parametrize("level", [0.1, 0.5])
-def test_a_share_of_the_cells_is_spoilt(rows, kind, level):
-    changed = spoilt(kind, level, rows) != rows
+def test_a_share_of_the_cells_is_corrupted(rows, kind, level):
+    changed = corrupted(kind, level, rows) != rows
     assert_share(changed, level)
-    # Cells are spoilt each by itself, not row by row.
+    # Cells are corrupted each by itself, not row by row.
     counts = changed.sum(1).double()
     expected = 5 * level * (1 - level)
     assert float(counts.var()) == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", SHARES)
-def test_a_share_of_one_spoils_every_cell(rows, kind):
+def test_a_share_of_one_corrupts_every_cell(rows, kind):
     # The extremes themselves may be replaced by themselves.
-    assert (spoilt(kind, 1.0, rows) != rows).double().mean() > 0.999
+    assert (corrupted(kind, 1.0, rows) != rows).double().mean() > 0.999
 
 
 def test_masked_cells_are_0_or_as_near_to_it_as_their_column_comes(rows):
     standing = torch.stack([rows[:, 0] - rows[:, 0].mean(), rows[:, 1], -rows[:, 2]], 1)
-    after = spoilt("masking", 0.3, standing)
+    after = corrupted("masking", 0.3, standing)
     changed = after != standing
     assert changed.any(0).all()
     values = torch.stack([torch.tensor(0.0), rows[:, 1].min(), -rows[:, 2].min()])
@@ -78,7 +78,7 @@ def test_masked_cells_are_0_or_as_near_to_it_as_their_column_comes(rows):
 
 
 def test_salt_and_pepper_are_a_columns_extremes(rows):
-    after = spoilt("salt_and_pepper", 0.4, rows)
+    after = corrupted("salt_and_pepper", 0.4, rows)
     low, high = rows.amin(0).expand_as(rows), rows.amax(0).expand_as(rows)
     changed = after != rows
     assert ((after == low) | (after == high))[changed].all()
@@ -87,7 +87,7 @@ def test_salt_and_pepper_are_a_columns_extremes(rows):
 
 
 def test_swapped_cells_are_from_another_row_of_their_column(rows):
-    after = spoilt("swap", 0.4, rows)
+    after = corrupted("swap", 0.4, rows)
     changed = after != rows
     for column in range(rows.shape[1]):
         place = {float(v): i for i, v in enumerate(rows[:, column])}
@@ -101,7 +101,7 @@ def test_swapped_cells_are_from_another_row_of_their_column(rows):
 
 def test_a_row_alone_is_swapped_with_itself():
     row = torch.tensor([[1.0, 2.0]])
-    assert torch.equal(spoilt("swap", 1.0, row), row)
+    assert torch.equal(corrupted("swap", 1.0, row), row)
 
 
 @pytest.mark.parametrize("level", [0.2, 3.0])
@@ -109,7 +109,7 @@ def test_gaussian_noise_is_in_columns_standard_deviations(rows, level):
     weight = torch.tensor(np.random.default_rng(1).random(len(rows)))
     mean = np.average(rows.numpy(), axis=0, weights=weight.numpy())
     variance = np.average((rows.numpy() - mean) ** 2, axis=0, weights=weight.numpy())
-    added = (spoilt("gaussian", level, rows, weight) - rows).numpy()
+    added = (corrupted("gaussian", level, rows, weight) - rows).numpy()
     noise = added / (level * variance**0.5)
     for column in noise.T:
         assert kstest(column, "norm").pvalue > 1e-4
@@ -118,7 +118,7 @@ def test_gaussian_noise_is_in_columns_standard_deviations(rows, level):
 
 @pytest.mark.parametrize("kind", FOR_TABLES)
 def test_a_generator_decides(rows, kind):
-    a, b = (spoilt(kind, 0.3, rows) for _ in range(2))
+    a, b = (corrupted(kind, 0.3, rows) for _ in range(2))
     assert torch.equal(a, b)
     corruption = Named(kind, 0.3, ColumnFacts(rows, torch.ones(len(rows)), rows))
     assert not torch.equal(a, corruption(rows, torch.Generator().manual_seed(1)))
@@ -156,12 +156,12 @@ def test_damage_is_repaired(digits):
 
 
 @pytest.mark.parametrize("kind", FOR_TABLES)
-def test_nothing_is_spoilt_after_training(curved, kind):
+def test_nothing_is_corrupted_after_training(curved, kind):
     """Answers are those of the network alone, bit for bit, and the same at every call."""
     fitted = small(corruption=kind).fit(curved)
     network = fitted.module_
     with torch.no_grad(), one_thread:
-        codes = network.encoder(network.standardize(torch.tensor(curved)))
+        codes = network.encoder(network.inputs.standardize(torch.tensor(curved)))
         rows = network.likelihood.mean(network.decoder(codes))
     np.testing.assert_array_equal(fitted.transform(curved), codes)
     np.testing.assert_array_equal(fitted.reconstruct(curved), rows)
@@ -194,7 +194,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
-def test_every_estimator_trains_on_spoilt_rows_and_only_trains_on_them(curved, kind):
+def test_every_estimator_trains_on_corrupted_rows_and_only_trains_on_them(curved, kind):
     watched = Watched()
     parameters = {"hidden_layer_sizes": (8,), "max_epochs": 10, "early_stopping": False}
     fitted = [
@@ -203,11 +203,11 @@ def test_every_estimator_trains_on_spoilt_rows_and_only_trains_on_them(curved, k
     ]
     calls = watched.calls
     assert calls >= 10
-    spoiling, clean = fitted
-    assert spoiling.loss_curve_ != clean.loss_curve_
+    corrupting, clean = fitted
+    assert corrupting.loss_curve_ != clean.loss_curve_
     for method in ("transform", "reconstruct", "score_samples", "reconstruction_error"):
-        getattr(spoiling, method)(curved)
-    spoiling.sample(3, random_state=0)
+        getattr(corrupting, method)(curved)
+    corrupting.sample(3, random_state=0)
     assert watched.calls == calls
 
 
@@ -235,7 +235,7 @@ def test_pairs_of_equal_rows_are_no_corruption(curved):
 # ---------------------------------------------------------------------- images
 
 
-def spoilt_images(kind, images, level=0.5):
+def corrupted_images(kind, images, level=0.5):
     """Images (n, channels, height, width) as a named corruption leaves them."""
     rows = images.flatten(1)
     table = ColumnFacts(rows, torch.ones(len(rows)), rows, tuple(images.shape[1:]))
@@ -247,19 +247,19 @@ def spoilt_images(kind, images, level=0.5):
 def test_downsampling_moves_nothing(size):
     """A flat image stays, a ramp stays one but for its ends, and pixels become means of four."""
     flat = torch.full((2, 3, *size), 0.25, dtype=torch.float64)
-    torch.testing.assert_close(spoilt_images("downsampling", flat), flat)
+    torch.testing.assert_close(corrupted_images("downsampling", flat), flat)
     ramp = torch.arange(8.0, dtype=torch.float64).expand(1, 1, 8, 8)
-    torch.testing.assert_close(spoilt_images("downsampling", ramp)[..., 1:-1], ramp[..., 1:-1])
+    torch.testing.assert_close(corrupted_images("downsampling", ramp)[..., 1:-1], ramp[..., 1:-1])
     noise = torch.rand(5, 3, 8, 8, dtype=torch.float64)
     mean = noise.mean((2, 3))
-    found = spoilt_images("downsampling", noise)
+    found = corrupted_images("downsampling", noise)
     torch.testing.assert_close(found.mean((2, 3)), mean, atol=0.05, rtol=0)
     assert found.var() < 0.5 * noise.var()
 
 
 def test_grayscale_leaves_the_mean_of_the_channels():
     images = torch.rand(5, 3, 4, 6, dtype=torch.float64)
-    found = spoilt_images("grayscale", images)
+    found = corrupted_images("grayscale", images)
     torch.testing.assert_close(found, images.mean(1, keepdim=True).expand_as(images))
 
 
@@ -267,7 +267,7 @@ def test_grayscale_leaves_the_mean_of_the_channels():
 def test_block_blanks_a_square_anywhere(level, side):
     images = torch.rand(400, 2, 6, 9, dtype=torch.float64) + 0.1
     images[:2] = torch.tensor([0.0, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1)
-    blank = spoilt_images("block", images, level) == 0
+    blank = corrupted_images("block", images, level) == 0
     blank = blank[2:]
     assert (blank[:, 0] == blank[:, 1]).all()
     rows, columns = blank[:, 0].any(2), blank[:, 0].any(1)
@@ -284,7 +284,7 @@ def test_images_want_a_shape_and_are_repaired(kind):
     X = np.tanh(rng.normal(size=(300, 2)) @ rng.normal(size=(2, 48))) / 2 + 0.5
     with pytest.raises(ValueError, match="feature_shape"):
         small(corruption=kind).fit(X)
-    damage = spoilt_images(kind, torch.from_numpy(X).reshape(-1, 3, 4, 4)).flatten(1).numpy()
+    damage = corrupted_images(kind, torch.from_numpy(X).reshape(-1, 3, 4, 4)).flatten(1).numpy()
     parameters = {"feature_shape": (3, 4, 4), "max_epochs": 60, "corruption_level": 0.5}
     model = small(corruption=kind, n_components=8, **parameters).fit(X)
     assert ((model.reconstruct(damage) - X) ** 2).sum() < 0.5 * ((damage - X) ** 2).sum()

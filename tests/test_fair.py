@@ -12,10 +12,10 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
 from skae import FairAutoencoder
-from skae.base import _tensor
 from skae.nn.draws import Draws, Keyed
 from skae.nn.judges import MISLED, PANEL, Panel
 from skae.table.audit import audit, parity_gap
+from skae.training.tensors import batch_of
 from skae.variants.fair import Private
 
 N = 500
@@ -37,6 +37,11 @@ X, Y = people()
 @pytest.fixture(scope="module")
 def fitted():
     return FairAutoencoder(sensitive=-1, max_epochs=40, random_state=0).fit(X)
+
+
+def batch_for(model, rows):
+    """Rows of a table as a fitted model's network takes them."""
+    return batch_of(model._fitted.schema.read(rows), model.module_)
 
 
 def flipped(rows):
@@ -65,12 +70,14 @@ def test_a_code_is_a_draw_from_the_posterior(precision):
     model = FairAutoencoder(sensitive=-1, max_epochs=5, precision=precision, random_state=0)
     model.fit(X)
     network, k = model.module_, model.n_components_
-    x = _tensor(model._read_rows(X), network)
+    batch = batch_for(model, X)
     with torch.no_grad():
-        h = network.encoder(network.standardize(x))
+        h = network.encoder(network.inputs(batch))
     mean, deviation = h[:, :k], h[:, k:].exp()
     noise = (torch.from_numpy(model.transform(X)).to(h) - mean) / deviation
-    torch.testing.assert_close(noise, Keyed(x[:, :-2]).normal((1, N, k))[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        noise, Keyed(batch.x[:, :-1]).normal((1, N, k))[0], rtol=1e-3, atol=1e-3
+    )
     assert kstest(noise.numpy().ravel(), "norm").pvalue > 0.01
 
 
@@ -86,7 +93,7 @@ def test_the_mean_tells_more_than_the_code(fitted):
     """Why the code is a draw."""
     network, k = fitted.module_, fitted.n_components_
     with torch.no_grad():
-        mean = network.encode(_tensor(fitted._read_rows(X), network)).h[:, :k].numpy()
+        mean = network.encode(batch_for(fitted, X)).h[:, :k].numpy()
     assert leak(mean, X[:, -1]) > leak(fitted.transform(X), X[:, -1]) + 0.05
 
 
@@ -110,14 +117,14 @@ def test_a_target_shapes_the_code():
     y = (X[:, 0] > 0).astype(int)
     known = np.where(np.arange(N) < 300, y, -1)
 
-    def told(target):
+    def accuracy(target):
         model = FairAutoencoder(2, sensitive=-1, max_epochs=40, random_state=0)
         codes = model.fit(rows, target).transform(rows)
         return cross_val_score(LogisticRegression(), codes, y, cv=5).mean()
 
-    alone = told(None)
-    assert told(known) > alone + 0.1
-    assert told(X[:, 0]) > alone + 0.1
+    alone = accuracy(None)
+    assert accuracy(known) > alone + 0.1
+    assert accuracy(X[:, 0]) > alone + 0.1
 
 
 def test_in_a_pipeline_the_target_is_passed_on():
@@ -157,8 +164,8 @@ def test_judges_lack_nats(panel):
     z = torch.from_numpy(rng.normal(size=(2, 7, 3)))
     classes, number = rng.integers(2, size=7), rng.normal(size=7)
     number -= number.mean()
-    told = torch.from_numpy(np.column_stack([np.eye(2)[classes] * 2 - 1, number]))
-    lack = panel(z, told, torch.ones(7).double(), learns=True)
+    conditions = torch.from_numpy(np.column_stack([np.eye(2)[classes] * 2 - 1, number]))
+    lack = panel(z, conditions, torch.ones(7).double(), learns=True)
     expected = torch.zeros(7).double()
     layers = [*zip(panel.weights, panel.biases, strict=True)]
     for i in range(PANEL):
@@ -168,7 +175,7 @@ def test_judges_lack_nats(panel):
         nats = F.cross_entropy(
             out[..., :2].movedim(-1, 1), torch.from_numpy(classes).expand(2, 7), reduction="none"
         )
-        squares = (out[..., 2] - told[:, 2]) ** 2 / (2 * (number**2).mean())
+        squares = (out[..., 2] - conditions[:, 2]) ** 2 / (2 * (number**2).mean())
         expected += (nats + squares).mean(0) / PANEL
     torch.testing.assert_close(lack, expected)
 
@@ -176,21 +183,21 @@ def test_judges_lack_nats(panel):
 def test_nothing_is_gained_by_misleading_judges(panel):
     """What codes pay for is bounded; what judges learn from is not."""
     z = 1e3 * torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
-    told = torch.eye(2).double()[[0, 0, 0, 0, 1, 1]]
-    told = torch.cat([told, torch.zeros(6, 1)], 1)
+    conditions = torch.eye(2).double()[[0, 0, 0, 0, 1, 1]]
+    conditions = torch.cat([conditions, torch.zeros(6, 1)], 1)
     bound = -torch.tensor([2 / 3] * 4 + [1 / 3] * 2, dtype=torch.float64).log() + 2 * MISLED
-    seen = panel(z, told, torch.ones(6).double(), learns=False)
+    seen = panel(z, conditions, torch.ones(6).double(), learns=False)
     assert (seen <= bound + 1e-9).all()
-    assert (panel(z, told, torch.ones(6).double(), learns=True) >= seen).all()
+    assert (panel(z, conditions, torch.ones(6).double(), learns=True) >= seen).all()
 
 
 def test_only_a_panel_that_learns_is_moved(panel):
     z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
-    told = torch.tensor([[1.0, -1.0, 0.5]]).double().expand(5, 3)
-    panel(z, told, torch.ones(5).double(), learns=False).sum().backward()
+    conditions = torch.tensor([[1.0, -1.0, 0.5]]).double().expand(5, 3)
+    panel(z, conditions, torch.ones(5).double(), learns=False).sum().backward()
     assert z.grad.abs().sum() > 0
     assert all(p.grad is None for p in panel.parameters())
-    panel(z.detach(), told, torch.ones(5).double(), learns=True).sum().backward()
+    panel(z.detach(), conditions, torch.ones(5).double(), learns=True).sum().backward()
     assert all(p.grad is not None for p in panel.parameters())
 
 
@@ -204,11 +211,11 @@ def test_judges_start_without_an_opinion():
 def test_a_lesson_costs_nothing():
     """What judges learn moves them, but is no part of the objective."""
     latent = Private(2, 7.0, [2]).double()
-    latent.settle(torch.zeros(0), torch.zeros(0), torch.Generator().manual_seed(0))
+    latent.start_from(torch.zeros(0), torch.zeros(0), torch.Generator().manual_seed(0))
     h = torch.randn(9, 4, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
     draws = Draws(torch.Generator().manual_seed(2), torch.float64)
-    told = torch.eye(2).double()[torch.arange(9) % 2]
-    code = latent(h, draws)._replace(given=told)
+    conditions = torch.eye(2).double()[torch.arange(9) % 2]
+    code = latent(h, draws)._replace(conditions=conditions)
     price = latent.penalty(code, h, lambda x: x, torch.ones(9).double(), draws)
     divergence = latent.divergence(h)
     torch.testing.assert_close(price, (divergence - 7 * np.log(2)).detach() + 0 * price)
@@ -225,8 +232,8 @@ def test_an_audit_reports_leak_and_price(fitted):
     for probe in ("forest", "linear"):
         auc = report.loc[("6", probe, "auc")]
         assert auc["code"] < 0.62
-        told = report.loc[("y", probe, "accuracy")]
-        assert told["nothing"] < told["code"] < told["rows"]
+        accuracy = report.loc[("y", probe, "accuracy")]
+        assert accuracy["nothing"] < accuracy["code"] < accuracy["rows"]
         gap = report.loc[("y", probe, "parity gap, 6")]
         assert gap["code"] < gap["rows"]
     assert set(fitted.audit(X).reset_index()["target"]) == {"6"}
@@ -248,8 +255,8 @@ def test_an_audit_takes_unknown_targets_and_any_name(fitted):
         Y[:200].mean(), 1 - Y[:200].mean()
     )
     classes = X[:, -1].astype(int)
-    told = audit({"code": X[:, :2]}, {"y": classes}, Y).reset_index()
-    assert set(told["target"]) == {"y", "y (target)"}
+    report = audit({"code": X[:, :2]}, {"y": classes}, Y).reset_index()
+    assert set(report["target"]) == {"y", "y (target)"}
     halves = FairAutoencoder(sensitive="s", max_epochs=1, random_state=0)
     table = pd.DataFrame(X[:, :6], columns=list("abcdef")).assign(s=np.minimum(X[:, 0], 0.0))
     assert halves.fit(table).audit(table).loc[("s", "forest", "accuracy"), "nothing"] >= 0.5

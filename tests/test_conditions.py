@@ -1,11 +1,9 @@
-"""Columns that are given, not modelled: of every estimator that has some, found by discovery."""
+"""Conditions of rows: of every estimator that takes some, and the schema that reads them."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skae.given import MOST_WHOLE_NUMBERS, GivenColumns, WithGivenColumns
-from skae.nn.given import Given
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -15,10 +13,17 @@ from test_common import check_name, public_estimators
 from test_persistence import WAYS
 
 import skae
-from skae.nn.draws import Draws
+from skae.fitting import signature
+from skae.nn.batch import Batch
+from skae.nn.inputs import Inputs
 from skae.nn.linear import DistinctRows, moments
+from skae.table.columns import MOST_WHOLE_NUMBERS, Support
+from skae.table.rows import Rows, hash_rows
+from skae.table.schema import Schema, SeenConditions
+from skae.table.sequences import RowShape
+from skae.variants.conditioned import ConditionedAutoencoder
 
-ESTIMATORS = [c for c in public_estimators() if issubclass(c, WithGivenColumns)]
+ESTIMATORS = [c for c in public_estimators() if issubclass(c, ConditionedAutoencoder)]
 TINY = {"n_components": 2, "hidden_layer_sizes": (6,), "max_epochs": 3, "random_state": 0}
 SMALL = {"hidden_layer_sizes": (8,), "max_epochs": 4}
 
@@ -43,16 +48,16 @@ def estimator_class(request):
     return request.param
 
 
-def made(estimator_class, given, **parameters):
-    name = estimator_class._given_parameter
-    return estimator_class(**(TINY | {name: given} | parameters))
+def made(estimator_class, condition, **parameters):
+    name = estimator_class._condition_parameter
+    return estimator_class(**(TINY | {name: condition} | parameters))
 
 
 def answers(model, X, condition):
-    said = [np.asarray(getattr(model, m)(X)) for m in ("transform", "score_samples")]
+    of_rows = [np.asarray(getattr(model, m)(X)) for m in ("transform", "score_samples")]
     codes = model.transform(X)
     return [
-        *said,
+        *of_rows,
         model.reconstruct(X),
         model.inverse_transform(codes, condition),
         model.sample(5, random_state=0),
@@ -77,7 +82,7 @@ def checks():
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 @pytest.mark.filterwarnings("ignore:Posterior collapse")
 @pytest.mark.parametrize(("estimator", "check"), list(checks()))
-def test_scikit_learns_checks_with_a_given_column(estimator, check):
+def test_scikit_learns_checks_with_a_condition(estimator, check):
     if check_name(check) in REFUSED:
         with pytest.raises(ValueError, match="needs condition"):
             check(estimator)
@@ -85,7 +90,7 @@ def test_scikit_learns_checks_with_a_given_column(estimator, check):
     check(estimator)
 
 
-def test_without_given_columns_all_are_modelled(estimator_class):
+def test_without_conditions_all_columns_are_modelled(estimator_class):
     model = made(estimator_class, None).fit(CELLS)
     rows = model.inverse_transform(model.transform(CELLS))
     assert rows.shape == model.sample(N, random_state=0).shape == CELLS.shape
@@ -124,7 +129,7 @@ def test_numbers_stay_numbers(estimator_class):
     assert single.reconstruct(table).dtype == single.translate(table, 1).dtype == np.float32
 
 
-def test_a_column_that_is_always_the_same_gives_nothing(estimator_class):
+def test_a_condition_may_be_the_same_in_all_rows(estimator_class):
     for value in (1, 0.5, "text"):
         model = made(estimator_class, "same").fit(FRAME[list("wxyz")].assign(same=value))
         assert np.isfinite(model.transform(FRAME[list("wxyz")].assign(same=value))).all()
@@ -132,7 +137,7 @@ def test_a_column_that_is_always_the_same_gives_nothing(estimator_class):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "condition",
     [
         ["age", "kind"],
         [5, 1],
@@ -143,8 +148,8 @@ def test_a_column_that_is_always_the_same_gives_nothing(estimator_class):
     ],
     ids=["names", "numbers", "negative", "mask", "callable", "selector"],
 )
-def test_columns_are_named_in_any_way(estimator_class, given):
-    model = made(estimator_class, given).fit(FRAME)
+def test_columns_are_named_in_any_way(estimator_class, condition):
+    model = made(estimator_class, condition).fit(FRAME)
     expected = made(estimator_class, ["kind", "age"]).fit(FRAME)
     np.testing.assert_array_equal(model.transform(FRAME), expected.transform(FRAME))
 
@@ -206,7 +211,7 @@ def test_wrong_rows_are_named(estimator_class, change, message):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("condition", "message"),
     [
         ("unknown", "must name columns of X"),
         (99, "must name columns of X"),
@@ -215,13 +220,13 @@ def test_wrong_rows_are_named(estimator_class, change, message):
     ],
     ids=str,
 )
-def test_wrong_columns_are_named(estimator_class, given, message):
-    name = estimator_class._given_parameter
+def test_wrong_columns_are_named(estimator_class, condition, message):
+    name = estimator_class._condition_parameter
     with pytest.raises(ValueError, match=f"{name}=.*{message}"):
-        made(estimator_class, given).fit(FRAME)
+        made(estimator_class, condition).fit(FRAME)
 
 
-def test_tied_weights_have_no_room_for_what_is_given(estimator_class):
+def test_tied_weights_have_no_room_for_conditions(estimator_class):
     with pytest.raises(ValueError, match="tied_weights=True is for decoders"):
         made(estimator_class, 0, tied_weights=True).fit(NUMBERS)
 
@@ -254,7 +259,7 @@ def test_every_round_trip_keeps_the_bits(estimator_class, way, tmp_path):
 def test_a_column_that_is_named_anew_changes_nothing_before_the_next_fit(estimator_class):
     model = made(estimator_class, "kind").fit(FRAME)
     expected = answers(model, FRAME, "a")
-    model.set_params(**{estimator_class._given_parameter: ["kind", "age"]})
+    model.set_params(**{estimator_class._condition_parameter: ["kind", "age"]})
     assert_same(answers(model, FRAME, "a"), expected)
     assert model.fit(FRAME).sample(2, condition=["a", 30]).shape == (2, 6)
 
@@ -291,24 +296,24 @@ def test_rows_between_two_conditions(estimator_class):
 @pytest.mark.parametrize(
     "corruption", ["gaussian", "masking", "salt_and_pepper", "swap", "own", "pairs"]
 )
-def test_what_is_given_is_never_spoilt(estimator_class, corruption, body, monkeypatch):
+def test_conditions_are_never_corrupted(estimator_class, corruption, body, monkeypatch):
     seen = []
-    start = Given.forward
+    encode = Inputs.conditions
 
-    def noted(self, told):
-        seen.append(told.detach())
-        return start(self, told)
+    def noted(self, batch):
+        seen.append(batch.x[:, self.n_outputs :].detach())
+        return encode(self, batch)
 
     def own(x, generator):
         assert x.shape[1] == 4
         return x + 100
 
-    monkeypatch.setattr(Given, "forward", noted)
+    monkeypatch.setattr(Inputs, "conditions", noted)
     pairs = {"X_corrupted": NUMBERS + 7} if corruption == "pairs" else {}
     named = {"pairs": None, "own": own}.get(corruption, corruption)
     model = made(estimator_class, 0, corruption=named, corruption_level=0.5, **body)
     model.fit(NUMBERS, **pairs)
-    assert {*torch.cat([t.flatten() for t in seen]).tolist()} == {0.0, 1.0}
+    assert {*torch.cat([t.flatten() for t in seen]).tolist()} == {0.0, 1.0, 2.0}
 
 
 @pytest.mark.parametrize(
@@ -322,22 +327,22 @@ def test_what_is_given_is_never_spoilt(estimator_class, corruption, body, monkey
     ],
     ids=["conv", "recurrent", "bernoulli", "diagonal", "linear"],
 )
-def test_any_network_takes_what_is_given(estimator_class, parameters, cells):
+def test_any_network_takes_conditions(estimator_class, parameters, cells):
     table = np.column_stack([np.arange(N) % 3, cells]).astype(float)
     model = made(estimator_class, 0, **parameters).fit(table)
-    assert all(np.isfinite(said).all() for said in answers(model, table, 1))
+    assert all(np.isfinite(answer).all() for answer in answers(model, table, 1))
     assert not np.array_equal(model.translate(table, 0)[:, 1:], model.translate(table, 1)[:, 1:])
 
 
-def test_a_classifier_takes_autoencoders_with_given_columns(estimator_class):
+def test_a_classifier_takes_autoencoders_with_conditions(estimator_class):
     y = (CELLS[:, 0] > 0).astype(int)
     model = skae.AutoencoderClassifier(made(estimator_class, 0)).fit(NUMBERS, y)
     assert model.predict(NUMBERS).shape == (N,)
 
 
-def test_training_does_not_go_on_with_other_columns(estimator_class):
+def test_training_does_not_go_on_with_other_conditions(estimator_class):
     """Else a column that is named late would not be hidden, in silence."""
-    name = estimator_class._given_parameter
+    name = estimator_class._condition_parameter
     numbers = FRAME.drop(columns="kind")
     for before, now in ((None, "age"), ("age", "w"), ("age", None)):
         model = made(estimator_class, before, warm_start=True).fit(numbers)
@@ -396,11 +401,11 @@ def test_sequences_that_end_early(estimator_class):
 
 
 @pytest.mark.parametrize(
-    "given", [make_column_selector("kind"), pd.Index(["kind"])], ids=["selector", "index"]
+    "condition", [make_column_selector("kind"), pd.Index(["kind"])], ids=["selector", "index"]
 )
-def test_what_a_file_cannot_hold_is_refused(estimator_class, given, tmp_path):
-    model = made(estimator_class, given).fit(FRAME.drop(columns="age"))
-    with pytest.raises(TypeError, match=f"{estimator_class._given_parameter}=.*use pickle"):
+def test_what_a_file_cannot_hold_is_refused(estimator_class, condition, tmp_path):
+    model = made(estimator_class, condition).fit(FRAME.drop(columns="age"))
+    with pytest.raises(TypeError, match=f"{estimator_class._condition_parameter}=.*use pickle"):
         model.save(tmp_path / "model.safetensors")
 
 
@@ -408,19 +413,36 @@ def test_other_columns_are_another_fit(estimator_class):
     """Where checkpoints tell fits apart."""
     masks = np.zeros((2, 3000), dtype=bool)
     masks[[0, 1], [1000, 1001]] = True
-    said = [made(estimator_class, mask)._signature() for mask in masks]
-    assert said[0] != said[1]
+    first, second = (signature(made(estimator_class, mask)) for mask in masks)
+    assert first != second
     selectors = [made(estimator_class, make_column_selector("kind")) for _ in range(2)]
-    assert selectors[0]._signature() == selectors[1]._signature()
+    assert signature(selectors[0]) == signature(selectors[1])
 
 
-def learnt(values):
-    X = pd.DataFrame({"given": values, "other": np.arange(float(len(values)))})
-    return GivenColumns.learn(X, "given", "condition"), X
+# ---------------------------------------------------------------------- schema
+
+ANY_NUMBER = Support("gaussian", -np.inf, np.inf)
+
+
+def inferred(X, condition, support=ANY_NUMBER, shape=(None, False)):
+    """The schema of a table and its rows."""
+    return Schema.infer(X, ("condition", condition), support, RowShape(*shape), "Model")
+
+
+def read_column(values):
+    """The schema of a table with a condition of these values, the table, and its rows."""
+    X = pd.DataFrame({"known": values, "other": np.arange(float(len(values)))})
+    return *inferred(X, "known"), X
+
+
+def one_hot(rows):
+    """Conditions as networks encode them, before they are scaled."""
+    inputs = Inputs(rows.n_modelled, rows.n_levels).double()
+    return inputs._encoded(torch.from_numpy(rows.conditions)).numpy()
 
 
 @pytest.mark.parametrize(
-    ("values", "categories"),
+    ("values", "levels"),
     [
         (np.arange(40) % 3, [0, 1, 2]),
         (np.arange(40) % 2 == 0, [False, True]),
@@ -433,38 +455,157 @@ def learnt(values):
     ],
     ids=["whole", "booleans", "categories", "declared", "numbers", "many", "twenty", "nullable"],
 )
-def test_kinds_of_columns(values, categories):
-    columns, X = learnt(values)
-    [found] = columns.categories
-    assert found is None if categories is None else found.tolist() == categories
-    told = columns.told(X)
-    [back] = columns.values(told)
-    assert back.tolist() == np.asarray(values).tolist()
-    if categories is not None:
-        assert told.shape == (len(X), len(categories))
-        assert (told.sum(axis=1) == 1).all()
+def test_kinds_of_columns(values, levels):
+    schema, rows, X = read_column(values)
+    [column] = schema.conditions
+    assert column.levels is None if levels is None else column.levels.tolist() == levels
+    assert schema.n_levels == rows.n_levels == (0 if levels is None else len(levels),)
+    assert rows.conditions.shape == (len(X), 1)
+    assert column.values(rows.conditions[:, 0]).tolist() == np.asarray(values).tolist()
+    if levels is not None:
+        encoded = one_hot(rows)
+        assert encoded.shape == (len(X), len(levels))
+        assert (encoded.sum(axis=1) == 1).all()
+        assert (encoded.argmax(axis=1) == rows.conditions[:, 0]).all()
+
+
+@pytest.mark.parametrize("container", [pd.DataFrame, lambda X: X.to_numpy(dtype=object)])
+@pytest.mark.parametrize("condition", [[1, 5, 6, 7], [1], [5], slice(4, 8)], ids=str)
+def test_a_schema_writes_what_it_reads(container, condition):
+    """Numbers, strings, booleans and pandas' categories come back as they were, in their places."""
+    positions = [*range(8)][condition] if isinstance(condition, slice) else condition
+    frame = FRAME.assign(flag=FRAME["w"] > 0, size=pd.Categorical(np.arange(N) % 4 / 2))
+    numbers = {"kind": np.arange(N) / 3, "flag": RNG.normal(size=N), "size": RNG.normal(size=N)}
+    modelled = {k: v for k, v in numbers.items() if frame.columns.get_loc(k) not in positions}
+    frame = frame.assign(**modelled)
+    table = container(frame)
+    schema, rows = inferred(table, condition)
+    assert [column.index for column in schema.conditions] == positions
+    modelled = [j for j in range(8) if j not in positions]
+    assert schema.modelled.tolist() == modelled
+    assert [schema.number(j) for j in range(8)] == [*modelled, *positions]
+    np.testing.assert_array_equal(rows.modelled, frame.iloc[:, modelled].to_numpy(dtype=float))
+    again = schema.read(table)
+    np.testing.assert_array_equal(again.values, rows.values)
+    assert (again.n_levels, again.may_miss) == (rows.n_levels, False)
+    back = schema.write(rows.modelled, rows.conditions)
+    assert back.tolist() == frame.to_numpy(dtype=object).tolist()
+    blank = schema.write(rows.modelled)
+    assert (blank[:, positions] == 0).all()
+    np.testing.assert_array_equal(blank[:, modelled], rows.modelled)
+    # Rows of a later table are read one by one, in any order, with the levels of the first.
+    np.testing.assert_array_equal(schema.read(table[20:40][::-1]).values, rows.values[20:40][::-1])
+
+
+def test_without_conditions_a_schema_changes_nothing():
+    schema, rows = inferred(CELLS, None)
+    assert schema.conditions == []
+    assert (schema.n_levels, rows.n_levels, rows.n_modelled) == ((), (), 4)
+    np.testing.assert_array_equal(rows.values, CELLS)
+    np.testing.assert_array_equal(schema.write(rows.modelled, rows.conditions), CELLS)
+    assert inferred(CELLS.astype(np.float32), None)[1].values.dtype == np.float32
+
+
+def test_names_are_those_of_the_first_table():
+    schema, rows = inferred(FRAME, ["kind", "age"])
+    assert schema.names.tolist() == [*FRAME.columns]
+    assert [column.name for column in schema.conditions] == ["kind", "age"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        schema.read(FRAME.rename(columns={"w": "other"}))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        schema.read(FRAME.to_numpy())
+    again = schema.without_names().read(FRAME.to_numpy())
+    np.testing.assert_array_equal(again.values, rows.values)
+
+
+def test_a_schema_keeps_to_the_range_of_the_likelihood():
+    shares = Support("bernoulli", 0.0, 1.0)
+    inferred(np.column_stack([CELLS > 0, 7.5 - AGE]), -1, shares)  # conditions may be outside
+    with pytest.raises(ValueError, match=r"Negative values in data passed to Model"):
+        inferred(NUMBERS, 0, shares)
+    schema = inferred(np.column_stack([np.arange(N) % 3, CELLS > 0]), 0, shares)[0]
+    with pytest.raises(ValueError, match=r"Values above 1 in data passed to Model"):
+        schema.read(np.column_stack([np.arange(N) % 3, 2 * (CELLS > 0)]))
+
+
+def test_rows_are_taken_and_cut_without_a_change():
+    table = np.column_stack([RNG.normal(size=(N, 4)), np.arange(N) % 3])
+    table[:9, 3] = np.nan
+    rows = inferred(table, -1, shape=((4, 1), True))[1]
+    assert rows.may_miss
+    assert len(rows) == N
+    index = np.array([5, 2, 2, 59])
+    marked = np.isin(np.arange(N), index)
+    for chosen in (index, marked):
+        taken = rows.take(chosen)
+        np.testing.assert_array_equal(taken.values, rows.values[chosen])
+        assert (taken.n_levels, taken.may_miss) == (rows.n_levels, True)
+        np.testing.assert_array_equal(taken.hash(3), rows.hash(3)[chosen])
+    for size, lengths in ((25, [25, 25, 10]), (N, [N]), (1000, [N]), (1, [1] * N)):
+        blocks = [*rows.blocks(size)]
+        assert [len(block) for block in blocks] == lengths
+        np.testing.assert_array_equal(np.vstack([b.values for b in blocks]), rows.values)
+        assert all((b.n_levels, b.may_miss) == (rows.n_levels, True) for b in blocks)
+    assert [*rows.take(np.zeros(0, dtype=int)).blocks(10)] == []
+
+
+def test_equal_rows_and_no_others_share_a_hash():
+    frame = FRAME.assign(flag=FRAME["w"] > 0)
+    schema, rows = inferred(frame, ["kind", "age", "flag"])
+    hashes = rows.hash(0)
+    assert len({*hashes}) == N
+    order = RNG.permutation(N)
+    np.testing.assert_array_equal(schema.read(frame.iloc[order]).hash(0), hashes[order])
+    assert not (rows.hash(1) == hashes).any()
+    # One level, one boolean, one number or one modelled cell changed makes another row.
+    for change in (
+        {"kind": frame["kind"].map({"a": "b", "b": "c", "c": "a"})},
+        {"flag": ~frame["flag"]},
+        {"age": np.nextafter(AGE, np.inf)},
+        {"z": -frame["z"]},
+    ):
+        changed = schema.read(frame.assign(**change)).hash(0)
+        assert not np.isin(changed, hashes).any()
+    zeros = [hash_rows(np.array([[zero, 1.0]]), 0) for zero in (0.0, -0.0)]
+    np.testing.assert_array_equal(*zeros)
+    half = FRAME[list("wxyz")].to_numpy(dtype=np.float32)
+    np.testing.assert_array_equal(hash_rows(half, 0), hash_rows(half.astype(float), 0))
+
+
+def test_a_level_enters_a_hash_as_a_column_of_its_own():
+    """Else the numbers of levels, which depend on what other levels there are, would decide."""
+    rows = inferred(FRAME, ["kind", "age"])[1]
+    columns = np.column_stack([rows.modelled, one_hot(rows)])
+    np.testing.assert_array_equal(rows.hash(5), hash_rows(columns, 5))
 
 
 def test_many_conditions_are_cut_to_a_fair_sample(monkeypatch):
-    monkeypatch.setattr("skae.given.MOST_CONDITIONS", 200)
-    columns, X = learnt(np.arange(5000.0) / 7)
-    columns = columns.counting(columns.told(X), np.ones(5000))
-    assert len(columns.conditions) == len(columns.weight) == 200
-    drawn = columns.draw(1000, Draws(torch.Generator().manual_seed(0), torch.float64))
+    monkeypatch.setattr("skae.table.schema.MOST_CONDITIONS", 200)
+    _, rows, _ = read_column(np.arange(5000.0) / 7)
+    seen = SeenConditions.of(rows, np.ones(5000), None)
+    assert len(seen.cells) == len(seen.weight) == 200
+    drawn = seen.draw(np.random.default_rng(0).random(1000))
     assert abs(drawn.mean() / (2500 / 7) - 1) < 0.15
 
 
 def test_the_start_leaves_what_least_squares_leaves():
-    told = np.column_stack([np.eye(3)[np.arange(N) % 3], AGE])
+    rows = Rows(np.column_stack([CELLS, np.arange(N) % 3, AGE]), (3, 0))
     weight = RNG.uniform(0.5, 2, size=N)
     tables = [
-        DistinctRows(torch.from_numpy(part), torch.arange(N)) for part in (CELLS.copy(), told)
+        DistinctRows(torch.from_numpy(part), torch.arange(N))
+        for part in (rows.modelled, rows.conditions)
     ]
     w = torch.from_numpy(weight)
-    given = Given(4, 4, True).double()
-    left = given.start(*tables, w, moments(tables[0], w))
-    design = np.column_stack([np.ones(N), told]) * np.sqrt(weight)[:, None]
-    slopes = np.linalg.lstsq(design, CELLS * np.sqrt(weight)[:, None], rcond=None)[0]
-    expected = CELLS - np.column_stack([np.ones(N), told]) @ slopes
+    inputs = Inputs(4, rows.n_levels).double()
+    at = moments(tables[0], w)
+    left = inputs.start(*tables, w, at)
+    known = np.column_stack([np.ones(N), np.eye(3)[np.arange(N) % 3], AGE])
+    root = np.sqrt(weight)[:, None]
+    slopes = np.linalg.lstsq(known * root, CELLS * root, rcond=None)[0]
+    expected = CELLS - known @ slopes
     center = np.average(CELLS, axis=0, weights=weight)
     np.testing.assert_allclose(left[slice(None)].numpy() - center, expected, atol=1e-10)
+    # The encoder sees just that, on the network's scale.
+    with torch.no_grad():
+        seen = inputs(Batch(torch.from_numpy(rows.values), w))
+    np.testing.assert_allclose(seen.numpy(), expected / at.scale.item(), atol=1e-10)
