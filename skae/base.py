@@ -452,9 +452,10 @@ class BaseAutoencoder(
         options = type(self)(**self.get_params(deep=False))
         with torch.inference_mode(False), torch.enable_grad(), one_thread:
             fitted, messages = fit(options, data, resume, one_pass, watch)
-        self._fitted = fitted
+        # Where the user has warnings raised, such a fit fails, too.
         for message, category in messages:
             warn(message, category)
+        self._fitted = fitted
         try:
             context.call_on_fit_task_end(estimator=self, X=data.X)
         except BaseException:
