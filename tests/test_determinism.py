@@ -1,19 +1,25 @@
 """Same seed, same bits: in any thread or process; nothing global is read, moved or left changed."""
 
 import os
+import pickle
 import random
 import signal
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback
 from test_common import configured, core, public_estimators, train
 
-from skae import Autoencoder
+import skae.fitting
+from skae import Autoencoder, ConditionalVariationalAutoencoder
+from skae.base import BaseAutoencoder
 from skae.nn.step import replay as step
 
 RNG = np.random.default_rng(0)
@@ -285,3 +291,211 @@ def test_traces_at_once_leave_torch_as_it_was():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda i: tiny(i, max_epochs=80, batch_size=8).fit(X), range(8)))
     assert (torch.nn.Module.__call__, torch.nn.Module.__getattr__) == before
+
+
+# ------------------------------------------------------- one model, replaced as a whole
+
+TABLE = np.column_stack([X, np.arange(60) % 3])
+QUESTIONS = {
+    "transform": lambda model: model.transform(TABLE),
+    "reconstruct": lambda model: model.reconstruct(TABLE),
+    "score_samples": lambda model: model.score_samples(TABLE),
+    "sample": lambda model: model.sample(4, random_state=0),
+    "interpolate": lambda model: model.interpolate(TABLE[:3], TABLE[3:6], 3),
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)).transform(TABLE),
+}
+CALLED = threading.Event()
+
+
+class WaitsForACall(Callback):
+    """Holds each fit up until another thread has called a method."""
+
+    def on_epoch_end(self, net, **kwargs):
+        CALLED.clear()
+        assert CALLED.wait(60)
+
+
+@pytest.mark.filterwarnings("ignore:Posterior collapse")
+@pytest.mark.parametrize("warm_start", [False, True], ids=["anew", "warm"])
+@pytest.mark.parametrize(
+    ("estimator_class", "parameters"),
+    [(Autoencoder, {}), (ConditionalVariationalAutoencoder, {"condition": -1})],
+    ids=["Autoencoder", "Conditional"],
+)
+def test_a_call_during_a_refit_meets_the_old_or_the_new_model(
+    estimator_class, parameters, warm_start
+):
+    """Never parts of both, whatever a model is asked while `fit` is called again and again."""
+    sizes = [2, 3, 4, 5, 6, 7] if warm_start else [2, 5] * 5
+    defaults = {"hidden_layer_sizes": (6,), "max_epochs": 2, "batch_size": 16, "random_state": 0}
+    plain = estimator_class(**defaults, **parameters, warm_start=warm_start)
+    expected = {}
+    for k in sizes:
+        plain.set_params(n_components=k).fit(TABLE)
+        expected[k] = {name: ask(plain) for name, ask in QUESTIONS.items()}
+    model = estimator_class(sizes[0], **defaults, **parameters, warm_start=warm_start).fit(TABLE)
+    model.set_params(callbacks=[WaitsForACall()])
+    met = {name: [] for name in QUESTIONS}
+
+    def refit():
+        for k in sizes[1:]:
+            model.set_params(n_components=k).fit(TABLE)
+
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(refit)
+        while not job.done():
+            for name, ask in QUESTIONS.items():
+                met[name].append(ask(model))
+                CALLED.set()
+        job.result()
+    found = []
+    for name, answers_met in met.items():
+        models = [
+            [k for k in expected if np.array_equal(answer, expected[k][name])]
+            for answer in answers_met
+        ]
+        assert all(models), name
+        found.extend(k for ks in models for k in ks)
+        if warm_start:
+            assert [ks[0] for ks in models] == sorted(ks[0] for ks in models)
+    assert {*sizes[:-1]} <= {*found}
+    assert {answer.shape for answer in met["transform"]} <= {(60, k) for k in sizes}
+    assert model.transform(TABLE).shape == (60, sizes[-1])
+
+
+SCIKIT_LEARNS = ("_callback_", "_skl_")
+"""How names begin of what scikit-learn keeps on an estimator for its callbacks while a fit runs."""
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_fit_assigns_the_model_and_nothing_else(method, monkeypatch):
+    model = tiny().fit(X)
+    before, attributes, assigned = model._fitted, vars(model), []
+    kept = {name: value for name, value in attributes.items() if name != "_fitted"}
+
+    def note(self, name, value):
+        if self is model:
+            assigned.append(name)
+        object.__setattr__(self, name, value)
+
+    monkeypatch.setattr(Autoencoder, "__setattr__", note, raising=False)
+    getattr(model, method)(X)
+    own = [name for name in assigned if not name.startswith(SCIKIT_LEARNS)]
+    assert own == ["_fitted"]
+    assert vars(model) is attributes
+    assert attributes.pop("_fitted") is not before
+    assert attributes == kept
+
+
+class Interrupting(Callback):
+    """Interrupts a fit at the `at`-th call of any of its hooks."""
+
+    may_stop = False
+
+    def __init__(self, at):
+        self.at = at
+
+    def initialize(self):
+        self.calls = 0
+        return self
+
+    def _count(self, net, *args, **kwargs):
+        self.calls += 1
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+
+    on_train_begin = on_train_end = on_epoch_begin = on_epoch_end = _count
+    on_batch_begin = on_batch_end = on_grad_computed = _count
+
+
+AUTOENCODERS = [c for c in public_estimators() if issubclass(c, BaseAutoencoder)]
+
+
+@pytest.fixture
+def fitted(request):
+    """An autoencoder of a kind, fitted."""
+    parameters = {"hidden_layer_sizes": (6,), "max_epochs": 3, "batch_size": 16}
+    estimator = request.param(n_components=2, random_state=0, **parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return train(estimator, X)
+
+
+def codes_and_losses(model):
+    return [model.transform(X), model.reconstruct(X), model.score_samples(X), model.loss_curve_]
+
+
+def assert_left_as_it_was(model, before, expected):
+    assert model._fitted is before
+    for got, wanted in zip(codes_and_losses(model), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+REFITS = pytest.mark.parametrize(
+    ("method", "parameters"),
+    [("fit", {}), ("fit", {"warm_start": True}), ("partial_fit", {})],
+    ids=["fit", "warm", "partial"],
+)
+
+
+@pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
+@REFITS
+@pytest.mark.parametrize("fitted", AUTOENCODERS, indirect=True, ids=lambda c: c.__name__)
+def test_an_interrupt_anywhere_in_training_leaves_the_model(fitted, method, parameters):
+    before, expected = fitted._fitted, codes_and_losses(fitted)
+    watching = Interrupting(None)
+    clone = pickle.loads(pickle.dumps(fitted)).set_params(callbacks=[watching], **parameters)
+    train(clone, X, method)
+    places = np.random.default_rng(0).choice(np.arange(2, watching.calls), 4, replace=False)
+    for at in (1, *places.tolist(), watching.calls):
+        fitted.set_params(callbacks=[Interrupting(at)], **parameters)
+        with pytest.raises(KeyboardInterrupt):
+            train(fitted, X, method)
+        assert_left_as_it_was(fitted, before, expected)
+    train(fitted.set_params(callbacks=None), X, method)
+    assert fitted._fitted is not before
+
+
+STEPS = ["read_task", "make_net", "make_batches", "start_auxiliary_loss", "make_plan", "train_net"]
+STEPS += ["make_fitted", "warnings_of_codes"]
+
+
+@pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
+@REFITS
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    "fitted",
+    [Autoencoder, skae.SemiSupervisedVariationalAutoencoder],
+    indirect=True,
+    ids=lambda c: c.__name__,
+)
+def test_an_interrupt_of_any_step_leaves_the_model(
+    fitted, name, when, method, parameters, monkeypatch
+):
+    before, expected = fitted._fitted, codes_and_losses(fitted)
+    do = getattr(skae.fitting, name)
+
+    def interrupted(*args):
+        if when == "after":
+            do(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(skae.fitting, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(fitted.set_params(**parameters), X, method)
+    assert_left_as_it_was(fitted, before, expected)
+
+
+@pytest.mark.parametrize("fitted", [Autoencoder], indirect=True)
+def test_a_warning_that_is_raised_leaves_the_model(fitted, monkeypatch):
+    before, expected = fitted._fitted, codes_and_losses(fitted)
+    message = "codes are of no use", ConvergenceWarning
+    monkeypatch.setattr(skae.fitting, "warnings_of_codes", lambda task, fitted: [message])
+    with pytest.raises(ConvergenceWarning, match="of no use"):
+        fitted.fit(X)
+    assert_left_as_it_was(fitted, before, expected)
+    with pytest.warns(ConvergenceWarning, match="of no use") as caught:
+        fitted.fit(X)
+    assert caught[0].filename == __file__
+    assert fitted._fitted is not before
