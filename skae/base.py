@@ -169,8 +169,7 @@ class BaseAutoencoder(
         schedule's second half. None runs the whole schedule.
 
     tol : float, default=1e-4
-        Improvement in nats per row that `n_iter_no_change` asks for. Where held-out rows do not
-        choose the epoch, a fit that improves the training objective by less keeps its start.
+        Improvement in nats per row that `n_iter_no_change` asks for.
 
     warm_start : bool, default=False
         Let `fit` go on from the weights and the optimiser's state of the last fit. Where

@@ -45,6 +45,10 @@ SMALLEST_SUM = 1e-300
 ROWS_THAT_CHOOSE = 100
 """Validation rows from which on they choose the best epoch under `early_stopping="auto"`."""
 
+LEAST_GAIN = 1e-4
+"""Nats per row by which training must improve its objective, where validation rows do not judge it.
+At a solution, steps only add rounding errors: the start is kept."""
+
 FULL_BATCH = 256
 """Training rows up to which `batch_size="auto"` takes all of them at each step."""
 
@@ -383,8 +387,7 @@ def train_net(
         messages.append((text, ConvergenceWarning))
     chosen = valid is not None and plan.restore_best
     may_keep = plan.one_cycle and not chosen and network.latent.ranks_epochs
-    if may_keep and end > start - plan.tol:
-        # At a solution, steps only add rounding errors.
+    if may_keep and end > start - LEAST_GAIN:
         network.load_state_dict(state)
         return 0, messages
     return best_epoch, messages
