@@ -336,10 +336,8 @@ class BaseAutoencoder(
         """The parameter that says which columns are conditions, and its value."""
         return "", None
 
-    def _read_targets(
-        self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_], resume: Fitted | None
-    ) -> Targets | None:
-        """What `y` says of the rows that count, whose weights are given; here it is ignored."""
+    def _read_targets(self, y: MatrixLike, weight: Floats, resume: Fitted | None) -> Targets | None:
+        """What `y` says of rows, of which those of positive weight count; here it is ignored."""
         return None
 
     # -------------------------------------------------------------------------------- fitting

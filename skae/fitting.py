@@ -185,30 +185,26 @@ def has_checkpoint(options: Any) -> bool:
 
 def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -> Task:
     """Read the user's table; rows of no weight decide nothing."""
-    X, X_corrupted, weight = data.X, data.X_corrupted, None
+    X, X_corrupted, given = data.X, data.X_corrupted, None
     if data.sample_weight is not None:
-        weight = read_weight(data.sample_weight, X)
-    counts = None if weight is None else weight > 0
-    if weight is not None and counts is not None and not counts.all():
-        some = np.flatnonzero(counts)
+        given = read_weight(data.sample_weight, X)
+    if given is not None and not given.all():
+        some = np.flatnonzero(given)
         if resume is None:
             refuse_single_row(options, len(some))
-        X, weight = safe_indexing(as_container(X), some), weight[some]
+        X = safe_indexing(as_container(X), some)
         if X_corrupted is not None:
             X_corrupted = as_container(X_corrupted)
-            check_consistent_length(X_corrupted, counts)
+            check_consistent_length(X_corrupted, given)
             X_corrupted = safe_indexing(X_corrupted, some)
     schema, rows = read_rows(options, X, resume)
-    weight = np.ones(len(rows)) if weight is None else weight
-    corrupted = None
+    given = np.ones(len(rows)) if given is None else given
+    corrupted, weight = None, given[given > 0]
     if X_corrupted is not None:
         corrupted = schema.read_corrupted(X_corrupted, rows)
         largest = largest_sizes(corrupted.modelled)
         refuse_overflow(largest, "X_corrupted", schema, torch.float64)
-    counts = np.ones(len(rows), dtype=bool) if counts is None else counts
-    targets = data.targets or options._read_targets(
-        data.y, weight, counts, resume, **data.target_options
-    )
+    targets = data.targets or options._read_targets(data.y, given, resume, **data.target_options)
     seed = draw_seed(options.random_state)
     hashes = [] if corrupted is None else [corrupted.hash(seed)]
     if targets is not None:

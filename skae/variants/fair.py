@@ -8,8 +8,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
-from sklearn.utils import check_consistent_length, column_or_1d
 from torch import Tensor
 
 from skae._compat.sklearn import Interval
@@ -22,10 +20,8 @@ from skae.state import Fitted
 from skae.table.audit import audit
 from skae.table.schema import ColumnKey, Schema
 from skae.table.targets import (
-    UNLABELLED,
     Targets,
     counting,
-    read_classes,
     read_numbers,
     read_one_class,
 )
@@ -186,12 +182,13 @@ class FairAutoencoder(ConditionedAutoencoder):
         widths = [max(1, n_levels) for n_levels in schema.n_levels]
         return Private(n_components, self.leak_weight * len(schema.modelled), widths)
 
-    def _read_targets(
-        self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_], resume: Fitted | None
-    ) -> Targets | None:
-        y = None if y is None else np.asarray(counting(y, counts, self))
+    def _read_targets(self, y: MatrixLike, weight: Floats, resume: Fitted | None) -> Targets | None:
+        if y is None:
+            return None
+        y, weight = counting(y, weight, self)
+        y = np.asarray(y)
         # Equal targets tell nothing of rows, as none do.
-        if y is None or (y == y[:1]).all():
+        if (y == y[:1]).all():
             return None
         family: Family = Classes()
         if y.dtype.kind == "f" and not (y == np.round(y)).all():
@@ -264,11 +261,6 @@ class FairAutoencoder(ConditionedAutoencoder):
         if not schema.conditions:
             raise ValueError("sensitive=None: there is nothing to audit. Name columns and fit.")
         rows = schema.read(X)
-        if y is not None:
-            y = column_or_1d(y, warn=True)
-            check_consistent_length(X, y)
-            values = read_classes(y)[1]
-            y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELLED)
         pairs = zip(schema.conditions, rows.conditions.T, strict=True)
         sensitive = {column.name: column.classes(cells) for column, cells in pairs}
         return audit({"rows": rows.modelled, "code": codes(rows, fitted)}, sensitive, y)

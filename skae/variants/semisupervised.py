@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
@@ -179,16 +178,11 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         return ClassAndStyle(n_components, torch.from_numpy(np.log(learned["class_prior_"])))
 
     def _read_targets(
-        self,
-        y: MatrixLike,
-        weight: Floats,
-        counts: NDArray[np.bool_],
-        resume: Fitted | None,
-        classes: MatrixLike = None,
+        self, y: MatrixLike, weight: Floats, resume: Fitted | None, classes: MatrixLike = None
     ) -> Targets:
+        y, weight = counting(y, weight, self)
         known = None if resume is None else resume.learned["classes_"]
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
-        y = counting(y, counts, self)
         return read_shares_of_classes(y, weight, price, same_classes(known, classes))
 
     def partial_fit(
