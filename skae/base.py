@@ -36,7 +36,7 @@ from skae._compat.sklearn import (
     validate_parameters,
 )
 from skae.density.density import Density
-from skae.density.registry import DENSITIES
+from skae.density.laplace import Laplace
 from skae.nn.batch import Batch
 from skae.nn.bodies.architectures import (
     WIDTHS,
@@ -51,7 +51,8 @@ from skae.nn.draws import Draws
 from skae.nn.growth import grow
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Latent
-from skae.nn.likelihoods.gaussian import LIKELIHOODS, Likelihood, make_likelihood
+from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.linear import DistinctRows, Moments, components_for_share, moments, of_present_cells
 from skae.nn.network import AuxiliaryLoss, Network
 from skae.parameters import Declared
@@ -336,6 +337,9 @@ class BaseAutoencoder(
     precision: str = "auto"
     random_state: int | RandomState | None = None
     verbose: int = 0
+
+    _density: ClassVar[type[Density]] = Laplace
+    """How `score_samples` integrates the code out."""
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         "n_components": [
@@ -624,7 +628,7 @@ class BaseAutoencoder(
             few = some[: facts.density_rows]
             batch = new._batch(X[index[few]], network, total[few])
             unseen = torch.from_numpy(held_out[few]).to(batch.x.device)
-            density = DENSITIES[network.latent.density].estimate(network, batch, unseen)
+            density = self._density.estimate(network, batch, unseen)
             if not density.is_finite():
                 raise ValueError(
                     "Training broke down: codes or errors have no finite variance. Lower "
@@ -692,9 +696,8 @@ class BaseAutoencoder(
                 "scale the columns of X."
             ) from None
         # Worse than both the start and predicting the columns' means, and by more than chance.
-        d = self._n_modelled
-        ignorance = d * net.module_.likelihood.ignorance().item()
-        if end > max(before, ignorance) + d:
+        baseline = net.module_.likelihood.baseline().item()
+        if end > max(before, baseline) + self._n_modelled:
             warnings.warn(
                 f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
                 f"row. Lower learning_rate (now {self.learning_rate}).",
@@ -962,10 +965,7 @@ class BaseAutoencoder(
                 "tied_weights=True is for decoders that see the code only, not what is given "
                 "of rows: leave that parameter out."
             )
-        gaps = architecture.takes_gaps
-        likelihood = make_likelihood(
-            self.likelihood, n_features, self.noise, latent.learns_noise, gaps
-        )
+        likelihood = make_likelihood(self.likelihood, n_features, self.noise, latent.learns_noise)
         skip = architecture.likes_skip if self.linear_skip == "auto" else bool(self.linear_skip)
         encoder, decoder = make_bodies(
             architecture,
@@ -1127,8 +1127,8 @@ class BaseAutoencoder(
         module = self.module_
 
         def error(batch: Batch) -> Tensor:
-            x = module.inputs.modelled(batch).x
-            cells = module.likelihood.deviance(x, module.restored(batch))
+            rows = module.inputs.modelled(batch)
+            cells = module.likelihood.deviance(rows, module.restored(batch))
             return cells if per_feature else cells.sum(-1)
 
         errors = self._map(error, self._read_rows(X), np.float64)
@@ -1336,7 +1336,7 @@ class BaseAutoencoder(
     def _batch(self, X: Floats, network: Network, weight: Floats | None = None) -> Batch:
         x = _tensor(X, network)
         w = x.new_ones(len(x)) if weight is None else _tensor(weight, network)
-        return Batch(x, w, observed=~x.isnan() if self._takes_gaps(now=True) else None)
+        return Batch(x, w, observed=~x.isnan() if network.encoder.has_gaps else None)
 
     # -------------------------------------------------------------------- state
 
@@ -1393,7 +1393,7 @@ class BaseAutoencoder(
             for name, value in arrays.items()
             if isinstance(value, np.ndarray)
         }
-        self._density_ = DENSITIES[network.latent.density].restore(network, likelihood, tensors)
+        self._density_ = self._density.restore(network, likelihood, tensors)
         if not self._density_.is_finite():
             raise ValueError("the moments of the codes are not those of this model")
         self.net_ = Net.over(network.eval(), torch.Generator(device))

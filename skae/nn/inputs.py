@@ -79,6 +79,13 @@ class Inputs(nn.Module):
             parts.append(cell if width == 1 else (cell == levels).to(cells.dtype))
         return torch.cat(parts, -1)
 
+    def content(self, batch: Batch) -> Tensor:
+        """Numbers that are equal for equal rows only: modelled columns, then encoded conditions."""
+        if not self.n_conditions:
+            return batch.x
+        encoded = self._encoded(batch.x[..., self.n_outputs :])
+        return torch.cat([self.modelled(batch).x, encoded], -1)
+
     def standardize(self, x: Tensor) -> Tensor:
         """Modelled columns on the network's scale."""
         return (x - self.center) / self.scale

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
+from skae.density.importance import Importance
 from skae.given import COLUMN_KEY, ColumnKey, WithGivenColumns
 from skae.nn.draws import Draws
 from skae.nn.judges import PANEL, Panel
@@ -156,6 +157,7 @@ class FairAutoencoder(WithGivenColumns):
     leak_weight: float = 1.0
     label_weight: float = 10.0
 
+    _density = Importance
     _given_parameter = "sensitive"
     _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
     _encoder_sees_given = False
@@ -173,8 +175,7 @@ class FairAutoencoder(WithGivenColumns):
     def _make_latent(self, n_components: int) -> Latent:
         if self._columns_ is None:
             return Variational(n_components, False, 1.0, 0.1, 1)
-        price = self.leak_weight * self._n_modelled
-        return Private(n_components, price, self._columns_.widths)
+        return Private(n_components, self.leak_weight * self._n_modelled, self._columns_.widths)
 
     def _facts(self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_]) -> RowFacts:
         y = None if y is None else np.asarray(counting(y, counts, self))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.enumeration import Enumeration
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Discrete, Encode, Latent
@@ -117,6 +118,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     n_codebooks: int = 1
     commitment: float = 1.0
 
+    _density = Enumeration
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **BaseAutoencoder._parameter_constraints,
         "n_codes": [Interval(Integral, 1, None, closed="left")],

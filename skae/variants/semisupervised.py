@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder, Floats, MatrixLike, RowFacts
+from skae.density.importance import Importance
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
@@ -79,9 +80,8 @@ class ClassAndStyle(Stochastic):
         return (log_q.exp() * (style.divergence().mT + log_q - self.log_shares)).sum(-1)
 
     def log_prior(self, z: Tensor) -> Tensor:
-        return (
-            log_normal(z[..., : self.n_components]) + z[..., self.n_components :] @ self.log_shares
-        )
+        style, one_hot = z.tensor_split([self.n_components], -1)
+        return log_normal(style) + one_hot @ self.log_shares
 
     def draw_prior(self, n: int, draws: Draws) -> Tensor:
         shares = self.log_shares.exp().cumsum(0)
@@ -156,6 +156,7 @@ class SemiSupervisedVariationalAutoencoder(Incremental, BaseAutoencoder):  # typ
     n_components: int | float | str = field(default="auto", kw_only=False)
     label_weight: float | str = "auto"
 
+    _density = Importance
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **BaseAutoencoder._parameter_constraints,
         "label_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],

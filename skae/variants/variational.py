@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.importance import Importance
 from skae.nn.batch import Batch
 from skae.nn.bounds import importance_weighted
 from skae.nn.draws import Draws
@@ -146,6 +147,7 @@ class VariationalAutoencoder(BaseAutoencoder):
     kl_warm_up: float = 0.1
     n_importance_samples: int = 1
 
+    _density = Importance
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **BaseAutoencoder._parameter_constraints,
         "posterior_covariance": [StrOptions({"diagonal", "full"})],
