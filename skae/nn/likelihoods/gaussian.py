@@ -115,6 +115,8 @@ class Gaussian(Likelihood):
         return self.with_noise(variance.maximum(floor).expand(self.n_columns).clone())
 
     def corrected(self, statistics: Statistics) -> Self:
+        if self.is_known:
+            return self
         noise = self.variance().detach()
         excess = self.column_means(statistics["squares"] / noise, statistics)
         return self.with_noise(excess.mean() * noise)
