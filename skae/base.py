@@ -29,13 +29,16 @@ from skae._compat.sklearn import (
     has_callbacks,
     warn,
 )
+from skae.density.density import Density
+from skae.density.laplace import Laplace
 from skae.fitting import Data, draw_seed, fit, read_weight
 from skae.nn.bodies.architectures import WIDTHS
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.modules import ModulePair
 from skae.nn.corruption import CORRUPTIONS, Corruption
 from skae.nn.latent import Latent
-from skae.nn.likelihoods.gaussian import LIKELIHOODS, Likelihood
+from skae.nn.likelihoods import LIKELIHOODS
+from skae.nn.likelihoods.base import Likelihood
 from skae.parameters import Declared
 from skae.starting import restore, row_shape
 from skae.state import Fitted, FittedAttribute, Saved
@@ -299,6 +302,8 @@ class BaseAutoencoder(
 
     _indispensable: ClassVar[tuple[str, ...]] = ("architecture",)
     _encoder_sees_conditions: ClassVar[bool] = True
+    _density: ClassVar[type[Density]] = Laplace
+    """How `score_samples` integrates the code out."""
     _doc_link_module = "skae"
     _doc_link_template = (
         "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"

@@ -17,10 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_consistent_length, check_random_state
 
 from skae._compat.sklearn import check_sample_weight, safe_indexing
-from skae.density.registry import DENSITIES
 from skae.nn.batch import Batch
 from skae.nn.corruption import ColumnFacts, Named
-from skae.nn.likelihoods.gaussian import LIKELIHOODS
+from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.linear import moments
 from skae.nn.network import AuxiliaryLoss, Network
 from skae.starting import new_net, resumed_net, row_shape
@@ -374,8 +373,7 @@ def train_net(
         ) from None
     messages: list[Message] = []
     # Worse than both the start and predicting the columns' means, and by more than chance.
-    d = network.inputs.n_outputs
-    if end > max(before, d * network.likelihood.ignorance().item()) + d:
+    if end > max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
         text = (
             f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
             f"row. Lower learning_rate (now {plan.learning_rate})."
@@ -428,7 +426,7 @@ def make_fitted(options: Any, task: Task, net: Net, best_epoch: int) -> Fitted:
     few = split.some[: DENSITY_ROWS if targets is None else targets.density_rows]
     batch = task.batch(few, network)
     held_out = torch.from_numpy(split.held_out[few]).to(batch.x.device)
-    density = DENSITIES[network.latent.density].estimate(network, batch, held_out)
+    density = options._density.estimate(network, batch, held_out)
     if not density.is_finite():
         raise ValueError(
             "Training broke down: codes or errors have no finite variance. Lower "

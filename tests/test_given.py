@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 from skae.given import MOST_WHOLE_NUMBERS, GivenColumns, WithGivenColumns
-from skae.nn.given import Given
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -15,7 +14,9 @@ from test_common import check_name, public_estimators
 from test_persistence import WAYS
 
 import skae
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
+from skae.nn.inputs import Inputs
 from skae.nn.linear import DistinctRows, moments
 
 ESTIMATORS = [c for c in public_estimators() if issubclass(c, WithGivenColumns)]
@@ -293,17 +294,17 @@ def test_rows_between_two_conditions(estimator_class):
 )
 def test_what_is_given_is_never_spoilt(estimator_class, corruption, body, monkeypatch):
     seen = []
-    start = Given.forward
+    encoded = Inputs._encoded
 
-    def noted(self, told):
-        seen.append(told.detach())
-        return start(self, told)
+    def noted(self, cells):
+        seen.append(cells.detach())
+        return encoded(self, cells)
 
     def own(x, generator):
         assert x.shape[1] == 4
         return x + 100
 
-    monkeypatch.setattr(Given, "forward", noted)
+    monkeypatch.setattr(Inputs, "_encoded", noted)
     pairs = {"X_corrupted": NUMBERS + 7} if corruption == "pairs" else {}
     named = {"pairs": None, "own": own}.get(corruption, corruption)
     model = made(estimator_class, 0, corruption=named, corruption_level=0.5, **body)
@@ -461,10 +462,20 @@ def test_the_start_leaves_what_least_squares_leaves():
         DistinctRows(torch.from_numpy(part), torch.arange(N)) for part in (CELLS.copy(), told)
     ]
     w = torch.from_numpy(weight)
-    given = Given(4, 4, True).double()
-    left = given.start(*tables, w, moments(tables[0], w))
+    inputs = Inputs(4, (1,) * 4).double()
+    left = inputs.start(*tables, w, moments(tables[0], w))
     design = np.column_stack([np.ones(N), told]) * np.sqrt(weight)[:, None]
     slopes = np.linalg.lstsq(design, CELLS * np.sqrt(weight)[:, None], rcond=None)[0]
     expected = CELLS - np.column_stack([np.ones(N), told]) @ slopes
     center = np.average(CELLS, axis=0, weights=weight)
     np.testing.assert_allclose(left[slice(None)].numpy() - center, expected, atol=1e-10)
+
+
+def test_the_content_of_rows_holds_encoded_conditions():
+    """Draws are keyed by it: how a category is numbered in a batch is one with its encoding."""
+    cells, kind = torch.from_numpy(CELLS), torch.arange(N)[:, None] % 3
+    batch = Batch(torch.cat([cells, kind], 1), torch.ones(N))
+    content = Inputs(4, (3,)).content(batch)
+    assert torch.equal(content, torch.cat([cells, torch.eye(3)[kind[:, 0]]], 1))
+    plain = Batch(cells, batch.weight)
+    assert Inputs(4).content(plain) is cells

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
+from skae.nn.prior import NormalPrior, Prior, StandardNormalPrior
 
 
 class Code(NamedTuple):
@@ -45,11 +46,8 @@ class Latent(nn.Module, ABC):
     weights mirror these. Codes are `n_outputs` numbers, as many unless a subclass says otherwise.
     """
 
-    density = "laplace"
-    """How `score_samples` integrates the code out; see `skae.density.importance`."""
-
-    has_prior = False
-    """Whether codes are made to be standard normal; else their moments are learned afterwards."""
+    prior: type[Prior] = NormalPrior
+    """The family of distributions of its codes, for densities that have to integrate codes out."""
 
     learns_noise = False
     """Whether the likelihood's noise is trained: only where codes are noisy is it bounded."""
@@ -124,8 +122,6 @@ class Stochastic(Latent):
     Before a row is seen, codes follow the prior: standard normal, unless a subclass says otherwise.
     """
 
-    density = "importance"
-    has_prior = True
     learns_noise = True
 
     def blocks(self) -> list[int]:
@@ -151,8 +147,6 @@ class Stochastic(Latent):
 
 class Discrete(Latent):
     """A code of which there are finitely many: a choice from each of several codebooks."""
-
-    density = "enumeration"
 
     def __init__(self, n_components: int, sizes: tuple[int, int]) -> None:
         super().__init__(n_components)
@@ -184,7 +178,7 @@ class Standardized(Deterministic):
         Weight of what training charges for being far from it.
     """
 
-    has_prior = True
+    prior = StandardNormalPrior
 
     def __init__(self, n_components: int, price: float) -> None:
         super().__init__(n_components)

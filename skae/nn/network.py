@@ -10,7 +10,7 @@ from skae.nn.bodies.body import Body
 from skae.nn.draws import Draws, Keyed
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
-from skae.nn.likelihoods.gaussian import Likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.linear import (
     EXACT_UP_TO,
     LEAST_COLUMN_NOISE,
@@ -113,7 +113,7 @@ class Network(Objective):
         if self.inputs.n_conditions:
             code = code._replace(conditions=self.inputs.conditions(batch))
         out = self.outputs(code.z, batch, silencing)
-        log_prob = self.likelihood.log_prob(self.inputs.modelled(batch).original, out)
+        log_prob = self.likelihood.log_prob(self.inputs.modelled(batch), out)
         penalty = self.latent.penalty(code, u, self.encoder, batch.weight, draws)
         losses: Tensor = self.latent.bound(penalty - log_prob, code, draws, batch)
         return losses if self.auxiliary is None else self.auxiliary(losses, code, batch)
@@ -177,7 +177,8 @@ class Network(Objective):
         k, d = self.latent.n_components, self.inputs.n_outputs
         variance = at.variance / at.scale**2
         noise, least = torch.ones_like(variance), LEAST_NOISE
-        if self.likelihood.learns_columns and not up.transposed and d <= EXACT_UP_TO:
+        trains_each_noise = self.likelihood.is_trained and not self.likelihood.is_pooled
+        if trains_each_noise and not up.transposed and d <= EXACT_UP_TO:
             values, axes, noise = factor_analysis(covariance(x, weight, at), k)
             rest, least = 1.0, LEAST_COLUMN_NOISE
         else:

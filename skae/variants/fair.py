@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.importance import Importance
 from skae.inference import codes
 from skae.nn.draws import Draws
 from skae.nn.judges import PANEL, Panel
@@ -163,6 +164,8 @@ class FairAutoencoder(ConditionedAutoencoder):
     _condition_parameter = "sensitive"
     _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
     _encoder_sees_conditions = False
+
+    _density = Importance
 
     _parameter_constraints: ClassVar = {
         "sensitive": COLUMN_KEY,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.enumeration import Enumeration
 from skae.inference import map_rows
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
@@ -114,6 +115,8 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     n_codes: int = 32
     n_codebooks: int = 1
     commitment: float = 1.0
+
+    _density = Enumeration
 
     _parameter_constraints: ClassVar = {
         "n_codes": [Interval(Integral, 1, None, closed="left")],

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.importance import Importance
 from skae.inference import codes
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
@@ -85,9 +86,8 @@ class ClassAndStyle(Stochastic):
         return (log_q.exp() * (style.divergence().mT + log_q - self.log_shares)).sum(-1)
 
     def log_prior(self, z: Tensor) -> Tensor:
-        return (
-            log_normal(z[..., : self.n_components]) + z[..., self.n_components :] @ self.log_shares
-        )
+        style, one_hot = z.tensor_split([self.n_components], -1)
+        return log_normal(style) + one_hot @ self.log_shares
 
     def draw_prior(self, n: int, draws: Draws) -> Tensor:
         shares = self.log_shares.exp().cumsum(0)
@@ -160,6 +160,8 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
     """
 
     label_weight: float | str = "auto"
+
+    _density = Importance
 
     _parameter_constraints: ClassVar = {
         "label_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
