@@ -58,12 +58,6 @@ class Latent(nn.Module, ABC):
     ranks_epochs = True
     """Whether the objective, outside training, tells which of two epochs is better."""
 
-    is_private = False
-    """Whether codes must be noisy always: outside training, the noise belongs to the row."""
-
-    adapts = False
-    """Whether `adapt` is to be called after each step."""
-
     def __init__(
         self, n_components: int, n_inputs: int | None = None, n_outputs: int | None = None
     ) -> None:
@@ -102,9 +96,13 @@ class Latent(nn.Module, ABC):
         """Take the raw outputs for some training rows before training starts."""
         return
 
-    def adapt(self, h: Tensor, weight: Tensor, draws: Draws) -> None:
-        """Learn from raw outputs what no gradient tells."""
-        raise NotImplementedError
+    def adapt(self, encode: Callable[[], Tensor], weight: Tensor, draws: Draws) -> None:
+        """Learn what no gradient tells, after a step, from the raw outputs that `encode` gives."""
+        return
+
+    def inference_draws(self, x: Tensor) -> Draws | None:
+        """What makes codes random outside training; by default they are not."""
+        return None
 
     def warning(self, code: Code, weight: Tensor) -> str | None:
         """What a user should know of the codes of training rows, and which parameter to change."""

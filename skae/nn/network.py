@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.body import Body
-from skae.nn.draws import Draws, Keyed
+from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods.base import Likelihood
@@ -84,8 +84,7 @@ class Network(Objective):
 
     def encode(self, batch: Batch, draws: Draws | None = None) -> Code:
         """Codes of rows."""
-        if draws is None and self.latent.is_private:
-            draws = Keyed(self.inputs.modelled(batch).x)
+        draws = draws or self.latent.inference_draws(self.inputs.modelled(batch).x)
         code: Code = self.latent(self.encoder(self.inputs(batch)), draws)
         return code
 
@@ -120,8 +119,7 @@ class Network(Objective):
 
     @torch.no_grad()
     def after_step(self, draws: Draws, batch: Batch) -> None:
-        if self.latent.adapts:
-            self.latent.adapt(self.encoder(self.inputs(batch)), batch.weight, draws)
+        self.latent.adapt(lambda: self.encoder(self.inputs(batch)), batch.weight, draws)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on: not biases, not the linear skip."""

@@ -14,7 +14,7 @@ from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.density.importance import Importance
 from skae.inference import codes
-from skae.nn.draws import Draws
+from skae.nn.draws import Draws, Keyed
 from skae.nn.judges import PANEL, Panel
 from skae.nn.latent import Code, Encode, Latent
 from skae.state import Fitted
@@ -53,7 +53,6 @@ class Private(Variational):
     learns_noise = False
     # Judges who learn are no yardstick: the rows they know least look best.
     ranks_epochs = False
-    is_private = True
 
     def __init__(self, n_components: int, price: float, widths: Sequence[int]) -> None:
         super().__init__(n_components, False, 1.0, 0.0, 1)
@@ -61,6 +60,10 @@ class Private(Variational):
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         self.panel.reset(generator)
+
+    def inference_draws(self, x: Tensor) -> Draws:
+        # The noise hides: outside training it belongs to the row.
+        return Keyed(x)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         code = super().forward(h, draws)

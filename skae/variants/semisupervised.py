@@ -14,7 +14,7 @@ from skae.inference import codes
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
-from skae.nn.normal import Normal
+from skae.nn.normal import ClassesOfNormals
 from skae.state import Fitted, FittedAttribute
 from skae.table.targets import (
     Probabilistic,
@@ -42,11 +42,9 @@ class ClassAndStyle(Stochastic):
     def blocks(self) -> list[int]:
         return [self.n_classes, *[self.n_components] * 2 * self.n_classes]
 
-    def posterior(self, h: Tensor) -> tuple[Tensor, Normal]:
-        """Log-probabilities (n, n_classes) of classes, and codes (n_classes, n, k) given them."""
-        log_q, styles = h.tensor_split([self.n_classes], -1)
-        styles = styles.unflatten(-1, (self.n_classes, -1)).movedim(-2, 0)
-        return log_q.log_softmax(-1), Normal.of(styles, self.n_components, False)
+    def posterior(self, h: Tensor) -> ClassesOfNormals:
+        """Each row's distribution of classes, and of codes given them."""
+        return ClassesOfNormals.of(h, self.n_classes, self.n_components)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         log_q, style = self.posterior(h)
@@ -61,29 +59,23 @@ class ClassAndStyle(Stochastic):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        return self.posterior(code.h)[1].divergence() - self.log_shares[:, None]
+        return self.posterior(code.h).normal.divergence() - self.log_shares[:, None]
 
     def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
-        given, price = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
-        log_q = self.posterior(code.h)[0]
+        classes, price = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
+        log_q = self.posterior(code.h).log_share
         q, known = log_q.exp(), price > 0
         # A class that is not known is summed over; one that is known has no entropy.
-        belief = torch.where(known, given, q)
+        belief = torch.where(known, classes, q)
         entropy = torch.where(known[:, 0], 0.0, -(q * log_q).sum(-1))
-        return (belief * losses.mT).sum(-1) - entropy - (price * given * log_q).sum(-1)
+        return (belief * losses.mT).sum(-1) - entropy - (price * classes * log_q).sum(-1)
 
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        log_q, style = self.posterior(h)
-        uniform = draws.uniform((n, len(h), 1))
-        chosen = (log_q.exp().cumsum(-1) < uniform).sum(-1).clamp_max(self.n_classes - 1)
-        rows = torch.arange(len(h), device=h.device)
-        style = Normal(style.mean[chosen, rows], style.log_diagonal[chosen, rows], None)
-        z, log_prob = style.place(draws.normal((n, len(h), self.n_components)))
-        return torch.cat([z, self.one_hot[chosen]], -1), log_prob + log_q[rows, chosen]
+        chosen, z, log_prob = self.posterior(h).draw(n, draws)
+        return torch.cat([z, self.one_hot[chosen]], -1), log_prob
 
     def divergence(self, h: Tensor) -> Tensor:
-        log_q, style = self.posterior(h)
-        return (log_q.exp() * (style.divergence().mT + log_q - self.log_shares)).sum(-1)
+        return self.posterior(h).divergence(self.log_shares)
 
     def log_prior(self, z: Tensor) -> Tensor:
         style, one_hot = z.tensor_split([self.n_components], -1)
@@ -183,9 +175,9 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         self, y: MatrixLike, weight: Floats, resume: Fitted | None, classes: MatrixLike = None
     ) -> Targets:
         y, weight = counting(y, weight, self)
-        known = None if resume is None else resume.learned["classes_"]
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
-        return read_shares_of_classes(y, weight, price, same_classes(known, classes))
+        classes = same_classes(resume and resume.learned["classes_"], classes)
+        return read_shares_of_classes(y, weight, price, classes)
 
     def partial_fit(
         self,
