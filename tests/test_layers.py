@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,10 @@ PARENTS = {
 """Variants never import each other, but a variant of a variant its parents."""
 
 VARIANT_LINES = 80
+FILE_LINES = 400
+FUNCTION_LINES = 60
+FILES_AT_THE_TOP = 10
+"""Most lines of code of a variant, a file and a function, and most files in `skae` itself."""
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -268,3 +273,17 @@ def variant_files():
 @pytest.mark.parametrize("path", variant_files(), ids=lambda path: Path(path).stem)
 def test_a_variant_is_short(path):
     assert code_lines(Path(path).read_text()) < VARIANT_LINES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: module_name(path, ROOT))
+def test_files_and_functions_are_short(path):
+    source = path.read_text()
+    assert code_lines(source) <= FILE_LINES
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            text = textwrap.dedent(ast.get_source_segment(source, node, padded=True))
+            assert code_lines(text) <= FUNCTION_LINES, node.name
+
+
+def test_few_files_are_at_the_top():
+    assert len([path for path in SOURCES if path.parent == ROOT]) <= FILES_AT_THE_TOP

@@ -176,7 +176,8 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
     ) -> Targets:
         y, weight = counting(y, weight, self)
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
-        classes = same_classes(resume and resume.learned["classes_"], classes)
+        known = {} if resume is None else resume.learned
+        classes = same_classes(known.get("classes_"), classes)
         return read_shares_of_classes(y, weight, price, classes)
 
     def partial_fit(
