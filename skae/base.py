@@ -341,8 +341,10 @@ class BaseAutoencoder(
         """The parameter that says which columns are conditions, and its value."""
         return "", None
 
-    def _read_targets(self, y: MatrixLike, weight: Floats, resume: Fitted | None) -> Targets | None:
-        """What `y` says of rows, of which those of positive weight count; here it is ignored."""
+    def _read_targets(
+        self, y: MatrixLike, weight: Floats, learned: dict[str, Any]
+    ) -> Targets | None:
+        """What `y` says of rows of positive weight; `learned` is what earlier calls have said."""
         return None
 
     # -------------------------------------------------------------------------------- fitting

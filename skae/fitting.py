@@ -203,7 +203,8 @@ def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -
         corrupted = schema.read_corrupted(X_corrupted, rows)
         largest = largest_sizes(corrupted.modelled)
         refuse_overflow(largest, "X_corrupted", schema, torch.float64)
-    targets = data.targets or options._read_targets(data.y, given, resume, **data.target_options)
+    learned = {} if resume is None else resume.learned
+    targets = data.targets or options._read_targets(data.y, given, learned, **data.target_options)
     seed = draw_seed(options.random_state)
     hashes = [] if corrupted is None else [corrupted.hash(seed)]
     if targets is not None:

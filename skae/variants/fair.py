@@ -17,7 +17,6 @@ from skae.inference import codes
 from skae.nn.draws import Draws, Keyed
 from skae.nn.judges import PANEL, Panel
 from skae.nn.latent import Code, Encode, Latent
-from skae.state import Fitted
 from skae.table.audit import audit
 from skae.table.schema import ColumnKey, Schema
 from skae.table.targets import (
@@ -188,7 +187,9 @@ class FairAutoencoder(ConditionedAutoencoder):
         widths = [max(1, n_levels) for n_levels in schema.n_levels]
         return Private(n_components, self.leak_weight * len(schema.modelled), widths)
 
-    def _read_targets(self, y: MatrixLike, weight: Floats, resume: Fitted | None) -> Targets | None:
+    def _read_targets(
+        self, y: MatrixLike, weight: Floats, learned: dict[str, Any]
+    ) -> Targets | None:
         if y is None:
             return None
         y, weight = counting(y, weight, self)

@@ -15,7 +15,7 @@ from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import ClassesOfNormals
-from skae.state import Fitted, FittedAttribute
+from skae.state import FittedAttribute
 from skae.table.targets import (
     Probabilistic,
     Targets,
@@ -172,12 +172,11 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         return ClassAndStyle(n_components, torch.from_numpy(np.log(learned["class_prior_"])))
 
     def _read_targets(
-        self, y: MatrixLike, weight: Floats, resume: Fitted | None, classes: MatrixLike = None
+        self, y: MatrixLike, weight: Floats, learned: dict[str, Any], classes: MatrixLike = None
     ) -> Targets:
         y, weight = counting(y, weight, self)
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
-        known = {} if resume is None else resume.learned
-        classes = same_classes(known.get("classes_"), classes)
+        classes = same_classes(learned.get("classes_"), classes)
         return read_shares_of_classes(y, weight, price, classes)
 
     def partial_fit(
