@@ -341,9 +341,7 @@ class BaseAutoencoder(
         """The parameter that says which columns are conditions, and its value."""
         return "", None
 
-    def _read_targets(
-        self, y: MatrixLike, weight: Floats, learned: dict[str, Any]
-    ) -> Targets | None:
+    def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
         """What `y` says of rows of positive weight; `learned` is what earlier calls have said."""
         return None
 

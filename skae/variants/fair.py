@@ -187,9 +187,7 @@ class FairAutoencoder(ConditionedAutoencoder):
         widths = [max(1, n_levels) for n_levels in schema.n_levels]
         return Private(n_components, self.leak_weight * len(schema.modelled), widths)
 
-    def _read_targets(
-        self, y: MatrixLike, weight: Floats, learned: dict[str, Any]
-    ) -> Targets | None:
+    def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
         if y is None:
             return None
         y, weight = counting(y, weight, self)

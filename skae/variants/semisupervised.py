@@ -171,9 +171,7 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
     def _latent(self, n_components: int, schema: Any, learned: dict[str, Any]) -> ClassAndStyle:
         return ClassAndStyle(n_components, torch.from_numpy(np.log(learned["class_prior_"])))
 
-    def _read_targets(
-        self, y: MatrixLike, weight: Floats, learned: dict[str, Any], classes: MatrixLike = None
-    ) -> Targets:
+    def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
         y, weight = counting(y, weight, self)
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
         classes = same_classes(learned.get("classes_"), classes)
