@@ -29,13 +29,16 @@ from skae._compat.sklearn import (
     has_callbacks,
     warn,
 )
+from skae.density.density import Density
+from skae.density.laplace import Laplace
 from skae.fitting import Data, draw_seed, fit, read_weight
 from skae.nn.bodies.architectures import WIDTHS
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.modules import ModulePair
 from skae.nn.corruption import CORRUPTIONS, Corruption
 from skae.nn.latent import Latent
-from skae.nn.likelihoods.gaussian import LIKELIHOODS, Likelihood
+from skae.nn.likelihoods import LIKELIHOODS
+from skae.nn.likelihoods.base import Likelihood
 from skae.parameters import Declared
 from skae.starting import restore, row_shape
 from skae.state import Fitted, FittedAttribute, Saved
@@ -169,8 +172,7 @@ class BaseAutoencoder(
         schedule's second half. None runs the whole schedule.
 
     tol : float, default=1e-4
-        Improvement in nats per row that `n_iter_no_change` asks for. Where held-out rows do not
-        choose the epoch, a fit that improves the training objective by less keeps its start.
+        Improvement in nats per row that `n_iter_no_change` asks for.
 
     warm_start : bool, default=False
         Let `fit` go on from the weights and the optimiser's state of the last fit. Where
@@ -300,6 +302,8 @@ class BaseAutoencoder(
 
     _indispensable: ClassVar[tuple[str, ...]] = ("architecture",)
     _encoder_sees_conditions: ClassVar[bool] = True
+    _density: ClassVar[type[Density]] = Laplace
+    """How `score_samples` integrates the code out."""
     _doc_link_module = "skae"
     _doc_link_template = (
         "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"
@@ -337,10 +341,8 @@ class BaseAutoencoder(
         """The parameter that says which columns are conditions, and its value."""
         return "", None
 
-    def _read_targets(
-        self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_], resume: Fitted | None
-    ) -> Targets | None:
-        """What `y` says of the rows that count, whose weights are given; here it is ignored."""
+    def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
+        """What `y` says of rows of positive weight; `learned` is what earlier calls have said."""
         return None
 
     # -------------------------------------------------------------------------------- fitting

@@ -17,10 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_consistent_length, check_random_state
 
 from skae._compat.sklearn import check_sample_weight, safe_indexing
-from skae.density.registry import DENSITIES
 from skae.nn.batch import Batch
 from skae.nn.corruption import ColumnFacts, Named
-from skae.nn.likelihoods.gaussian import LIKELIHOODS
+from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.linear import moments
 from skae.nn.network import AuxiliaryLoss, Network
 from skae.starting import new_net, resumed_net, row_shape
@@ -44,6 +43,10 @@ SMALLEST_SUM = 1e-300
 
 ROWS_THAT_CHOOSE = 100
 """Validation rows from which on they choose the best epoch under `early_stopping="auto"`."""
+
+LEAST_GAIN = 1e-4
+"""Nats per row by which training must improve its objective, where validation rows do not judge it.
+At a solution, steps only add rounding errors: the start is kept."""
 
 FULL_BATCH = 256
 """Training rows up to which `batch_size="auto"` takes all of them at each step."""
@@ -181,30 +184,27 @@ def has_checkpoint(options: Any) -> bool:
 
 def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -> Task:
     """Read the user's table; rows of no weight decide nothing."""
-    X, X_corrupted, weight = data.X, data.X_corrupted, None
+    X, X_corrupted, given = data.X, data.X_corrupted, None
     if data.sample_weight is not None:
-        weight = read_weight(data.sample_weight, X)
-    counts = None if weight is None else weight > 0
-    if weight is not None and counts is not None and not counts.all():
-        some = np.flatnonzero(counts)
+        given = read_weight(data.sample_weight, X)
+    if given is not None and not given.all():
+        some = np.flatnonzero(given)
         if resume is None:
             refuse_single_row(options, len(some))
-        X, weight = safe_indexing(as_container(X), some), weight[some]
+        X = safe_indexing(as_container(X), some)
         if X_corrupted is not None:
             X_corrupted = as_container(X_corrupted)
-            check_consistent_length(X_corrupted, counts)
+            check_consistent_length(X_corrupted, given)
             X_corrupted = safe_indexing(X_corrupted, some)
     schema, rows = read_rows(options, X, resume)
-    weight = np.ones(len(rows)) if weight is None else weight
-    corrupted = None
+    given = np.ones(len(rows)) if given is None else given
+    corrupted, weight = None, given[given > 0]
     if X_corrupted is not None:
         corrupted = schema.read_corrupted(X_corrupted, rows)
         largest = largest_sizes(corrupted.modelled)
         refuse_overflow(largest, "X_corrupted", schema, torch.float64)
-    counts = np.ones(len(rows), dtype=bool) if counts is None else counts
-    targets = data.targets or options._read_targets(
-        data.y, weight, counts, resume, **data.target_options
-    )
+    learned = {} if resume is None else resume.learned
+    targets = data.targets or options._read_targets(data.y, given, learned, **data.target_options)
     seed = draw_seed(options.random_state)
     hashes = [] if corrupted is None else [corrupted.hash(seed)]
     if targets is not None:
@@ -374,8 +374,7 @@ def train_net(
         ) from None
     messages: list[Message] = []
     # Worse than both the start and predicting the columns' means, and by more than chance.
-    d = network.inputs.n_outputs
-    if end > max(before, d * network.likelihood.ignorance().item()) + d:
+    if end > max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
         text = (
             f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
             f"row. Lower learning_rate (now {plan.learning_rate})."
@@ -383,8 +382,7 @@ def train_net(
         messages.append((text, ConvergenceWarning))
     chosen = valid is not None and plan.restore_best
     may_keep = plan.one_cycle and not chosen and network.latent.ranks_epochs
-    if may_keep and end > start - plan.tol:
-        # At a solution, steps only add rounding errors.
+    if may_keep and end > start - LEAST_GAIN:
         network.load_state_dict(state)
         return 0, messages
     return best_epoch, messages
@@ -429,7 +427,7 @@ def make_fitted(options: Any, task: Task, net: Net, best_epoch: int) -> Fitted:
     few = split.some[: DENSITY_ROWS if targets is None else targets.density_rows]
     batch = task.batch(few, network)
     held_out = torch.from_numpy(split.held_out[few]).to(batch.x.device)
-    density = DENSITIES[network.latent.density].estimate(network, batch, held_out)
+    density = options._density.estimate(network, batch, held_out)
     if not density.is_finite():
         raise ValueError(
             "Training broke down: codes or errors have no finite variance. Lower "

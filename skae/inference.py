@@ -88,8 +88,8 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
     network = fitted.network
 
     def error(batch: Batch) -> Tensor:
-        x = network.inputs.modelled(batch).x
-        cells = network.likelihood.deviance(x, network.restored(batch))
+        rows = network.inputs.modelled(batch)
+        cells = network.likelihood.deviance(rows, network.restored(batch))
         return cells if per_feature else cells.sum(-1)
 
     result = map_rows(error, rows, fitted, np.float64)

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 
 from skae._compat.sklearn import validate_parameters
-from skae.density.registry import DENSITIES
 from skae.nn.bodies.architectures import make_architecture
 from skae.nn.bodies.body import make_bodies
 from skae.nn.growth import grow
 from skae.nn.inputs import Inputs
-from skae.nn.likelihoods.gaussian import make_likelihood
+from skae.nn.likelihoods import make_likelihood
 from skae.nn.linear import DistinctRows, components_for_share, moments, of_present_cells
 from skae.nn.network import Network
 from skae.state import Fitted, NetworkMismatchError
@@ -61,9 +60,7 @@ def build_network(
             "leave that parameter out."
         )
     inputs = Inputs(d, schema.n_levels, options._encoder_sees_conditions)
-    likelihood = make_likelihood(
-        options.likelihood, d, options.noise, latent.learns_noise, architecture.takes_gaps
-    )
+    likelihood = make_likelihood(options.likelihood, d, options.noise, latent.learns_noise)
     has_skip = architecture.likes_skip if options.linear_skip == "auto" else options.linear_skip
     encoder, decoder = make_bodies(
         architecture,
@@ -176,7 +173,7 @@ def restore(options: Any, tree: dict[str, Any]) -> Fitted:
     likelihood = copy.deepcopy(network.likelihood.fixed())
     likelihood.load_state_dict(to_tensors(tree.pop("likelihood")))
     tensors = {name: values.to(device) for name, values in to_tensors(tree.pop("density")).items()}
-    density = DENSITIES[network.latent.density].restore(network, likelihood, tensors)
+    density = options._density.restore(network, likelihood, tensors)
     if not density.is_finite():
         raise ValueError("the moments of the codes are not those of this model")
     return Fitted(network=network.eval(), density=density, **tree)

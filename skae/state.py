@@ -14,7 +14,7 @@ from skae import files
 from skae._compat.sklearn import validate_parameters
 from skae.density.density import Density
 from skae.files import CLASSES, Stored
-from skae.nn.likelihoods.gaussian import LIKELIHOODS
+from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.network import Network
 from skae.table.columns import Column, Support
 from skae.table.schema import Schema, SeenConditions

@@ -609,3 +609,13 @@ def test_the_start_leaves_what_least_squares_leaves():
     with torch.no_grad():
         seen = inputs(Batch(torch.from_numpy(rows.values), w))
     np.testing.assert_allclose(seen.numpy(), expected / at.scale.item(), atol=1e-10)
+
+
+def test_the_content_of_rows_holds_encoded_conditions():
+    """Draws are keyed by it: how a category is numbered in a batch is one with its encoding."""
+    cells, kind = torch.from_numpy(CELLS), torch.arange(N)[:, None] % 3
+    batch = Batch(torch.cat([cells, kind], 1), torch.ones(N))
+    content = Inputs(4, (3,)).content(batch)
+    assert torch.equal(content, torch.cat([cells, torch.eye(3)[kind[:, 0]]], 1))
+    plain = Batch(cells, batch.weight)
+    assert Inputs(4).content(plain) is cells

@@ -6,6 +6,7 @@ import torch
 from torch.autograd.functional import jacobian
 
 from skae import ContractiveAutoencoder
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 
 
@@ -22,14 +23,14 @@ def small(**parameters):
 def jacobians(fitted, X):
     """The encoder's Jacobian (n, k, d) at each row on the network's scale, row by row."""
     network = fitted.module_
-    u = network.standardize(torch.tensor(X).to(network.center))
+    u = network.inputs.standardize(torch.tensor(X).to(network.like))
     return torch.stack([jacobian(lambda v: network.encoder(v[None])[0], row) for row in u])
 
 
 def price(fitted, X, draws=None):
     """What the fitted latent charges for rows."""
     network = fitted.module_
-    u = network.standardize(torch.tensor(X))
+    u = network.inputs.standardize(torch.tensor(X))
     code = network.latent(network.encoder(u), draws)
     return network.latent.penalty(code, u, network.encoder, torch.ones(len(u)), draws).detach()
 
@@ -55,14 +56,14 @@ def test_a_linear_encoder_pays_for_its_weights(curved, max_epochs):
 
 def test_the_objective_gains_the_price(curved):
     network = small(contraction=2.0, n_projections=None).fit(curved).module_
-    x, weight = torch.tensor(curved), torch.ones(len(curved), dtype=torch.float64)
+    batch = Batch(torch.tensor(curved), torch.ones(len(curved), dtype=torch.float64))
     with torch.no_grad():
-        paid = network.losses(None, weight, x)
+        paid = network.losses(None, batch)
         network.latent.weight = 0.0
-        free = network.losses(None, weight, x)
+        free = network.losses(None, batch)
         network.latent.weight = 2.0
-        u = network.standardize(x)
-        each = network.latent.penalty(network.encode(x), u, network.encoder, weight, None)
+        u = network.inputs(batch)
+        each = network.latent.penalty(network.encode(batch), u, network.encoder, batch.weight, None)
     torch.testing.assert_close(paid - free, each)
 
 

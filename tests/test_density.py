@@ -11,6 +11,14 @@ from sklearn.preprocessing import StandardScaler
 
 from skae import Autoencoder
 from skae.density.laplace import Laplace
+from skae.nn.batch import Batch
+from skae.nn.bodies.body import make_bodies
+from skae.nn.bodies.mlp import MLP
+from skae.nn.inputs import Inputs
+from skae.nn.latent import Deterministic
+from skae.nn.likelihoods import make_likelihood
+from skae.nn.network import Network
+from skae.nn.prior import NormalPrior
 
 
 @pytest.fixture
@@ -24,8 +32,8 @@ def curve():
 
 def grid_of_codes(fitted, n=4001, width=9.0):
     """Codes of one dimension across their distribution, and the logarithm of their masses."""
-    mean = float(fitted._density_.mean[0])
-    deviation = float(fitted._density_.covariance[0, 0]) ** 0.5
+    mean = float(fitted._density_.prior.mean[0])
+    deviation = float(fitted._density_.prior.covariance[0, 0]) ** 0.5
     z = np.linspace(mean - width * deviation, mean + width * deviation, n)
     log_prior = -0.5 * ((z - mean) / deviation) ** 2 - np.log(deviation * np.sqrt(2 * np.pi))
     return z[:, None], log_prior + np.log(z[1] - z[0])
@@ -112,7 +120,8 @@ def marginal(fitted):
     k = fitted.n_components_
     origin = fitted.inverse_transform(np.zeros((1, k)))
     J = (fitted.inverse_transform(np.eye(k)) - origin).T
-    m, S = fitted._density_.mean.numpy(), fitted._density_.covariance.numpy()
+    prior = fitted._density_.prior
+    m, S = prior.mean.numpy(), prior.covariance.numpy()
     noise = np.broadcast_to(fitted.noise_variance_, len(J))
     return multivariate_normal(origin[0] + J @ m, J @ S @ J.T + np.diag(noise))
 
@@ -133,6 +142,36 @@ def test_linear_density_is_exact_when_overcomplete():
     X = load_iris().data
     linear = Autoencoder(7, hidden_layer_sizes=(), noise=0.1, max_epochs=0, random_state=0).fit(X)
     np.testing.assert_allclose(linear.score_samples(X), marginal(linear).logpdf(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize("k", [2, 70])
+def test_density_under_conditions_is_exact_where_linear(noise, k):
+    """Each row's condition moves the mean of rows; what else is estimated is common to them.
+
+    Codes so wide are integrated over along their leading axes only, here all that matter.
+    """
+    generator = torch.Generator().manual_seed(0)
+    encoder, decoder = make_bodies(MLP(5, (), "silu", 0.0), k, k + 3, True, False)
+    parts = encoder, decoder, Deterministic(k), make_likelihood("gaussian", 5, noise)
+    network = Network(Inputs(5, (3,)), *parts, trim=0.0).double()
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.copy_(torch.randn(weights.shape, generator=generator) / k**0.5)
+        network.likelihood.start(*torch.tensor([[0.0] * 5, [1.0] * 5]), torch.tensor(1.0))
+        x = torch.randn(300, 5, generator=generator, dtype=torch.float64)
+        kind = torch.arange(300)[:, None] % 3
+        batch = Batch(torch.cat([x, kind], 1), torch.ones(300, dtype=torch.float64))
+        held_out = torch.arange(300) % 5 == 0
+        density = Laplace.estimate(network, batch, held_out)
+        found = density.log_prob(network, batch)
+        W = decoder.skip.weight[:, :k].numpy()
+        mean = network.outputs(density.prior.mean.expand(300, -1), batch).numpy()
+        codes = density.prior.covariance.numpy()
+        covariance = W @ codes @ W.T + np.diag(density.likelihood.noise_variance)
+    expected = multivariate_normal(np.zeros(5), covariance).logpdf(x.numpy() - mean)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.ptp(mean, axis=0).max() > 0.1
 
 
 def test_diagonal_noise_beats_isotropic_and_nears_factor_analysis():
@@ -223,13 +262,16 @@ def test_blend_is_the_mixture_of_moments():
     groups = [rng.normal(size=(n, 2)) * [1, 3] + n for n in (4, 12)]
     likelihood = Autoencoder(2, max_epochs=0).fit(rng.normal(size=(20, 3))).module_.likelihood
     densities = [
-        Laplace(likelihood, torch.tensor(g.mean(0)), torch.tensor(np.cov(g.T, bias=True)), False)
+        Laplace(
+            likelihood,
+            NormalPrior(torch.tensor(g.mean(0)), torch.tensor(np.cov(g.T, bias=True))),
+        )
         for g in groups
     ]
     blended = densities[0].blend(densities[1], 12 / 16)
     together = np.concatenate(groups)
-    np.testing.assert_allclose(blended.mean, together.mean(0))
-    np.testing.assert_allclose(blended.covariance, np.cov(together.T, bias=True))
+    np.testing.assert_allclose(blended.prior.mean, together.mean(0))
+    np.testing.assert_allclose(blended.prior.covariance, np.cov(together.T, bias=True))
 
 
 def test_partial_fit_on_a_few_rows_keeps_the_density_of_all():

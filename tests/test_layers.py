@@ -62,6 +62,10 @@ PARENTS = {
 """Variants never import each other, but a variant of a variant its parents."""
 
 VARIANT_LINES = 80
+FILE_LINES = 400
+FUNCTION_LINES = 60
+FILES_AT_THE_TOP = 10
+"""Most lines of code of a variant, a file and a function, and most files in `skae` itself."""
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -237,20 +241,21 @@ def test_package_holds_public_names_and_nothing_else():
     assert names == set(skae.__all__)
 
 
-def code_lines(source: str) -> int:
-    """Lines of code: no docstrings, imports, blank lines or comments."""
-    tree = ast.parse(source)
+def numbers_of_code_lines(source: str) -> set[int]:
+    """Numbers of lines of code: no docstrings, imports, blank lines or comments."""
     left_out: set[int] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         text = text and isinstance(node.value.value, str)
         if text or isinstance(node, ast.Import | ast.ImportFrom):
             left_out |= set(range(node.lineno, node.end_lineno + 1))
     lines = enumerate(source.splitlines(), start=1)
-    return sum(
-        bool(line.strip()) and not line.strip().startswith("#") and number not in left_out
-        for number, line in lines
-    )
+    return {n for n, line in lines if line.strip() and line.strip()[0] != "#"} - left_out
+
+
+def code_lines(source: str) -> int:
+    """Lines of code: no docstrings, imports, blank lines or comments."""
+    return len(numbers_of_code_lines(source))
 
 
 def test_code_lines_counts_code_only():
@@ -268,3 +273,18 @@ def variant_files():
 @pytest.mark.parametrize("path", variant_files(), ids=lambda path: Path(path).stem)
 def test_a_variant_is_short(path):
     assert code_lines(Path(path).read_text()) < VARIANT_LINES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: module_name(path, ROOT))
+def test_files_and_functions_are_short(path):
+    source = path.read_text()
+    numbers = numbers_of_code_lines(source)
+    assert len(numbers) <= FILE_LINES
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own = numbers & set(range(node.lineno, node.end_lineno + 1))
+            assert len(own) <= FUNCTION_LINES, node.name
+
+
+def test_few_files_are_at_the_top():
+    assert len([path for path in SOURCES if path.parent == ROOT]) <= FILES_AT_THE_TOP

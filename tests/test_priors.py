@@ -191,7 +191,7 @@ def test_the_price_is_the_discrepancy_times_its_weight():
 def judged():
     """A latent whose judge has an opinion, codes, weights of mean 1 and draws of the prior."""
     latent = Judged(3, 3.0).double()
-    latent.settle(torch.zeros(1, 3), torch.ones(1), generator())
+    latent.start_from(torch.zeros(1, 3), torch.ones(1), generator())
     z = torch.randn(40, 3, generator=generator(1), dtype=torch.float64)
     prior = torch.randn(40, 3, generator=generator(2), dtype=torch.float64)
     weight = torch.rand(40, generator=generator(3), dtype=torch.float64)

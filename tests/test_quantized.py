@@ -1,5 +1,6 @@
 """What `VectorQuantizedAutoencoder` promises: k-means within, and a density that is a sum."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -10,8 +11,15 @@ from sklearn.cluster import KMeans
 from sklearn.model_selection import train_test_split
 
 from skae import VectorQuantizedAutoencoder
+from skae.density.enumeration import Enumeration
+from skae.nn.batch import Batch
+from skae.nn.bodies.body import make_bodies
+from skae.nn.bodies.mlp import MLP
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
+from skae.nn.inputs import Inputs
+from skae.nn.likelihoods import make_likelihood
+from skae.nn.network import Network
 from skae.variants.quantized import Quantized
 
 
@@ -137,7 +145,7 @@ def test_codes_are_rows_of_the_codebooks(digits, n_codebooks):
 def test_each_row_takes_the_nearest_code(digits, n_codebooks):
     fitted = small(n_codebooks=n_codebooks).fit(digits[:500])
     with torch.no_grad():
-        h = fitted.module_.encode(torch.tensor(digits)).h.numpy()
+        h = fitted.module_.encode(Batch(torch.tensor(digits), torch.ones(1))).h.numpy()
     for b, part in enumerate(np.split(h, n_codebooks, axis=1)):
         book = fitted.module_.latent.codebooks.vectors[b].numpy()
         squares = ((part[:, None] - book) ** 2).sum(axis=-1)
@@ -211,6 +219,36 @@ def test_codes_are_drawn_as_often_as_they_were_chosen(digits):
     drawn = ((rows[:, None] - decoded) ** 2).sum(axis=-1).argmin(axis=1)
     error = 4 * np.sqrt(share * (1 - share) / 5000)
     assert (abs(np.bincount(drawn, minlength=6) / 5000 - share) <= error).all()
+
+
+@pytest.mark.parametrize("n_codebooks", [1, 2])
+def test_codes_decode_under_the_conditions_of_rows(n_codebooks, monkeypatch):
+    """The sum over all codes of each row, whose condition moves what they decode to."""
+    monkeypatch.setattr("skae.density.enumeration.CODES_AT_ONCE", 5)
+    encoder, decoder = make_bodies(MLP(4, (8,), "silu", 0.0), 4, 4 + 3, False, False)
+    latent = Quantized(4, n_codebooks, 3, price=1.0)
+    parts = encoder, decoder, latent, make_likelihood("gaussian", 4, 0.5)
+    network = Network(Inputs(4, (3,)), *parts, trim=0.0).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in network.parameters():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+        network.likelihood.noise_variance.fill_(0.5)
+        x = torch.randn(7, 4, generator=generator, dtype=torch.float64)
+        kind = torch.arange(7)[:, None] % 3
+        batch = Batch(torch.cat([x, kind], 1), torch.ones(7, dtype=torch.float64))
+        held_out = torch.zeros(7, dtype=torch.bool)
+        density = Enumeration.estimate(network, batch, held_out)
+        every = list(product(range(3), repeat=n_codebooks))
+        terms = []
+        for indices in every:
+            z = latent.look_up(torch.tensor(indices)).expand(7, -1)
+            share = math.prod(density.shares[b, i] for b, i in enumerate(indices))
+            rows = Batch(x, batch.weight)
+            terms.append(density.likelihood.log_prob(rows, network.outputs(z, batch)) + share.log())
+        found = density.log_prob(network, batch)
+    torch.testing.assert_close(found, torch.stack(terms).logsumexp(0))
+    assert (network.outputs(z, batch)[0] != network.outputs(z, batch)[1]).any()
 
 
 def test_too_many_codes_have_no_density(digits):

@@ -11,10 +11,11 @@ from test_density import grid_of_codes, mixture
 
 import skae
 from skae import Autoencoder, DenoisingAutoencoder, VariationalAutoencoder
+from skae.nn.batch import Batch
 from skae.nn.bodies.recurrent import GRU, Recurrent
-from skae.nn.likelihoods.gaussian import LIKELIHOODS, make_likelihood
+from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
 from skae.nn.step.replay import Step
-from skae.training.batches import Rows
+from skae.training.batches import Batches
 
 STEPS, CHANNELS = 6, 2
 RNG = np.random.default_rng(0)
@@ -78,8 +79,8 @@ def test_padded_and_cut_sequences_have_the_same_code(trained):
         np.testing.assert_array_equal(trained.transform(padded), codes)
         np.testing.assert_array_equal(trained.transform(cut), codes)
         network = trained.module_
-        scale = network.center.reshape(STEPS, CHANNELS)[:length], network.scale
-        bare = (torch.from_numpy(cut) - scale[0]) / scale[1]
+        center = network.inputs.center.reshape(STEPS, CHANNELS)[:length]
+        bare = (torch.from_numpy(cut) - center) / network.inputs.scale
         with torch.no_grad():
             alone = network.encoder(bare.reshape(90, -1))
         np.testing.assert_allclose(alone.numpy(), codes, atol=1e-12)
@@ -100,31 +101,35 @@ def test_missing_cells_say_nothing(name):
     """The likelihood of a row is that of the cells it has."""
     x = torch.rand(5, 4, dtype=torch.float64)
     out = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    whole, gaps = (make_likelihood(name, 4, "diagonal", has_gaps=g).double() for g in (False, True))
-    for likelihood in (whole, gaps):
-        likelihood.start(x.mean(0), x.var(0), x.var(0).mean().sqrt())
-        likelihood.start_noise(x.var(0))
-    torch.testing.assert_close(gaps.log_prob(x, out), whole.log_prob(x, out))
-    cells = whole.cell_log_prob(x, out)
-    torch.testing.assert_close(cells.sum(-1), whole.log_prob(x, out))
-    missing = torch.tensor([[False, False, True, True]]).expand_as(x)
-    short = torch.where(missing, torch.nan, x)
-    torch.testing.assert_close(gaps.log_prob(short, out), cells[:, :2].sum(-1))
-    (gradient,) = torch.autograd.grad(gaps.log_prob(short, out).sum(), out)
-    torch.testing.assert_close(gaps.score(short, out), gradient)
+    likelihood = make_likelihood(name, 4, "diagonal").double()
+    likelihood.start(x.mean(0), x.var(0), x.var(0).mean().sqrt())
+    likelihood.start_noise(x.var(0))
+    one = torch.ones(5, dtype=torch.float64)
+    whole = Batch(x, one)
+    every = Batch(x, one, observed=torch.ones_like(x, dtype=torch.bool))
+    torch.testing.assert_close(likelihood.log_prob(every, out), likelihood.log_prob(whole, out))
+    cells = likelihood.cell_log_prob(x, out)
+    torch.testing.assert_close(cells.sum(-1), likelihood.log_prob(whole, out))
+    observed = torch.tensor([[True, True, False, False]]).expand_as(x)
+    short = Batch(torch.where(observed, x, torch.nan), one, observed=observed)
+    torch.testing.assert_close(likelihood.log_prob(short, out), cells[:, :2].sum(-1))
+    (gradient,) = torch.autograd.grad(likelihood.log_prob(short, out).sum(), out)
+    torch.testing.assert_close(likelihood.score(short, out), gradient)
     assert not gradient[:, 2:].any()
-    torch.testing.assert_close(gaps.deviance(short, out)[:, :2], whole.deviance(x, out)[:, :2])
-    assert not gaps.deviance(short, out)[:, 2:].any()
+    deviance = likelihood.deviance(short, out)
+    torch.testing.assert_close(deviance[:, :2], likelihood.deviance(whole, out)[:, :2])
+    assert not deviance[:, 2:].any()
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
 def test_noise_is_that_of_cells_that_are_there(noise):
-    likelihood = make_likelihood("gaussian", 3, noise, has_gaps=True).double()
+    likelihood = make_likelihood("gaussian", 3, noise).double()
     likelihood.start(torch.zeros(3), torch.ones(3), torch.tensor(1.0))
     x = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, torch.nan], [1.0, torch.nan, torch.nan]])
     squares = torch.tensor([[1.0, 4.0, 9.0], [2.0, 6.0, 0.0], [3.0, 0.0, 0.0]]).double()
     share = torch.tensor([0.5, 0.25, 0.25]).double()
-    found = likelihood.with_noise(squares, share, x).noise_variance
+    batch = Batch(x, share, observed=~x.isnan())
+    found = likelihood.update(likelihood.statistics(batch, squares, share)).noise_variance
     columns = [1.75, (0.5 * 4 + 0.25 * 6) / 0.75, 9.0]
     pooled = (1.75 + 3.5 + 4.5) / (1 + 0.75 + 0.5)
     # A column's own mean counts as often as it has rows, that of all cells once.
@@ -149,12 +154,13 @@ def test_the_loss_is_on_steps_that_are_there(trained):
     network = trained.module_
     x = torch.from_numpy(ROWS)
     with torch.no_grad():
-        losses = network.losses(None, torch.ones(90), x)
-        out = network.decoder(network.encode(x).z)
+        batch = Batch(x, torch.ones(90), observed=~x.isnan())
+        losses = network.losses(None, batch)
+        out = network.decoder(network.encode(batch).z)
         full = torch.where(x.isnan(), network.likelihood.mean(out), x)
         noise = network.likelihood.noise_variance
         left = 0.5 * (2 * torch.pi * noise).log() * x.isnan()
-        exact = 0.5 * ((full - network.decode(network.encode(x).z)) ** 2 / noise).sum(-1)
+        exact = 0.5 * ((full - network.likelihood.mean(out)) ** 2 / noise).sum(-1)
         exact = exact + 0.5 * (2 * torch.pi * noise).log().sum() - left.sum(-1)
     torch.testing.assert_close(losses, exact)
 
@@ -178,10 +184,10 @@ def test_the_density_is_that_of_steps_that_are_there(noise):
 def test_a_linear_skip_alone_gives_the_marginal_density():
     """Where the networks are silent, rows are normal: a short one's density is its marginal's."""
     model = Autoencoder(2, **RNN | {"max_epochs": 0, "linear_skip": True}).fit(ROWS)
-    density, network = model._density_, model.module_
-    V = (network.decoder.skip.weight * network.scale).detach().numpy()
-    covariance = V @ density.covariance.numpy() @ V.T + model.noise_variance_ * np.eye(len(V))
-    mean = model.inverse_transform(density.mean.numpy()[None])[0]
+    prior, network = model._density_.prior, model.module_
+    V = (network.decoder.skip.weight * network.inputs.scale).detach().numpy()
+    covariance = V @ prior.covariance.numpy() @ V.T + model.noise_variance_ * np.eye(len(V))
+    mean = model.inverse_transform(prior.mean.numpy()[None])[0]
     for row, score in zip(ROWS[:20], model.score_samples(ROWS[:20]), strict=True):
         there = ~np.isnan(row)
         exact = multivariate_normal(mean[there], covariance[np.ix_(there, there)]).logpdf(
@@ -241,14 +247,14 @@ def test_which_nan_it_is_does_not_matter():
 @pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt_and_pepper", "swap"])
 def test_corruption_leaves_lengths_as_they_are(corruption, monkeypatch):
     seen = []
-    spoil = Rows._spoil
+    corrupt = Batches._corrupted
 
     def noted(self, batch, generator):
-        spoilt = spoil(self, batch, generator)
-        seen.append((batch[1], spoilt[1]))
-        return spoilt
+        corrupted = corrupt(self, batch, generator)
+        seen.append((batch.x, corrupted.x))
+        return corrupted
 
-    monkeypatch.setattr(Rows, "_spoil", noted)
+    monkeypatch.setattr(Batches, "_corrupted", noted)
     DenoisingAutoencoder(2, **RNN | {"corruption": corruption, "batch_size": 30}).fit(ROWS)
     assert any(not torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in seen)
     assert all(torch.equal(x.isnan(), y.isnan()) for x, y in seen)

@@ -9,6 +9,7 @@ from torch.distributions import Normal as TorchNormal
 from torch.nn import functional as F
 
 from skae import SemiSupervisedVariationalAutoencoder
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws, Given, Keyed
 from skae.nn.latent import log_normal
 from skae.variants.semisupervised import ClassAndStyle
@@ -75,7 +76,8 @@ def test_the_bound_of_a_row_of_known_and_of_unknown_class(latent, h):
     code = latent(h, draws)
     losses = torch.rand(3, 7, generator=torch.Generator().manual_seed(1)).double()
     losses = losses + latent.penalty(code, h, None, known, draws)
-    bound = latent.bound(losses, code, draws, given, price * known)
+    batch = Batch(h, known[:, 0], targets=given, target_weight=price * known)
+    bound = latent.bound(losses, code, draws, batch)
     belief = Categorical(logits=h[:, :3])
     for i in range(3):
         expected = losses[i, i] - price * belief.log_prob(torch.tensor(i))[i]
@@ -174,13 +176,13 @@ def test_the_density_is_bounded_by_that_of_the_best_class(fitted, blobs):
     network, density = fitted.module_, fitted._density_
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(20_000, 2, generator=generator, dtype=torch.float64)
-    x = torch.from_numpy(X[:5])
+    rows = Batch(torch.from_numpy(X[:5]), torch.ones(5))
     terms = []
     with torch.no_grad():
         for j, share in enumerate(fitted.class_prior_):
             one_hot = torch.eye(3, dtype=torch.float64)[j].expand(len(noise), -1)
             out = network.decoder(torch.cat([noise, one_hot], 1))[:, None]
-            fit = density.likelihood.log_prob(x, out.expand(-1, 5, -1))
+            fit = density.likelihood.log_prob(rows, out.expand(-1, 5, -1))
             terms.append(fit.logsumexp(0) - np.log(len(noise)) + np.log(share))
     expected = torch.stack(terms).logsumexp(0).numpy()
     np.testing.assert_allclose(fitted.score_samples(X[:5]), expected, atol=0.3)

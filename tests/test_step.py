@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from skae.nn.batch import Batch
 from skae.nn.bodies.body import make_bodies
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.mlp import MLP
 from skae.nn.draws import Draws, Given, Noted
+from skae.nn.inputs import Inputs
 from skae.nn.latent import Deterministic
-from skae.nn.likelihoods.gaussian import make_likelihood
+from skae.nn.likelihoods import make_likelihood
 from skae.nn.linear import DistinctRows, moments
 from skae.nn.network import Network
 from skae.nn.step.adam import Adam
@@ -26,10 +28,10 @@ def generator(seed=0):
 def network(dtype, likelihood="gaussian", dropout=0.3, trim=0.2, tied=False, activation="silu"):
     """A small network at a start where nothing is zero."""
     made = Network(
+        Inputs(5),
         *make_bodies(MLP(5, (8,), activation, dropout), 2, 2, True, tied),
         Deterministic(2),
         make_likelihood(likelihood, 5, "isotropic"),
-        5,
         trim,
     ).to(dtype)
     x = torch.rand(40, 5, generator=generator(1), dtype=torch.float64)
@@ -43,7 +45,12 @@ def network(dtype, likelihood="gaussian", dropout=0.3, trim=0.2, tied=False, act
 
 def batch(dtype, n=16):
     x = torch.rand(n, 5, generator=generator(3), dtype=dtype)
-    return 0.5 + torch.rand(n, generator=generator(4), dtype=dtype), x
+    return Batch(x, 0.5 + torch.rand(n, generator=generator(4), dtype=dtype))
+
+
+def cells(x):
+    """Rows of weight 1."""
+    return Batch(x, torch.ones(len(x), dtype=x.dtype))
 
 
 def a_step(module, dtype):
@@ -91,7 +98,7 @@ def test_gradients_are_autograds():
     dtype = torch.float64
     module, rows = network(dtype), batch(dtype)
     _, [[loss, *gradients]] = run(module, dtype, NEVER, [rows])
-    expected = module(Draws(generator(5), dtype), *rows)
+    expected = module(Draws(generator(5), dtype), rows)
     expected.backward()
     assert torch.equal(loss, expected)
     assert_same_bits(gradients, [p.grad for p in module.parameters()])
@@ -124,14 +131,15 @@ class Untraceable(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([0.5, -2.0], dtype=torch.float64))
 
-    def forward(self, draws, x):
-        noise = draws.normal(x.shape)
-        y = ((x + noise) * self.weight).sum()
+    def forward(self, draws, batch):
+        noise = draws.normal(batch.x.shape)
+        y = ((batch.x + noise) * self.weight).sum()
         return y * y if float(y.detach()) > 0 else -3 * y
 
 
 def test_what_cannot_be_traced_stays_with_autograd():
-    rows = [(torch.randn(4, 2, generator=generator(i), dtype=torch.float64),) for i in range(6)]
+    tables = [torch.randn(4, 2, generator=generator(i), dtype=torch.float64) for i in range(6)]
+    rows = [cells(x) for x in tables]
     module = Untraceable()
     step, given = run(module, torch.float64, ALWAYS, rows)
     assert list(step._replays.values()) == [None]
@@ -141,9 +149,9 @@ def test_what_cannot_be_traced_stays_with_autograd():
     signs = {bool(loss > 0) for loss, _ in given}
     assert signs <= {True}
     draws = Draws(generator(5), torch.float64)
-    for (x,), (loss, gradient) in zip(rows, given, strict=True):
+    for batch, (loss, gradient) in zip(rows, given, strict=True):
         module.zero_grad()
-        expected = module(draws, x)
+        expected = module(draws, batch)
         expected.backward()
         assert torch.equal(loss, expected)
         assert torch.equal(gradient, module.weight.grad)
@@ -157,13 +165,13 @@ class Unused(nn.Module):
         self.a = nn.Parameter(torch.ones(2))
         self.b = nn.Parameter(torch.ones(2))
 
-    def forward(self, draws, x):
-        return (x * self.a).sum()
+    def forward(self, draws, batch):
+        return (batch.x * self.a).sum()
 
 
 @pytest.mark.parametrize("ahead", [ALWAYS, NEVER])
 def test_unused_parameters_have_zero_gradients(ahead):
-    _, [[_, a, b]] = run(Unused(), torch.float32, ahead, [(torch.ones(3, 2),)])
+    _, [[_, a, b]] = run(Unused(), torch.float32, ahead, [cells(torch.ones(3, 2))])
     assert torch.equal(a, torch.full((2,), 3.0))
     assert torch.equal(b, torch.zeros(2))
 
@@ -239,13 +247,13 @@ class CountsItsCalls(nn.Module):
         self.weight = nn.Parameter(torch.ones(2))
         self.register_buffer("calls", torch.zeros(()))
 
-    def forward(self, draws, x):
+    def forward(self, draws, batch):
         self.calls += 1
-        return (x * self.weight).sum() * self.calls
+        return (batch.x * self.weight).sum() * self.calls
 
 
 def test_a_module_that_changes_its_buffers_stays_with_autograd():
-    rows = (torch.ones(3, 2),)
+    rows = cells(torch.ones(3, 2))
     module = CountsItsCalls()
     step, results = run(module, torch.float32, ALWAYS, [rows] * 3)
     assert list(step._replays.values()) == [None]
@@ -261,11 +269,11 @@ class Wrong(nn.Module):
         self.weight = nn.Parameter(torch.ones(2))
         self.calls = 0
 
-    def forward(self, draws, x):
+    def forward(self, draws, batch):
         self.calls += 1
-        return (x * self.weight).sum() * self.calls
+        return (batch.x * self.weight).sum() * self.calls
 
 
 def test_a_trace_that_differs_from_autograd_is_not_used():
-    step, _ = run(Wrong(), torch.float32, ALWAYS, [(torch.ones(3, 2),)])
+    step, _ = run(Wrong(), torch.float32, ALWAYS, [cells(torch.ones(3, 2))])
     assert list(step._replays.values()) == [None]

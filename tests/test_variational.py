@@ -13,8 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from skae import Autoencoder, VariationalAutoencoder
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws, Given
-from skae.training.batches import Rows
+from skae.training.batches import Batches
 from skae.variants.variational import Variational
 
 COVARIANCES = ("diagonal", "full")
@@ -32,6 +33,11 @@ def small(k, **parameters):
 @pytest.fixture(scope="module")
 def wine():
     return StandardScaler().fit_transform(load_wine().data)
+
+
+def weighted(X):
+    """Rows that count alike."""
+    return Batch(torch.tensor(X), torch.ones(len(X), dtype=torch.float64))
 
 
 def loadings(fitted):
@@ -65,16 +71,17 @@ def with_exact_posterior(fitted, mixing):
     """A linear model whose decoder is mixed and whose encoder then states the true posterior."""
     k = fitted.n_components_
     up, down = fitted.module_.decoder.skip, fitted.module_.encoder.skip
+    inputs = fitted.module_.inputs
     with torch.no_grad():
         up.weight.copy_(up.weight @ torch.tensor(mixing))
         _, W, noise = loadings(fitted)
         covariance = np.linalg.inv(np.eye(k) + (W.T / noise) @ W)
         factor = np.linalg.cholesky(covariance)
         down.weight.zero_()
-        gain = covariance @ (W.T / noise) * float(fitted.module_.scale)
+        gain = covariance @ (W.T / noise) * float(inputs.scale)
         down.weight[:k] = torch.tensor(gain)
         # The decoder's own origin may have left the centre of the columns.
-        shift = (fitted.module_.center.numpy() - loadings(fitted)[0]) / float(fitted.module_.scale)
+        shift = (inputs.center.numpy() - loadings(fitted)[0]) / float(inputs.scale)
         down.bias[:k] = torch.tensor(gain @ shift)
         down.bias[k : 2 * k] = torch.tensor(np.log(np.diag(factor)))
         down.bias[2 * k :] = torch.tensor(factor[np.tril_indices(k, -1)])
@@ -237,7 +244,7 @@ def test_transform_is_the_posteriors_mean(wine, covariance):
     mean, spread = fitted.posterior(wine)
     np.testing.assert_array_equal(fitted.transform(wine), mean)
     with torch.no_grad():
-        h = fitted.module_.encode(torch.tensor(wine)).h
+        h = fitted.module_.encode(weighted(wine)).h
     expected = stated(h, 3)
     np.testing.assert_allclose(mean, expected.mean, rtol=1e-9)
     if covariance == "full":
@@ -263,10 +270,8 @@ def test_without_divergence_and_noise_it_is_the_autoencoder(curved):
     with torch.no_grad():
         for name, value in plain.state_dict().items():
             value.copy_(theirs[name][: len(value)] if value.ndim else theirs[name])
-    x, weight = torch.tensor(curved), torch.rand(len(curved), dtype=torch.float64)
-    torch.testing.assert_close(
-        variational(None, weight, x), plain(None, weight, x), rtol=1e-6, atol=0
-    )
+    batch = Batch(torch.tensor(curved), torch.rand(len(curved), dtype=torch.float64))
+    torch.testing.assert_close(variational(None, batch), plain(None, batch), rtol=1e-6, atol=0)
 
 
 def test_warm_up_ends():
@@ -292,8 +297,7 @@ def test_warm_up_ends():
 def test_held_out_rows_are_judged_by_the_full_objective(curved):
     """Whatever the warm-up, before any epoch as after the last."""
     fitted = small(2, kl_warm_up=0.5, beta=3.0).fit(curved)
-    x = torch.tensor(curved)
-    rows = Rows.all(torch.ones(len(x), dtype=x.dtype), x)
+    rows = Batches.all(weighted(curved))
     judged = fitted.net_.evaluate(rows)
     fitted.module_.latent.warm_up = 0.0
     assert fitted.net_.evaluate(rows) == judged
@@ -303,17 +307,18 @@ def test_held_out_rows_are_judged_by_the_full_objective(curved):
 def test_several_draws_train_the_importance_weighted_bound(curved, covariance):
     fitted = small(2, n_importance_samples=5, posterior_covariance=covariance).fit(curved)
     network = fitted.module_
-    x, weight = torch.tensor(curved), torch.ones(120, dtype=torch.float64)
+    batch = weighted(curved)
+    x = batch.x
     noise = torch.randn(5, 120, 2, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     with torch.no_grad():
-        losses = network.losses(Given([noise, torch.tensor(1.0), torch.tensor(1.0)]), weight, x)
-        h = network.encoder(network.standardize(x))
+        losses = network.losses(Given([noise, torch.tensor(1.0), torch.tensor(1.0)]), batch)
+        h = network.encoder(network.inputs(batch))
         posterior = stated(h, 2)
         if covariance == "full":
             z = posterior.mean + (posterior.scale_tril @ noise[..., None])[..., 0]
         else:
             z = posterior.mean + posterior.variance.sqrt() * noise
-        mean = network.center + network.scale * network.decoder(z)
+        mean = network.inputs.center + network.inputs.scale * network.decoder(z)
         row = Independent(Normal(mean, fitted._density_.likelihood.noise_variance.sqrt()), 1)
         log_weight = row.log_prob(x) + standard(2).log_prob(z) - posterior.log_prob(z)
     expected = log_weight.logsumexp(0) - math.log(5)
@@ -336,7 +341,7 @@ def test_gradients_of_the_weighted_bound_are_those_of_autograd_on_average(full, 
 
     code = latent(h, draws())
     price = latent.penalty(code, h, None, torch.ones(len(h)), None)
-    ours = latent.bound(misfit(code.z) + price, code, None)
+    ours = latent.bound(misfit(code.z) + price, code, None, None)
     z, _ = latent.propose(h, 4, draws())
     ratio = stated(h, 2).log_prob(z) - standard(2).log_prob(z)
     plain = math.log(4) - (-misfit(z) - beta * ratio).logsumexp(0)
@@ -355,11 +360,11 @@ def test_a_true_posterior_has_no_gradient(wine, covariance):
     if covariance == "full":
         with_exact_posterior(model, np.random.default_rng(0).normal(size=(3, 3)))
         network.likelihood = model._density_.likelihood
-    x, weight = torch.tensor(wine), torch.ones(len(wine), dtype=torch.float64)
-    loss = network(Draws(torch.Generator().manual_seed(0), x.dtype), weight, x)
+    batch = weighted(wine)
+    loss = network(Draws(torch.Generator().manual_seed(0), torch.float64), batch)
     for gradient in torch.autograd.grad(loss, list(network.encoder.parameters())):
         assert gradient.abs().max() < 1e-5
-    decoder = torch.autograd.grad(network(None, weight, x), network.decoder.skip.weight)
+    decoder = torch.autograd.grad(network(None, batch), network.decoder.skip.weight)
     assert decoder[0].abs().max() > 1e-3
 
 
@@ -368,7 +373,7 @@ def test_a_larger_beta_leaves_less_divergence(digits):
     for beta in (0.1, 0.5, 1.0, 2.0, 4.0):
         fitted = small(8, beta=beta, hidden_layer_sizes=(64,), max_epochs=15).fit(digits)
         with torch.no_grad():
-            h = fitted.module_.encode(torch.tensor(digits)).h
+            h = fitted.module_.encode(weighted(digits)).h
             divergences.append(float(fitted.module_.latent.divergence(h).mean()))
     assert (np.diff(divergences) < 0).all()
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
-from skae.nn.likelihoods.gaussian import Likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
 CELLS = 2**22
@@ -17,7 +17,7 @@ CODES_AT_ONCE = 256
 
 
 class Density(Protocol):
-    """The distribution of codes and rows that a fit leaves."""
+    """The distribution of codes and rows that a fit leaves; its likelihood is not trained."""
 
     likelihood: Likelihood
 

@@ -11,7 +11,7 @@ from skae.density.density import CODES_AT_ONCE, row_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Discrete
-from skae.nn.likelihoods.gaussian import Likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
 MOST_CODES = 65_536
@@ -35,14 +35,15 @@ class Enumeration:
     @classmethod
     @torch.no_grad()
     def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> "Enumeration":
-        latent = cast(Discrete, network.latent)
-        code, x = network.encode(batch), network.inputs.modelled(batch).x
-        weight = batch.weight
+        latent, likelihood = cast(Discrete, network.latent), network.likelihood.fixed()
+        code, rows, weight = network.encode(batch), network.inputs.modelled(batch), batch.weight
         chosen = torch.nn.functional.one_hot(latent.indices(code.h), latent.n_codes).double()
         shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), chosen)
-        seen = weight * held_out if held_out.any() else weight
-        squares = network.likelihood.deviance(x, network.outputs(code.mean, batch))
-        return cls(network.likelihood.with_noise(squares, seen / seen.sum(), x).fixed(), shares)
+        if not likelihood.is_known:
+            seen = weight * held_out if held_out.any() else weight
+            squares = likelihood.squares(rows, network.outputs(code.mean, batch))
+            likelihood = likelihood.update(likelihood.statistics(rows, squares, seen / seen.sum()))
+        return cls(likelihood, shares)
 
     @classmethod
     def restore(
@@ -66,17 +67,25 @@ class Enumeration:
         choices = [torch.arange(n_codes, device=batch.x.device)] * n_codebooks
         indices = torch.cartesian_prod(*choices).reshape(-1, n_codebooks)
         log_share = self.shares.log()[torch.arange(n_codebooks), indices].sum(-1)
-        out = network.decoder(cast(Discrete, network.latent).look_up(indices))
-        return torch.cat(
-            [self._log_sum(rows.x, out, log_share) for rows in row_blocks(network, batch, len(out))]
-        )
+        codes = cast(Discrete, network.latent).look_up(indices)[:, None]
+        # Without conditions, a code decodes to the same for all rows.
+        outs = None if network.inputs.n_conditions else network.outputs(codes, batch)
+        blocks = row_blocks(network, batch, len(codes))
+        return torch.cat([self._log_sum(network, rows, codes, log_share, outs) for rows in blocks])
 
-    def _log_sum(self, x: Tensor, out: Tensor, log_share: Tensor) -> Tensor:
-        total = x.new_full((len(x),), -math.inf, dtype=torch.float64)
-        parts = zip(out.split(CODES_AT_ONCE), log_share.split(CODES_AT_ONCE), strict=True)
-        for some, share in parts:
-            fit = self.likelihood.log_prob(x[:, None], some[None].expand(len(x), -1, -1)).double()
-            total = torch.logaddexp(total, (fit + share).logsumexp(-1))
+    def _log_sum(
+        self, network: Network, batch: Batch, codes: Tensor, log_share: Tensor, outs: Tensor | None
+    ) -> Tensor:
+        n, rows = len(batch.x), network.inputs.modelled(batch)
+        total = batch.x.new_full((n,), -math.inf, dtype=torch.float64)
+        for start in range(0, len(codes), CODES_AT_ONCE):
+            some = slice(start, start + CODES_AT_ONCE)
+            if outs is None:
+                out = network.outputs(codes[some].expand(-1, n, -1), batch)
+            else:
+                out = outs[some].expand(-1, n, -1)
+            fit = self.likelihood.log_prob(rows, out).double()
+            total = torch.logaddexp(total, (fit + log_share[some, None]).logsumexp(0))
         return total
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
@@ -90,5 +99,4 @@ class Enumeration:
         return Enumeration(likelihood, self.shares.lerp(new.shares, share))
 
     def is_finite(self) -> bool:
-        parts = (self.likelihood.noise_variance, self.shares)
-        return all(bool(part.isfinite().all()) for part in parts)
+        return self.likelihood.is_finite() and bool(self.shares.isfinite().all())

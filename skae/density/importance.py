@@ -1,4 +1,4 @@
-"""The density of rows with noisy codes: importance sampling from the encoder's posterior."""
+"""The density of rows whose codes are distributions: importance sampling from the posterior."""
 
 import math
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from skae.density.density import CODES_AT_ONCE, row_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, Keyed
 from skae.nn.latent import Stochastic
-from skae.nn.likelihoods.gaussian import Likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
 IMPORTANCE_SAMPLES = 100
 """Codes drawn for each row that is scored."""
 
-ROWS_THAT_TELL = 30
-"""Held-out rows from which on they correct a trained noise: fewer would by luck."""
+ENOUGH_ROWS = 30
+"""Validation rows from which on they correct a trained likelihood: fewer would by luck."""
 
 
 @dataclass
 class Importance:
-    """Noisy codes: the mean over codes drawn from the posterior that the encoder states.
+    """Codes that are distributions: the mean over codes drawn from the encoder's posterior.
 
     A lower bound of the log-density in expectation, the tighter the more codes are drawn (Burda,
     Grosse & Salakhutdinov 2016). The draws belong to the row: they are the same at every call.
@@ -35,32 +35,31 @@ class Importance:
     @classmethod
     @torch.no_grad()
     def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
-        likelihood, waits = network.likelihood.fixed(), not network.latent.learns_noise
-        tell = held_out.sum() >= ROWS_THAT_TELL
-        if not (waits or (network.likelihood.learns_noise and tell)):
+        likelihood, is_trained = network.likelihood.fixed(), network.likelihood.is_trained
+        is_enough = held_out.sum() >= ENOUGH_ROWS
+        if likelihood.is_known or (is_trained and not is_enough):
             return cls(likelihood)
-        seen = held_out if tell else torch.ones_like(held_out)
-        batch = batch.map(lambda part: part[seen])
-        share, x = batch.weight / batch.weight.sum(), network.inputs.modelled(batch).x
+        some = held_out if is_enough else torch.ones_like(held_out)
+        batch = batch.map(lambda part: part[some])
+        # Means over draws come first: rows are summed over at once.
         squares = torch.cat(
             [
                 cls(likelihood)._squares(network, rows)
                 for rows in row_blocks(network, batch, IMPORTANCE_SAMPLES)
             ]
         )
-        if waits:
-            return cls(likelihood.with_noise(squares, share, x))
-        # A noise that is trained is too small for new rows: held-out ones tell by which factor.
-        excess = share @ squares / likelihood.noise_variance
-        factor = likelihood.mean_cells(excess, share, x).mean()
-        return cls(likelihood.having_noise(factor * likelihood.noise_variance))
+        share = batch.weight / batch.weight.sum()
+        statistics = likelihood.statistics(network.inputs.modelled(batch), squares, share)
+        if is_trained:
+            return cls(likelihood.corrected(statistics))
+        return cls(likelihood.update(statistics))
 
     def _squares(self, network: Network, batch: Batch) -> Tensor:
-        """Expected errors of cells under their rows' posteriors."""
-        cells = network.inputs.modelled(batch).x
-        total = torch.zeros_like(cells)
+        """Expected squares of cells' errors under their rows' posteriors."""
+        rows = network.inputs.modelled(batch)
+        total = torch.zeros_like(rows.x)
         for out, _ in self._drawn(network, batch, IMPORTANCE_SAMPLES):
-            total += self.likelihood.deviance(cells, out).sum(0)
+            total += self.likelihood.squares(rows, out).sum(0)
         return total / IMPORTANCE_SAMPLES
 
     @classmethod
@@ -88,24 +87,24 @@ class Importance:
 
     def _log_mean(self, network: Network, batch: Batch, n_samples: int) -> Tensor:
         total = batch.weight.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
-        cells = network.inputs.modelled(batch).x
+        rows = network.inputs.modelled(batch)
         for out, log_ratio in self._drawn(network, batch, n_samples):
-            fit = self.likelihood.log_prob(cells, out).double()
+            fit = self.likelihood.log_prob(rows, out).double()
             total = torch.logaddexp(total, (fit + log_ratio.double()).logsumexp(0))
         return total - math.log(n_samples)
 
     def _mean(self, network: Network, batch: Batch, n_samples: int) -> Tensor:
         total = batch.weight.new_zeros(len(batch.x), dtype=torch.float64)
-        cells = network.inputs.modelled(batch).x
+        rows = network.inputs.modelled(batch)
         for out, _ in self._drawn(network, batch, n_samples):
-            total += self.likelihood.log_prob(cells, out).double().sum(0)
+            total += self.likelihood.log_prob(rows, out).double().sum(0)
         divergence = cast(Stochastic, network.latent).divergence(network.encode(batch).h)
         return total / n_samples - divergence.double()
 
     def _drawn(
         self, network: Network, batch: Batch, n_samples: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """What codes (s, n, k) of rows decode to, (s, n, n_features), and log p(z) / q(z | x).
+        """What codes (s, n, k) of rows decode to, (s, n, n_outputs), and log p(z) / q(z | x).
 
         There are `n_samples` of them, in blocks.
         """
@@ -122,4 +121,4 @@ class Importance:
         return new
 
     def is_finite(self) -> bool:
-        return bool(self.likelihood.noise_variance.isfinite().all())
+        return self.likelihood.is_finite()

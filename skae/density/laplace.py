@@ -1,14 +1,13 @@
-"""The density of rows whose codes are normal, integrated out by Laplace's method.
+"""The density of rows whose codes are numbers, integrated out by Laplace's method.
 
-A fit leaves a generative model: a code z ~ N(m, S) and a row x ~ likelihood(decoder(z)). Here m, S
-(unless the latent gives them) and the likelihood's noise are estimated once the network is trained,
-and rows are scored under it. For a linear decoder everything here is exact, and at PCA's solution
+A fit leaves a generative model: a code z ~ prior and a row x ~ likelihood(decoder(z)). Here what
+prior and likelihood leave open is estimated once the network is trained, and rows are scored under
+the model. For a linear decoder and a normal prior everything here is exact, and at PCA's solution
 it is probabilistic PCA (Tipping & Bishop 1999).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,13 +18,10 @@ from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Deterministic
-from skae.nn.likelihoods.gaussian import Likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.locks import process_lock
 from skae.nn.network import Network
-
-WIDEST = 64
-"""Axes of a code along which it varies in the model of its rows: a wide code's other axes, those of
-least variance, are neglected, as the cost grows with the cube of their number."""
+from skae.nn.prior import WIDEST, Prior, leading_axes
 
 EXPANSION_BYTES = 32 * 2**20
 """Memory that the expansions of one chunk of rows may take."""
@@ -57,80 +53,57 @@ _forward_mode = process_lock()
 
 @dataclass
 class Laplace:
-    """Normal codes, and rows given them.
+    """Codes that follow a prior, and rows given them.
 
     Attributes
     ----------
     likelihood : Likelihood
-        With the noise that was estimated after training, in the network's dtype.
-    mean : Tensor of shape (k,)
-    covariance : Tensor of shape (k, k)
-        Moments of the code's normal distribution, float64.
-    is_given : bool
-        Whether these moments are the latent's own and not learned from codes.
+        As it was estimated after training, in the network's dtype.
+    prior : Prior
+        The distribution of codes, float64.
     """
 
     likelihood: Likelihood
-    mean: Tensor
-    covariance: Tensor
-    is_given: bool
-
-    @cached_property
-    def precision(self) -> Tensor:
-        """Inverse of the covariance."""
-        return torch.linalg.inv(self.covariance)
-
-    @property
-    def _is_narrowed(self) -> bool:
-        """Whether codes are so wide that only their leading axes vary."""
-        return len(self.mean) > WIDEST and not self.is_given
-
-    @cached_property
-    def leading(self) -> tuple[Tensor, Tensor]:
-        """Variances and axes of a wide code that are not neglected."""
-        return _leading(self.covariance)
+    prior: Prior
 
     @classmethod
     @torch.no_grad()
     def estimate(cls, network: "Network | _Narrow", batch: Batch, held_out: Tensor) -> "Laplace":
-        """Fit m, S and the noise by expectation-maximisation, the decoder as it is.
+        """Fit prior and likelihood by expectation-maximisation, the decoder as it is.
 
         Parameters
         ----------
-        x : Tensor of shape (n, n_features)
+        network : Network
+        batch : Batch
             Rows in a random order; as many of the first as memory allows are used.
-        weight : Tensor of shape (n,)
-            How often each row counts.
         held_out : Tensor of shape (n,), bool
-            Rows that the network was not trained on: only they tell the noise. None of them: all
+            Rows that the network was not trained on: only they tell its errors. None of them: all
             do.
         """
-        if network.latent.n_components > WIDEST and not network.latent.has_prior:
+        family = network.latent.prior
+        if network.latent.n_components > WIDEST and not family.is_fixed:
             share = batch.weight.double() / batch.weight.double().sum()
             z = network.encode(batch).mean.double()
             center = share @ z
-            axes = _leading((z - center).mT * share @ (z - center))[1]
+            axes = leading_axes((z - center).mT * share @ (z - center))[1]
             inner = cls.estimate(_Narrow(network, center, axes), batch, held_out)
-            mean, covariance = center + axes @ inner.mean, axes @ inner.covariance @ axes.mT
-            return Laplace(inner.likelihood, mean, covariance, False)
+            return Laplace(inner.likelihood, inner.prior.extended(center, axes))
         size = _rows_at_once(network, network.likelihood)
         batch = batch.map(lambda part: part[:size])
-        x, shares = network.inputs.modelled(batch).x, _Shares.of(batch.weight, held_out[:size])
+        shares = _Shares.of(batch.weight, held_out[:size])
         z = network.encode(batch).mean.double()
-        one = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        if network.latent.has_prior:
-            mean, covariance = torch.zeros_like(one[0]), one
-        else:
-            mean, covariance = _moments(z, shares)
-            covariance = covariance + 1e-8 * covariance.diagonal().mean().clamp_min(1e-30) * one
-        errors = network.likelihood.deviance(x, network.outputs(z.to(x.dtype), batch)).double()
-        likelihood = _with_noise(network.likelihood, shares.noise_bessel * errors, shares, x)
-        density = Laplace(likelihood, mean, covariance, network.latent.has_prior)
+        prior = family.start(z, shares.codes, shares.codes_bessel)
+        likelihood = network.likelihood
+        if not likelihood.is_known:
+            rows, out = network.inputs.modelled(batch), network.outputs(z.to(batch.x), batch)
+            squares = shares.errors_bessel * likelihood.squares(rows, out).double()
+            likelihood = likelihood.update(likelihood.statistics(rows, squares, shares.errors))
+        density = Laplace(likelihood, prior)
         at = _Expansion(network, likelihood, batch, z)
         density = _maximize(density, at, shares, RELINEARIZE_TOLERANCE)
         for _ in range(RELINEARIZATIONS):
             before = density
-            # Codes need not be settled before the density is: the next round goes on from them.
+            # Codes need not be the most probable ones yet: the next round goes on from them.
             density.search(at, ESTIMATION_STEPS)
             density = _maximize(before, at, shares, RELINEARIZE_TOLERANCE)
             if _change(before, density) < RELINEARIZE_TOLERANCE:
@@ -139,64 +112,48 @@ class Laplace:
 
     def log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
         """Log-density of rows in nats, shape (n,), float64."""
-        if self._is_narrowed:
-            values, axes = self.leading
-            inner = Laplace(self.likelihood, torch.zeros_like(values), values.diag(), False)
-            return inner.log_prob(_Narrow(network, self.mean, axes), batch)
+        narrow = self.prior.restricted()
+        if narrow is not None:
+            prior, center, axes = narrow
+            return Laplace(self.likelihood, prior).log_prob(_Narrow(network, center, axes), batch)
         size = _rows_at_once(network, self.likelihood)
         return torch.cat([self._log_prob(network, chunk) for chunk in split(batch, size)])
-
-    def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
-        """Codes (n, k) from N(m, S)."""
-        if self._is_narrowed:
-            values, axes = self.leading
-            root = axes * values.sqrt()
-        else:
-            root = torch.linalg.cholesky(self.covariance)
-        return self.mean + draws.normal((n, root.shape[1])).double() @ root.mT
 
     def _log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
         at = _Expansion(network, self.likelihood, batch, network.encode(batch).mean.double())
         self.search(at)
-        height, gain = self._ascent(at, slice(None))[:2]
-        log_dets = torch.linalg.slogdet(at.information + self.precision).logabsdet
-        log_dets = log_dets + torch.linalg.slogdet(self.covariance).logabsdet
+        height, gain = self._ascent(at, slice(None), at.rows)[:2]
+        log_det = torch.linalg.slogdet(at.information + self.prior.precision(at.z)).logabsdet
         # What a resting row is short of its mode is known from the quadratic around it.
         short = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
         # k/2 log 2 pi of the prior and of Laplace's integral cancel.
-        return height + short - 0.5 * log_dets
+        return height + short - 0.5 * (log_det - 2 * self.prior.constant)
+
+    def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
+        """Codes (n, k) from the prior."""
+        return self.prior.draw(n, draws)
 
     def is_finite(self) -> bool:
         """Whether its numbers are all finite."""
-        parts = (self.mean, self.covariance, self.likelihood.noise_variance)
-        return all(bool(part.isfinite().all()) for part in parts)
+        return self.likelihood.is_finite() and self.prior.is_finite()
 
     def tensors(self) -> dict[str, Tensor]:
         """What `restore` takes, beside the likelihood."""
-        return {"mean": self.mean, "covariance": self.covariance}
+        return self.prior.tensors()
 
     @classmethod
     def restore(
         cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]
     ) -> "Laplace":
         """The density that `tensors` came from."""
-        mean, covariance = tensors["mean"], tensors["covariance"]
-        k = network.latent.n_components
-        if (mean.shape, covariance.shape) != ((k,), (k, k)):
-            raise ValueError("the moments of the codes are not those of this model")
-        return Laplace(likelihood, mean, covariance, network.latent.has_prior)
+        latent = network.latent
+        return Laplace(likelihood, latent.prior.restore(tensors, latent.n_components))
 
     def blend(self, new: "Laplace", share: float) -> "Laplace":
-        """The mixture of this distribution and a `share` of a new one, by its moments."""
-        shift = new.mean - self.mean
-        likelihood = self.likelihood.blended(new.likelihood, share)
-        if self.is_given:
-            return Laplace(likelihood, self.mean, self.covariance, True)
-        covariance = torch.lerp(self.covariance, new.covariance, share)
-        covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
-        # Keeps it invertible where the codes have moved by many orders of magnitude.
-        covariance.diagonal().add_(1e-12 * covariance.diagonal().max())
-        return Laplace(likelihood, self.mean + share * shift, covariance, False)
+        """The mixture of this distribution and a `share` of a new one, as far as they tell it."""
+        return Laplace(
+            self.likelihood.blended(new.likelihood, share), self.prior.blended(new.prior, share)
+        )
 
     def search(self, at: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:
         """Move an expansion to its rows' most probable codes, by damped Gauss-Newton steps.
@@ -204,17 +161,17 @@ class Laplace:
         Each row stops by its own measure, so that its result does not depend on the others.
         """
         at.under(self.likelihood)
-        moving = torch.arange(len(at.x), device=at.x.device)
+        moving = torch.arange(len(at.z), device=at.z.device)
         for _ in range(max_steps):
-            now, gain, step = self._ascent(at, moving)
-            rows, start, length = at.x[moving], at.z[moving], torch.ones_like(gain)
+            batch = _taken(at.batch, moving)
+            rows = at.network.inputs.modelled(batch)
+            now, gain, step = self._ascent(at, moving, rows)
+            start, length = at.z[moving], torch.ones_like(gain)
             for _ in range(HALVINGS):
                 trial = start + length[:, None] * step
-                out = at.network.outputs(
-                    trial.to(rows.dtype), at.batch.map(partial(_at, index=moving))
-                )
+                out = at.network.outputs(trial.to(batch.x), batch)
                 fit = self.likelihood.log_prob(rows, out).double()
-                better = fit - 0.5 * self._distance(trial) >= now
+                better = fit + self.prior.height(trial) >= now
                 if better.all():
                     break
                 length = torch.where(better, length, length / 2)
@@ -224,21 +181,18 @@ class Laplace:
                 break
             at.move(moving, trial[better])
 
-    def _ascent(self, at: "_Expansion", rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
-        """How high rows are, twice what a full step to the peak gains, that step.
+    def _ascent(
+        self, at: "_Expansion", index: Tensor | slice, rows: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """How high the rows at an index are, twice what a full step to the peak gains, that step.
 
-        The height is the log-probability of row and code, less constants of the normal
-        distribution that cancel.
+        The height is the log-probability of row and code, less what `Prior.height` leaves out.
         """
-        precision = self.precision
-        gradient = at.gradient[rows] - (at.z[rows] - self.mean) @ precision
-        step = torch.linalg.solve(at.information[rows] + precision, gradient)
-        fit = self.likelihood.log_prob(at.x[rows], at.out[rows]).double()
-        return fit - 0.5 * self._distance(at.z[rows]), (gradient * step).sum(-1), step
-
-    def _distance(self, z: Tensor) -> Tensor:
-        centered = z - self.mean
-        return (centered @ self.precision * centered).sum(-1)
+        z = at.z[index]
+        gradient = at.gradient[index] + self.prior.score(z)
+        step = torch.linalg.solve(at.information[index] + self.prior.precision(z), gradient)
+        fit = self.likelihood.log_prob(rows, at.out[index]).double()
+        return fit + self.prior.height(z), (gradient * step).sum(-1), step
 
 
 class _Narrow:
@@ -248,6 +202,7 @@ class _Narrow:
         self.inputs: Inputs = network.inputs
         self.likelihood: Likelihood = network.likelihood
         self.latent = Deterministic(axes.shape[1])
+        self.latent.prior = network.latent.prior
         self._network, self._center, self._axes = network, center, axes
 
     def encode(self, batch: Batch) -> Code:
@@ -259,104 +214,91 @@ class _Narrow:
         return self._network.outputs(center + z @ axes.mT, batch)
 
 
-def _leading(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalues of a covariance, at most `WIDEST`, and their axes as columns."""
-    values, axes = torch.linalg.eigh(covariance)
-    # Keeps the distribution on the axes invertible.
-    values = values.clamp_min(1e-12 * values[-1:].clamp_min(1e-30))
-    return values[-WIDEST:], axes[:, -WIDEST:]
-
-
 class _Expansion:
-    """The log-likelihood of rows `x` (n, d) to second order around codes `z` (n, k).
+    """The log-likelihood of rows of a batch to second order around codes `z` (n, k).
 
     There, `out` (n, d) is the decoder's output, `errors` (n,) are the rows' squared errors, and
-    `gradient` (n, k) and Fisher `information` (n, k, k) the log-likelihood's. Noise that all
-    columns share only scales these two; else the decoder's `jacobian` (n, d, k) is kept to
-    compute them anew. Work over columns is done in the network's dtype, over codes in float64.
+    `gradient` (n, k) and Fisher `information` (n, k, k) the log-likelihood's. A likelihood with a
+    common scale only scales these two when it is estimated anew; else the decoder's `jacobian`
+    (n, d, k) is kept to compute them. Work over columns is done in the network's dtype, over codes
+    in float64.
     """
 
     def __init__(
         self, network: "Network | _Narrow", likelihood: Likelihood, batch: Batch, z: Tensor
     ) -> None:
-        x = network.inputs.modelled(batch).x
-        n, d, k = *x.shape, z.shape[1]
+        n, k, d = *z.shape, likelihood.n_outputs
         self.network = network
         self.likelihood = likelihood
-        self.batch = batch
-        self.x = x
+        self.batch, self.rows = batch, network.inputs.modelled(batch)
         self.z = torch.empty_like(z)
-        self.out = torch.empty_like(x)
+        self.out = batch.x.new_empty(n, d)
         self.gradient, self.information = z.new_empty(n, k), z.new_empty(n, k, k)
-        self.errors = z.new_empty(n)
-        self.jacobian = None if likelihood.has_one_noise else x.new_empty(n, d, k)
-        self._block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (d * k * x.element_size())))
-        self.move(torch.arange(n, device=x.device), z)
+        self.errors = z.new_zeros(n)
+        self.jacobian = None if likelihood.has_common_scale else batch.x.new_empty(n, d, k)
+        self._block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (d * k * batch.x.element_size())))
+        self.move(torch.arange(n, device=z.device), z)
 
     def move(self, index: Tensor, z: Tensor) -> None:
         """Expand the rows at `index` around other codes."""
         self.z[index] = z
-        for rows in index.split(self._block):
-            point = self.z[rows].to(self.x.dtype)
-            self.out[rows], jacobian = _linearize(
-                self.network.outputs, point, self.batch.map(partial(_at, index=rows))
-            )
-            errors = self.likelihood.deviance(self.x[rows], self.out[rows])
-            self.errors[rows] = errors.sum(-1).double()
-            self._derive(rows, jacobian)
+        for some in index.split(self._block):
+            batch = _taken(self.batch, some)
+            rows = self.network.inputs.modelled(batch)
+            point = self.z[some].to(batch.x)
+            self.out[some], jacobian = _linearize(self.network.outputs, point, batch)
+            if not self.likelihood.is_known:
+                squares = self.likelihood.squares(rows, self.out[some])
+                self.errors[some] = squares.sum(-1).double()
+            self._derive(some, rows, jacobian)
             if self.jacobian is not None:
-                self.jacobian[rows] = jacobian
+                self.jacobian[some] = jacobian
 
     def under(self, likelihood: Likelihood) -> None:
-        """Change to a likelihood with another noise."""
+        """Change to a likelihood of the same family."""
         if likelihood is self.likelihood:
             return
-        old, new = self.likelihood.noise_variance.double(), likelihood.noise_variance.double()
-        self.likelihood = likelihood
+        old, self.likelihood = self.likelihood, likelihood
         if self.jacobian is None:
-            growth = torch.where(new > 0, old / new, 1.0)[0]
+            growth = likelihood.rescaled(old)
             self.gradient *= growth
             self.information *= growth
         else:
-            for rows in self._blocks():
-                self._derive(rows, self.jacobian[rows])
+            for some in self._blocks():
+                self._derive(some, _taken(self.rows, some), self.jacobian[some])
 
     def squares(self, shift: Tensor, covariance: Tensor, bessel: Tensor) -> Tensor:
-        """Expected squared errors of rows whose codes are N(z + shift, covariance).
+        """Expected squares of the errors of rows whose codes are N(z + shift, covariance).
 
-        Of each column, (n, d), where each has its noise; else (n, 1), their means. `bessel` scales
-        the part that is not the codes' variance.
+        Of each column, (n, d), or where the likelihood has a common scale (n, 1), their means.
+        `bessel` scales the part that is not the codes' variance.
         """
         if self.jacobian is None:
-            noise = self.likelihood.noise_variance[0].double()
             moved = (self.information @ shift[..., None])[..., 0] - 2 * self.gradient
             spread = torch.einsum("nij,nij->n", self.information, covariance)
-            errors = self.errors + noise * (moved * shift).sum(-1)
-            total = bessel * errors + noise * spread
-            return (total / self.x.shape[1])[:, None]
-        squares = torch.empty_like(self.x)
-        scale = self.network.inputs.scale
-        for rows in self._blocks():
-            jacobian, x = self.jacobian[rows], self.x[rows]
-            out = self.out[rows] + (jacobian @ shift[rows].to(x.dtype)[..., None])[..., 0]
-            variance = (jacobian @ covariance[rows].to(x.dtype) * jacobian).sum(-1)
-            spread = self.likelihood.present(x, scale**2 * variance)
-            squares[rows] = bessel * self.likelihood.deviance(x, out) + spread
+            change = (moved * shift).sum(-1)
+            return self.likelihood.row_squares(self.errors, change, spread, bessel)
+        squares = torch.empty_like(self.rows.x)
+        for some in self._blocks():
+            jacobian, rows = self.jacobian[some], _taken(self.rows, some)
+            out = self.out[some] + (jacobian @ shift[some].to(rows.x)[..., None])[..., 0]
+            variance = (jacobian @ covariance[some].to(rows.x) * jacobian).sum(-1)
+            squares[some] = self.likelihood.squares(rows, out, variance, bessel)
         return squares.double()
 
     def _blocks(self) -> list[slice]:
-        return [slice(i, i + self._block) for i in range(0, len(self.x), self._block)]
+        return [slice(i, i + self._block) for i in range(0, len(self.z), self._block)]
 
-    def _derive(self, rows: Tensor | slice, jacobian: Tensor) -> None:
-        x, out = self.x[rows], self.out[rows]
-        score = self.likelihood.score(x, out)
-        curvature = self.likelihood.present(x, self.likelihood.curvature(out))
-        self.gradient[rows] = (jacobian.mT @ score[..., None])[..., 0].double()
-        self.information[rows] = (jacobian.mT @ (curvature[..., None] * jacobian)).double()
+    def _derive(self, some: Tensor | slice, rows: Batch, jacobian: Tensor) -> None:
+        out = self.out[some]
+        score = self.likelihood.score(rows, out)
+        self.gradient[some] = (jacobian.mT @ score[..., None])[..., 0].double()
+        self.information[some] = self.likelihood.information(rows, out, jacobian).double()
 
 
-def _at(part: Tensor, index: Tensor) -> Tensor:
-    return part[index]
+def _taken(batch: Batch, index: Tensor | slice) -> Batch:
+    """The rows of a batch at an index."""
+    return batch.map(lambda part: part[index])
 
 
 def _linearize(
@@ -378,27 +320,27 @@ def _linearize(
 
 def _rows_at_once(network: "Network | _Narrow", likelihood: Likelihood) -> int:
     """How many rows' expansions fit the memory for them."""
-    k, d = network.latent.n_components, network.inputs.n_outputs
+    k, d = network.latent.n_components, likelihood.n_outputs
     cell = network.inputs.center.element_size()
     # About four tables and four stacks of matrices are alive at a time.
     size = 4 * cell * d + 4 * 8 * k * k
-    if not likelihood.has_one_noise:
+    if not likelihood.has_common_scale:
         size += cell * d * k
     return max(1, min(2048, EXPANSION_BYTES // size))
 
 
 @dataclass
 class _Shares:
-    """How much each row counts: for the code's moments and, with unseen rows, for the noise.
+    """How much each row counts: for the prior of codes and, with validation rows, for the errors.
 
-    The moments' mean comes from the same rows, so that squares around it are scaled up by `bessel`
-    as PCA scales them; so are the noise's unless held-out rows tell it.
+    The mean code comes from the same rows, so that squares around it are scaled up, as PCA scales
+    them; so are the errors' unless validation rows tell them.
     """
 
-    rows: Tensor
-    bessel: Tensor
-    noise: Tensor
-    noise_bessel: Tensor
+    codes: Tensor
+    codes_bessel: Tensor
+    errors: Tensor
+    errors_bessel: Tensor
 
     @classmethod
     def of(cls, weight: Tensor, held_out: Tensor) -> "_Shares":
@@ -406,94 +348,58 @@ class _Shares:
         total = weight.sum()
         one = torch.ones_like(total)
         bessel = total / (total - 1) if total >= 2 else one
-        noise = weight * held_out if held_out.any() else weight
-        return cls(
-            weight / total,
-            bessel,
-            noise / noise.sum(),
-            one if held_out.any() else bessel,
-        )
-
-
-def _moments(z: Tensor, shares: _Shares) -> tuple[Tensor, Tensor]:
-    mean = shares.rows @ z
-    centered = z - mean
-    return mean, (centered.mT * shares.rows) @ centered * shares.bessel
-
-
-def _with_noise(likelihood: Likelihood, squares: Tensor, shares: _Shares, x: Tensor) -> Likelihood:
-    like = likelihood.noise_variance
-    return likelihood.with_noise(squares.to(like), shares.noise.to(like), x)
+        if not held_out.any():
+            return cls(weight / total, bessel, weight / total, bessel)
+        judged = weight * held_out
+        return cls(weight / total, bessel, judged / judged.sum(), one)
 
 
 def _maximize(density: Laplace, at: _Expansion, shares: _Shares, tolerance: float) -> Laplace:
     """Expectation-maximisation with the decoder linear around `at.z`.
 
-    Where columns share their noise, every second round starts from an extrapolation of the last
-    two (SQUAREM, Varadhan & Roland 2008), which ends where plain rounds would, in a fraction of
-    them; with a noise for each column it may end elsewhere.
+    Where the likelihood has a common scale, every second round starts from an extrapolation of the
+    last two (SQUAREM, Varadhan & Roland 2008), which ends where plain rounds would, in a fraction
+    of them; with a scale for each column it may end elsewhere.
     """
     for _ in range(EM_ROUNDS // 2):
         first = _round(density, at, shares)
         second = _round(first, at, shares)
         if _change(first, second) < tolerance:
             return second
-        one_noise = second.likelihood.has_one_noise
-        density = _extrapolate(density, first, second) if one_noise else second
+        extrapolates = second.likelihood.has_common_scale
+        density = _extrapolate(density, first, second) if extrapolates else second
     return second
 
 
 def _round(density: Laplace, at: _Expansion, shares: _Shares) -> Laplace:
     """The density that fits the codes' and outputs' posterior under a given one."""
-    at.under(density.likelihood)
-    precision = density.precision
-    posterior = torch.linalg.inv(at.information + precision)
+    likelihood, prior = density.likelihood, density.prior
+    at.under(likelihood)
+    posterior = torch.linalg.inv(at.information + prior.precision(at.z))
     pulled = at.gradient + (at.information @ at.z[..., None])[..., 0]
-    z = (posterior @ (pulled + density.mean @ precision)[..., None])[..., 0]
-    squares = at.squares(z - at.z, posterior, shares.noise_bessel)
-    likelihood = _with_noise(density.likelihood, squares, shares, at.x)
-    if density.is_given:
-        return replace(density, likelihood=likelihood)
-    mean, covariance = _moments(z, shares)
-    covariance = covariance + torch.einsum("n,nij->ij", shares.rows, posterior)
-    return replace(
-        density, likelihood=likelihood, mean=mean, covariance=(covariance + covariance.mT) / 2
-    )
+    z = (posterior @ (pulled + prior.pull(at.z))[..., None])[..., 0]
+    if not likelihood.is_known:
+        squares = at.squares(z - at.z, posterior, shares.errors_bessel)
+        likelihood = likelihood.update(likelihood.statistics(at.rows, squares, shares.errors))
+    return Laplace(likelihood, prior.update(z, posterior, shares.codes, shares.codes_bessel))
 
 
 def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:
     """Where two rounds lead to, if their steps go on to shrink at the rate at which they do."""
     points = [
-        torch.cat(
-            [
-                density.mean,
-                density.covariance.flatten(),
-                density.likelihood.noise_variance.double().clamp_min(1e-300).log(),
-            ]
-        )
+        torch.cat([density.prior.coordinates(), density.likelihood.coordinates()])
         for density in (start, first, second)
     ]
     step, bend = points[1] - points[0], points[2] - 2 * points[1] + points[0]
     length = (step.norm() / bend.norm()).clamp_min(1.0)
     point = points[0] + 2 * length * step + length**2 * bend
-    k = len(start.mean)
-    mean, covariance, noise = point.split([k, k * k, len(point) - k - k * k])
-    covariance = covariance.reshape(k, k)
-    positive = torch.linalg.cholesky_ex(covariance).info == 0
-    if not (positive and point.isfinite().all()):
+    of_prior, of_likelihood = point.tensor_split([len(second.prior.coordinates())])
+    prior = second.prior.at(of_prior)
+    if prior is None or not point.isfinite().all():
         return second
-    growth = (noise - points[2][-len(noise) :]).exp()
-    likelihood = second.likelihood
-    likelihood = likelihood.having_noise(
-        likelihood.noise_variance * growth.to(likelihood.noise_variance)
-    )
-    return replace(second, likelihood=likelihood, mean=mean, covariance=covariance)
+    return Laplace(second.likelihood.at(of_likelihood), prior)
 
 
 def _change(before: Laplace, after: Laplace) -> float:
-    """Largest change of the covariance and of the noise, in terms of their largest entries."""
-    pairs = [
-        (before.covariance, after.covariance),
-        (before.likelihood.noise_variance, after.likelihood.noise_variance),
-    ]
-    return max(float((b - a).abs().max() / b.abs().max().clamp_min(1e-300)) for a, b in pairs)
+    """Largest change of prior and likelihood, in terms of their largest numbers."""
+    return max(before.prior.change(after.prior), before.likelihood.change(after.likelihood))

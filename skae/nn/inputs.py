@@ -71,13 +71,6 @@ class Inputs(nn.Module):
         encoded = self._encoded(batch.x[..., self.n_outputs :])
         return (encoded - self.condition_center) / self.condition_scale
 
-    def content(self, batch: Batch) -> Tensor:
-        """What is random in a row's density is drawn by: its cells, categories one-hot."""
-        if not self.n_conditions:
-            return batch.x
-        x, conditions = batch.x.tensor_split([self.n_outputs], -1)
-        return torch.cat([x, self._encoded(conditions)], -1)
-
     def _encoded(self, cells: Tensor) -> Tensor:
         """Numbers as they are, categories one-hot."""
         parts = []
@@ -85,6 +78,13 @@ class Inputs(nn.Module):
             levels = torch.arange(n, dtype=cells.dtype, device=cells.device)
             parts.append((cell == levels).to(cells.dtype) if n else cell)
         return torch.cat(parts, -1)
+
+    def content(self, batch: Batch) -> Tensor:
+        """Numbers that are equal for equal rows only: modelled columns, then encoded conditions."""
+        if not self.n_conditions:
+            return batch.x
+        encoded = self._encoded(batch.x[..., self.n_outputs :])
+        return torch.cat([self.modelled(batch).x, encoded], -1)
 
     def standardize(self, x: Tensor) -> Tensor:
         """Modelled columns on the network's scale."""

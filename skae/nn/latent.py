@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
+from skae.nn.prior import NormalPrior, Prior, StandardNormalPrior
 
 
 class Code(NamedTuple):
@@ -45,11 +46,8 @@ class Latent(nn.Module, ABC):
     weights mirror these. Codes are `n_outputs` numbers, as many unless a subclass says otherwise.
     """
 
-    density = "laplace"
-    """How `score_samples` integrates the code out; see `skae.density.importance`."""
-
-    has_prior = False
-    """Whether codes are made to be standard normal; else their moments are learned afterwards."""
+    prior: type[Prior] = NormalPrior
+    """The family of distributions of its codes, for densities that have to integrate codes out."""
 
     learns_noise = False
     """Whether the likelihood's noise is trained: only where codes are noisy is it bounded."""
@@ -59,12 +57,6 @@ class Latent(nn.Module, ABC):
 
     ranks_epochs = True
     """Whether the objective, outside training, tells which of two epochs is better."""
-
-    is_private = False
-    """Whether codes must be noisy always: outside training, the noise belongs to the row."""
-
-    adapts = False
-    """Whether `adapt` is to be called after each step."""
 
     def __init__(
         self, n_components: int, n_inputs: int | None = None, n_outputs: int | None = None
@@ -104,9 +96,13 @@ class Latent(nn.Module, ABC):
         """Take the raw outputs for some training rows before training starts."""
         return
 
-    def adapt(self, h: Tensor, weight: Tensor, draws: Draws) -> None:
-        """Learn from raw outputs what no gradient tells."""
-        raise NotImplementedError
+    def adapt(self, encode: Callable[[], Tensor], weight: Tensor, draws: Draws) -> None:
+        """Learn what no gradient tells, after a step, from the raw outputs that `encode` gives."""
+        return
+
+    def inference_draws(self, x: Tensor) -> Draws | None:
+        """What makes codes random outside training; by default they are not."""
+        return None
 
     def warning(self, code: Code, weight: Tensor) -> str | None:
         """What a user should know of the codes of training rows, and which parameter to change."""
@@ -124,8 +120,6 @@ class Stochastic(Latent):
     Before a row is seen, codes follow the prior: standard normal, unless a subclass says otherwise.
     """
 
-    density = "importance"
-    has_prior = True
     learns_noise = True
 
     def blocks(self) -> list[int]:
@@ -151,8 +145,6 @@ class Stochastic(Latent):
 
 class Discrete(Latent):
     """A code of which there are finitely many: a choice from each of several codebooks."""
-
-    density = "enumeration"
 
     def __init__(self, n_components: int, sizes: tuple[int, int]) -> None:
         super().__init__(n_components)
@@ -184,7 +176,7 @@ class Standardized(Deterministic):
         Weight of what training charges for being far from it.
     """
 
-    has_prior = True
+    prior = StandardNormalPrior
 
     def __init__(self, n_components: int, price: float) -> None:
         super().__init__(n_components)

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.body import Body
-from skae.nn.draws import Draws, Keyed
+from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
-from skae.nn.likelihoods.gaussian import Likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.linear import (
     EXACT_UP_TO,
     LEAST_COLUMN_NOISE,
@@ -84,8 +84,7 @@ class Network(Objective):
 
     def encode(self, batch: Batch, draws: Draws | None = None) -> Code:
         """Codes of rows."""
-        if draws is None and self.latent.is_private:
-            draws = Keyed(self.inputs.modelled(batch).x)
+        draws = draws or self.latent.inference_draws(self.inputs.modelled(batch).x)
         code: Code = self.latent(self.encoder(self.inputs(batch)), draws)
         return code
 
@@ -113,15 +112,14 @@ class Network(Objective):
         if self.inputs.n_conditions:
             code = code._replace(conditions=self.inputs.conditions(batch))
         out = self.outputs(code.z, batch, silencing)
-        log_prob = self.likelihood.log_prob(self.inputs.modelled(batch).original, out)
+        log_prob = self.likelihood.log_prob(self.inputs.modelled(batch), out)
         penalty = self.latent.penalty(code, u, self.encoder, batch.weight, draws)
         losses: Tensor = self.latent.bound(penalty - log_prob, code, draws, batch)
         return losses if self.auxiliary is None else self.auxiliary(losses, code, batch)
 
     @torch.no_grad()
     def after_step(self, draws: Draws, batch: Batch) -> None:
-        if self.latent.adapts:
-            self.latent.adapt(self.encoder(self.inputs(batch)), batch.weight, draws)
+        self.latent.adapt(lambda: self.encoder(self.inputs(batch)), batch.weight, draws)
 
     def penalized(self) -> list[Tensor]:
         """The weights that weight decay acts on: not biases, not the linear skip."""
@@ -177,7 +175,8 @@ class Network(Objective):
         k, d = self.latent.n_components, self.inputs.n_outputs
         variance = at.variance / at.scale**2
         noise, least = torch.ones_like(variance), LEAST_NOISE
-        if self.likelihood.learns_columns and not up.transposed and d <= EXACT_UP_TO:
+        trains_each_noise = self.likelihood.is_trained and not self.likelihood.is_pooled
+        if trains_each_noise and not up.transposed and d <= EXACT_UP_TO:
             values, axes, noise = factor_analysis(covariance(x, weight, at), k)
             rest, least = 1.0, LEAST_COLUMN_NOISE
         else:

@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from skae.nn.draws import Draws
 from skae.nn.latent import log_normal
 
 
@@ -65,3 +66,37 @@ class Normal(NamedTuple):
 
     def _factor(self, below: Tensor) -> Tensor:
         return self._lower(below) + self.log_diagonal.exp().diag_embed()
+
+
+class ClassesOfNormals(NamedTuple):
+    """For each row probabilities of classes and, given each class, a normal distribution.
+
+    `log_share` (n, n_classes) are the logarithms of the probabilities; the distributions have
+    means (n_classes, n, k).
+    """
+
+    log_share: Tensor
+    normal: Normal
+
+    @classmethod
+    def of(cls, h: Tensor, n_classes: int, k: int) -> Self:
+        """The distributions that an encoder's outputs stand for."""
+        log_share, rest = h.tensor_split([n_classes], -1)
+        each = rest.unflatten(-1, (n_classes, -1)).movedim(-2, 0)
+        return cls(log_share.log_softmax(-1), Normal.of(each, k, False))
+
+    def draw(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """Classes (n, n_rows), codes (n, n_rows, k), and the log-densities of both."""
+        mean, log_diagonal, _ = self.normal
+        n_classes, n_rows, k = mean.shape
+        uniform = draws.uniform((n, n_rows, 1))
+        chosen = (self.log_share.exp().cumsum(-1) < uniform).sum(-1).clamp_max(n_classes - 1)
+        rows = torch.arange(n_rows, device=mean.device)
+        normal = Normal(mean[chosen, rows], log_diagonal[chosen, rows], None)
+        z, log_prob = normal.place(draws.normal((n, n_rows, k)))
+        return chosen, z, log_prob + self.log_share[rows, chosen]
+
+    def divergence(self, log_prior: Tensor) -> Tensor:
+        """Kullback-Leibler divergence from classes with a prior and standard normal codes."""
+        each = self.normal.divergence().mT + self.log_share - log_prior
+        return (self.log_share.exp() * each).sum(-1)

@@ -13,8 +13,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_consistent_length, column_or_1d
 
-from skae.table.targets import UNLABELLED
+from skae.table.targets import UNLABELLED, read_classes
 
 Floats = NDArray[np.floating]
 
@@ -31,9 +32,7 @@ PROBES: dict[str, Callable[[], Any]] = {
 """Probes by what they can see: anything, or what a linear map tells."""
 
 
-def audit(
-    tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: NDArray[Any] | None
-) -> pd.DataFrame:
+def audit(tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: Any) -> pd.DataFrame:
     """How well probes tell sensitive columns, and a target, from tables of the same rows.
 
     Parameters
@@ -42,7 +41,7 @@ def audit(
         What probes are given, by name.
     sensitive : dict of ndarray of shape (n_samples,)
         Classes to be hidden, by name.
-    y : ndarray of shape (n_samples,) or None
+    y : array-like of shape (n_samples,) or None
         Classes to be told, -1 where not known.
 
     Returns
@@ -55,6 +54,10 @@ def audit(
     """
     targets = [(name, classes, False) for name, classes in sensitive.items()]
     if y is not None:
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(y, *tables.values())
+        values = read_classes(y)[1]
+        y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELLED)
         targets.append(("y" if "y" not in sensitive else "y (target)", y, True))
     rows = {}
     for target, classes, is_y in targets:

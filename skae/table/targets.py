@@ -64,8 +64,8 @@ class Targets:
         return known
 
 
-def counting(y: Any, counts: NDArray[np.bool_], estimator: object) -> Any:
-    """The targets of the rows that count, as an array or a pandas object.
+def counting(y: Any, weight: Floats, estimator: object) -> tuple[Any, NDArray[np.float64]]:
+    """The targets and weights of rows of positive weight; an array or a pandas object.
 
     Raises ValueError where there is no y, or it has another length than X.
     """
@@ -76,8 +76,8 @@ def counting(y: Any, counts: NDArray[np.bool_], estimator: object) -> Any:
         )
     y = y.toarray() if hasattr(y, "toarray") else y
     y = y if hasattr(y, "iloc") else np.asarray(y)
-    check_consistent_length(counts, y)
-    return safe_indexing(y, np.flatnonzero(counts))
+    check_consistent_length(weight, y)
+    return safe_indexing(y, np.flatnonzero(weight)), weight[weight > 0].astype(np.float64)
 
 
 def n_columns(y: Any) -> int:

@@ -177,8 +177,7 @@ class _Supervised(
             ensure_min_samples=2,
         )
         weight = read_weight(sample_weight, X)
-        counts = weight > 0
-        y, X, weight = counting(y, counts, self), X[counts], weight[counts]
+        X, (y, weight) = X[weight > 0], counting(y, weight, self)
         refuse_single_row(self, len(X))
         family, answers = self._read_answers(y, weight)
         new = given or self._new_autoencoder(X)
@@ -233,8 +232,7 @@ class _Supervised(
         """
         X = self._read(X)
         weight = read_weight(sample_weight, X)
-        counts = weight > 0
-        y, X, weight = counting(y, counts, self), X[counts], weight[counts]
+        X, (y, weight) = X[weight > 0], counting(y, weight, self)
         taken = self.label_names_
         if name is None:
             name = next(n for n in (f"y{j}" for j in count(len(taken))) if n not in taken)

@@ -167,7 +167,9 @@ class Net(NeuralNet):
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
         if self.verbose:
-            callbacks.append(("print_log", PrintLog()))
+            callbacks.append(
+                ("print_log", PrintLog(keys_ignored=["traced_shapes", "trace_failures"]))
+            )
         return callbacks
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Net":
@@ -212,6 +214,9 @@ class Net(NeuralNet):
         self.history.record_batch("train_batch_size", sum(sizes))
         self.history.record("train_batch_count", len(sizes))
         self.history.record("train_loss", mean)
+        # A step that cannot be traced costs twice the time: the history says so, and why.
+        self.history.record("traced_shapes", self._step.n_traced)
+        self.history.record("trace_failures", list(self._step.failures))
         if not math.isfinite(mean):
             raise FloatingPointError(f"the loss became {mean}")
 

@@ -8,24 +8,20 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
-from sklearn.utils import check_consistent_length, column_or_1d
 from torch import Tensor
 
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.importance import Importance
 from skae.inference import codes
-from skae.nn.draws import Draws
+from skae.nn.draws import Draws, Keyed
 from skae.nn.judges import PANEL, Panel
 from skae.nn.latent import Code, Encode, Latent
-from skae.state import Fitted
 from skae.table.audit import audit
 from skae.table.schema import ColumnKey, Schema
 from skae.table.targets import (
-    UNLABELLED,
     Targets,
     counting,
-    read_classes,
     read_numbers,
     read_one_class,
 )
@@ -56,7 +52,6 @@ class Private(Variational):
     learns_noise = False
     # Judges who learn are no yardstick: the rows they know least look best.
     ranks_epochs = False
-    is_private = True
 
     def __init__(self, n_components: int, price: float, widths: Sequence[int]) -> None:
         super().__init__(n_components, False, 1.0, 0.0, 1)
@@ -64,6 +59,10 @@ class Private(Variational):
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         self.panel.reset(generator)
+
+    def inference_draws(self, x: Tensor) -> Draws:
+        # The noise hides: outside training it belongs to the row.
+        return Keyed(x)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         code = super().forward(h, draws)
@@ -168,6 +167,8 @@ class FairAutoencoder(ConditionedAutoencoder):
     _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
     _encoder_sees_conditions = False
 
+    _density = Importance
+
     _parameter_constraints: ClassVar = {
         "sensitive": COLUMN_KEY,
         "leak_weight": [Interval(Real, 0, None, closed="left")],
@@ -186,12 +187,13 @@ class FairAutoencoder(ConditionedAutoencoder):
         widths = [max(1, n_levels) for n_levels in schema.n_levels]
         return Private(n_components, self.leak_weight * len(schema.modelled), widths)
 
-    def _read_targets(
-        self, y: MatrixLike, weight: Floats, counts: NDArray[np.bool_], resume: Fitted | None
-    ) -> Targets | None:
-        y = None if y is None else np.asarray(counting(y, counts, self))
+    def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
+        if y is None:
+            return None
+        y, weight = counting(y, weight, self)
+        y = np.asarray(y)
         # Equal targets tell nothing of rows, as none do.
-        if y is None or (y == y[:1]).all():
+        if (y == y[:1]).all():
             return None
         family: Family = Classes()
         if y.dtype.kind == "f" and not (y == np.round(y)).all():
@@ -264,11 +266,6 @@ class FairAutoencoder(ConditionedAutoencoder):
         if not schema.conditions:
             raise ValueError("sensitive=None: there is nothing to audit. Name columns and fit.")
         rows = schema.read(X)
-        if y is not None:
-            y = column_or_1d(y, warn=True)
-            check_consistent_length(X, y)
-            values = read_classes(y)[1]
-            y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELLED)
         pairs = zip(schema.conditions, rows.conditions.T, strict=True)
         sensitive = {column.name: column.classes(cells) for column, cells in pairs}
         return audit({"rows": rows.modelled, "code": codes(rows, fitted)}, sensitive, y)

@@ -1,5 +1,6 @@
 """The vector-quantised autoencoder: a row's code is one of finitely many."""
 
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import ClassVar, cast
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.enumeration import Enumeration
 from skae.inference import map_rows
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
@@ -22,8 +24,6 @@ LLOYD_ROUNDS = 20
 
 class Quantized(Discrete):
     """A code whose parts are replaced by the nearest vectors of their codebooks."""
-
-    adapts = True
 
     def __init__(self, n_components: int, n_codebooks: int, n_codes: int, price: float) -> None:
         super().__init__(n_components, (n_codebooks, n_codes))
@@ -50,8 +50,8 @@ class Quantized(Discrete):
         for _ in range(LLOYD_ROUNDS):
             self.codebooks.follow(h, weight, Draws(generator, h.dtype), decay=0.0)
 
-    def adapt(self, h: Tensor, weight: Tensor, draws: Draws) -> None:
-        self.codebooks.follow(h, weight, draws)
+    def adapt(self, encode: Callable[[], Tensor], weight: Tensor, draws: Draws) -> None:
+        self.codebooks.follow(encode(), weight, draws)
 
     def warning(self, code: Code, weight: Tensor) -> str | None:
         used = min(len(numbers.unique()) for numbers in self.indices(code.h).mT)
@@ -114,6 +114,8 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     n_codes: int = 32
     n_codebooks: int = 1
     commitment: float = 1.0
+
+    _density = Enumeration
 
     _parameter_constraints: ClassVar = {
         "n_codes": [Interval(Integral, 1, None, closed="left")],

@@ -5,17 +5,17 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.importance import Importance
 from skae.inference import codes
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
-from skae.nn.normal import Normal
-from skae.state import Fitted, FittedAttribute
+from skae.nn.normal import ClassesOfNormals
+from skae.state import FittedAttribute
 from skae.table.targets import (
     Probabilistic,
     Targets,
@@ -42,11 +42,9 @@ class ClassAndStyle(Stochastic):
     def blocks(self) -> list[int]:
         return [self.n_classes, *[self.n_components] * 2 * self.n_classes]
 
-    def posterior(self, h: Tensor) -> tuple[Tensor, Normal]:
-        """Log-probabilities (n, n_classes) of classes, and codes (n_classes, n, k) given them."""
-        log_q, styles = h.tensor_split([self.n_classes], -1)
-        styles = styles.unflatten(-1, (self.n_classes, -1)).movedim(-2, 0)
-        return log_q.log_softmax(-1), Normal.of(styles, self.n_components, False)
+    def posterior(self, h: Tensor) -> ClassesOfNormals:
+        """Each row's distribution of classes, and of codes given them."""
+        return ClassesOfNormals.of(h, self.n_classes, self.n_components)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         log_q, style = self.posterior(h)
@@ -61,34 +59,27 @@ class ClassAndStyle(Stochastic):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        return self.posterior(code.h)[1].divergence() - self.log_shares[:, None]
+        return self.posterior(code.h).normal.divergence() - self.log_shares[:, None]
 
     def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
-        given, price = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
-        log_q = self.posterior(code.h)[0]
+        classes, price = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
+        log_q = self.posterior(code.h).log_share
         q, known = log_q.exp(), price > 0
         # A class that is not known is summed over; one that is known has no entropy.
-        belief = torch.where(known, given, q)
+        belief = torch.where(known, classes, q)
         entropy = torch.where(known[:, 0], 0.0, -(q * log_q).sum(-1))
-        return (belief * losses.mT).sum(-1) - entropy - (price * given * log_q).sum(-1)
+        return (belief * losses.mT).sum(-1) - entropy - (price * classes * log_q).sum(-1)
 
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        log_q, style = self.posterior(h)
-        uniform = draws.uniform((n, len(h), 1))
-        chosen = (log_q.exp().cumsum(-1) < uniform).sum(-1).clamp_max(self.n_classes - 1)
-        rows = torch.arange(len(h), device=h.device)
-        style = Normal(style.mean[chosen, rows], style.log_diagonal[chosen, rows], None)
-        z, log_prob = style.place(draws.normal((n, len(h), self.n_components)))
-        return torch.cat([z, self.one_hot[chosen]], -1), log_prob + log_q[rows, chosen]
+        chosen, z, log_prob = self.posterior(h).draw(n, draws)
+        return torch.cat([z, self.one_hot[chosen]], -1), log_prob
 
     def divergence(self, h: Tensor) -> Tensor:
-        log_q, style = self.posterior(h)
-        return (log_q.exp() * (style.divergence().mT + log_q - self.log_shares)).sum(-1)
+        return self.posterior(h).divergence(self.log_shares)
 
     def log_prior(self, z: Tensor) -> Tensor:
-        return (
-            log_normal(z[..., : self.n_components]) + z[..., self.n_components :] @ self.log_shares
-        )
+        style, one_hot = z.tensor_split([self.n_components], -1)
+        return log_normal(style) + one_hot @ self.log_shares
 
     def draw_prior(self, n: int, draws: Draws) -> Tensor:
         shares = self.log_shares.exp().cumsum(0)
@@ -162,6 +153,8 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
 
     label_weight: float | str = "auto"
 
+    _density = Importance
+
     _parameter_constraints: ClassVar = {
         "label_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     }
@@ -178,18 +171,11 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
     def _latent(self, n_components: int, schema: Any, learned: dict[str, Any]) -> ClassAndStyle:
         return ClassAndStyle(n_components, torch.from_numpy(np.log(learned["class_prior_"])))
 
-    def _read_targets(
-        self,
-        y: MatrixLike,
-        weight: Floats,
-        counts: NDArray[np.bool_],
-        resume: Fitted | None,
-        classes: MatrixLike = None,
-    ) -> Targets:
-        known = None if resume is None else resume.learned["classes_"]
+    def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
+        y, weight = counting(y, weight, self)
         price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
-        y = counting(y, counts, self)
-        return read_shares_of_classes(y, weight, price, same_classes(known, classes))
+        classes = same_classes(learned.get("classes_"), classes)
+        return read_shares_of_classes(y, weight, price, classes)
 
     def partial_fit(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.density.importance import Importance
 from skae.inference import map_rows
 from skae.nn.batch import Batch
 from skae.nn.bounds import importance_weighted
@@ -143,6 +144,8 @@ class VariationalAutoencoder(BaseAutoencoder):
     beta: float = 1.0
     kl_warm_up: float = 0.1
     n_importance_samples: int = 1
+
+    _density = Importance
 
     _parameter_constraints: ClassVar = {
         "posterior_covariance": [StrOptions({"diagonal", "full"})],

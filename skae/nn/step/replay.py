@@ -40,6 +40,11 @@ class Step:
     draws : Draws
     autocast : bool
         Compute in bfloat16 where torch deems it safe.
+
+    Attributes
+    ----------
+    failures : list of str
+        Why batch shapes that were to be traced stayed with autograd.
     """
 
     def __init__(
@@ -57,7 +62,13 @@ class Step:
         self.names = [names[p] for p in params]
         self.frozen = {name: p for p, name in names.items() if not p.requires_grad}
         self.may_trace = all(getattr(part, "traces", True) for part in module.modules())
+        self.failures: list[str] = []
         self._replays: dict[Shapes, Callable[[Batch], list[Tensor]] | None] = {}
+
+    @property
+    def n_traced(self) -> int:
+        """The number of batch shapes whose steps are replayed."""
+        return sum(replay is not None for replay in self._replays.values())
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
         """[loss, *gradients] of a batch; about `steps_ahead` more of its shape are to come."""
@@ -85,7 +96,7 @@ class Step:
         params = [p.detach() for p in self.params]
         frozen = [p.detach() for p in self.frozen.values()]
         generator, state = self.draws.generator, self.draws.generator.get_state()
-        buffers = [(buffer, buffer._version, buffer.clone()) for buffer in self.module.buffers()]
+        buffers = [(buffer, version(buffer), buffer.clone()) for buffer in self.module.buffers()]
         noted = Noted(generator, self.draws.dtype)
         noted.progress = self.draws.progress
         parts = batch.tensors()
@@ -110,14 +121,18 @@ class Step:
             with torch.inference_mode():
                 result = forward(*parts, *noise)
             same = all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
-        except Exception:  # what stops a trace is autograd's to compute or to report
-            same = False
+            failure = "" if same else "the replay differs from autograd"
+        except Exception as error:  # what stops a trace is autograd's to compute or to report
+            failure = repr(error)
         finally:
             generator.set_state(state)
             changed = [entry for entry in buffers if version(entry[0]) != entry[1]]
             for buffer, _, before in changed:
                 buffer.copy_(before)
-        if not same or changed:
+        if changed:
+            failure = "the step changes buffers"
+        if failure:
+            self.failures.append(failure)
             return None
 
         def replay(batch: Batch) -> list[Tensor]:

@@ -1,0 +1,113 @@
+"""Rows whose columns have likelihoods of several families."""
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from skae.nn.draws import Draws
+from skae.nn.likelihoods.base import Likelihood, Statistics
+
+
+class Blocks(Likelihood):
+    """The likelihood of rows whose columns are blocks, each with a likelihood of its own.
+
+    Parameters
+    ----------
+    parts : sequence of Likelihood
+        Those of consecutive columns and of the outputs for these.
+    """
+
+    def __init__(self, parts: Sequence[Likelihood]) -> None:
+        super().__init__(sum(part.n_columns for part in parts))
+        self.parts: Sequence[Likelihood] = nn.ModuleList(parts)  # type: ignore[assignment]
+        self.n_outputs = sum(part.n_outputs for part in parts)
+        self.columns = [part.n_columns for part in parts]
+        self.outputs = [part.n_outputs for part in parts]
+        self.is_known = all(part.is_known for part in parts)
+        self.is_trained = any(part.is_trained for part in parts)
+        self.has_common_scale, self.is_pooled = self.is_known, False
+        self.noise_variance = torch.cat([part.noise_variance for part in parts])
+
+    def _joined(
+        self, function: Callable[..., Tensor], columns: Sequence[Tensor], outputs: Sequence[Tensor]
+    ) -> Tensor:
+        """A function of each part and of its columns and outputs of tables, side by side."""
+        tables = [
+            *(table.split(self.columns, -1) for table in columns),
+            *(table.split(self.outputs, -1) for table in outputs),
+        ]
+        return torch.cat([function(*each) for each in zip(self.parts, *tables, strict=True)], -1)
+
+    def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        tables = zip(center.split(self.columns), variance.split(self.columns), strict=True)
+        starts = [p.start(*each, scale) for p, each in zip(self.parts, tables, strict=True)]
+        self.noise_variance.copy_(torch.cat([part.noise_variance for part in self.parts]))
+        bias, slope = zip(*starts, strict=True)
+        return torch.cat(bias), torch.cat(slope)
+
+    def start_noise(self, variance: Tensor) -> None:
+        for part, own in zip(self.parts, variance.split(self.columns), strict=True):
+            part.start_noise(own)
+
+    def baseline(self) -> Tensor:
+        return torch.stack([part.baseline() for part in self.parts]).sum()
+
+    def cell_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        return self._joined(lambda part, x, out: part.cell_log_prob(x, out), [x], [out])
+
+    def row_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
+        rows = self._joined(lambda part, *own: part.row_log_prob(*own)[..., None], [x], [out])
+        return rows.sum(-1)
+
+    def cell_score(self, x: Tensor, out: Tensor) -> Tensor:
+        return self._joined(lambda part, x, out: part.cell_score(x, out), [x], [out])
+
+    def curved(self, out: Tensor, jacobian: Tensor) -> Tensor:
+        outputs = [out, jacobian.mT]
+        return self._joined(lambda part, out, j: part.curved(out, j.mT).mT, [], outputs).mT
+
+    def cell_deviance(self, x: Tensor, out: Tensor) -> Tensor:
+        return self._joined(lambda part, x, out: part.cell_deviance(x, out), [x], [out])
+
+    def cell_squares(
+        self, x: Tensor, out: Tensor, spread: Tensor | None, bessel: Tensor | float
+    ) -> Tensor:
+        outputs = [out] if spread is None else [out, spread]
+        return self._joined(
+            lambda part, x, out, spread=None: part.cell_squares(x, out, spread, bessel),
+            [x],
+            outputs,
+        )
+
+    def mean(self, out: Tensor) -> Tensor:
+        return self._joined(lambda part, out: part.mean(out), [], [out])
+
+    def sample(self, out: Tensor, draws: Draws) -> Tensor:
+        return self._joined(lambda part, out: part.sample(out, draws), [], [out])
+
+    def observed_outputs(self, observed: Tensor | None) -> Tensor | None:
+        if observed is None:
+            return None
+        return self._joined(lambda part, own: part.observed_outputs(own), [observed], [])
+
+    def _own(self, statistics: Statistics) -> list[Statistics]:
+        """The statistics of each part's columns."""
+        split = {name: sums.split(self.columns) for name, sums in statistics.items()}
+        return [{name: split[name][i] for name in split} for i in range(len(self.parts))]
+
+    def update(self, statistics: Statistics) -> Self:
+        pairs = zip(self.parts, self._own(statistics), strict=True)
+        return type(self)([part.update(own) for part, own in pairs])
+
+    def corrected(self, statistics: Statistics) -> Self:
+        pairs = zip(self.parts, self._own(statistics), strict=True)
+        return type(self)([part.corrected(own) for part, own in pairs])
+
+    def with_noise(self, variance: Tensor) -> Self:
+        pairs = zip(self.parts, variance.split(self.columns), strict=True)
+        return type(self)([part.with_noise(own) for part, own in pairs])
+
+    def fixed(self) -> Self:
+        return type(self)([part.fixed() for part in self.parts])
