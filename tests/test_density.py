@@ -32,8 +32,8 @@ def curve():
 
 def grid_of_codes(fitted, n=4001, width=9.0):
     """Codes of one dimension across their distribution, and the logarithm of their masses."""
-    mean = float(fitted._density_.prior.mean[0])
-    deviation = float(fitted._density_.prior.covariance[0, 0]) ** 0.5
+    mean = float(fitted._fitted.density.prior.mean[0])
+    deviation = float(fitted._fitted.density.prior.covariance[0, 0]) ** 0.5
     z = np.linspace(mean - width * deviation, mean + width * deviation, n)
     log_prior = -0.5 * ((z - mean) / deviation) ** 2 - np.log(deviation * np.sqrt(2 * np.pi))
     return z[:, None], log_prior + np.log(z[1] - z[0])
@@ -120,7 +120,7 @@ def marginal(fitted):
     k = fitted.n_components_
     origin = fitted.inverse_transform(np.zeros((1, k)))
     J = (fitted.inverse_transform(np.eye(k)) - origin).T
-    prior = fitted._density_.prior
+    prior = fitted._fitted.density.prior
     m, S = prior.mean.numpy(), prior.covariance.numpy()
     noise = np.broadcast_to(fitted.noise_variance_, len(J))
     return multivariate_normal(origin[0] + J @ m, J @ S @ J.T + np.diag(noise))

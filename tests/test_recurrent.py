@@ -184,7 +184,7 @@ def test_the_density_is_that_of_steps_that_are_there(noise):
 def test_a_linear_skip_alone_gives_the_marginal_density():
     """Where the networks are silent, rows are normal: a short one's density is its marginal's."""
     model = Autoencoder(2, **RNN | {"max_epochs": 0, "linear_skip": True}).fit(ROWS)
-    prior, network = model._density_.prior, model.module_
+    prior, network = model._fitted.density.prior, model.module_
     V = (network.decoder.skip.weight * network.inputs.scale).detach().numpy()
     covariance = V @ prior.covariance.numpy() @ V.T + model.noise_variance_ * np.eye(len(V))
     mean = model.inverse_transform(prior.mean.numpy()[None])[0]

@@ -173,7 +173,7 @@ def test_draws_are_like_the_rows(fitted, blobs):
 def test_the_density_is_bounded_by_that_of_the_best_class(fitted, blobs):
     """log p(x) is the sum over classes of p(y) p(x | y), each integrated over styles."""
     X, _ = blobs
-    network, density = fitted.module_, fitted._density_
+    network, density = fitted.module_, fitted._fitted.density
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(20_000, 2, generator=generator, dtype=torch.float64)
     rows = Batch(torch.from_numpy(X[:5]), torch.ones(5))

@@ -1,7 +1,9 @@
 """A traced step gives autograd's bits; the fused update gives `torch.optim.Adam`'s."""
 
+import numpy as np
 import pytest
 import torch
+from test_common import public_estimators
 from torch import nn
 
 from skae.nn.batch import Batch
@@ -14,6 +16,7 @@ from skae.nn.latent import Deterministic
 from skae.nn.likelihoods import make_likelihood
 from skae.nn.linear import DistinctRows, moments
 from skae.nn.network import Network
+from skae.nn.step import replay
 from skae.nn.step.adam import Adam
 from skae.nn.step.replay import Step
 
@@ -143,6 +146,8 @@ def test_what_cannot_be_traced_stays_with_autograd():
     module = Untraceable()
     step, given = run(module, torch.float64, ALWAYS, rows)
     assert list(step._replays.values()) == [None]
+    assert step.n_traced == 0
+    assert len(step.failures) == 1
     _, plain = run(module, torch.float64, NEVER, rows)
     for a, b in zip(given, plain, strict=True):
         assert_same_bits(a, b)
@@ -257,6 +262,7 @@ def test_a_module_that_changes_its_buffers_stays_with_autograd():
     module = CountsItsCalls()
     step, results = run(module, torch.float32, ALWAYS, [rows] * 3)
     assert list(step._replays.values()) == [None]
+    assert step.failures == ["the step changes buffers"]
     assert module.calls == 3
     assert [float(loss) for loss, _ in results] == [6, 12, 18]
 
@@ -277,3 +283,22 @@ class Wrong(nn.Module):
 def test_a_trace_that_differs_from_autograd_is_not_used():
     step, _ = run(Wrong(), torch.float32, ALWAYS, [cells(torch.ones(3, 2))])
     assert list(step._replays.values()) == [None]
+    assert step.failures == ["the replay differs from autograd"]
+
+
+SPECIAL = {"condition": [0], "sensitive": [0]}
+
+
+@pytest.mark.parametrize("estimator_class", public_estimators(), ids=lambda c: c.__name__)
+def test_every_estimators_step_is_traced(estimator_class, monkeypatch):
+    """A step that cannot be traced would be slow without a word: the history has the reason."""
+    monkeypatch.setattr(replay, "TRACE_PAYS_AFTER", 0)
+    X = np.random.default_rng(0).normal(size=(60, 5))
+    X[:, 0] = np.arange(60) % 2
+    parameters = estimator_class().get_params()
+    small = {"max_epochs": 2, "batch_size": 16, "hidden_layer_sizes": (4,), "random_state": 0}
+    chosen = {name: value for name, value in (small | SPECIAL).items() if name in parameters}
+    fitted = estimator_class(**chosen).fit(X, X[:, 0].astype(int))
+    last = getattr(fitted, "autoencoder_", fitted).history_[-1]
+    assert last["trace_failures"] == []
+    assert last["traced_shapes"] >= 1

@@ -16,6 +16,7 @@ from skae import Autoencoder, VariationalAutoencoder
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, Given
 from skae.training.batches import Batches
+from skae.training.loop import Net
 from skae.variants.variational import Variational
 
 COVARIANCES = ("diagonal", "full")
@@ -298,9 +299,10 @@ def test_held_out_rows_are_judged_by_the_full_objective(curved):
     """Whatever the warm-up, before any epoch as after the last."""
     fitted = small(2, kl_warm_up=0.5, beta=3.0).fit(curved)
     rows = Batches.all(weighted(curved))
-    judged = fitted.net_.evaluate(rows)
+    net = Net.over(fitted.module_, torch.Generator())
+    judged = net.evaluate(rows)
     fitted.module_.latent.warm_up = 0.0
-    assert fitted.net_.evaluate(rows) == judged
+    assert net.evaluate(rows) == judged
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
@@ -319,7 +321,7 @@ def test_several_draws_train_the_importance_weighted_bound(curved, covariance):
         else:
             z = posterior.mean + posterior.variance.sqrt() * noise
         mean = network.inputs.center + network.inputs.scale * network.decoder(z)
-        row = Independent(Normal(mean, fitted._density_.likelihood.noise_variance.sqrt()), 1)
+        row = Independent(Normal(mean, fitted._fitted.density.likelihood.noise_variance.sqrt()), 1)
         log_weight = row.log_prob(x) + standard(2).log_prob(z) - posterior.log_prob(z)
     expected = log_weight.logsumexp(0) - math.log(5)
     torch.testing.assert_close(-losses, expected, rtol=1e-9, atol=0)
@@ -359,7 +361,7 @@ def test_a_true_posterior_has_no_gradient(wine, covariance):
     network = model.fit(wine).module_
     if covariance == "full":
         with_exact_posterior(model, np.random.default_rng(0).normal(size=(3, 3)))
-        network.likelihood = model._density_.likelihood
+        network.likelihood = model._fitted.density.likelihood
     batch = weighted(wine)
     loss = network(Draws(torch.Generator().manual_seed(0), torch.float64), batch)
     for gradient in torch.autograd.grad(loss, list(network.encoder.parameters())):
