@@ -115,7 +115,7 @@ class BaseAutoencoder(
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default=None
-        How to spoil the rows that the encoder sees while training; the loss stays on the clean
+        How to corrupt the rows that the encoder sees while training; the loss stays on the clean
         rows. "gaussian" adds normal noise, "masking" sets cells to 0 or to the value nearest to it
         that their column takes, "salt_and_pepper" to their column's smallest or largest value,
         "swap" to their column's value in another, different row. Columns' deviations and ranges
@@ -123,10 +123,10 @@ class BaseAutoencoder(
         to their mean, "downsampling" makes one pixel of two by two and enlarges what is left,
         "block" blanks a square at a random place. A callable `f(x, generator) -> x` is given rows
         (a tensor of shape (n, n_features), in the user's units) and a `torch.Generator`, from which
-        its randomness should come. Nothing is spoilt outside training.
+        its randomness should come. Nothing is corrupted outside training.
 
     corruption_level : float, default=0.3
-        Share of cells that a named corruption spoils; for "gaussian", the noise's standard
+        Share of cells that a named corruption changes; for "gaussian", the noise's standard
         deviation in those of the columns; for "block", its side as a share of the image's shorter
         one. "grayscale" and "downsampling" have no level.
 
@@ -146,7 +146,7 @@ class BaseAutoencoder(
     layerwise_epochs : int, default=0
         Epochs of greedy pre-training per hidden layer: each is trained as a shallow autoencoder on
         the codes of the layer below before all layers are trained together. A `corruption` given
-        by name spoils what each layer sees, rows or codes: a stacked denoising autoencoder.
+        by name corrupts what each layer sees, rows or codes: a stacked denoising autoencoder.
 
     learning_rate : float, default=0.003
         Peak of the one-cycle schedule of `fit`, constant rate of `partial_fit`.
@@ -337,8 +337,8 @@ class BaseAutoencoder(
         """Size of the code under `n_components="auto"`."""
         return max(1, round(n_features**0.5))
 
-    def _role(self) -> tuple[str, ColumnKey]:
-        """The parameter that says which columns are conditions, and its value."""
+    def _conditions(self) -> tuple[str, ColumnKey]:
+        """The name of the parameter that selects the columns of conditions, and its value."""
         return "", None
 
     def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
@@ -656,8 +656,8 @@ class BaseAutoencoder(
         share = np.linspace(0, 1, n_steps)[None, :, None]
         Z = (1 - share) * start + share * end
         # Conditions cannot be blended: they are those of the end that is nearer.
-        given = first.conditions[:, None], last.conditions[:, None]
-        conditions = np.where(share < 0.5, *given).reshape(
+        ends = first.conditions[:, None], last.conditions[:, None]
+        conditions = np.where(share < 0.5, *ends).reshape(
             len(first) * n_steps, len(fitted.schema.conditions)
         )
         return inference.decode(Z.reshape(-1, Z.shape[-1]), conditions, fitted)
@@ -734,7 +734,7 @@ def _as_rows(X: Any, fitted: Fitted) -> Any:
     return np.asarray(X).reshape(1, -1) if is_single else X
 
 
-def read_rows(
+def validated_rows(
     estimator: BaseEstimator,
     autoencoder: object,
     X: MatrixLike,

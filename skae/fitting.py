@@ -107,7 +107,7 @@ class Task:
 
     @property
     def learned(self) -> dict[str, Any]:
-        """What targets have told of all rows, in this fit or in the one that goes on."""
+        """What was learned from targets, such as their classes, in this fit or in the first."""
         if self.resume is not None:
             return self.resume.learned
         return {} if self.targets is None else self.targets.learned
@@ -141,7 +141,8 @@ def fit(
     one_pass : bool
         Whether to pass once over the rows at a constant rate, as `partial_fit` does.
     watch : callable
-        Given what makes a model of a net in training, returns a skorch callback or None.
+        Called with a function from the net in training to a fitted model; returns a skorch
+        callback or None.
     """
     refuse_invalid_callbacks(options)
     task = read_task(options, data, resume, one_pass)
@@ -184,27 +185,29 @@ def has_checkpoint(options: Any) -> bool:
 
 def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -> Task:
     """Read the user's table; rows of no weight decide nothing."""
-    X, X_corrupted, given = data.X, data.X_corrupted, None
+    X, X_corrupted, all_weights = data.X, data.X_corrupted, None
     if data.sample_weight is not None:
-        given = read_weight(data.sample_weight, X)
-    if given is not None and not given.all():
-        some = np.flatnonzero(given)
+        all_weights = read_weight(data.sample_weight, X)
+    if all_weights is not None and not all_weights.all():
+        some = np.flatnonzero(all_weights)
         if resume is None:
             refuse_single_row(options, len(some))
         X = safe_indexing(as_container(X), some)
         if X_corrupted is not None:
             X_corrupted = as_container(X_corrupted)
-            check_consistent_length(X_corrupted, given)
+            check_consistent_length(X_corrupted, all_weights)
             X_corrupted = safe_indexing(X_corrupted, some)
     schema, rows = read_rows(options, X, resume)
-    given = np.ones(len(rows)) if given is None else given
-    corrupted, weight = None, given[given > 0]
+    all_weights = np.ones(len(rows)) if all_weights is None else all_weights
+    corrupted, weight = None, all_weights[all_weights > 0]
     if X_corrupted is not None:
         corrupted = schema.read_corrupted(X_corrupted, rows)
         largest = largest_sizes(corrupted.modelled)
         refuse_overflow(largest, "X_corrupted", schema, torch.float64)
     learned = {} if resume is None else resume.learned
-    targets = data.targets or options._read_targets(data.y, given, learned, **data.target_options)
+    targets = data.targets or options._read_targets(
+        data.y, all_weights, learned, **data.target_options
+    )
     seed = draw_seed(options.random_state)
     hashes = [] if corrupted is None else [corrupted.hash(seed)]
     if targets is not None:
@@ -217,12 +220,12 @@ def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -
 
 def read_rows(options: Any, X: MatrixLike, resume: Fitted | None) -> tuple[Schema, Rows]:
     """The schema of a table, that of the first fit where training goes on, and its rows."""
-    role = options._role()
+    conditions = options._conditions()
     if resume is not None:
-        resume.schema.refuse_other_columns(X, role[1])
+        resume.schema.refuse_other_columns(X, conditions[1])
         return resume.schema, resume.schema.read(X)
     support = Support(options.likelihood, *LIKELIHOODS[options.likelihood].support)
-    return Schema.infer(X, role, support, row_shape(options), type(options).__name__)
+    return Schema.infer(X, conditions, support, row_shape(options), type(options).__name__)
 
 
 def read_weight(sample_weight: MatrixLike | None, X: MatrixLike) -> NDArray[np.float64]:
@@ -389,7 +392,7 @@ def train_net(
 
 
 def signature(options: Any) -> str:
-    """The estimator and those of its parameters that decide what it learns from given rows."""
+    """The estimator and those of its parameters that decide what it learns from the same rows."""
     parameters = options.get_params(deep=False)
     for name in ("callbacks", "random_state", "verbose", "device"):
         del parameters[name]
@@ -424,7 +427,7 @@ def make_fitted(options: Any, task: Task, net: Net, best_epoch: int) -> Fitted:
         net.forget_momentum()
     split, targets, resume = task.split, task.targets, task.resume
     network = with_float64(net.module_.eval())
-    few = split.some[: DENSITY_ROWS if targets is None else targets.density_rows]
+    few = split.representatives[: DENSITY_ROWS if targets is None else targets.density_rows]
     batch = task.batch(few, network)
     held_out = torch.from_numpy(split.held_out[few]).to(batch.x.device)
     density = options._density.estimate(network, batch, held_out)
@@ -457,7 +460,7 @@ def make_fitted(options: Any, task: Task, net: Net, best_epoch: int) -> Fitted:
 def warnings_of_codes(task: Task, fitted: Fitted) -> list[Message]:
     """What the user should know of the codes of training rows."""
     network = fitted.network
-    batch = task.batch(task.split.some, network)
+    batch = task.batch(task.split.representatives, network)
     x, weight = batch.x.nan_to_num().double(), batch.weight.double()
     if not moments(x, weight).variance.any():
         return []

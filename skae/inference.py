@@ -26,9 +26,10 @@ def map_rows(
     dtype: Any = None,
     network: Network | None = None,
 ) -> Floats:
-    """A function of batches, which are as `network` needs them, of rows; in the rows' dtype.
+    """Apply a function of batches to rows, block by block.
 
-    Raises ValueError where a result is not finite.
+    The batches have the dtype and the device of `network`, which is the fitted one by default. The
+    result has `dtype`, by default that of the rows. Raises ValueError where it is not finite.
     """
     like = network or fitted.network
     result = _in_blocks(lambda block: function(batch_of(block, like)), rows)
@@ -48,9 +49,10 @@ def map_codes(
     network: Network,
     name: str = "Z",
 ) -> Floats:
-    """A function of the decoder's outputs for codes under conditions of rows, in the codes' dtype.
+    """Apply a function to the decoder's outputs for codes under conditions, block by block.
 
-    An error calls the codes by `name`. Raises ValueError where a result is not finite.
+    The result has the codes' dtype. Raises ValueError where it is not finite; the message calls the
+    codes by `name`.
     """
     if conditions is None:
         conditions = np.zeros((len(Z), 0))
@@ -97,7 +99,7 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
 
 
 def ask_density(question: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
-    """What a method of the density says of rows."""
+    """Call a method of the density for rows."""
     network, answer = with_float64(fitted.network), getattr(fitted.density, question)
     return map_rows(
         lambda batch: answer(network, batch, *arguments), rows, fitted, np.float64, network

@@ -116,7 +116,9 @@ def new_net(
             f"for {d} columns does not fit into memory."
         ) from error
     network.start(x, weight, at, generator, DistinctRows(conditions, numbers))
-    batch = batch_of(rows.take(split.index[split.some]), network, split.weight[split.some])
+    batch = batch_of(
+        rows.take(split.index[split.representatives]), network, split.weight[split.representatives]
+    )
     if shorter is not None:
         grow(network, copy.deepcopy(shorter).to(network.like), batch, generator)
     network.start_latent(batch, generator)

@@ -77,7 +77,7 @@ def _folded(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[np.uint64]:
-    """A 64-bit hash of each row: equal rows, and only they, share it, whatever their dtype.
+    """A 64-bit hash of each row: equal rows share it, whatever their dtype, others almost never.
 
     The last columns may be categories, with so many levels each or 0 where they hold numbers. Each
     level of a category enters the hash as a column of its own, one-hot.

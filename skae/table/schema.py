@@ -41,9 +41,9 @@ class Schema(Stored):
     modelled : ndarray of int
         The numbers of columns that are modelled.
     conditions : list of Column
-        The columns that are conditions of rows, and the parameter that says so.
-    role : str
-        That parameter.
+        The columns that hold conditions of rows.
+    parameter : str
+        Name of the estimator's parameter that selects them.
     support : Support
         What cells of modelled columns may be.
     shape : RowShape
@@ -55,7 +55,7 @@ class Schema(Stored):
     names: NDArray[Any] | None
     modelled: NDArray[np.intp]
     conditions: list[Column]
-    role: str
+    parameter: str
     support: Support
     shape: RowShape
 
@@ -63,17 +63,17 @@ class Schema(Stored):
     def infer(
         cls,
         X: MatrixLike,
-        role: tuple[str, ColumnKey],
+        conditions: tuple[str, ColumnKey],
         support: Support,
         shape: RowShape,
         owner: str,
     ) -> tuple[Self, Rows]:
         """The schema of training rows, and these rows.
 
-        `role` is the name of the parameter that says which columns are conditions, and its value.
+        `conditions` are the name of the parameter that selects their columns, and its value.
         Raises ValueError or TypeError where X cannot be used.
         """
-        (parameter, key), reader = role, _reader(owner)
+        (parameter, key), reader = conditions, _reader(owner)
         columns: list[Column] = []
         if key is None:
             X = values = _validated(reader, X, shape, ensure_min_samples=2)
@@ -141,7 +141,7 @@ class Schema(Stored):
         Raises ValueError where it is not one.
         """
         if not self.conditions:
-            raise ValueError(f"condition must be None: {self.role}=None gives no columns.")
+            raise ValueError(f"condition must be None: {self.parameter}=None gives no columns.")
         names = [column.name for column in self.conditions]
         wanted = f"condition must hold values of {', '.join(names)}"
         if isinstance(condition, pd.Series) and {*names} <= {*map(str, condition.index)}:
@@ -186,12 +186,12 @@ class Schema(Stored):
 
     def refuse_other_columns(self, X: MatrixLike, key: ColumnKey) -> None:
         """Raise ValueError where training is to go on with other conditions."""
-        now = [] if key is None else find_columns(as_container(X), key, self.role).tolist()
+        now = [] if key is None else find_columns(as_container(X), key, self.parameter).tolist()
         before = [column.index for column in self.conditions]
         if now != before:
             raise ValueError(
-                f"{self.role}={key!r} names the columns {now}, but those of the first fit were "
-                f"{before}, so training cannot go on from it. Restore it, or fit anew with "
+                f"{self.parameter}={key!r} names the columns {now}, but those of the first fit "
+                f"were {before}, so training cannot go on from it. Restore it, or fit anew with "
                 "warm_start=False."
             )
 

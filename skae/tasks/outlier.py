@@ -17,7 +17,7 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context, weighted_percentile
-from skae.base import BaseAutoencoder, MatrixLike, read_rows, thawed
+from skae.base import BaseAutoencoder, MatrixLike, thawed, validated_rows
 from skae.files import Stored
 from skae.fitting import draw_seed, read_weight, refuse_single_row
 from skae.parameters import Declared
@@ -294,7 +294,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     def _fit(self, X: MatrixLike, sample_weight: MatrixLike | None) -> None:
         is_given = isinstance(self.autoencoder, FrozenEstimator)
         given = thawed(self.autoencoder, X) if is_given else None
-        X = read_rows(
+        X = validated_rows(
             self,
             given or self.autoencoder,
             X,
@@ -523,7 +523,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
 
     def _read(self, X: MatrixLike) -> Floats:
         check_is_fitted(self)
-        return read_rows(self, self.autoencoder_, X, dtype=np.float64, reset=False)
+        return validated_rows(self, self.autoencoder_, X, dtype=np.float64, reset=False)
 
     def _codes(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(self._inputs_.enter(X)), dtype=np.float64)

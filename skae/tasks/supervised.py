@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context
-from skae.base import BaseAutoencoder, Floats, MatrixLike, read_rows, thawed
+from skae.base import BaseAutoencoder, Floats, MatrixLike, thawed, validated_rows
 from skae.fitting import draw_seed, read_weight, refuse_single_row
 from skae.parameters import Declared
 from skae.state import Saved
@@ -168,7 +168,7 @@ class _Supervised(
     def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> None:
         is_given = isinstance(self.autoencoder, FrozenEstimator)
         given = thawed(self.autoencoder, X) if is_given else None
-        X = read_rows(
+        X = validated_rows(
             self,
             given or self.autoencoder,
             X,
@@ -265,7 +265,7 @@ class _Supervised(
 
     def _read(self, X: MatrixLike) -> Floats:
         check_is_fitted(self)
-        return read_rows(
+        return validated_rows(
             self,
             self.autoencoder_,
             X,

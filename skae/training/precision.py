@@ -19,7 +19,7 @@ LARGEST = {torch.float64: 1e150, torch.float32: 1e18}
 
 def choose_dtype(
     precision: str,
-    given: np.dtype,
+    table_dtype: np.dtype,
     n_cells: int,
     at: Moments,
     largest: Floats,
@@ -33,7 +33,7 @@ def choose_dtype(
         exact = n_cells <= FLOAT64_CELLS or bool(offset.any())
         limit = LARGEST[torch.float32]
         beyond = largest.max() > limit or float(at.scale) * limit < 1
-        dtype = torch.float64 if (given == np.float64 and exact) or beyond else torch.float32
+        dtype = torch.float64 if (table_dtype == np.float64 and exact) or beyond else torch.float32
     return torch.float32 if device.type == "mps" else dtype
 
 

@@ -32,14 +32,14 @@ class Split:
         How much each counts.
     held_out : ndarray of shape (n_distinct,), bool
         Which of them training does not see.
-    some : ndarray of int
+    representatives : ndarray of int
         Positions, in an order that content decides, of those that stand for all.
     """
 
     index: NDArray[np.intp]
     weight: NDArray[np.float64]
     held_out: NDArray[np.bool_]
-    some: NDArray[np.intp]
+    representatives: NDArray[np.intp]
 
     @classmethod
     def of(
@@ -51,9 +51,10 @@ class Split:
         fraction: float,
         seed: int,
     ) -> Self:
-        """Split rows, which are equal where hashes of what else is known, `others`, are equal, too.
+        """Merge equal rows and hold out a fraction of the distinct ones, but none of the `seldom`.
 
-        A `fraction` of the distinct ones is held out, none of the `seldom` ones.
+        Rows are equal if their cells agree, and all hashes in `others`: of corrupted versions and
+        of targets.
         """
         hashes = rows.hash(seed)
         index, total = merged(weight, hashes, *others)

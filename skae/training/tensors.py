@@ -30,7 +30,7 @@ def as_tensor(values: NDArray[Any]) -> Tensor:
 
 
 def tensor(values: NDArray[Any], network: Network) -> Tensor:
-    """An array as a tensor where the network is and as it counts."""
+    """An array as a tensor on the network's device and in its dtype."""
     return as_tensor(values).to(network.like)
 
 

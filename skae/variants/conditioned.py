@@ -20,7 +20,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
     _condition_parameter: ClassVar[str]
     """The parameter that names the columns of conditions; None are none."""
 
-    def _role(self) -> tuple[str, ColumnKey]:
+    def _conditions(self) -> tuple[str, ColumnKey]:
         return self._condition_parameter, getattr(self, self._condition_parameter)
 
     def inverse_transform(self, Z: MatrixLike, condition: Any = None) -> NDArray[Any]:
