@@ -94,10 +94,9 @@ class Laplace:
         z = network.encode(batch).mean.double()
         prior = family.start(z, shares.codes, shares.codes_bessel)
         likelihood = network.likelihood
-        if not likelihood.is_known:
-            rows, out = network.inputs.modelled(batch), network.outputs(z.to(batch.x), batch)
-            squares = shares.errors_bessel * likelihood.squares(rows, out).double()
-            likelihood = likelihood.update(likelihood.statistics(rows, squares, shares.errors))
+        rows, out = network.inputs.modelled(batch), network.outputs(z.to(batch.x), batch)
+        squares = shares.errors_bessel * likelihood.squares(rows, out).double()
+        likelihood = likelihood.update(likelihood.statistics(rows, squares, shares.errors))
         density = Laplace(likelihood, prior)
         at = _Expansion(network, likelihood, batch, z)
         density = _maximize(density, at, shares, RELINEARIZE_TOLERANCE)
