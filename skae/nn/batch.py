@@ -40,8 +40,7 @@ class Batch(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """A function of all tensors."""
-        parts: list[Any] = [None if part is None else function(part) for part in self]
-        return type(self)(*parts)
+        return self.with_tensors([function(part) for part in self.tensors()])
 
     def tensors(self) -> list[Tensor]:
         """The tensors that there are."""

@@ -74,12 +74,12 @@ class Blocks(Likelihood):
     def cell_squares(
         self, x: Tensor, out: Tensor, spread: Tensor | None, bessel: Tensor | float
     ) -> Tensor:
-        outputs = [out] if spread is None else [out, spread]
-        return self._joined(
-            lambda part, x, out, spread=None: part.cell_squares(x, out, spread, bessel),
-            [x],
-            outputs,
-        )
+        def squares(
+            part: Likelihood, x: Tensor, out: Tensor, spread: Tensor | None = None
+        ) -> Tensor:
+            return part.cell_squares(x, out, spread, bessel)
+
+        return self._joined(squares, [x], [out] if spread is None else [out, spread])
 
     def mean(self, out: Tensor) -> Tensor:
         return self._joined(lambda part, out: part.mean(out), [], [out])

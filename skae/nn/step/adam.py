@@ -56,8 +56,8 @@ class Adam(torch.optim.Adam):
         end = 0
         with torch.inference_mode():
             self._step.add_(1)
-            for group, lists in zip(self.param_groups, self._lists, strict=True):
-                params, means, squares, steps = lists
+            groups = zip(self.param_groups, self._lists, strict=True)
+            for group, (params, means, squares, steps) in groups:
                 start, end = end, end + len(params)
                 fused_adam(
                     params,
