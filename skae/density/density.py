@@ -55,10 +55,4 @@ def by_blocks(
 ) -> Tensor:
     """A function of rows, which it decodes so many times, of as many at once as memory allows."""
     cells = min(times, CODES_AT_ONCE) * max(network.inputs.n_outputs, network.decoder.n_hidden)
-    return torch.cat([function(rows) for rows in split(batch, max(1, CELLS // cells))])
-
-
-def split(batch: Batch, size: int) -> list[Batch]:
-    """Rows in parts of a size."""
-    parts = zip(*[part.split(size) for part in batch.tensors()], strict=True)
-    return [batch.with_tensors(list(tensors)) for tensors in parts]
+    return torch.cat([function(rows) for rows in batch.split(max(1, CELLS // cells))])

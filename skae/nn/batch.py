@@ -42,6 +42,11 @@ class Batch(NamedTuple):
         """A function of all tensors."""
         return self.with_tensors([function(part) for part in self.tensors()])
 
+    def split(self, size: int) -> list[Self]:
+        """The rows in parts of a size."""
+        parts = zip(*[part.split(size) for part in self.tensors()], strict=True)
+        return [self.with_tensors(list(tensors)) for tensors in parts]
+
     def tensors(self) -> list[Tensor]:
         """The tensors that there are."""
         return [part for part in self if part is not None]
