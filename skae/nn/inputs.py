@@ -7,13 +7,7 @@ from torch import Tensor, nn
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.layers import Dense
-from skae.nn.linear import (
-    LazyRows,
-    Moments,
-    moments,
-    row_blocks,
-    slopes,
-)
+from skae.nn.linear import LazyRows, Moments, moments, row_blocks, slopes
 
 
 class Inputs(nn.Module):
@@ -38,10 +32,7 @@ class Inputs(nn.Module):
     condition_scale: Tensor
 
     def __init__(
-        self,
-        n_modelled: int,
-        n_levels: Sequence[int] = (),
-        encoder_sees_conditions: bool = True,
+        self, n_modelled: int, n_levels: Sequence[int] = (), encoder_sees_conditions: bool = True
     ) -> None:
         super().__init__()
         self.n_outputs = n_modelled

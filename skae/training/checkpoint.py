@@ -52,9 +52,7 @@ class Checkpoint(Callback):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = folder
 
-    def on_train_begin(
-        self, net: Net, X: object = None, y: object = None, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, net: Net, *args: object, **kwargs: object) -> None:
         self.path_ = Path(self.folder) / f"{net.fingerprint()}.safetensors"
         self.path_.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):

@@ -10,10 +10,7 @@ from skae.nn.bodies.mlp import MLP
 from skae.nn.bodies.modules import ModulePair, OwnModules
 from skae.nn.bodies.recurrent import Recurrent
 
-AXES = {
-    "conv": ("channels", "height", "width"),
-    "recurrent": ("time", "channels"),
-}
+AXES = {"conv": ("channels", "height", "width"), "recurrent": ("time", "channels")}
 """What the axes of a row are to the architectures that know any."""
 
 WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
