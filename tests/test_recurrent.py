@@ -42,7 +42,8 @@ def trained():
 
 def test_the_layer_is_torchs():
     ours, theirs = GRU(3, 5).double(), torch.nn.GRU(3, 5, batch_first=True).double()
-    ours.reset(torch.Generator().manual_seed(0))
+    for layer in (ours.of_input, ours.of_state):
+        layer.reset(torch.Generator().manual_seed(0), 1.0)
     with torch.no_grad():
         theirs.weight_ih_l0.copy_(ours.of_input.weight)
         theirs.weight_hh_l0.copy_(ours.of_state.weight)

@@ -1,7 +1,9 @@
 """What every density of rows answers, and how many rows it takes at once."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from skae.nn.batch import Batch
@@ -48,13 +50,9 @@ class Density(Protocol):
         """Whether its numbers are all finite."""
 
 
-def row_blocks(network: Network, batch: Batch, times: int) -> list[Batch]:
-    """Rows in parts that can be computed with so many times at once."""
+def by_blocks(
+    function: Callable[[Batch], Tensor], network: Network, batch: Batch, times: int
+) -> Tensor:
+    """A function of rows, which it decodes so many times, of as many at once as memory allows."""
     cells = min(times, CODES_AT_ONCE) * max(network.inputs.n_outputs, network.decoder.n_hidden)
-    return split(batch, max(1, CELLS // cells))
-
-
-def split(batch: Batch, size: int) -> list[Batch]:
-    """Rows in parts of a size."""
-    parts = zip(*[part.split(size) for part in batch.tensors()], strict=True)
-    return [batch.with_tensors(list(tensors)) for tensors in parts]
+    return torch.cat([function(rows) for rows in batch.split(max(1, CELLS // cells))])

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from skae.density.density import CODES_AT_ONCE, row_blocks
+from skae.density.density import CODES_AT_ONCE, by_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Discrete
@@ -39,11 +39,10 @@ class Enumeration:
         code, rows, weight = network.encode(batch), network.inputs.modelled(batch), batch.weight
         chosen = torch.nn.functional.one_hot(latent.indices(code.h), latent.n_codes).double()
         shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), chosen)
-        if not likelihood.is_known:
-            seen = weight * held_out if held_out.any() else weight
-            squares = likelihood.squares(rows, network.outputs(code.mean, batch))
-            likelihood = likelihood.update(likelihood.statistics(rows, squares, seen / seen.sum()))
-        return cls(likelihood, shares)
+        seen = weight * held_out if held_out.any() else weight
+        squares = likelihood.squares(rows, network.outputs(code.mean, batch))
+        statistics = likelihood.statistics(rows, squares, seen / seen.sum())
+        return cls(likelihood.update(statistics), shares)
 
     @classmethod
     def restore(
@@ -70,23 +69,21 @@ class Enumeration:
         codes = cast(Discrete, network.latent).look_up(indices)[:, None]
         # Without conditions, a code decodes to the same for all rows.
         outs = None if network.inputs.n_conditions else network.outputs(codes, batch)
-        blocks = row_blocks(network, batch, len(codes))
-        return torch.cat([self._log_sum(network, rows, codes, log_share, outs) for rows in blocks])
 
-    def _log_sum(
-        self, network: Network, batch: Batch, codes: Tensor, log_share: Tensor, outs: Tensor | None
-    ) -> Tensor:
-        n, rows = len(batch.x), network.inputs.modelled(batch)
-        total = batch.x.new_full((n,), -math.inf, dtype=torch.float64)
-        for start in range(0, len(codes), CODES_AT_ONCE):
-            some = slice(start, start + CODES_AT_ONCE)
-            if outs is None:
-                out = network.outputs(codes[some].expand(-1, n, -1), batch)
-            else:
-                out = outs[some].expand(-1, n, -1)
-            fit = self.likelihood.log_prob(rows, out).double()
-            total = torch.logaddexp(total, (fit + log_share[some, None]).logsumexp(0))
-        return total
+        def log_sum(batch: Batch) -> Tensor:
+            n, rows = len(batch.x), network.inputs.modelled(batch)
+            total = batch.x.new_full((n,), -math.inf, dtype=torch.float64)
+            for start in range(0, len(codes), CODES_AT_ONCE):
+                some = slice(start, start + CODES_AT_ONCE)
+                if outs is None:
+                    out = network.outputs(codes[some].expand(-1, n, -1), batch)
+                else:
+                    out = outs[some].expand(-1, n, -1)
+                fit = self.likelihood.log_prob(rows, out).double()
+                total = torch.logaddexp(total, (fit + log_share[some, None]).logsumexp(0))
+            return total
+
+        return by_blocks(log_sum, network, batch, len(codes))
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         shares = self.shares.cumsum(-1)

@@ -8,7 +8,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
-from skae.density.density import CODES_AT_ONCE, row_blocks
+from skae.density.density import CODES_AT_ONCE, by_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, Keyed
 from skae.nn.latent import Stochastic
@@ -42,12 +42,7 @@ class Importance:
         some = held_out if is_enough else torch.ones_like(held_out)
         batch = batch.map(lambda part: part[some])
         # Means over draws come first: rows are summed over at once.
-        squares = torch.cat(
-            [
-                cls(likelihood)._squares(network, rows)
-                for rows in row_blocks(network, batch, IMPORTANCE_SAMPLES)
-            ]
-        )
+        squares = cls(likelihood)._squares(network, batch)
         share = batch.weight / batch.weight.sum()
         statistics = likelihood.statistics(network.inputs.modelled(batch), squares, share)
         if is_trained:
@@ -56,11 +51,15 @@ class Importance:
 
     def _squares(self, network: Network, batch: Batch) -> Tensor:
         """Expected squares of cells' errors under their rows' posteriors."""
-        rows = network.inputs.modelled(batch)
-        total = torch.zeros_like(rows.x)
-        for out, _ in self._drawn(network, batch, IMPORTANCE_SAMPLES):
-            total += self.likelihood.squares(rows, out).sum(0)
-        return total / IMPORTANCE_SAMPLES
+
+        def mean(batch: Batch) -> Tensor:
+            rows = network.inputs.modelled(batch)
+            total = torch.zeros_like(rows.x)
+            for out, _ in self._drawn(network, batch, IMPORTANCE_SAMPLES):
+                total += self.likelihood.squares(rows, out).sum(0)
+            return total / IMPORTANCE_SAMPLES
+
+        return by_blocks(mean, network, batch, IMPORTANCE_SAMPLES)
 
     @classmethod
     def restore(cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]) -> Self:
@@ -72,34 +71,28 @@ class Importance:
     def log_prob(
         self, network: Network, batch: Batch, n_samples: int = IMPORTANCE_SAMPLES
     ) -> Tensor:
-        return torch.cat(
-            [
-                self._log_mean(network, rows, n_samples)
-                for rows in row_blocks(network, batch, n_samples)
-            ]
-        )
+        def log_mean(batch: Batch) -> Tensor:
+            total = batch.weight.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
+            rows = network.inputs.modelled(batch)
+            for out, log_ratio in self._drawn(network, batch, n_samples):
+                fit = self.likelihood.log_prob(rows, out).double()
+                total = torch.logaddexp(total, (fit + log_ratio.double()).logsumexp(0))
+            return total - math.log(n_samples)
+
+        return by_blocks(log_mean, network, batch, n_samples)
 
     def elbo(self, network: Network, batch: Batch, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
         """The evidence lower bound of rows in nats, shape (n,), float64."""
-        return torch.cat(
-            [self._mean(network, rows, n_samples) for rows in row_blocks(network, batch, n_samples)]
-        )
 
-    def _log_mean(self, network: Network, batch: Batch, n_samples: int) -> Tensor:
-        total = batch.weight.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
-        rows = network.inputs.modelled(batch)
-        for out, log_ratio in self._drawn(network, batch, n_samples):
-            fit = self.likelihood.log_prob(rows, out).double()
-            total = torch.logaddexp(total, (fit + log_ratio.double()).logsumexp(0))
-        return total - math.log(n_samples)
+        def mean(batch: Batch) -> Tensor:
+            total = batch.weight.new_zeros(len(batch.x), dtype=torch.float64)
+            rows = network.inputs.modelled(batch)
+            for out, _ in self._drawn(network, batch, n_samples):
+                total += self.likelihood.log_prob(rows, out).double().sum(0)
+            divergence = cast(Stochastic, network.latent).divergence(network.encode(batch).h)
+            return total / n_samples - divergence.double()
 
-    def _mean(self, network: Network, batch: Batch, n_samples: int) -> Tensor:
-        total = batch.weight.new_zeros(len(batch.x), dtype=torch.float64)
-        rows = network.inputs.modelled(batch)
-        for out, _ in self._drawn(network, batch, n_samples):
-            total += self.likelihood.log_prob(rows, out).double().sum(0)
-        divergence = cast(Stochastic, network.latent).divergence(network.encode(batch).h)
-        return total / n_samples - divergence.double()
+        return by_blocks(mean, network, batch, n_samples)
 
     def _drawn(
         self, network: Network, batch: Batch, n_samples: int

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import skae._compat.torch  # noqa: F401  # before the first derivative
-from skae.density.density import split
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
@@ -94,10 +93,9 @@ class Laplace:
         z = network.encode(batch).mean.double()
         prior = family.start(z, shares.codes, shares.codes_bessel)
         likelihood = network.likelihood
-        if not likelihood.is_known:
-            rows, out = network.inputs.modelled(batch), network.outputs(z.to(batch.x), batch)
-            squares = shares.errors_bessel * likelihood.squares(rows, out).double()
-            likelihood = likelihood.update(likelihood.statistics(rows, squares, shares.errors))
+        rows, out = network.inputs.modelled(batch), network.outputs(z.to(batch.x), batch)
+        squares = shares.errors_bessel * likelihood.squares(rows, out).double()
+        likelihood = likelihood.update(likelihood.statistics(rows, squares, shares.errors))
         density = Laplace(likelihood, prior)
         at = _Expansion(network, likelihood, batch, z)
         density = _maximize(density, at, shares, RELINEARIZE_TOLERANCE)
@@ -117,7 +115,7 @@ class Laplace:
             prior, center, axes = narrow
             return Laplace(self.likelihood, prior).log_prob(_Narrow(network, center, axes), batch)
         size = _rows_at_once(network, self.likelihood)
-        return torch.cat([self._log_prob(network, chunk) for chunk in split(batch, size)])
+        return torch.cat([self._log_prob(network, chunk) for chunk in batch.split(size)])
 
     def _log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
         at = _Expansion(network, self.likelihood, batch, network.encode(batch).mean.double())

@@ -40,8 +40,12 @@ class Batch(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """A function of all tensors."""
-        parts: list[Any] = [None if part is None else function(part) for part in self]
-        return type(self)(*parts)
+        return self.with_tensors([function(part) for part in self.tensors()])
+
+    def split(self, size: int) -> list[Self]:
+        """The rows in parts of a size."""
+        parts = zip(*[part.split(size) for part in self.tensors()], strict=True)
+        return [self.with_tensors(list(tensors)) for tensors in parts]
 
     def tensors(self) -> list[Tensor]:
         """The tensors that there are."""

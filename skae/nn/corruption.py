@@ -103,13 +103,8 @@ def _chosen(x: Tensor, generator: torch.Generator, share: float) -> Tensor:
 
 
 CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnFacts], Tensor]] = {
-    "gaussian": gaussian,
-    "masking": masking,
-    "salt_and_pepper": salt_and_pepper,
-    "swap": swap,
-    "grayscale": grayscale,
-    "downsampling": downsampling,
-    "block": block,
+    function.__name__: function
+    for function in (gaussian, masking, salt_and_pepper, swap, grayscale, downsampling, block)
 }
 
 WITHOUT_SHARE = {"gaussian", "grayscale", "downsampling"}

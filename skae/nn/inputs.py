@@ -7,15 +7,7 @@ from torch import Tensor, nn
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.layers import Dense
-from skae.nn.linear import (
-    DistinctRows,
-    MappedRows,
-    Moments,
-    Residuals,
-    moments,
-    row_blocks,
-    slopes,
-)
+from skae.nn.linear import LazyRows, Moments, moments, row_blocks, slopes
 
 
 class Inputs(nn.Module):
@@ -40,10 +32,7 @@ class Inputs(nn.Module):
     condition_scale: Tensor
 
     def __init__(
-        self,
-        n_modelled: int,
-        n_levels: Sequence[int] = (),
-        encoder_sees_conditions: bool = True,
+        self, n_modelled: int, n_levels: Sequence[int] = (), encoder_sees_conditions: bool = True
     ) -> None:
         super().__init__()
         self.n_outputs = n_modelled
@@ -97,17 +86,19 @@ class Inputs(nn.Module):
 
     @torch.no_grad()
     def start(
-        self, x: DistinctRows, conditions: DistinctRows, weight: Tensor, at: Moments
-    ) -> DistinctRows | Residuals:
+        self, x: LazyRows, conditions: LazyRows, weight: Tensor, at: Moments
+    ) -> tuple[LazyRows, Tensor | None]:
         """Take the scales of a table, and return what a linear map of conditions leaves of it.
 
-        The encoder starts to see what is left.
+        Beside it comes that map, if there are conditions: what a unit of them adds to rows,
+        (n_modelled, n_conditions). The encoder starts to see what is left.
         """
         self.center.copy_(at.center)
         self.scale.copy_(at.scale)
         if not self.n_conditions:
-            return x
-        told = MappedRows(conditions, self._encoded, self.n_conditions)
+            return x, None
+        shape = x.shape[0], self.n_conditions
+        told = LazyRows(lambda rows: self._encoded(conditions[rows]), shape)
         self.condition_center.copy_(moments(told, weight).center)
         low = torch.stack([told[block].amin(0) for block in row_blocks(told)]).amin(0)
         high = torch.stack([told[block].amax(0) for block in row_blocks(told)]).amax(0)
@@ -118,4 +109,9 @@ class Inputs(nn.Module):
         if self.shift is not None:
             self.shift.weight.copy_(-effect / at.scale)
             self.shift.bias.zero_()
-        return Residuals(x, told, center, scale, effect)
+
+        def left(rows: slice) -> Tensor:
+            others = (told[rows].double() - center) / scale
+            return x[rows].double() - others @ effect.mT
+
+        return LazyRows(left, x.shape), effect

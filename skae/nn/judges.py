@@ -1,9 +1,8 @@
 """Judges: networks that learn to tell from codes what these are to hide."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -68,32 +67,20 @@ class Panel(nn.Module):
         total = z.new_zeros(len(given))
         guesses = self.guesses(z.reshape(-1, z.shape[-1]), learns)
         for guess, cells in zip(guesses, given.split(self.widths, -1), strict=True):
-            truth = _Truth.of(cells, weight)
-            lack = truth.lack(guess.reshape(-1, *cells.shape))
+            lack, ignorance = _lack(guess.reshape(-1, *cells.shape), cells, weight)
             if not learns:
-                lack = lack.minimum(truth.ignorance + MISLED)
+                lack = lack.minimum(ignorance + MISLED)
             total = total + lack.mean(0)
         return total
 
 
-class _Truth(NamedTuple):
-    """One given column of rows: what it costs not to know it, and what guesses of it lack."""
-
-    ignorance: Tensor
-    lack: Callable[[Tensor], Tensor]
-
-    @classmethod
-    def of(cls, cells: Tensor, weight: Tensor) -> Self:
-        share = weight / weight.sum()
-        if cells.shape[1] == 1:
-            number = cells[:, 0]
-            spread = share @ number**2
-            spread = torch.where(spread > LEAST_SPREAD, spread, 1.0)
-            return cls(
-                0.5 * number**2 / spread, lambda guess: 0.5 * (guess[..., 0] - number) ** 2 / spread
-            )
-        is_it = (cells == cells.amax(-1, keepdim=True)).to(cells.dtype)
-        return cls(
-            -(is_it @ (share @ is_it)).log(),
-            lambda guess: -(is_it * guess.log_softmax(-1)).sum(-1),
-        )
+def _lack(guess: Tensor, cells: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Nats that guesses (..., n, m) of a given column lack, and those that ignorance of it does."""
+    share = weight / weight.sum()
+    if cells.shape[1] == 1:
+        number = cells[:, 0]
+        spread = share @ number**2
+        spread = torch.where(spread > LEAST_SPREAD, spread, 1.0)
+        return 0.5 * (guess[..., 0] - number) ** 2 / spread, 0.5 * number**2 / spread
+    is_it = (cells == cells.amax(-1, keepdim=True)).to(cells.dtype)
+    return -(is_it * guess.log_softmax(-1)).sum(-1), -(is_it @ (share @ is_it)).log()

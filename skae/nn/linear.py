@@ -1,7 +1,6 @@
 """Weighted principal axes of a table: where every model with a linear skip starts."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -34,73 +33,32 @@ SMALLEST_VARIANCE = 1e-280
 """Columns that vary less are constant: shares of their variance would not be numbers."""
 
 
-@dataclass(frozen=True)
-class DistinctRows:
-    """Some rows of a table, as the functions here read a tensor, without a copy of them all."""
+class LazyRows:
+    """Rows that are computed when they are read, some at a time, as from a tensor.
 
-    table: Tensor
-    index: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.index), self.table.shape[1]
-
-    @property
-    def device(self) -> torch.device:
-        return self.table.device
-
-    def __getitem__(self, rows: slice) -> Tensor:
-        return self.table[self.index[rows]]
-
-
-@dataclass(frozen=True)
-class MappedRows:
-    """A function of rows, which gives them `width` columns, as the functions here read a tensor."""
-
-    rows: DistinctRows
-    function: Callable[[Tensor], Tensor]
-    width: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.rows.shape[0], self.width
-
-    @property
-    def device(self) -> torch.device:
-        return self.rows.device
-
-    def __getitem__(self, rows: slice) -> Tensor:
-        return self.function(self.rows[rows])
-
-
-@dataclass(frozen=True)
-class Residuals:
-    """What a linear map of other columns leaves of rows, as the functions here read a tensor.
-
-    Columns of `others` count from `center` in units of `scale`; `effect` (n_features, m) is what
-    a unit of them adds to rows.
+    Parameters
+    ----------
+    read : callable
+        Gives the rows in a slice.
+    shape : tuple of int
+        Numbers of rows and columns.
     """
 
-    rows: DistinctRows
-    others: MappedRows
-    center: Tensor
-    scale: Tensor
-    effect: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.rows.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self.rows.device
+    def __init__(self, read: Callable[[slice], Tensor], shape: tuple[int, int]) -> None:
+        self.read, self.shape = read, shape
 
     def __getitem__(self, rows: slice) -> Tensor:
-        others = (self.others[rows].double() - self.center) / self.scale
-        return self.rows[rows].double() - others @ self.effect.mT
+        return self.read(rows)
 
 
-Table = Tensor | DistinctRows | MappedRows | Residuals
+class DistinctRows(LazyRows):
+    """The rows of a table with some numbers, without a copy of them all."""
+
+    def __init__(self, table: Tensor, index: Tensor) -> None:
+        super().__init__(lambda rows: table[index[rows]], (len(index), table.shape[1]))
+
+
+Table = Tensor | LazyRows
 """Rows that can be read some at a time."""
 
 
@@ -117,9 +75,8 @@ def moments(x: Table, weight: Tensor) -> Moments:
 
     The global scale is the root of the mean variance; 1 where all rows are equal.
     """
-    share = weight.double() / weight.double().sum()
-    blocks = row_blocks(x)
-    center = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    share, blocks = _shares(weight), row_blocks(x)
+    center = share.new_zeros(x.shape[1])
     variance = torch.zeros_like(center)
     for block in blocks:
         center += share[block] @ x[block].double()
@@ -127,9 +84,7 @@ def moments(x: Table, weight: Tensor) -> Moments:
         variance += share[block] @ (x[block].double() - center) ** 2
     # What is left of a constant column after rounding is not variance, nor is what underflows.
     floor = ((1e-14 * center) ** 2).clamp_min(SMALLEST_VARIANCE)
-    variance = torch.where(variance > floor, variance, 0.0)
-    scale = variance.mean().sqrt()
-    return Moments(center, variance, torch.where(scale > 0, scale, 1.0))
+    return _with_scale(center, torch.where(variance > floor, variance, 0.0))
 
 
 def of_present_cells(at: Moments, presence: Tensor) -> Moments:
@@ -139,9 +94,12 @@ def of_present_cells(at: Moments, presence: Tensor) -> Moments:
     """
     seen = presence > 0
     variance = at.variance / presence.clamp_min(SMALLEST_VARIANCE)
-    variance = torch.where(seen, variance, variance[seen].mean())
+    return _with_scale(at.center, torch.where(seen, variance, variance[seen].mean()))
+
+
+def _with_scale(center: Tensor, variance: Tensor) -> Moments:
     scale = variance.mean().sqrt()
-    return Moments(at.center, variance, torch.where(scale > 0, scale, 1.0))
+    return Moments(center, variance, torch.where(scale > 0, scale, 1.0))
 
 
 def principal_axes(
@@ -153,25 +111,20 @@ def principal_axes(
     `EXACT_UP_TO`, by subspace iteration beyond (Halko et al. 2011).
     """
     n, d = x.shape
-    share = (weight.double() / weight.double().sum()).sqrt()
-
-    def rows(block: slice) -> Tensor:
-        return (x[block].double() - at.center) / at.scale * share[block, None]
-
-    blocks = row_blocks(x)
     if d <= EXACT_UP_TO:
         values, axes = torch.linalg.eigh(covariance(x, weight, at))
     elif n <= EXACT_UP_TO:
-        u = torch.cat([rows(block) for block in blocks])
+        u = torch.cat([*_scaled_blocks(x, weight, at)])
         values, left = torch.linalg.eigh(u @ u.mT)
         axes = u.mT @ left / values.clamp_min(torch.finfo(u.dtype).tiny).sqrt()
     else:
         width = min(n_axes + 10, d)
-        axes = torch.randn(d, width, generator=generator, dtype=torch.float64).to(x.device)
+        axes = torch.randn(d, width, generator=generator, dtype=torch.float64)
+        axes = axes.to(weight.device)
         for _ in range(8):
-            axes = torch.linalg.qr(axes)[0]
-            image = [rows(block).mT @ (rows(block) @ axes) for block in blocks]
-            projected, axes = axes, torch.stack(image).sum(0)
+            projected = torch.linalg.qr(axes)[0]
+            image = [u.mT @ (u @ projected) for u in _scaled_blocks(x, weight, at)]
+            axes = torch.stack(image).sum(0)
         values, rotation = torch.linalg.eigh(projected.mT @ axes)
         axes = projected @ rotation
     values, axes = values.flip(0)[:n_axes], axes.flip(1)[:, :n_axes]
@@ -184,24 +137,34 @@ def principal_axes(
 def covariance(x: Table, weight: Tensor, at: Moments) -> Tensor:
     """Weighted covariance (n_features, n_features) of x / scale, float64."""
     d = x.shape[1]
-    share = (weight.double() / weight.double().sum()).sqrt()
-    total = torch.zeros(d, d, dtype=torch.float64, device=x.device)
-    for block in row_blocks(x):
-        u = (x[block].double() - at.center) / at.scale * share[block, None]
+    total = torch.zeros(d, d, dtype=torch.float64, device=weight.device)
+    for u in _scaled_blocks(x, weight, at):
         total.addmm_(u.mT, u)
     return total
+
+
+def _scaled_blocks(x: Table, weight: Tensor, at: Moments) -> Iterator[Tensor]:
+    """Blocks of rows, scaled so that the sum of their products is the covariance of x / scale."""
+    share = _shares(weight).sqrt()
+    for block in row_blocks(x):
+        yield (x[block].double() - at.center) / at.scale * share[block, None]
+
+
+def _shares(weight: Tensor) -> Tensor:
+    return weight.double() / weight.double().sum()
 
 
 def slopes(
     x: Table, at: Moments, others: Table, center: Tensor, scale: Tensor, weight: Tensor
 ) -> Tensor:
-    """Weighted least squares (n_features, m) of rows by other columns, as `Residuals` has them.
+    """Weighted least squares (n_features, m) of rows by other columns.
 
-    Where the other columns depend on each other, these are the smallest such slopes.
+    Those count from `center` in units of `scale`. Where the other columns depend on each
+    other, these are the smallest such slopes.
     """
-    share = weight.double() / weight.double().sum()
-    square = torch.zeros(len(center), len(center), dtype=torch.float64, device=x.device)
-    product = torch.zeros(len(center), x.shape[1], dtype=torch.float64, device=x.device)
+    share = _shares(weight)
+    square = share.new_zeros(len(center), len(center))
+    product = share.new_zeros(len(center), x.shape[1])
     for block in row_blocks(x):
         u = (others[block].double() - center) / scale
         square += (u.mT * share[block]) @ u

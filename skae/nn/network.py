@@ -15,9 +15,8 @@ from skae.nn.linear import (
     EXACT_UP_TO,
     LEAST_COLUMN_NOISE,
     LEAST_NOISE,
-    DistinctRows,
+    LazyRows,
     Moments,
-    Residuals,
     Table,
     covariance,
     factor_analysis,
@@ -129,25 +128,24 @@ class Network(Objective):
     @torch.no_grad()
     def start(
         self,
-        x: DistinctRows,
+        x: LazyRows,
         weight: Tensor,
         at: Moments,
         generator: torch.Generator,
-        conditions: DistinctRows,
+        conditions: LazyRows,
     ) -> None:
         """Initialize everything from the data and the generator; with a linear skip, at PCA.
 
         `x` are modelled columns and `conditions` the others; PCA is that of what these leave.
         """
-        left = self.inputs.start(x, conditions, weight, at)
+        left, effect = self.inputs.start(x, conditions, weight, at)
         center, scale = self.inputs.center, self.inputs.scale
         bias, slope = self.likelihood.start(center, at.variance.to(center), scale)
         for body in (self.encoder, self.decoder):
             body.reset(generator)
         self.decoder.out_bias.copy_(bias)
-        effect = None
-        if isinstance(left, Residuals):
-            effect = left.effect / at.scale
+        if effect is not None:
+            effect = effect / at.scale
             # Moments may know of missing cells, which the table has filled in.
             kept = moments(left, weight).variance / moments(x, weight).variance
             at = at._replace(variance=at.variance * kept.nan_to_num())

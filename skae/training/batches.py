@@ -72,10 +72,8 @@ class Batches:
         index = self.index if size >= len(self) else self.index[order]
         # Small batches are copied many at a time: such a copy costs more to call than to make.
         for block in index.split(size * max(1, COPIED_CELLS // (size * self._n_cells))):
-            copied = self.taken(block)
-            parts = [part.split(size) for part in copied.tensors()]
-            for tensors in zip(*parts, strict=True):
-                yield self._corrupted(copied.with_tensors(list(tensors)), generator)
+            for batch in self.taken(block).split(size):
+                yield self._corrupted(batch, generator)
 
     def chunks(self, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """All rows in their order, some at a time; corrupted where there is a generator for it."""

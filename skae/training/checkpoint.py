@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from sklearn.callback import CallbackContext
@@ -51,9 +52,7 @@ class Checkpoint(Callback):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = folder
 
-    def on_train_begin(
-        self, net: Net, X: object = None, y: object = None, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, net: Net, *args: object, **kwargs: object) -> None:
         self.path_ = Path(self.folder) / f"{net.fingerprint()}.safetensors"
         self.path_.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
@@ -66,6 +65,7 @@ class Checkpoint(Callback):
         self.path_.unlink(missing_ok=True)
 
 
+@dataclass(eq=False)
 class EpochContexts(Callback):
     """Tells scikit-learn's callbacks of each epoch; one that returns True stops the fit.
 
@@ -80,17 +80,10 @@ class EpochContexts(Callback):
         Given the net, the fitted attributes as if training had stopped here.
     """
 
-    def __init__(
-        self,
-        context: CallbackContext,
-        estimator: object,
-        X: object,
-        attributes: Callable[[Net], dict[str, object]],
-    ) -> None:
-        self.context = context
-        self.estimator = estimator
-        self.X = X
-        self.attributes = attributes
+    context: CallbackContext
+    estimator: object
+    X: object
+    attributes: Callable[[Net], dict[str, object]]
 
     def on_epoch_begin(self, net: Net, **kwargs: object) -> None:
         self.epoch_ = self.context.subcontext(task_name="epoch")

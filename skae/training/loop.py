@@ -2,8 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Net(NeuralNet):
 
     plan: Plan
     generator: torch.Generator
+    _best: "_Best | None"
 
     @classmethod
     def over(cls, module: nn.Module, generator: torch.Generator) -> "Net":
@@ -67,19 +69,20 @@ class Net(NeuralNet):
         self._step = Step(self.module_, self.optimizer_.parameters(), self._draws, plan.autocast)
         self._batches_per_epoch = math.ceil(len(train) / plan.batch_size)
         self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
-        self._best = _Best(self.module_, plan) if valid is not None else None
-        first_epoch = len(self.history)
-        if self._best is not None:
-            assert valid is not None
+        self._best, first_epoch = None, len(self.history)
+        if valid is not None:
+            self._best = _Best()
             valid = valid.corrupted(self.generator)
-            self._best.offer(0, self.evaluate(valid))
+            self._best.offer(0, self.evaluate(valid), self.module_, plan.tol)
         self.initialize_callbacks()
         self.notify("on_train_begin")
         with suppress(StopTraining):
             self._stop_where_patience_ended()
             self.fit_loop(train, valid, epochs=plan.max_epochs - self._epochs_done)
-        last, end = len(self.history) - first_epoch, self.evaluate(train)
-        kept = self._best.restore() if self._best is not None and plan.restore_best else last
+        kept, end = len(self.history) - first_epoch, self.evaluate(train)
+        if self._best is not None and plan.restore_best:
+            kept = self._best.epoch
+            self.module_.load_state_dict(self._best.state)
         self.notify("on_train_end")
         self.module_.eval()
         del self._step, self._draws, self._best, self._tables
@@ -97,11 +100,7 @@ class Net(NeuralNet):
         return {
             "history": list(self.history),
             "generator": self.generator.get_state().numpy(),
-            "optimizer": [
-                {name: value.cpu().numpy() for name, value in state.items()} for state in states
-            ]
-            if moved
-            else [],
+            "optimizer": [to_arrays(state) for state in states if moved],
         }
 
     def load_arrays(self, arrays: dict[str, Any]) -> None:
@@ -119,10 +118,7 @@ class Net(NeuralNet):
         """A text that tells this training from all others; known before its first step."""
         digest = hashlib.sha256(self.plan.signature.encode())
         digest.update(repr((self._steps, self.plan.batch_size, str(self.dtype))).encode())
-        for tensor in (
-            self.generator.get_state(),
-            *self.module_.state_dict().values(),
-        ):
+        for tensor in (self.generator.get_state(), *self.module_.state_dict().values()):
             digest.update(tensor.cpu().numpy().tobytes())
         for rows in self._tables:
             digest.update(rows.index.cpu().numpy().tobytes())
@@ -137,7 +133,7 @@ class Net(NeuralNet):
             "steps_done": self._steps_done,
             "module": to_arrays(self.module_.state_dict()),
             "training": self.arrays(),
-            "best": self._best.progress() if self._best is not None else None,
+            "best": self._best and vars(self._best) | {"state": to_arrays(self._best.state)},
         }
 
     def go_on_from(self, progress: dict[str, Any]) -> None:
@@ -145,8 +141,9 @@ class Net(NeuralNet):
         self._steps_done = progress["steps_done"]
         self.module_.load_state_dict(to_tensors(progress["module"]))
         self.load_arrays(progress["training"])
-        if self._best is not None:
-            self._best.go_on_from(progress["best"])
+        if progress["best"] is not None:
+            state = to_tensors(progress["best"]["state"])
+            self._best = _Best(**progress["best"] | {"state": state})
 
     def _trained(self) -> list[Tensor]:
         return [p for p in self.module_.parameters() if p.requires_grad]
@@ -165,12 +162,8 @@ class Net(NeuralNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
-        if self.verbose:
-            callbacks.append(
-                ("print_log", PrintLog(keys_ignored=["traced_shapes", "trace_failures"]))
-            )
-        return callbacks
+        log = PrintLog(keys_ignored=["traced_shapes", "trace_failures"])
+        return [("epoch_timer", EpochTimer()), *([("print_log", log)] if self.verbose else [])]
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Net":
         self.optimizer_ = Adam(_groups(self.module_), lr=1e-3)
@@ -184,14 +177,7 @@ class Net(NeuralNet):
     def get_iterator(self, dataset: Batches, training: bool = False) -> Batches:
         return dataset
 
-    def run_single_epoch(
-        self,
-        iterator: Batches | None,
-        training: bool,
-        prefix: str,
-        step_fn: Callable[..., object],
-        **fit_params: object,
-    ) -> None:
+    def run_single_epoch(self, iterator: Batches | None, training: bool, **options: object) -> None:
         if iterator is None:
             return
         if not training:
@@ -248,12 +234,16 @@ class Net(NeuralNet):
         return self._steps_done // self._batches_per_epoch
 
     def _stop_where_patience_ended(self) -> None:
-        if self._best is not None and self._best.patience_ended(self._epochs_done):
-            raise StopTraining
+        """Stop where, in the schedule's second half, nothing has improved for too many epochs."""
+        if self._best is not None and self.plan.patience is not None:
+            since = max(self._best.waiting_since, self.plan.max_epochs // 2)
+            if self._epochs_done - since >= self.plan.patience:
+                raise StopTraining
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
         if self._best is not None:
-            improved = self._best.offer(self._epochs_done, self.history[-1, "valid_loss"])
+            loss = self.history[-1, "valid_loss"]
+            improved = self._best.offer(self._epochs_done, loss, self.module_, self.plan.tol)
             self.history.record("valid_loss_best", improved)
 
     def notify(self, method_name: str, **kwargs: object) -> None:
@@ -296,53 +286,22 @@ def _groups(module: nn.Module) -> list[dict[str, object]]:
     return [{"params": ps, "penalized": which} for which, ps in groups.items() if ps]
 
 
+@dataclass
 class _Best:
-    """Remembers the weights of the epoch that does best on held-out rows."""
+    """The weights of the epoch that does best on held-out rows, and since when none does."""
 
-    def __init__(self, module: nn.Module, plan: Plan) -> None:
-        self._module = module
-        self._plan = plan
-        self._loss = math.inf
-        self._state: dict[str, Tensor] = {}
-        self._waiting_since = 0
-        self._reference = math.inf
-        self.epoch = 0
+    state: dict[str, Tensor] = field(default_factory=dict)
+    loss: float = math.inf
+    epoch: int = 0
+    reference: float = math.inf
+    waiting_since: int = 0
 
-    def offer(self, epoch: int, loss: float) -> bool:
+    def offer(self, epoch: int, loss: float, module: nn.Module, tol: float) -> bool:
         """Note an epoch's held-out loss; True where it is the best so far."""
-        if loss < self._reference - self._plan.tol:
-            self._reference, self._waiting_since = loss, epoch
-        if not loss < self._loss:
+        if loss < self.reference - tol:
+            self.reference, self.waiting_since = loss, epoch
+        if not loss < self.loss:
             return False
-        self._loss, self.epoch = loss, epoch
-        self._state = {k: v.detach().clone() for k, v in self._module.state_dict().items()}
+        self.loss, self.epoch = loss, epoch
+        self.state = {k: v.detach().clone() for k, v in module.state_dict().items()}
         return True
-
-    def patience_ended(self, epoch: int) -> bool:
-        """Whether, in the schedule's second half, nothing has improved for `patience` epochs."""
-        patience = self._plan.patience
-        if patience is None:
-            return False
-        since = max(self._waiting_since, self._plan.max_epochs // 2)
-        return epoch - since >= patience
-
-    def progress(self) -> dict[str, Any]:
-        """What is remembered, in numbers and arrays."""
-        return {
-            "loss": self._loss,
-            "epoch": self.epoch,
-            "waiting_since": self._waiting_since,
-            "reference": self._reference,
-            "state": to_arrays(self._state),
-        }
-
-    def go_on_from(self, progress: dict[str, Any]) -> None:
-        """Remember what `progress` tells."""
-        self._loss, self.epoch = progress["loss"], progress["epoch"]
-        self._waiting_since, self._reference = progress["waiting_since"], progress["reference"]
-        self._state = to_tensors(progress["state"])
-
-    def restore(self) -> int:
-        """Give the module the best epoch's weights; returns that epoch."""
-        self._module.load_state_dict(self._state)
-        return self.epoch

@@ -2,7 +2,6 @@
 
 import threading
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -34,12 +33,7 @@ class _OneThread(AbstractContextManager["_OneThread"]):
             torch.set_num_threads(1)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._lock:
             self._fits -= 1
             if self._fits == 0:

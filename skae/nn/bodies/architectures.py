@@ -10,19 +10,11 @@ from skae.nn.bodies.mlp import MLP
 from skae.nn.bodies.modules import ModulePair, OwnModules
 from skae.nn.bodies.recurrent import Recurrent
 
-AXES = {
-    "conv": ("channels", "height", "width"),
-    "recurrent": ("time", "channels"),
-}
+AXES = {"conv": ("channels", "height", "width"), "recurrent": ("time", "channels")}
 """What the axes of a row are to the architectures that know any."""
 
 WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
 """Hidden layers' sizes where "auto" leaves them to the package."""
-
-
-def takes_gaps(architecture: str | ModulePair) -> bool:
-    """Whether an architecture reads rows some of whose last cells are missing."""
-    return architecture == "recurrent"
 
 
 def make_architecture(
@@ -45,10 +37,9 @@ def make_architecture(
             f"architecture={architecture!r} needs feature_shape=({', '.join(AXES[architecture])}), "
             f"the shape of a row, got {feature_shape!r}."
         )
+    times = halvings(cast(Shape, shape)) if architecture == "conv" else None
     if isinstance(hidden_layer_sizes, str):
-        widths = WIDTHS[architecture]
-        if architecture == "conv":
-            widths = widths[: halvings(cast(Shape, shape))]
+        widths = WIDTHS[architecture][:times]
     else:
         widths = tuple(hidden_layer_sizes)
     for width in widths:
@@ -56,8 +47,7 @@ def make_architecture(
             raise ValueError(
                 f"hidden_layer_sizes must hold positive integers, got {hidden_layer_sizes!r}."
             )
-    if architecture == "conv":
-        times = halvings(cast(Shape, shape))
+    if times is not None:
         if len(widths) > times:
             raise ValueError(
                 f"feature_shape={shape}, n_features={n_features}, is too small for the "

@@ -104,11 +104,7 @@ class Body(nn.Module):
 
 
 def make_bodies(
-    architecture: Architecture,
-    n_inputs: int,
-    n_outputs: int,
-    linear_skip: bool,
-    tied_weights: bool,
+    architecture: Architecture, n_inputs: int, n_outputs: int, linear_skip: bool, tied_weights: bool
 ) -> tuple[Body, Body]:
     """Encoder and decoder of an architecture, for codes made of `n_inputs` numbers."""
     d = architecture.n_features

@@ -142,14 +142,10 @@ class Chain(Residual):
     def out_bias(self) -> Tensor:
         return self.layers[-1].bias
 
-    def hidden(self, layer: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:
-        """A layer with its activation and dropout."""
-        return silenced(ACTIVATIONS[self.activation](layer(x)), draws, self.dropout)
-
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         *hidden, last = self.layers
         for layer in hidden:
-            x = self.hidden(layer, x, draws)
+            x = silenced(ACTIVATIONS[self.activation](layer(x)), draws, self.dropout)
         y: Tensor = last(x)
         return y
 

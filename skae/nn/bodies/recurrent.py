@@ -29,11 +29,6 @@ class GRU(nn.Module):
         self.of_input = Dense(n_in, 3 * n_states)
         self.of_state = Dense(n_states, 3 * n_states)
 
-    def reset(self, generator: torch.Generator) -> None:
-        """Draw the weights."""
-        self.of_input.reset(generator, 1.0)
-        self.of_state.reset(generator, 1.0)
-
     def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
         """States (n, time, n_states) after each of the inputs (n, time, n_in), zero at first."""
         if state is None:
@@ -53,14 +48,31 @@ def _layers(n_in: int, widths: Sequence[int]) -> Sequence[GRU]:
     return nn.ModuleList([GRU(*pair) for pair in pairs])  # type: ignore[return-value]
 
 
-class SequenceEncoder(Residual):
+class Sequences(Residual):
+    """Layers of recurrent units, whose states a dense layer reads."""
+
+    layers: Sequence[GRU]
+    readout: Dense
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator, silent: bool) -> None:
+        for part in self.modules():
+            if isinstance(part, Dense):
+                part.reset(generator, 1.0)
+        self.out_bias.zero_()
+
+    @torch.no_grad()
+    def start_at_zero(self) -> None:
+        for p in (self.readout.weight, self.readout.bias, self.out_bias):
+            p.zero_()
+
+
+class SequenceEncoder(Sequences):
     """Reads a sequence step by step; the last state that saw a step tells the output.
 
     Sequences are rows (..., time * n_channels), of any number of steps. They end with the last step
     that is not NaN.
     """
-
-    layers: Sequence[GRU]
 
     def __init__(self, n_channels: int, widths: Sequence[int], n_out: int, dropout: float) -> None:
         super().__init__()
@@ -82,25 +94,12 @@ class SequenceEncoder(Residual):
         last = steps.take_along_dim((length - 1)[:, None, None], 1)[:, 0]
         return self.readout(last).reshape(*x.shape[:-1], -1)
 
-    @torch.no_grad()
-    def reset(self, generator: torch.Generator, silent: bool) -> None:
-        for layer in self.layers:
-            layer.reset(generator)
-        self.readout.reset(generator, 1.0)
 
-    @torch.no_grad()
-    def start_at_zero(self) -> None:
-        self.readout.weight.zero_()
-        self.readout.bias.zero_()
-
-
-class SequenceDecoder(Residual):
+class SequenceDecoder(Sequences):
     """Writes a sequence step by step, from a state that the code decides.
 
     Each step sees the code and, added to it, a vector of its own that is trained: the time.
     """
-
-    layers: Sequence[GRU]
 
     def __init__(
         self, n_in: int, widths: Sequence[int], shape: tuple[int, int], dropout: float
@@ -130,18 +129,8 @@ class SequenceDecoder(Residual):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, silent: bool) -> None:
-        self.first.reset(generator, 1.0)
-        for layer in self.layers:
-            layer.reset(generator)
-        self.readout.reset(generator, 1.0)
+        super().reset(generator, silent)
         self.clock.copy_(torch.randn(self.clock.shape, generator=generator, dtype=torch.float64))
-        self.bias.zero_()
-
-    @torch.no_grad()
-    def start_at_zero(self) -> None:
-        self.readout.weight.zero_()
-        self.readout.bias.zero_()
-        self.bias.zero_()
 
 
 class Recurrent(Architecture):

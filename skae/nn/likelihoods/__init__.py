@@ -4,10 +4,7 @@ from skae.nn.likelihoods.base import Likelihood
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.gaussian import Gaussian
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {
-    "gaussian": Gaussian,
-    "bernoulli": Bernoulli,
-}
+LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": Gaussian, "bernoulli": Bernoulli}
 
 
 def make_likelihood(

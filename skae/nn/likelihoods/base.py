@@ -141,11 +141,7 @@ class Likelihood(nn.Module, ABC):
         return _kept(batch.observed, self.cell_deviance(_filled(batch), out))
 
     def squares(
-        self,
-        batch: Batch,
-        out: Tensor,
-        spread: Tensor | None = None,
-        bessel: Tensor | float = 1.0,
+        self, batch: Batch, out: Tensor, spread: Tensor | None = None, bessel: Tensor | float = 1.0
     ) -> Tensor:
         """Expected squares of cells' errors, the mean of which estimates the noise.
 

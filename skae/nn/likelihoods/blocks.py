@@ -74,12 +74,12 @@ class Blocks(Likelihood):
     def cell_squares(
         self, x: Tensor, out: Tensor, spread: Tensor | None, bessel: Tensor | float
     ) -> Tensor:
-        outputs = [out] if spread is None else [out, spread]
-        return self._joined(
-            lambda part, x, out, spread=None: part.cell_squares(x, out, spread, bessel),
-            [x],
-            outputs,
-        )
+        def squares(
+            part: Likelihood, x: Tensor, out: Tensor, spread: Tensor | None = None
+        ) -> Tensor:
+            return part.cell_squares(x, out, spread, bessel)
+
+        return self._joined(squares, [x], [out] if spread is None else [out, spread])
 
     def mean(self, out: Tensor) -> Tensor:
         return self._joined(lambda part, out: part.mean(out), [], [out])
@@ -92,18 +92,17 @@ class Blocks(Likelihood):
             return None
         return self._joined(lambda part, own: part.observed_outputs(own), [observed], [])
 
-    def _own(self, statistics: Statistics) -> list[Statistics]:
-        """The statistics of each part's columns."""
-        split = {name: sums.split(self.columns) for name, sums in statistics.items()}
-        return [{name: split[name][i] for name in split} for i in range(len(self.parts))]
+    def _with_own(self, statistics: Statistics) -> list[tuple[Likelihood, Statistics]]:
+        """Each part with the statistics of its columns."""
+        split = zip(*(sums.split(self.columns) for sums in statistics.values()), strict=True)
+        own = [dict(zip(statistics, sums, strict=True)) for sums in split]
+        return list(zip(self.parts, own, strict=True))
 
     def update(self, statistics: Statistics) -> Self:
-        pairs = zip(self.parts, self._own(statistics), strict=True)
-        return type(self)([part.update(own) for part, own in pairs])
+        return type(self)([part.update(own) for part, own in self._with_own(statistics)])
 
     def corrected(self, statistics: Statistics) -> Self:
-        pairs = zip(self.parts, self._own(statistics), strict=True)
-        return type(self)([part.corrected(own) for part, own in pairs])
+        return type(self)([part.corrected(own) for part, own in self._with_own(statistics)])
 
     def with_noise(self, variance: Tensor) -> Self:
         pairs = zip(self.parts, variance.split(self.columns), strict=True)

@@ -67,17 +67,20 @@ class Gaussian(Likelihood):
     def fixed(self) -> Self:
         return self.with_noise(self.variance().detach().clone())
 
+    def _squares(self, x: Tensor, out: Tensor) -> Tensor:
+        """Squared errors of cells on the network's scale."""
+        u = ((x - self.center) / self.scale).expand(out.shape)
+        return F.mse_loss(out, u, reduction="none")
+
     def cell_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         variance = self.variance()
-        u = ((x - self.center) / self.scale).expand(out.shape)
-        squares = F.mse_loss(out, u, reduction="none") * (self.scale**2 / variance)
+        squares = self._squares(x, out) * (self.scale**2 / variance)
         return -0.5 * (squares + (2 * math.pi * variance).log())
 
     def row_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         # One product with all cells, where their sum would need several passes.
         variance = self.variance()
-        u = ((x - self.center) / self.scale).expand(out.shape)
-        exponent = F.mse_loss(out, u, reduction="none") @ (self.scale**2 / variance)
+        exponent = self._squares(x, out) @ (self.scale**2 / variance)
         return -0.5 * (exponent + (2 * math.pi * variance).log().sum())
 
     def cell_score(self, x: Tensor, out: Tensor) -> Tensor:

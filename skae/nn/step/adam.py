@@ -41,9 +41,8 @@ class Adam(torch.optim.Adam):
         self._lists = []
         for group in self.param_groups:
             params = group["params"]
-            means, squares = (
-                [self.state[p][name] for p in params] for name in ("exp_avg", "exp_avg_sq")
-            )
+            means = [self.state[p]["exp_avg"] for p in params]
+            squares = [self.state[p]["exp_avg_sq"] for p in params]
             steps = [self._step] * len(params)
             self._lists.append(([p.detach() for p in params], means, squares, steps))
 
@@ -56,8 +55,8 @@ class Adam(torch.optim.Adam):
         end = 0
         with torch.inference_mode():
             self._step.add_(1)
-            for group, lists in zip(self.param_groups, self._lists, strict=True):
-                params, means, squares, steps = lists
+            groups = zip(self.param_groups, self._lists, strict=True)
+            for group, (params, means, squares, steps) in groups:
                 start, end = end, end + len(params)
                 fused_adam(
                     params,

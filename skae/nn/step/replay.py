@@ -48,11 +48,7 @@ class Step:
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        params: Sequence[Tensor],
-        draws: Draws,
-        autocast: bool = False,
+        self, module: nn.Module, params: Sequence[Tensor], draws: Draws, autocast: bool = False
     ) -> None:
         self.module = module
         self.params = params
