@@ -1,6 +1,5 @@
 """What codes and draws are worth: scorers for cross-validation and grid searches."""
 
-from collections.abc import Callable
 from itertools import combinations
 from numbers import Integral, Real
 from typing import Any
@@ -54,17 +53,16 @@ FEWEST = 3
 LARGEST_SEED = 2**31 - 1
 
 
-def _numbers() -> Pipeline:
-    return make_pipeline(StandardScaler(), Ridge())
-
-
-LINEAR: dict[str, Callable[[], Any]] = {
-    "binary": PROBES["linear"],
-    "multiclass": PROBES["linear"],
-    "continuous": _numbers,
-    "continuous-multioutput": _numbers,
+CONSTRAINTS = {
+    "threshold": [Interval(Real, 0, None, closed="left")],
+    "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+    "probe": [HasMethods(["fit", "score"]), None],
+    "over": [StrOptions({"seeds", "folds"})],
+    "n_repeats": [Interval(Integral, 2, None, closed="left")],
+    "classifier": [HasMethods("fit"), None],
+    "random_state": ["random_state"],
 }
-"""Linear probes by the type of target."""
+"""What parameters of scorers may be."""
 
 
 def explained_variance_ratio(
@@ -201,11 +199,7 @@ def active_units(
     >>> active_units(PCA(3).fit(X), X)
     2.0
     """
-    validate_parameter_constraints(
-        {"threshold": [Interval(Real, 0, None, closed="left")]},
-        {"threshold": threshold},
-        "active_units",
-    )
+    _validate("active_units", threshold=threshold)
     variance = _codes(estimator, X).var(axis=0)
     last = _last_step(estimator)
     has_scale = hasattr(getattr(last, "autoencoder_", last), "posterior")
@@ -269,11 +263,7 @@ def neighbourhood_trustworthiness(
     >>> bool(two < 0.9 < eight)
     True
     """
-    validate_parameter_constraints(
-        {"n_neighbors": [Interval(Integral, 1, None, closed="left")]},
-        {"n_neighbors": n_neighbors},
-        "neighbourhood_trustworthiness",
-    )
+    _validate("neighbourhood_trustworthiness", n_neighbors=n_neighbors)
     rows = _table(X)
     n = len(rows)
     if n_neighbors >= n / 2:
@@ -364,9 +354,7 @@ def probe_score(
     >>> bool(two < 0.7 < 0.8 < eight)
     True
     """
-    validate_parameter_constraints(
-        {"probe": [HasMethods(["fit", "score"]), None]}, {"probe": probe}, "probe_score"
-    )
+    _validate("probe_score", probe=probe)
     if y is None:
         raise ValueError(
             "probe_score requires y, the targets that codes are to tell, but it is None: give y to "
@@ -376,9 +364,12 @@ def probe_score(
         kind = type_of_target(y, input_name="y")
         if kind == "multiclass" and np.asarray(y).dtype.kind == "f" and len(np.unique(y)) > MOST:
             kind = "continuous"
-        if kind not in LINEAR:
+        if kind in ("binary", "multiclass"):
+            probe = PROBES["linear"]()
+        elif kind in ("continuous", "continuous-multioutput"):
+            probe = make_pipeline(StandardScaler(), Ridge())
+        else:
             raise ValueError(f"probe must be given where y is of type {kind!r}.")
-        probe = LINEAR[kind]()
     if isinstance(cv, Integral):
         # Tables are often sorted, and parts of a sorted one are not like each other.
         splitter = StratifiedKFold if is_classifier(probe) else KFold
@@ -455,15 +446,7 @@ def code_stability(
     >>> bool(code_stability(model, X) > 0.999 > code_stability(model, X, over="folds") > 0.9)
     True
     """
-    validate_parameter_constraints(
-        {
-            "over": [StrOptions({"seeds", "folds"})],
-            "n_repeats": [Interval(Integral, 2, None, closed="left")],
-            "random_state": ["random_state"],
-        },
-        {"over": over, "n_repeats": n_repeats, "random_state": random_state},
-        "code_stability",
-    )
+    _validate("code_stability", over=over, n_repeats=n_repeats, random_state=random_state)
     rng = check_random_state(random_state)
     train, test = next(ShuffleSplit(1, test_size=0.25, random_state=rng).split(X))
     if len(test) < FEWEST:
@@ -535,11 +518,7 @@ def two_sample_auc(
     >>> bool(two_sample_auc(X, same) < 0.6 < 0.9 < two_sample_auc(X, same + 3))
     True
     """
-    validate_parameter_constraints(
-        {"classifier": [HasMethods("fit"), None], "random_state": ["random_state"]},
-        {"classifier": classifier, "random_state": random_state},
-        "two_sample_auc",
-    )
+    _validate("two_sample_auc", classifier=classifier, random_state=random_state)
     real, drawn = _table(X), _table(samples, "samples")
     if real.shape[1] != drawn.shape[1]:
         raise ValueError(
@@ -628,9 +607,14 @@ def neg_two_sample_auc(
     return -two_sample_auc(X, samples, classifier=classifier, random_state=rng)
 
 
+def _validate(scorer: str, **parameters: object) -> None:
+    """Raise InvalidParameterError where a parameter breaks its constraint."""
+    validate_parameter_constraints(CONSTRAINTS, parameters, scorer)
+
+
 def _table(X: ArrayLike, name: str = "X") -> Floats:
     """Validated numbers with a row for each row, whatever shape it has."""
-    rows: Floats = check_array(
+    rows = check_array(
         X, dtype=np.float64, ensure_all_finite="allow-nan", allow_nd=True, input_name=name
     )
     return rows.reshape(len(rows), -1)

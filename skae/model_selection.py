@@ -211,9 +211,7 @@ def components_path(
         if cv is None
         else check_cv(cv, y, classifier=is_classifier(autoencoder))
     )
-    splits = [
-        _Split.of(prepare, X, y, train, test, seeds) for train, test in splitter.split(X, y, groups)
-    ]
+    splits = [_Split.of(prepare, X, y, parts, seeds) for parts in splitter.split(X, y, groups)]
     if not splits:
         raise ValueError("cv must make at least one split into training and held-out rows.")
     by_size = param_name == "n_components"
@@ -223,6 +221,7 @@ def components_path(
     results = _table(values, walks, param_name)
     best = int(results["test_nats"].to_numpy().argmax())
     if by_size:
+        results[["worth", "worth_se"]] = np.nan
         best = _walk_down(values, walks, results, best)
         if best == len(values) - 1 > 0:
             warnings.warn(
@@ -254,24 +253,23 @@ class _Split:
         cls,
         prepare: BaseEstimator | None,
         X: MatrixLike,
-        y: MatrixLike | None,
-        train: ArrayLike,
-        test: ArrayLike,
+        y: MatrixLike,
+        parts: Any,
         seeds: RandomState,
     ) -> "_Split":
         trained, tested = (
             np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
-            for rows in (train, test)
+            for rows in parts
         )
         if not (len(trained) and len(tested)):
             raise ValueError("cv must leave rows to train on and rows to hold out in each split.")
         y = None if y is None else safe_indexing(y, trained)
         scored = seeds.permutation(tested)[:SCORED_ROWS]
-        parts = [safe_indexing(X, rows) for rows in (trained, tested, scored)]
+        tables = [safe_indexing(X, rows) for rows in (trained, tested, scored)]
         if prepare is not None:
-            prepare = clone(prepare).fit(parts[0], y)
-            parts = [prepare.transform(part) for part in parts]
-        return cls(parts[0], parts[1], parts[2], y, tested, scored)
+            prepare = clone(prepare).fit(tables[0], y)
+            tables = [*map(prepare.transform, tables)]
+        return cls(tables[0], tables[1], tables[2], y, tested, scored)
 
 
 def _by_row(index: Sequence[NDArray[np.intp]], values: Sequence[Floats]) -> Floats:
@@ -380,12 +378,10 @@ def _table(
     for steps in zip(*walks, strict=True):
         nats = _nats(steps, lambda step: step.nats)
         errors = [step.model.reconstruction_error(step.split.test) for step in steps]
-        on_training_rows = [
-            step.model.reconstruction_error(step.split.train).mean() for step in steps
-        ]
+        on_training_rows = [step.model.reconstruction_error(step.split.train) for step in steps]
         rows.append(
             {
-                "train_error": np.mean(on_training_rows),
+                "train_error": np.mean([each.mean() for each in on_training_rows]),
                 "test_error": _by_row([s.split.tested_index for s in steps], errors).mean(),
                 "test_nats": nats.mean(),
                 "test_nats_se": _standard_error(nats),
@@ -393,10 +389,7 @@ def _table(
         )
     dtype = int if param_name == "n_components" else object
     index = pd.Index(values, dtype=dtype, name=param_name, tupleize_cols=False)
-    table = pd.DataFrame(rows, index=index)
-    if param_name == "n_components":
-        table[["worth", "worth_se"]] = np.nan
-    return table
+    return pd.DataFrame(rows, index=index)
 
 
 def _add_pca(results: pd.DataFrame, splits: Sequence[_Split], autoencoder: BaseEstimator) -> None:
@@ -407,15 +400,11 @@ def _add_pca(results: pd.DataFrame, splits: Sequence[_Split], autoencoder: BaseE
     if has_given or parameters["likelihood"] != "gaussian":
         return
     try:
-        tables = [
-            [check_array(part) for part in (split.train, split.test, split.scored)]
-            for split in splits
-        ]
+        tables = [[*map(check_array, (s.train, s.test, s.scored))] for s in splits]
     except ValueError:  # images, sequences of different lengths
         return
-    for size in results.index:
-        if any(size >= min(train.shape) for train, _, _ in tables):
-            return
+    most = min(min(train.shape) for train, _, _ in tables)
+    for size in results.index[results.index < most]:
         errors, nats = [], []
         for train, test, scored in tables:
             pca = PCA(size, random_state=0).fit(train)

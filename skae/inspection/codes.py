@@ -227,10 +227,10 @@ class ReconstructionDisplay(_CodesDisplay):
         images = _as_images(rows, self.feature_shape)
         if images is None:
             axes = self._make_axes(ax, (len(self.X), 1), (8, 1.4), below=1.6)[:, 0]
-            dots = {"ls": "", "marker": "o", "ms": 3.5, "color": "0.3"}
-            looks = [dots | {"label": names[0]}, *({"label": name} for name in names[1:])]
-            rows = rows.swapaxes(0, 1)
-            self.lines_ = _draw_lines(axes, rows, looks, titles, self.feature_names)
+            looks: list[dict[str, Any]] = [{"label": name} for name in names]
+            looks[0] |= {"ls": "", "marker": "o", "ms": 3.5, "color": "0.3"}
+            groups = rows.swapaxes(0, 1)
+            self.lines_ = _draw_lines(axes, groups, looks, titles, self.feature_names)
             above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1}
             axes[0].legend(ncols=len(names), frameon=False, **above)
         else:
@@ -538,10 +538,9 @@ def _draw_lines(axes: Any, rows: Floats, looks: Any, titles: Any, names: Any) ->
     few, stand below the last axes.
     """
     n_features = rows.shape[-1]
-    lines = np.empty(rows.shape[:2], dtype=object)
-    for (i, j), _ in np.ndenumerate(lines):
-        lines[i, j] = axes[i].plot(rows[i, j], **looks[j])[0]
-    for ax, title in zip(axes, titles, strict=True):
+    lines = []
+    for ax, group, title in zip(axes, rows, titles, strict=True):
+        lines.append([ax.plot(row, **look)[0] for row, look in zip(group, looks, strict=True)])
         ax.set_title(title, loc="left", size="small")
     if names is None or n_features > MOST_NAMES:
         axes[-1].set_xlabel("column")
@@ -551,7 +550,7 @@ def _draw_lines(axes: Any, rows: Floats, looks: Any, titles: Any, names: Any) ->
         for ax in axes:
             ax.set_xticks(range(n_features), [])
         axes[-1].set_xticks(range(n_features), names, rotation=90)
-    return lines
+    return np.array(lines, dtype=object)
 
 
 def _project(codes: Floats) -> tuple[Floats, str, str]:
@@ -561,8 +560,8 @@ def _project(codes: Floats) -> tuple[Floats, str, str]:
         return np.column_stack([np.arange(len(codes)), codes]), "row", "component 0"
     if k == 2:
         return codes, "component 0", "component 1"
-    axes = [f"{nth} principal axis of {k} components" for nth in ("first", "second")]
-    return PCA(2, random_state=0).fit_transform(codes), axes[0], axes[1]
+    axes = f"principal axis of {k} components"
+    return PCA(2, random_state=0).fit_transform(codes), f"first {axes}", f"second {axes}"
 
 
 def _colors(y: NDArray[Any] | None) -> tuple[dict[str, Any], NDArray[Any] | None]:

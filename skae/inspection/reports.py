@@ -168,13 +168,12 @@ class ComponentsPathDisplay(Display):
             if column in results
         }
         suggested = self.path.suggested
-        place, label = results.index.get_loc(suggested), f"suggested: {suggested}"
-        self.suggested_lines_ = []
+        mark = {"color": "gray", "ls": ":", "label": f"suggested: {suggested}", "zorder": 0}
+        place = results.index.get_loc(suggested)
+        self.suggested_lines_ = [ax.axvline(place, **mark) for ax in axes]
         axes[0].set(title="Error of reconstructions", ylabel="mean squared error per row")
         axes[1].set(title="Log-density of held-out rows", ylabel="nats per row")
         for ax in axes:
-            mark = ax.axvline(place, color="gray", ls=":", label=label, zorder=0)
-            self.suggested_lines_.append(mark)
             ax.set_xlabel(self.path.param_name)
             ax.set_xticks(x, [str(value) for value in results.index])
             ax.legend()

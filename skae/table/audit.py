@@ -94,11 +94,9 @@ def parity_gap(predicted: NDArray[Any], groups: NDArray[Any]) -> float:
 def _told(probe: ClassifierMixin, X: Floats, classes: NDArray[np.intp]) -> Floats:
     """Probabilities of classes (n_samples, n_classes), of each row by a probe without it."""
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    probabilities: Floats = cross_val_predict(probe, X, classes, cv=folds, method="predict_proba")
-    return probabilities
+    return cross_val_predict(probe, X, classes, cv=folds, method="predict_proba")
 
 
 def _auc(classes: NDArray[np.intp], probabilities: Floats) -> float:
-    if probabilities.shape[1] == 2:
-        return float(roc_auc_score(classes, probabilities[:, 1]))
-    return float(roc_auc_score(classes, probabilities, multi_class="ovr"))
+    scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
+    return float(roc_auc_score(classes, scores, multi_class="ovr"))

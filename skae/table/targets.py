@@ -60,8 +60,7 @@ class Targets:
     @property
     def some(self) -> NDArray[np.bool_]:
         """Rows of which any target is known."""
-        known: NDArray[np.bool_] = np.any(self.observed > 0, axis=1)
-        return known
+        return np.any(self.observed > 0, axis=1)
 
 
 def counting(y: Any, weight: Floats, estimator: object) -> tuple[Any, NDArray[np.float64]]:
@@ -87,10 +86,8 @@ def n_columns(y: Any) -> int:
 
 def column_names(y: Any) -> list[str]:
     """Names of the columns of y, or their numbers after a "y"."""
-    named = getattr(y, "columns", None)
-    return (
-        [f"y{j}" for j in range(n_columns(y))] if named is None else [str(name) for name in named]
-    )
+    numbered = [f"y{j}" for j in range(n_columns(y))]
+    return [str(name) for name in getattr(y, "columns", numbered)]
 
 
 class Probabilistic(ClassifierMixin):
@@ -142,8 +139,7 @@ class Probabilistic(ClassifierMixin):
         -------
         y : ndarray of shape (n_samples,)
         """
-        likely = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[likely]
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
 def same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:
@@ -169,8 +165,7 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     known = ~_is_unlabelled(y)
     if classes is not None and len(classes) < 2:
         raise ValueError(f"classes must be at least 2 classes, got {classes.tolist()}.")
-    is_class = UNLABELLED in classes if classes is not None else len({*y[known].tolist()}) < 2
-    known |= is_class
+    known |= UNLABELLED in classes if classes is not None else len({*y[known].tolist()}) < 2
     check_classification_targets(y[known])
     found, indices = np.unique(y[known], return_inverse=True)
     if classes is None:
@@ -211,16 +206,18 @@ def read_one_class(
     known = values.any(axis=1)
     if isinstance(class_weight, list):
         raise ValueError("class_weight is a list, which is for a y of several columns of labels.")
-    weights = compute_class_weight(
-        class_weight,
-        classes=classes,
-        y=classes[values[known].argmax(axis=1)],
-        sample_weight=sample_weight[known],
+    found = classes[values[known].argmax(axis=1)]
+    weights = _class_weights(class_weight, classes, found, sample_weight[known])
+    return classes, Targets(values, values @ weights[:, None])
+
+
+def _class_weights(
+    class_weight: Any, classes: NDArray[Any], y: NDArray[Any], sample_weight: Floats
+) -> Floats:
+    """What rows of each of the classes count; `y` has the classes of rows."""
+    weights: Floats = compute_class_weight(
+        class_weight, classes=classes, y=y, sample_weight=sample_weight
     )
-    return classes, Targets(values, values @ _nonnegative(weights)[:, None])
-
-
-def _nonnegative(weights: Floats) -> Floats:
     if not (weights >= 0).all():
         raise ValueError(f"class_weight must not be negative or NaN, got {weights.min():g}.")
     return weights
@@ -236,27 +233,22 @@ def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
             "Unknown label type: a y of several columns holds labels, 0 or 1 or NaN where not "
             f"known, got {y[row, column]:g} in column {column}."
         )
-    if isinstance(class_weight, list) and len(class_weight) != y.shape[1]:
+    by_column = class_weight if isinstance(class_weight, list) else [class_weight] * y.shape[1]
+    if len(by_column) != y.shape[1]:
         raise ValueError(
-            f"class_weight has {len(class_weight)} entries, but y has {y.shape[1]} columns."
+            f"class_weight has {len(by_column)} entries, but y has {y.shape[1]} columns."
         )
     weight = np.zeros_like(y)
     for j, cells in enumerate(y.T):
         known = ~np.isnan(cells)
         classes, indices = np.unique(cells[known], return_inverse=True)
         if len(classes):
-            weights = compute_class_weight(
-                class_weight[j] if isinstance(class_weight, list) else class_weight,
-                classes=classes,
-                y=cells[known],
-                sample_weight=sample_weight[known],
-            )
-            weight[known, j] = _nonnegative(weights)[indices]
-    values = np.nan_to_num(y)
+            weights = _class_weights(by_column[j], classes, cells[known], sample_weight[known])
+            weight[known, j] = weights[indices]
     counts = weight * sample_weight[:, None] > 0
-    if not ((counts & (values == 1)).any(axis=0) & (counts & (values == 0)).any(axis=0)).any():
+    if not ((counts & (y == 1)).any(axis=0) & (counts & (y == 0)).any(axis=0)).any():
         raise ValueError("y must hold at least 2 classes: no column has rows of 0 and of 1.")
-    return Targets(values, weight)
+    return Targets(np.nan_to_num(y), weight)
 
 
 def read_label(y: Any) -> Floats:

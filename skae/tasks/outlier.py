@@ -1,8 +1,7 @@
 """Outlier detection with any autoencoder: which rows it does not expect, and why."""
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -12,18 +11,16 @@ import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin, clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils import Tags, get_tags
+from sklearn.utils import gen_batches, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context, weighted_percentile
-from skae.base import BaseAutoencoder, MatrixLike, thawed, validated_rows
+from skae.base import MatrixLike
 from skae.files import Stored
-from skae.fitting import draw_seed, read_weight, refuse_single_row
-from skae.parameters import Declared
-from skae.state import Saved
+from skae.fitting import draw_seed
 from skae.table.rows import hash_rows, merged, shuffled
-from skae.tasks.outlier_scores import SCORES, Evidence, Floats, spread
+from skae.tasks.outlier_scores import SCORES, Evidence, Floats, moments, spread
+from skae.tasks.over import OverAutoencoder
 from skae.training.split import hold_out
 from skae.variants.autoencoder import Autoencoder
 
@@ -73,9 +70,7 @@ class Units(Stored):
         typical = 1.4826 * weighted_percentile(distance, weight, 50, average=True)
         typical = np.where(typical > 0, typical, 1.0)
         pulled_in = np.clip(apart / typical, -REACH, REACH)
-        mean = np.average(pulled_in, axis=0, weights=weight)
-        deviation = np.sqrt(np.average((pulled_in - mean) ** 2, axis=0, weights=weight))
-        deviation = np.where(deviation > 0, deviation, 1.0)
+        _, deviation = moments(pulled_in, weight)
         return cls(center, typical * deviation, REACH / deviation)
 
     @classmethod
@@ -110,7 +105,7 @@ class _NoMethod:
         vars(instance)[self.name] = value
 
 
-class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
+class AutoencoderOutlierDetector(OutlierMixin, OverAutoencoder):
     """Outliers are the rows that an autoencoder does not expect.
 
     An autoencoder is trained to restore rows from short codes, without those of each batch that it
@@ -213,7 +208,6 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     True
     """
 
-    autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
     score: Any = _NoMethod("auto")
     contamination: float | str = "auto"
     trim: float = 0.3
@@ -221,7 +215,6 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
     random_state: int | RandomState | None = None
 
     _parameter_constraints: ClassVar = {
-        "autoencoder": [BaseAutoencoder, FrozenEstimator, None],
         "score": [StrOptions({"auto", *SCORES})],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "trim": [Interval(Real, 0, 1, closed="left")],
@@ -229,8 +222,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         "random_state": ["random_state"],
     }
 
-    _doc_link_module = "skae"
-    _doc_link_template = BaseAutoencoder._doc_link_template
+    _checks: ClassVar = {"dtype": np.float64}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters of the detector and, if `deep`, of its autoencoder.
@@ -292,18 +284,8 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         return self
 
     def _fit(self, X: MatrixLike, sample_weight: MatrixLike | None) -> None:
-        is_given = isinstance(self.autoencoder, FrozenEstimator)
-        given = thawed(self.autoencoder, X) if is_given else None
-        X = validated_rows(
-            self,
-            given or self.autoencoder,
-            X,
-            dtype=np.float64,
-            ensure_min_samples=2,
-        )
-        weight = read_weight(sample_weight, X)
+        model, X, weight = self._read_training(X, sample_weight)
         X, weight = X[weight > 0], weight[weight > 0]
-        refuse_single_row(self, len(X))
         seed = draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
         set_aside = hold_out(hashes, self.calibration_fraction)
@@ -319,22 +301,15 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
                 "training: lower it or give more rows."
             )
         self._inputs_ = Units.of_user(X.shape[1])
-        if given is None:
-            given = self._new_autoencoder(len(train), X.shape[1], seed)
-            if not get_tags(given).input_tags.positive_only:
+        if model is None:
+            model = clone(self.autoencoder or _small(len(train), X.shape[1]))
+            model.set_params(trim=self.trim, random_state=seed)
+            if not get_tags(model).input_tags.positive_only:
                 self._inputs_ = self._units_
-            given.fit(self._inputs_.enter(X[~set_aside]), sample_weight=weight[~set_aside])
-        self.autoencoder_ = given
+            model.fit(self._inputs_.enter(X[~set_aside]), sample_weight=weight[~set_aside])
+        self.autoencoder_ = model
         self._learn(X[train], share[for_training], hashes[train])
         self._calibrate(X[distinct[~for_training]], share[~for_training])
-
-    def _new_autoencoder(self, n_rows: int, n_features: int, seed: int) -> BaseAutoencoder:
-        """What to train."""
-        if self.autoencoder is None:
-            new: BaseAutoencoder = _small(n_rows, n_features)
-        else:
-            new = clone(self.autoencoder)
-        return new.set_params(trim=self.trim, random_state=seed)
 
     def _learn(self, X: Floats, weight: Floats, hashes: NDArray[np.uint64]) -> None:
         """Learn from distinct rows which residuals and scores are usual."""
@@ -347,7 +322,8 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         self._score_ = SCORES[name]().fit(seen, share, self.trim)
         strangeness = self._strangeness(X)
         if self.contamination == "auto":
-            limit = _upper_fence(strangeness, weight)
+            low, high = weighted_percentile(strangeness, weight, np.array([25, 75]), average=True)
+            limit = high + 1.5 * (high - low)
         else:
             percent = 100 * float(self.contamination)
             limit = -weighted_percentile(-strangeness, weight, percent, average=True)
@@ -407,8 +383,7 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         -------
         decision : ndarray of shape (n_samples,)
         """
-        scores = self.score_samples(X)
-        return scores - self.offset_
+        return self.score_samples(X) - self.offset_
 
     def predict(self, X: MatrixLike) -> NDArray[np.intp]:
         """Whether rows are inliers.
@@ -496,14 +471,12 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         rows = self._read(X)
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
         index = X.index if isinstance(X, pd.DataFrame) else None
-        tables = zip(*map(self._explained, _blocks(rows)), strict=True)
-        return pd.concat(
-            {
-                name: pd.DataFrame(np.concatenate(parts), index=index, columns=names)
-                for name, parts in zip(("deviation", "expected", "share"), tables, strict=True)
-            },
-            axis=1,
-        )
+        blocks = [self._explained(rows[some]) for some in gen_batches(len(rows), BLOCK)]
+        tables = {
+            title: pd.DataFrame(np.concatenate(parts), index=index, columns=names)
+            for title, *parts in zip(("deviation", "expected", "share"), *blocks, strict=True)
+        }
+        return pd.concat(tables, axis=1)
 
     def _explained(self, X: Floats) -> tuple[Floats, Floats, Floats]:
         """Deviations of cells, what was expected of them, and their shares."""
@@ -520,10 +493,6 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
 
     def _deviation(self, X: Floats, restored: Floats) -> Floats:
         return (self._residual(X, restored) - self._center_) / self._scale_
-
-    def _read(self, X: MatrixLike) -> Floats:
-        check_is_fitted(self)
-        return validated_rows(self, self.autoencoder_, X, dtype=np.float64, reset=False)
 
     def _codes(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(self._inputs_.enter(X)), dtype=np.float64)
@@ -544,13 +513,8 @@ class AutoencoderOutlierDetector(OutlierMixin, Saved, Declared, BaseEstimator):
         return Evidence(codes, self._residual(X, self._rows(codes)), log_prob)
 
     def _strangeness(self, X: Floats) -> Floats:
-        return np.concatenate([self._score_(self._evidence(rows)) for rows in _blocks(X)])
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        if isinstance(self.autoencoder, BaseEstimator):
-            tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
-        return tags
+        blocks = [X[some] for some in gen_batches(len(X), BLOCK)]
+        return np.concatenate([self._score_(self._evidence(rows)) for rows in blocks])
 
 
 def _small(n: int, n_features: int) -> Autoencoder:
@@ -568,17 +532,6 @@ def _small(n: int, n_features: int) -> Autoencoder:
         batch_size=batch_size,
         early_stopping=False,
     )
-
-
-def _blocks(X: Floats) -> Iterator[Floats]:
-    for i in range(0, len(X), BLOCK):
-        yield X[i : i + BLOCK]
-
-
-def _upper_fence(values: Floats, weight: Floats) -> float:
-    """Where a boxplot begins to draw outliers."""
-    low, high = weighted_percentile(values, weight, np.array([25, 75]), average=True)
-    return high + 1.5 * (high - low)
 
 
 def _rounding(values: Any) -> Any:

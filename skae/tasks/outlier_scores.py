@@ -51,9 +51,9 @@ class Evidence:
 class Score(Stored, ABC):
     """How strange rows are; its attributes are numbers and arrays."""
 
-    @abstractmethod
     def fit(self, seen: Evidence, weight: Floats, trim: float) -> Self:
         """Learn what is usual from training rows, of whose weight the strangest `trim` may lie."""
+        return self
 
     @abstractmethod
     def __call__(self, seen: Evidence) -> Floats:
@@ -67,18 +67,12 @@ class Score(Stored, ABC):
 class Reconstruction(Score):
     """Logarithm of the mean squared residual."""
 
-    def fit(self, seen: Evidence, weight: Floats, trim: float) -> Self:
-        return self
-
     def __call__(self, seen: Evidence) -> Floats:
         return np.log(TINY + (seen.residual**2).mean(axis=1))
 
 
 class Density(Score):
     """The model's own negative log-density, in nats."""
-
-    def fit(self, seen: Evidence, weight: Floats, trim: float) -> Self:
-        return self
 
     def __call__(self, seen: Evidence) -> Floats:
         return -seen.log_prob()
@@ -153,9 +147,8 @@ class Robust(Score):
         self.tails = Tails()
 
     def fit(self, seen: Evidence, weight: Floats, trim: float) -> Self:
-        self.moments = np.array(
-            [_moments(part.fit(seen, weight, trim)(seen), weight) for part in self._both()]
-        )
+        scores = [part.fit(seen, weight, trim)(seen) for part in self._both()]
+        self.moments = np.array([moments(values, weight) for values in scores])
         return self
 
     def _both(self) -> tuple[Score, Score]:
@@ -179,10 +172,11 @@ SCORES: dict[str, Callable[[], Score]] = {
 }
 
 
-def _moments(values: Floats, weight: Floats) -> tuple[float, float]:
-    mean = np.average(values, weights=weight)
-    deviation = np.sqrt(np.average((values - mean) ** 2, weights=weight))
-    return mean, deviation if deviation > 0 else 1.0
+def moments(values: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of columns, 1 where it is 0."""
+    mean = np.average(values, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
+    return mean, np.where(deviation > 0, deviation, 1.0)
 
 
 def central(distance: Floats, weight: Floats, trim: float) -> Floats:

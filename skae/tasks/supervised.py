@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import replace
 from itertools import count
 from math import ceil
 from numbers import Real
@@ -13,23 +13,19 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import (
-    BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     MultiOutputMixin,
     RegressorMixin,
     TransformerMixin,
     clone,
 )
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context
-from skae.base import BaseAutoencoder, Floats, MatrixLike, thawed, validated_rows
-from skae.fitting import draw_seed, read_weight, refuse_single_row
-from skae.parameters import Declared
-from skae.state import Saved
+from skae.base import Floats, MatrixLike
+from skae.fitting import draw_seed, read_weight
 from skae.table.targets import (
     Probabilistic,
     Targets,
@@ -41,6 +37,7 @@ from skae.table.targets import (
     read_numbers,
     read_one_class,
 )
+from skae.tasks.over import OverAutoencoder
 from skae.training.heads import Classes, Family, Head, Labels, Numbers, best_map
 from skae.variants.autoencoder import Autoencoder
 
@@ -57,9 +54,7 @@ BATCH, FULL_BATCH = 128, 256
 """Rows of a step of it, and rows that are few enough to be taken at once."""
 
 
-class _Supervised(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, Saved, Declared, BaseEstimator, ABC
-):
+class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OverAutoencoder, ABC):
     """Base of estimators that tell answers from the codes of an autoencoder.
 
     Parameters
@@ -107,22 +102,19 @@ class _Supervised(
         Their names, where all are strings.
     """
 
-    autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
     label_weight: float = 10.0
     reconstruction_weight: float = 1.0
     fine_tune: bool = True
     random_state: int | RandomState | None = None
 
     _parameter_constraints: ClassVar = {
-        "autoencoder": [BaseAutoencoder, FrozenEstimator, None],
         "label_weight": [Interval(Real, 0, None, closed="neither")],
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
         "fine_tune": ["boolean"],
         "random_state": ["random_state"],
     }
 
-    _doc_link_module = "skae"
-    _doc_link_template = BaseAutoencoder._doc_link_template
+    _checks: ClassVar = {"may_miss": True, "dtype": [np.float64, np.float32]}
 
     @abstractmethod
     def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
@@ -166,36 +158,22 @@ class _Supervised(
         return self
 
     def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> None:
-        is_given = isinstance(self.autoencoder, FrozenEstimator)
-        given = thawed(self.autoencoder, X) if is_given else None
-        X = validated_rows(
-            self,
-            given or self.autoencoder,
-            X,
-            may_miss=True,
-            dtype=[np.float64, np.float32],
-            ensure_min_samples=2,
-        )
-        weight = read_weight(sample_weight, X)
+        given, X, weight = self._read_training(X, sample_weight)
         X, (y, weight) = X[weight > 0], counting(y, weight, self)
-        refuse_single_row(self, len(X))
         family, answers = self._read_answers(y, weight)
-        new = given or self._new_autoencoder(X)
+        new = given or clone(self.autoencoder or _default(X))
         if get_tags(new).target_tags.required:
             raise TypeError(f"autoencoder must do without targets, got {new!r}, a classifier.")
         self.autoencoder_ = new.set_params(random_state=draw_seed(self.random_state))
         if self.fine_tune:
             head = Head(family, self.label_weight, self.reconstruction_weight)
             targets = replace(answers, loss=head, density_rows=DENSITY_ROWS)
-            new._fit_targets(X, targets, weight, resume=is_given)
-        elif not is_given:
+            new._fit_targets(X, targets, weight, resume=given is not None)
+        elif given is None:
             new.fit(X, sample_weight=weight)
         self._maps_ = [*best_map(family, self._codes(X).astype(np.float64), answers, weight)]
         self.n_components_ = new.n_components_
         self._n_features_out = new._n_features_out
-
-    def _new_autoencoder(self, X: Floats) -> BaseAutoencoder:
-        return _default(X) if self.autoencoder is None else clone(self.autoencoder)
 
     def add_label(
         self,
@@ -228,8 +206,15 @@ class _Supervised(
         Raises
         ------
         ValueError
-            Where X or y cannot be used, or there is an output of that name.
+            Where X or y cannot be used, there is an output of that name, or the model was fitted
+            to one class for each row.
         """
+        check_is_fitted(self)
+        if not hasattr(self, "label_names_"):
+            raise ValueError(
+                "Labels can be added to several labels, but this model was fitted to one class for "
+                "each row: fit it to a y of several columns of 0 and 1, or fit another model."
+            )
         X = self._read(X)
         weight = read_weight(sample_weight, X)
         X, (y, weight) = X[weight > 0], counting(y, weight, self)
@@ -260,19 +245,7 @@ class _Supervised(
         Z : ndarray of shape (n_samples, n_components_)
             Codes, in the dtype of `X`.
         """
-        X = self._read(X)
-        return self._codes(X)
-
-    def _read(self, X: MatrixLike) -> Floats:
-        check_is_fitted(self)
-        return validated_rows(
-            self,
-            self.autoencoder_,
-            X,
-            may_miss=True,
-            dtype=[np.float64, np.float32],
-            reset=False,
-        )
+        return self._codes(self._read(X))
 
     def _codes(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(X))
@@ -288,8 +261,6 @@ class _Supervised(
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        if isinstance(self.autoencoder, BaseEstimator):
-            tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
         return tags
 
 
@@ -378,25 +349,6 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         class_weight = None if isinstance(self.class_weight, list) else self.class_weight
         return Labels(), read_labels(read_label(y), class_weight, weight)
 
-    def add_label(
-        self,
-        X: MatrixLike,
-        y: MatrixLike,
-        name: str | None = None,
-        sample_weight: MatrixLike | None = None,
-    ) -> Self:
-        check_is_fitted(self)
-        if not self._is_multilabel:
-            raise ValueError(
-                "Labels can be added to several labels, but this model was fitted to one class for "
-                "each row: fit it to a y of several columns of 0 and 1, or fit another model."
-            )
-        return super().add_label(X, y, name, sample_weight)
-
-    @property
-    def _is_multilabel(self) -> bool:
-        return hasattr(self, "label_names_")
-
     def decision_function(self, X: MatrixLike) -> Floats:
         """Log-odds of labels, or logits of classes.
 
@@ -427,7 +379,7 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
             Of classes, in the order of `classes_`; of several labels that each is there.
         """
         check_is_fitted(self)
-        if self._is_multilabel:
+        if hasattr(self, "label_names_"):
             return self._outputs(X, torch.sigmoid)
         if len(self.classes_) == 2:
             return self._outputs(X, lambda out: torch.cat([-out, out], 1).sigmoid())
@@ -440,7 +392,7 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
-        if self._is_multilabel:
+        if hasattr(self, "label_names_"):
             return (self.predict_proba(X) > 0.5).astype(np.int64)
         return super().predict(X)
 
@@ -487,8 +439,7 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
         return self._read_label(y, weight)
 
     def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        numbers = read_numbers(y)
-        return Numbers.of(numbers, weight)
+        return Numbers.of(read_numbers(y), weight)
 
     def predict(self, X: MatrixLike) -> Floats:
         """Expected targets of rows.

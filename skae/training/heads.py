@@ -57,28 +57,36 @@ class Classes(Family):
         return coef, intercept
 
 
-class Labels(Family):
+class Separate(Family):
+    """Answers of which each has a map of its own."""
+
+    @abstractmethod
+    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+        """Weights (k,) and bias for one answer (n,)."""
+
+    def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        maps = [self.solve_one(Z, *pair) for pair in zip(values.T, weight.T, strict=True)]
+        return np.stack([coef for coef, _ in maps], axis=1), np.array([bias for _, bias in maps])
+
+
+class Labels(Separate):
     """Labels that are there or not, each on its own: sigmoids."""
 
     def nats(self, out: Tensor, values: Tensor) -> Tensor:
         return F.softplus(out) - values * out
 
-    def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-        coef, intercept = np.zeros((Z.shape[1], values.shape[1])), np.zeros(values.shape[1])
-        for j, (value, share) in enumerate(zip(values.T, weight.T, strict=True)):
-            there, absent = share @ value, share @ (1 - value)
-            if min(there, absent) > 0:
-                known = share > 0
-                model = _logistic().fit(Z[known], value[known], share[known])
-                coef[:, j], intercept[j] = model.coef_[0], model.intercept_[0]
-            else:
-                # Without an example of the other kind there is no slope: half an example of each.
-                intercept[j] = np.log((there + 0.5) / (absent + 0.5))
-        return coef, intercept
+    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+        there, absent = weight @ value, weight @ (1 - value)
+        if min(there, absent) > 0:
+            known = weight > 0
+            model = _logistic().fit(Z[known], value[known], weight[known])
+            return model.coef_[0], model.intercept_[0]
+        # Without an example of the other kind there is no slope: half an example of each.
+        return np.zeros(Z.shape[1]), float(np.log((there + 0.5) / (absent + 0.5)))
 
 
 @dataclass
-class Numbers(Family):
+class Numbers(Separate):
     """Numbers with normal noise of variance 1 in units of their own: least squares."""
 
     center: Floats
@@ -104,15 +112,13 @@ class Numbers(Family):
     def nats(self, out: Tensor, values: Tensor) -> Tensor:
         return 0.5 * (out - values) ** 2
 
-    def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-        coef, intercept = np.zeros((Z.shape[1], values.shape[1])), np.zeros(values.shape[1])
-        for j, (value, share) in enumerate(zip(values.T, weight.T, strict=True)):
-            known = share > 0
-            # Where training starts, all rows with a target may be held out.
-            if known.any():
-                model = Ridge().fit(Z[known], value[known], share[known])
-                coef[:, j], intercept[j] = model.coef_, model.intercept_
-        return coef, intercept
+    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+        known = weight > 0
+        # Where training starts, all rows with a target may be held out.
+        if not known.any():
+            return np.zeros(Z.shape[1]), 0.0
+        model = Ridge().fit(Z[known], value[known], weight[known])
+        return model.coef_, model.intercept_
 
     def in_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         return coef * self.scale, intercept * self.scale + self.center
@@ -138,9 +144,8 @@ def best_map(family: Family, Z: Floats, answers: Targets, weight: Floats) -> tup
     some = answers.some
     answers, Z, weight = answers.take(some), Z[some], weight[some]
     center, scale = units(Z, weight)
-    coef, intercept = family.solve(
-        (Z - center) / scale, answers.values, answers.observed * weight[:, None]
-    )
+    counts = answers.observed * weight[:, None]
+    coef, intercept = family.solve((Z - center) / scale, answers.values, counts)
     coef = coef / scale
     return family.in_units(coef, intercept - center @ coef)
 

@@ -1,0 +1,52 @@
+"""What estimators over an autoencoder share: the autoencoder, and how rows for it are read."""
+
+from dataclasses import field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.validation import check_is_fitted
+
+from skae.base import BaseAutoencoder, MatrixLike, thawed, validated_rows
+from skae.fitting import read_weight, refuse_single_row
+from skae.parameters import Declared
+from skae.state import Saved
+
+
+class OverAutoencoder(Saved, Declared, BaseEstimator):
+    """Base of estimators over an autoencoder, which they train or are given fitted."""
+
+    autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
+
+    _parameter_constraints: ClassVar = {"autoencoder": [BaseAutoencoder, FrozenEstimator, None]}
+
+    _doc_link_module = "skae"
+    _doc_link_template = BaseAutoencoder._doc_link_template
+
+    _checks: ClassVar[dict[str, Any]] = {}
+    """How rows are validated, as `validated_rows` takes it."""
+
+    def _read_training(
+        self, X: MatrixLike, sample_weight: MatrixLike | None
+    ) -> tuple[BaseAutoencoder | None, NDArray[Any], NDArray[np.float64]]:
+        """The autoencoder that is given fitted, if one is, all rows, and their weights."""
+        given = None
+        if isinstance(self.autoencoder, FrozenEstimator):
+            given = thawed(self.autoencoder, X)
+        X = validated_rows(self, given or self.autoencoder, X, ensure_min_samples=2, **self._checks)
+        weight = read_weight(sample_weight, X)
+        refuse_single_row(self, int(np.count_nonzero(weight)))
+        return given, X, weight
+
+    def _read(self, X: MatrixLike) -> NDArray[Any]:
+        check_is_fitted(self)
+        return validated_rows(self, self.autoencoder_, X, reset=False, **self._checks)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        if isinstance(self.autoencoder, BaseEstimator):
+            tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
+        return tags
