@@ -19,8 +19,8 @@ from skae.base import MatrixLike
 from skae.files import Stored
 from skae.fitting import draw_seed
 from skae.table.rows import hash_rows, merged, shuffled
+from skae.tasks.meta_estimator import AutoencoderMetaEstimator
 from skae.tasks.outlier_scores import SCORES, Evidence, Floats, moments, spread
-from skae.tasks.over import OverAutoencoder
 from skae.training.split import hold_out
 from skae.variants.autoencoder import Autoencoder
 
@@ -105,7 +105,7 @@ class _NoMethod:
         vars(instance)[self.name] = value
 
 
-class AutoencoderOutlierDetector(OutlierMixin, OverAutoencoder):
+class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     """Outliers are the rows that an autoencoder does not expect.
 
     An autoencoder is trained to restore rows from short codes, without those of each batch that it

@@ -37,7 +37,7 @@ from skae.table.targets import (
     read_numbers,
     read_one_class,
 )
-from skae.tasks.over import OverAutoencoder
+from skae.tasks.meta_estimator import AutoencoderMetaEstimator
 from skae.training.heads import Classes, Family, Head, Labels, Numbers, best_map
 from skae.variants.autoencoder import Autoencoder
 
@@ -54,7 +54,7 @@ BATCH, FULL_BATCH = 128, 256
 """Rows of a step of it, and rows that are few enough to be taken at once."""
 
 
-class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OverAutoencoder, ABC):
+class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AutoencoderMetaEstimator, ABC):
     """Base of estimators that tell answers from the codes of an autoencoder.
 
     Parameters

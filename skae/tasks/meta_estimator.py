@@ -16,7 +16,7 @@ from skae.parameters import Declared
 from skae.state import Saved
 
 
-class OverAutoencoder(Saved, Declared, BaseEstimator):
+class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
     """Base of estimators over an autoencoder, which they train or are given fitted."""
 
     autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
