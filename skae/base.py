@@ -29,7 +29,7 @@ from skae._compat.sklearn import (
     has_callbacks,
     warn,
 )
-from skae.density.density import Density
+from skae.density.base import Density
 from skae.density.laplace import Laplace
 from skae.fitting import Data, draw_seed, fit, read_weight
 from skae.nn.bodies.architectures import WIDTHS

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skae import files
 from skae._compat.sklearn import validate_parameters
-from skae.density.density import Density
+from skae.density.base import Density
 from skae.files import CLASSES, Stored
 from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.network import Network

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from skae.density.density import CODES_AT_ONCE, by_blocks
+from skae.density.base import CODES_AT_ONCE, by_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Discrete

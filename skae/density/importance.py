@@ -8,7 +8,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
-from skae.density.density import CODES_AT_ONCE, by_blocks
+from skae.density.base import CODES_AT_ONCE, by_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, Keyed
 from skae.nn.latent import Stochastic

@@ -40,10 +40,13 @@ HALVINGS = 6
 
 EM_ROUNDS = 50
 EM_TOLERANCE = 1e-10
-ESTIMATION_STEPS = 1
-RELINEARIZE_TOLERANCE = 1e-2
+"""Rounds of expectation-maximisation at most, and the relative change that ends them."""
+
 RELINEARIZATIONS = 3
-"""Times the decoder is linearised anew around better codes while the density is estimated."""
+RELINEARIZE_TOLERANCE = 1e-2
+ESTIMATION_STEPS = 1
+"""Times that the density's estimation linearises the decoder anew, the relative change that ends
+this, and the steps to better codes before each."""
 
 
 _forward_mode = process_lock()
@@ -182,9 +185,9 @@ class Laplace:
     def _ascent(
         self, at: "_Expansion", index: Tensor | slice, rows: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """How high the rows at an index are, twice what a full step to the peak gains, that step.
+        """The log-density of rows and codes, twice the gain of a full Gauss-Newton step, that step.
 
-        The height is the log-probability of row and code, less what `Prior.height` leaves out.
+        The log-density lacks what `Prior.height` leaves out. An index says which rows are meant.
         """
         z = at.z[index]
         gradient = at.gradient[index] + self.prior.score(z)

@@ -9,16 +9,17 @@ from torch import Tensor
 class Batch(NamedTuple):
     """Some rows of a table. What is None does not occur in the table.
 
+    Cells that are missing are NaN in `x`, and False in `observed`. Only architectures that can read
+    NaN get them; `Likelihood` counts observed cells only.
+
     Attributes
     ----------
     x : Tensor of shape (n, n_columns)
         Cells that the encoder sees, in the user's units: modelled columns, then conditions.
     weight : Tensor of shape (n,)
         How much each row counts.
-    visible : Tensor of shape (n, n_columns), bool, or None
-        Cells that the encoder may see.
     observed : Tensor of shape (n, n_columns), bool, or None
-        Cells that the loss counts. Others are missing: NaN in `x`.
+        Cells that the loss counts.
     clean : Tensor of shape (n, n_columns) or None
         The rows that are to be restored, where `x` is a corrupted version of them.
     targets, target_weight : Tensor of shape (n, m), or None
@@ -27,7 +28,6 @@ class Batch(NamedTuple):
 
     x: Tensor
     weight: Tensor
-    visible: Tensor | None = None
     observed: Tensor | None = None
     clean: Tensor | None = None
     targets: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Corruptions: how rows are spoilt before the encoder sees them, on training batches only."""
+"""Corruptions: how rows are changed before the encoder sees them, on training batches only."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ class ColumnFacts:
     weight : Tensor of shape (n,)
         How often each counts.
     like : Tensor
-        Has the device and dtype of the rows to spoil.
+        Has the device and dtype of the rows to corrupt.
     shape : tuple of int
         Shape of a row.
     """
@@ -122,7 +122,7 @@ class Named:
     name : str
         A key of `CORRUPTIONS`.
     level : float
-        Share of cells to spoil; for "gaussian", the noise in columns' standard deviations; for
+        Share of cells to corrupt; for "gaussian", the noise in columns' standard deviations; for
         "block", its side as a share of the image's.
     table : ColumnFacts
     """
@@ -131,7 +131,7 @@ class Named:
         if name not in WITHOUT_SHARE and level > 1:
             raise ValueError(
                 "corruption_level must be at most 1, the share of cells that "
-                f"corruption={name!r} spoils, got {level}."
+                f"corruption={name!r} changes, got {level}."
             )
         if name in FOR_IMAGES and len(table.shape) != 3:
             raise ValueError(

@@ -98,20 +98,20 @@ class Inputs(nn.Module):
         if not self.n_conditions:
             return x, None
         shape = x.shape[0], self.n_conditions
-        told = LazyRows(lambda rows: self._encoded(conditions[rows]), shape)
-        self.condition_center.copy_(moments(told, weight).center)
-        low = torch.stack([told[block].amin(0) for block in row_blocks(told)]).amin(0)
-        high = torch.stack([told[block].amax(0) for block in row_blocks(told)]).amax(0)
+        encoded = LazyRows(lambda rows: self._encoded(conditions[rows]), shape)
+        self.condition_center.copy_(moments(encoded, weight).center)
+        low = torch.stack([encoded[block].amin(0) for block in row_blocks(encoded)]).amin(0)
+        high = torch.stack([encoded[block].amax(0) for block in row_blocks(encoded)]).amax(0)
         self.condition_scale.copy_(torch.where(high > low, (high - low) / 2, 1.0))
         center = self.condition_center.double().cpu()
         scale = self.condition_scale.double().cpu()
-        effect = slopes(x, at, told, center, scale, weight)
+        effect = slopes(x, at, encoded, center, scale, weight)
         if self.shift is not None:
             self.shift.weight.copy_(-effect / at.scale)
             self.shift.bias.zero_()
 
         def left(rows: slice) -> Tensor:
-            others = (told[rows].double() - center) / scale
+            others = (encoded[rows].double() - center) / scale
             return x[rows].double() - others @ effect.mT
 
         return LazyRows(left, x.shape), effect

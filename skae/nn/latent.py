@@ -97,7 +97,7 @@ class Latent(nn.Module, ABC):
         return
 
     def adapt(self, encode: Callable[[], Tensor], weight: Tensor, draws: Draws) -> None:
-        """Learn what no gradient tells, after a step, from the raw outputs that `encode` gives."""
+        """Update, after a step, what gradients do not train; `encode` gives the raw outputs."""
         return
 
     def inference_draws(self, x: Tensor) -> Draws | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 EXACT_UP_TO = 2048
-"""Larger of rows and columns' smaller count for which all axes are computed exactly."""
+"""All axes are computed exactly where a table has at most so many rows or columns."""
 
 
 CHUNK_CELLS = 2**18

@@ -153,7 +153,7 @@ class Network(Objective):
 
     @torch.no_grad()
     def start_latent(self, batch: Batch, generator: torch.Generator) -> None:
-        """Show the latent rows that stand for all."""
+        """Initialize the latent from rows that represent all."""
         self.latent.start_from(self.encoder(self.inputs(batch)), batch.weight, generator)
 
     def _start_at_pca(

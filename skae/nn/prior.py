@@ -38,7 +38,7 @@ class Prior(ABC):
 
     @abstractmethod
     def height(self, z: Tensor) -> Tensor:
-        """Log-density (...) less `constant`, and but for k / 2 log 2 pi."""
+        """The part of the log-density (...) that depends on the code."""
 
     @property
     @abstractmethod

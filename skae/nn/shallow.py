@@ -13,7 +13,7 @@ from skae.nn.objective import Objective
 
 
 class Shallow(Objective):
-    """Reconstructs the codes of the layer below from those of one layer [1]_, clean or spoilt [2]_.
+    """Reconstructs codes of the layer below from those of one layer [1]_, clean or corrupted [2]_.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from skae.table.targets import UNLABELLED, read_classes
 Floats = NDArray[np.floating]
 
 FOLDS = 5
-"""Parts of the rows: each is told by probes that have learnt from the others."""
+"""Parts of the rows: probes predict each part after they were trained on the others."""
 
 LEAF = 5
 """Rows of a forest's leaf: with fewer, its probabilities are too rough to tell how sure it is."""
@@ -42,7 +42,7 @@ def audit(tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: Any)
     sensitive : dict of ndarray of shape (n_samples,)
         Classes to be hidden, by name.
     y : array-like of shape (n_samples,) or None
-        Classes to be told, -1 where not known.
+        Classes to predict, -1 where not known.
 
     Returns
     -------
@@ -71,14 +71,16 @@ def audit(tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: Any)
                 f"audit splits the rows of each into {FOLDS} parts."
             )
         for name, probe in PROBES.items():
-            told = {table: _told(probe(), X[known], indices) for table, X in tables.items()}
+            guesses = {
+                table: _probabilities(probe(), X[known], indices) for table, X in tables.items()
+            }
             rows[target, name, "accuracy"] = [
                 counts.max() / counts.sum(),
-                *[(p.argmax(axis=1) == indices).mean() for p in told.values()],
+                *[(p.argmax(axis=1) == indices).mean() for p in guesses.values()],
             ]
-            rows[target, name, "auc"] = [0.5, *[_auc(indices, p) for p in told.values()]]
+            rows[target, name, "auc"] = [0.5, *[_auc(indices, p) for p in guesses.values()]]
             for group, members in sensitive.items() if is_y else ():
-                gaps = [parity_gap(p.argmax(axis=1), members[known]) for p in told.values()]
+                gaps = [parity_gap(p.argmax(axis=1), members[known]) for p in guesses.values()]
                 rows[target, name, f"parity gap, {group}"] = [0.0, *gaps]
     index = pd.MultiIndex.from_tuples(rows, names=["target", "probe", "measure"])
     return pd.DataFrame([*rows.values()], index=index, columns=["nothing", *tables])
@@ -91,7 +93,7 @@ def parity_gap(predicted: NDArray[Any], groups: NDArray[Any]) -> float:
     return float(np.ptp(shares, axis=0).max())
 
 
-def _told(probe: ClassifierMixin, X: Floats, classes: NDArray[np.intp]) -> Floats:
+def _probabilities(probe: ClassifierMixin, X: Floats, classes: NDArray[np.intp]) -> Floats:
     """Probabilities of classes (n_samples, n_classes), of each row by a probe without it."""
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     return cross_val_predict(probe, X, classes, cv=folds, method="predict_proba")

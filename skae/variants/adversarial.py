@@ -30,7 +30,8 @@ class Judged(Standardized):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        # A judge who learns is no yardstick for epochs: held-out rows tell reconstructions only.
+        # The judge changes while it learns, so that it cannot rank epochs: validation rows rank
+        # reconstructions only.
         if not self.training:
             return 0.0
         fixed = {name: p.detach() for name, p in self.judge.named_parameters()}

@@ -35,13 +35,13 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default="gaussian"
-        How to spoil the modelled cells that the encoder sees while training [2]_; conditions are
-        not spoilt. Without it, few rows of a condition get codes so precise that draws fall
+        How to corrupt the modelled cells that the encoder sees while training [2]_; conditions are
+        not corrupted. Without it, few rows of a condition get codes so precise that draws fall
         between them, and look like another condition's rows: of drawn digits, the worst class is
         recognised in 95 % with the default and in 77 % without. None restores rows better.
 
     corruption_level : float, default=0.7
-        Share of cells that a named corruption spoils; for "gaussian", the noise's standard
+        Share of cells that a named corruption changes; for "gaussian", the noise's standard
         deviation in those of the columns; for "block", its side as a share of the image's shorter
         one.
 

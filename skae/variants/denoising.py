@@ -1,4 +1,4 @@
-"""The denoising autoencoder: rows come back from spoilt versions of them."""
+"""The denoising autoencoder: rows come back from corrupted versions of them."""
 
 from skae.base import BaseAutoencoder
 from skae.nn.corruption import Corruption
@@ -6,19 +6,19 @@ from skae.nn.latent import Deterministic, Latent
 
 
 class DenoisingAutoencoder(BaseAutoencoder):
-    """Autoencoder that is trained to restore rows from spoilt versions of them.
+    """Autoencoder that is trained to restore rows from corrupted versions of them.
 
-    While it trains, the encoder sees rows that `corruption` has spoilt, and the loss is on the
+    While it trains, the encoder sees rows that `corruption` has corrupted, and the loss is on the
     clean ones. Copying its input is then no solution: it must learn which columns tell what of
     which others [1]_. Codes are robust to that kind of damage, and `reconstruct` repairs it. Where
     damaged and clean versions of the same rows are at hand, `fit(X, X_corrupted=...)` learns from
-    those pairs. Nothing is spoilt in `transform` or any other method.
+    those pairs. Nothing is corrupted in `transform` or any other method.
 
     Parameters
     ----------
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default="masking"
-        How to spoil the rows that the encoder sees while training. "gaussian" adds normal noise,
+        How to corrupt the rows that the encoder sees while training. "gaussian" adds normal noise,
         "masking" sets cells to 0 or to the value nearest to it that their column takes,
         "salt_and_pepper" to their column's smallest or largest value, "swap" to their column's
         value in another, different row: use it for tables, whose columns differ. Three are for

@@ -50,7 +50,7 @@ class Private(Variational):
 
     # A trained noise would make codes ever more precise, and precise codes hide nothing.
     learns_noise = False
-    # Judges who learn are no yardstick: the rows they know least look best.
+    # Judges change while they learn: the codes that they know least would look best.
     ranks_epochs = False
 
     def __init__(self, n_components: int, price: float, widths: Sequence[int]) -> None:

@@ -164,9 +164,10 @@ class Likelihood(nn.Module, ABC):
         raise NotImplementedError
 
     def statistics(self, batch: Batch, squares: Tensor, weight: Tensor) -> Statistics:
-        """What `update` is to know of rows, which count `weight` (n,), in all 1.
+        """Weighted sums over rows that `update` needs; they are additive over parts of a table.
 
-        `squares` are those of cells (n, n_columns), or (n, 1) of rows.
+        `squares` are those of cells (n, n_columns), or means over rows' cells (n, 1). The weights
+        (n,) of all rows of the table sum to 1.
         """
         weight = weight.to(self.noise_variance)
         sums = {"squares": weight @ squares.to(weight)}

@@ -25,7 +25,7 @@ class Density(Protocol):
 
     @classmethod
     def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
-        """Learn what the network does not tell from rows in a random order.
+        """Estimate the noise and the distribution of codes from rows in a random order.
 
         `held_out` (n,) says which rows the network has not seen.
         """
