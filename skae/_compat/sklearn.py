@@ -1,5 +1,6 @@
 """Private names of scikit-learn: what its own estimators are made with and others need, too."""
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -48,7 +49,8 @@ def has_callbacks(estimator: object) -> bool:
 
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the user's line that led here, past the package and scikit-learn's wrappers."""
-    folders = tuple(str(Path(f).parent) for f in (sklearn.__file__, __file__.rsplit("_compat")[0]))
+    own = Path(sklearn.__file__).parent, Path(__file__).parents[1]
+    folders = tuple(f"{folder}{os.sep}" for folder in own)
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(folders):
         level, frame = level + 1, frame.f_back
