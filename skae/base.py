@@ -461,7 +461,10 @@ class BaseAutoencoder(
         try:
             context.call_on_fit_task_end(estimator=self, X=data.X)
         except BaseException:
-            self._fitted = before
+            if before is None:
+                del self._fitted
+            else:
+                self._fitted = before
             raise
         return self
 

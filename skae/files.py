@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 from numpy.random import MT19937, RandomState
@@ -50,11 +52,36 @@ class Stored:
     @classmethod
     def _from_stored_state(cls, state: dict[str, Any]) -> Any:
         """The object that a file holds; raises ValueError where the state is not one's."""
-        if is_dataclass(cls) and {field.name for field in fields(cls)} != state.keys():
-            raise ValueError(f"a {cls.__name__} does not consist of {', '.join(state)}")
+        if is_dataclass(cls):
+            kinds = {field.name: field.type for field in fields(cls)}
+            if kinds.keys() != state.keys():
+                raise ValueError(f"a {cls.__name__} does not consist of {', '.join(state)}")
+            wrong = [name for name, kind in kinds.items() if not is_of(state[name], kind)]
+            if wrong:
+                raise ValueError(f"{wrong[0]} of a {cls.__name__} cannot be {state[wrong[0]]!r}")
         thing = object.__new__(cls)
         vars(thing).update(state)
         return thing
+
+
+def is_of(value: object, kind: Any) -> bool:
+    """Whether a value is what an annotation says: a class, an array, a sequence or a union."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(is_of(value, part) for part in parts)
+    if origin is np.ndarray:
+        [dtype] = get_args(parts[1])
+        if not isinstance(value, np.ndarray) or dtype is Any:
+            return isinstance(value, np.ndarray)
+        # The size of an index is the platform's.
+        is_index = issubclass(dtype, np.integer)
+        return np.issubdtype(value.dtype, np.integer if is_index else dtype)
+    if origin in (list, Sequence):
+        kinds = list if origin is list else (list, tuple)
+        return isinstance(value, kinds) and all(is_of(item, parts[0]) for item in value)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, kind)
 
 
 def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:

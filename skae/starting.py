@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from skae._compat.sklearn import validate_parameters
+from skae.files import is_of
 from skae.nn.bodies.architectures import make_architecture
 from skae.nn.bodies.body import make_bodies
 from skae.nn.growth import grow
@@ -17,9 +18,9 @@ from skae.nn.linear import DistinctRows, components_for_share, moments, of_prese
 from skae.nn.network import Network
 from skae.state import Fitted, NetworkMismatchError
 from skae.table.rows import Rows, largest_sizes
-from skae.table.schema import Schema
+from skae.table.schema import Schema, SeenConditions
 from skae.table.sequences import RowShape, filled
-from skae.training.loop import Net, to_tensors
+from skae.training.loop import Net, refuse_malformed, to_tensors
 from skae.training.precision import choose_dtype, refuse_extreme_scales, refuse_overflow
 from skae.training.split import Split
 from skae.training.tensors import as_tensor, batch_of
@@ -161,6 +162,7 @@ def restore(options: Any, tree: dict[str, Any]) -> Fitted:
     except ValueError:
         device = torch.device("cpu")
     validate_parameters(options)
+    _refuse_malformed(options, tree)
     dtype = {"float32": torch.float32, "float64": torch.float64}[tree.pop("dtype")]
     module, k = tree.pop("module"), tree.pop("n_components")
     parts = options, tree["schema"], tree["learned"], k
@@ -172,10 +174,38 @@ def restore(options: Any, tree: dict[str, Any]) -> Fitted:
         raise ValueError("the arrays are not those of the network that the parameters describe")
     network = build_network(*parts).to(device=device, dtype=dtype)
     network.load_state_dict(to_tensors(module))
+    refuse_malformed(tree["training"], network)
     likelihood = copy.deepcopy(network.likelihood.fixed())
     likelihood.load_state_dict(to_tensors(tree.pop("likelihood")))
     tensors = {name: values.to(device) for name, values in to_tensors(tree.pop("density")).items()}
     density = options._density.restore(network, likelihood, tensors)
-    if not density.is_finite():
+    is_its_own = density.tensors().keys() == tensors.keys()
+    numbers = [*tensors.values(), *likelihood.state_dict().values()]
+    if not (is_its_own and density.is_finite() and all(map(torch.is_floating_point, numbers))):
         raise ValueError("the moments of the codes are not those of this model")
     return Fitted(network=network.eval(), density=density, **tree)
+
+
+def _refuse_malformed(options: Any, tree: dict[str, Any]) -> None:
+    """Raise ValueError where what a file says of a model, arrays apart, cannot be so."""
+    schema, conditions = tree["schema"], tree["conditions"]
+    kinds = {"schema": Schema, "best_epoch": int, "rows_seen": float, "n_components": int,
+             "conditions": SeenConditions | None, "learned": dict, "parameters": dict}  # fmt: skip
+    wrong = [name for name, kind in kinds.items() if not is_of(tree[name], kind)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")
+    schema.refuse_malformed()
+    if tree["parameters"].get("noise") != options.noise:
+        raise ValueError("the parameters of the fit do not state its noise")
+    shape = row_shape(options)
+    if (shape.full(len(schema.modelled)), shape.may_end_early) != (
+        schema.feature_shape,
+        schema.shape.may_end_early,
+    ):
+        raise ValueError("rows have another shape than the parameters describe")
+    if not 0 < tree["rows_seen"] < np.inf or tree["best_epoch"] < 0:
+        raise ValueError("numbers of rows and epochs must not be negative")
+    if bool(schema.conditions) != (conditions is not None):
+        raise ValueError("conditions of rows belong to columns of conditions")
+    if conditions is not None:
+        conditions.refuse_malformed(schema.n_levels)

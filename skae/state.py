@@ -186,6 +186,8 @@ class Saved(Stored):
 
     def _is_known(self, key: str) -> bool:
         """Whether the estimator may have what `key` names."""
+        if isinstance(getattr(type(self), key, None), FittedAttribute):
+            return False
         return key in self.get_params(deep=False) or ATTRIBUTE.fullmatch(key) is not None  # type: ignore[attr-defined]
 
     def _left_out(self, prefix: str = "") -> list[str]:
@@ -296,18 +298,25 @@ def _autoencoder_of_format_1(
     if columns is not None:
         modelled = columns["modelled"]
         triples = zip(columns["given"], columns["names"], columns["categories"], strict=True)
-        conditions = [Column(int(j), text, levels) for j, text, levels in triples]
-        seen = SeenConditions(_levels(columns["conditions"], conditions), columns["weight"])
-    schema = Schema(
-        name,
-        d,
-        state.get("feature_names_in_"),
-        modelled,
-        conditions,
-        "sensitive" if "sensitive" in parameters else "condition",
-        Support(likelihood, *LIKELIHOODS[likelihood].support),
-        RowShape(parameters.get("feature_shape"), parameters["architecture"] == "recurrent"),
-    )
+        conditions = [
+            Column._from_stored_state({"index": int(j), "name": text, "levels": levels})
+            for j, text, levels in triples
+        ]
+        cells = _levels(columns["conditions"], conditions)
+        seen = SeenConditions._from_stored_state({"cells": cells, "weight": columns["weight"]})
+    parts = {
+        "owner": name,
+        "n_columns": d,
+        "names": state.get("feature_names_in_"),
+        "modelled": modelled,
+        "conditions": conditions,
+        "role": "sensitive" if "sensitive" in parameters else "condition",
+        "support": Support(likelihood, *LIKELIHOODS[likelihood].support),
+        "shape": RowShape(
+            parameters.get("feature_shape"), parameters["architecture"] == "recurrent"
+        ),
+    }
+    schema = Schema._from_stored_state(parts)
     fitted = {
         "parameters": parameters,
         "schema": schema,

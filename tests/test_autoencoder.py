@@ -16,13 +16,15 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.utils import estimator_html_repr
 from sklearn.utils._param_validation import InvalidParameterError
 from skorch.callbacks import Callback, EarlyStopping
 
+import skae
 from skae import Autoencoder
-from skae.base import draw_seed
+from skae.fitting import draw_seed
+from skae.nn.batch import Batch
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.objective import trimmed_mean
 from skae.table.rows import hash_rows, merged
@@ -423,12 +425,12 @@ def test_trimmed_mean_drops_the_worst():
 
 
 def test_trimming_protects_from_outliers(curved):
-    """With a fifth of the rows spoilt, clean rows are restored better if the loss is trimmed."""
+    """With a fifth of the rows corrupted, clean rows are restored better if the loss is trimmed."""
     rng = np.random.default_rng(2)
-    spoilt = np.concatenate([curved, rng.normal(0, 12, size=(24, curved.shape[1]))])
+    corrupted = np.concatenate([curved, rng.normal(0, 12, size=(24, curved.shape[1]))])
     parameters = {"max_epochs": 200, "learning_rate": 1e-2, "early_stopping": False}
     with_trim, without = (
-        small(trim=trim, **parameters).fit(spoilt).reconstruction_error(curved).mean()
+        small(trim=trim, **parameters).fit(corrupted).reconstruction_error(curved).mean()
         for trim in (0.2, 0.0)
     )
     assert with_trim < 0.8 * without
@@ -444,14 +446,14 @@ def test_weight_decay_is_a_gaussian_prior(curved):
     start = small(max_epochs=0, early_stopping=False, **parameters).fit(curved).module_
     stepped = small(**parameters).partial_fit(curved)
     x = torch.tensor(curved)
-    nats = start.losses(None, torch.ones(len(x)), x).sum()
+    nats = start.losses(None, Batch(x, torch.ones(len(x)))).sum()
     prior = sum((p**2).sum() for name, p in start.named_parameters() if name.endswith("weight"))
     ((nats + decay / 2 * prior) / n).backward()
-    beta = stepped.net_.optimizer_.param_groups[0]["betas"][0]
-    moved = dict(stepped.module_.named_parameters())
-    for name, p in start.named_parameters():
-        momentum = stepped.net_.optimizer_.state[moved[name]]["exp_avg"]
-        torch.testing.assert_close(momentum, (1 - beta) * p.grad, rtol=1e-9, atol=1e-12)
+    beta = torch.optim.Adam([x.requires_grad_()]).param_groups[0]["betas"][0]
+    states = stepped._fitted.training["optimizer"]
+    for p, momentum in zip(start.parameters(), states, strict=True):
+        expected = (1 - beta) * p.grad.numpy()
+        np.testing.assert_allclose(momentum["exp_avg"], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_weight_decay_spares_the_linear_skip(curved):
@@ -491,7 +493,8 @@ def test_corruption_is_for_training_and_the_loss_for_clean_rows(curved):
     fitted.sample(3)
     assert len(calls) == 3
     x = torch.tensor(curved)
-    expected = fitted.module_.losses(None, torch.ones(len(x)), torch.zeros_like(x), x).mean().item()
+    batch = Batch(torch.zeros_like(x), torch.ones(len(x)), clean=x)
+    expected = fitted.module_.losses(None, batch).mean().item()
     assert fitted.loss_curve_[0] == pytest.approx(expected)
 
 
@@ -522,19 +525,19 @@ def test_corruption_draws_from_the_fits_generator(curved):
 
 
 def test_pairs_of_clean_and_corrupted_rows(curved):
-    spoilt = curved + np.random.default_rng(0).normal(size=curved.shape)
-    fitted = Autoencoder(2, max_epochs=1, **FROZEN).fit(curved, X_corrupted=spoilt)
-    expected = fitted.module_.losses(
-        None, torch.ones(len(spoilt)), torch.tensor(spoilt), torch.tensor(curved)
-    ).mean()
+    corrupted = curved + np.random.default_rng(0).normal(size=curved.shape)
+    fitted = Autoencoder(2, max_epochs=1, **FROZEN).fit(curved, X_corrupted=corrupted)
+    x = torch.tensor(corrupted)
+    batch = Batch(x, torch.ones(len(x)), clean=torch.tensor(curved))
+    expected = fitted.module_.losses(None, batch).mean()
     assert fitted.loss_curve_[0] == pytest.approx(expected.item())
     # Clean rows decide the centre: the pairs change the training only.
-    np.testing.assert_allclose(fitted.module_.center, curved.mean(axis=0))
+    np.testing.assert_allclose(fitted.module_.inputs.center, curved.mean(axis=0))
     masked = Autoencoder(2, max_epochs=1, corruption="masking", **FROZEN)
-    assert masked.fit(curved, X_corrupted=spoilt).loss_curve_ == fitted.loss_curve_
+    assert masked.fit(curved, X_corrupted=corrupted).loss_curve_ == fitted.loss_curve_
     assert_same_bits(small().fit(curved, X_corrupted=curved), small().fit(curved), curved)
     with pytest.raises(ValueError, match="X_corrupted"):
-        small().fit(curved, X_corrupted=spoilt[:5])
+        small().fit(curved, X_corrupted=corrupted[:5])
 
 
 @pytest.mark.parametrize("corruption", [None, "masking", "gaussian"])
@@ -556,13 +559,14 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
     }
     trained = small(layerwise_epochs=epochs, **parameters).fit(curved).module_
     start = small(**parameters).fit(curved)
-    network, generator = start.module_, start.net_.generator
+    network, generator = start.module_, torch.Generator()
+    generator.set_state(torch.tensor(start._fitted.training["generator"]))
     size = len(curved) if batch_size == "auto" else batch_size
     plan = Plan(start.learning_rate, epochs, size)
     # Rows are trained on in an order that their content decides.
     hashes = hash_rows(curved, draw_seed(start.random_state))
     x = torch.tensor(curved[merged(np.ones(len(curved)), hashes)[0]])
-    scaled = network.standardize
+    scaled = network.inputs.standardize
     for i in range(2):
         down = network.encoder.residual.layers[i]
         up = network.decoder.residual.layers[-1 - i]
@@ -573,14 +577,15 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
             order = torch.randperm(len(x), generator=generator)
             order = order if size < len(x) else torch.arange(len(x))
             for clean in x[order].split(size):
-                spoilt = clean
+                corrupted = clean
                 if corruption == "masking":
                     blank = torch.rand(clean.shape, generator=generator, dtype=x.dtype) < 0.3
-                    spoilt = torch.where(blank, torch.zeros_like(low).clamp(low, high), clean)
+                    nothing = torch.zeros_like(low).clamp(low, high)
+                    corrupted = torch.where(blank, nothing, clean)
                 elif corruption == "gaussian":
                     noise = torch.randn(clean.shape, generator=generator, dtype=x.dtype)
-                    spoilt = clean + 0.3 * deviation * noise
-                out = up(torch.tanh(down(scaled(spoilt))))
+                    corrupted = clean + 0.3 * deviation * noise
+                out = up(torch.tanh(down(scaled(corrupted))))
                 out = out if i == 0 else torch.tanh(out)
                 optimizer.zero_grad()
                 (0.5 * ((out - scaled(clean)) ** 2).sum(1).mean()).backward()
@@ -596,8 +601,8 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-10, msg=name)
 
 
-def test_layerwise_training_spoils_no_codes_by_a_callable(curved):
-    """What the user's own corruption knows to spoil is rows."""
+def test_layerwise_training_corrupts_no_codes_by_a_callable(curved):
+    """What the user's own corruption knows to corrupt is rows."""
     seen = []
 
     def corruption(x, generator):
@@ -691,7 +696,7 @@ class Recorder(Callback):
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         self.events.append("epoch_begin")
         self.held_out = (
-            None if dataset_valid is None else dataset_valid.taken(dataset_valid.index)[-1]
+            None if dataset_valid is None else dataset_valid.taken(dataset_valid.index).x
         )
 
     def on_batch_begin(self, net, **kwargs):
@@ -728,7 +733,7 @@ def test_the_best_epoch_is_restored(curved):
     for name, value in recorder.states[fitted.best_epoch_ - 1].items():
         assert torch.equal(value, fitted.module_.state_dict()[name])
     rows = recorder.held_out
-    now = fitted.module_.losses(None, torch.ones(len(rows)), rows).mean().item()
+    now = fitted.module_.losses(None, Batch(rows, torch.ones(len(rows)))).mean().item()
     assert now == pytest.approx(min(fitted.validation_curve_))
 
 
@@ -835,7 +840,7 @@ def test_a_callback_stops_by_keyboard_interrupt_and_the_fit_is_kept(curved):
 
 
 @pytest.mark.parametrize(
-    "failure", [KeyboardInterrupt, RuntimeError("spoilt")], ids=["interrupt", "error"]
+    "failure", [KeyboardInterrupt, RuntimeError("a fault")], ids=["interrupt", "error"]
 )
 def test_an_interrupted_refit_leaves_the_old_model_whole(curved, failure):
     fitted = small().fit(curved)
@@ -855,7 +860,7 @@ def test_an_interrupted_refit_leaves_the_old_model_whole(curved, failure):
     assert len(calls) == 4
     fitted.set_params(corruption=None)
     changed = {n for n, v in vars(fitted).items() if before.get(n) != id(v)}
-    assert not {name for name in changed if name.endswith("_")}
+    assert not {name for name in changed if name.endswith("_") or name == "_fitted"}
     assert_same_bits(fitted, old, curved)
     fitted.set_params(corruption=interrupt, warm_start=True)
     calls.clear()
@@ -950,15 +955,15 @@ def test_silent_by_default(curved, capsys):
 def test_bernoulli_names_its_range(bad):
     X = np.random.default_rng(0).random((30, 4))
     fitted = small(likelihood="bernoulli").fit(X)
-    spoilt = X.copy()
-    spoilt[3, 2] = bad
+    outside = X.copy()
+    outside[3, 2] = bad
     for method in (
         fitted.transform,
         fitted.score_samples,
         small(likelihood="bernoulli").fit,
     ):
         with pytest.raises(ValueError, match="bernoulli") as error:
-            method(spoilt)
+            method(outside)
         assert f"{bad:g}" in str(error.value)
 
 
@@ -1018,10 +1023,62 @@ def test_a_divergence_warns(curved):
         small(learning_rate=10.0).fit(curved)
 
 
+def fit(estimator, X):
+    return estimator.fit(X)
+
+
+def partial_fit(estimator, X):
+    return estimator.partial_fit(X)
+
+
+def fit_in_a_pipeline(estimator, X):
+    return make_pipeline(MaxAbsScaler(), estimator).fit(X)
+
+
+RNG = np.random.default_rng(0)
+LINE = np.outer(RNG.normal(size=120), np.arange(1, 6)) + 0.01 * RNG.normal(size=(120, 5))
+"""Rows that a single component tells."""
+
+CROWDED = np.outer(10.0 ** -np.arange(120), np.arange(1, 6))
+"""Rows of which all but a few are so close to each other that they share codes."""
+
+
+@pytest.mark.parametrize("train", [fit, partial_fit, fit_in_a_pipeline])
+@pytest.mark.parametrize(
+    ("estimator", "X", "message"),
+    [
+        pytest.param(small(learning_rate=10.0), LINE, "Training diverged", id="divergence"),
+        pytest.param(
+            skae.VariationalAutoencoder(4, max_epochs=1, random_state=0),
+            LINE,
+            "Posterior collapse",
+            id="collapse",
+        ),
+        pytest.param(
+            skae.VectorQuantizedAutoencoder(2, n_codes=64, max_epochs=1, random_state=0),
+            CROWDED,
+            "Only .* of n_codes=64",
+            id="unused codes",
+        ),
+    ],
+)
+def test_warnings_name_the_users_line(estimator, X, message, train):
+    """Not a line of skae or scikit-learn, however many of theirs are between."""
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
+        train(clone(estimator), X)
+    said = [w for w in caught if w.category is ConvergenceWarning]
+    assert {(w.filename, w.lineno) for w in said} == {(__file__, line_of(train))}
+
+
+def line_of(function):
+    """The line after the first one of a function."""
+    return function.__code__.co_firstlineno + 1
+
+
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
 def test_precisions(curved, precision):
     fitted = small(precision=precision, early_stopping=True).fit(curved)
-    assert fitted.module_.center.dtype == (
+    assert fitted.module_.inputs.center.dtype == (
         torch.float64 if precision == "float64" else torch.float32
     )
     pca = PCA(2).fit(curved)

@@ -42,7 +42,7 @@ class FailAt(KillAt):
             raise RuntimeError("the plug was pulled")
 
 
-def spoil(x, generator):
+def corrupt(x, generator):
     return x + torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
@@ -50,7 +50,7 @@ CASES = {
     "best epoch kept": {"early_stopping": True},
     "nothing held out": {"early_stopping": False},
     "patience": {"early_stopping": True, "n_iter_no_change": 2, "tol": 10.0},
-    "corruption": {"corruption": spoil},
+    "corruption": {"corruption": corrupt},
     "float32": {"precision": "float32"},
     "layer by layer": {"layerwise_epochs": 1},
 }
@@ -62,7 +62,7 @@ def make(callbacks=None, **parameters):
 
 def answers(model):
     """What a model says and what it remembers of its training."""
-    state = model.net_.arrays()
+    state = model._fitted.training
     return np.concatenate(
         [
             model.transform(X).ravel(),
@@ -160,7 +160,7 @@ def test_checkpoints_change_no_bit(tmp_path):
         {"activation": "tanh"},
         {"max_epochs": 7},
         {"trim": 0.1},
-        {"corruption": spoil},
+        {"corruption": corrupt},
     ],
     ids=lambda other: next(iter(other)),
 )

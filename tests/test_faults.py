@@ -170,7 +170,9 @@ class Unchanged:
             said = {}
         else:
             said = self.ask()
-        learnt = {k: id(v) for k, v in vars(self.estimator).items() if k.endswith("_")}
+        learnt = {
+            k: id(v) for k, v in vars(self.estimator).items() if k.endswith("_") or k == "_fitted"
+        }
         return said, learnt, set(vars(self.estimator)), self.estimator.get_params()
 
     def __enter__(self):
@@ -655,7 +657,7 @@ def test_weights_refused_by_score(estimator_class, weight, match):
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "match"),
+    ("corrupted", "match"),
     [
         pytest.param(X[:5], "X_corrupted.*shape", id="too few rows"),
         pytest.param(X[:, :2], "X_corrupted", id="too few columns"),
@@ -668,12 +670,12 @@ def test_weights_refused_by_score(estimator_class, weight, match):
         pytest.param(X * 1e300, "X_corrupted", id="1e300"),
     ],
 )
-def test_corrupted_rows_refused(estimator_class, spoilt, match):
+def test_corrupted_rows_refused(estimator_class, corrupted, match):
     if not has_fit_parameter(estimator_class, "X_corrupted"):
         pytest.skip("no X_corrupted")
     for estimator in both_for_faults_alone(estimator_class):
         with Unchanged(estimator), pytest.raises(REFUSAL, match=match):
-            train(estimator, X, X_corrupted=spoilt)
+            train(estimator, X, X_corrupted=corrupted)
 
 
 # ----------------------------------------------------------------------------- parameters
@@ -1182,11 +1184,11 @@ def test_a_fault_in_going_on(estimator_class, warm_start):
         pytest.skip("no partial_fit")
     for estimator in estimators:
         train(estimator, X, "partial_fit")
-    spoilt = estimators[0].set_params(callbacks=[FailingCallback.at("on_train_end", fail)])
+    failing = estimators[0].set_params(callbacks=[FailingCallback.at("on_train_end", fail)])
     for method in ("partial_fit", "fit"):
-        with Unchanged(spoilt), pytest.raises(Failure):
-            train(spoilt, X, method)
-    spoilt.set_params(callbacks=None)
+        with Unchanged(failing), pytest.raises(Failure):
+            train(failing, X, method)
+    failing.set_params(callbacks=None)
     for method in ("partial_fit", "fit", "partial_fit"):
         first, second = (answers(train(estimator, X, method), X) for estimator in estimators)
         assert_same(first, second)
@@ -1271,7 +1273,7 @@ def test_unpickling_without_the_device_of_the_fit(estimator_class):
     expected = answers(estimator, X)
     # What a fit on an accelerator writes down, on a machine that has none by that name.
     reset(estimator, device="cuda:99")
-    core(estimator)._fit_params_["device"] = "cuda:99"
+    core(estimator)._fitted.parameters["device"] = "cuda:99"
     again = pickle.loads(pickle.dumps(estimator))
     assert next(core(again).module_.parameters()).device.type == "cpu"
     assert_same(answers(again, X), expected)
@@ -1333,7 +1335,7 @@ def test_set_params_after_fit_changes_no_answer(estimator_class, name):
 )
 def test_copies_share_nothing_that_changes(estimator_class, duplicate):
     estimator = trained(estimator_class)
-    center = core(estimator).module_.center
+    center = core(estimator).module_.inputs.center
     with Unchanged(estimator):
         for method in ("partial_fit", "fit"):
             other = duplicate(estimator)
@@ -1341,4 +1343,4 @@ def test_copies_share_nothing_that_changes(estimator_class, duplicate):
             if hasattr(other, method):
                 train(other, 3 * X, method)
                 if method == "fit":
-                    assert not np.array_equal(core(other).module_.center, center)
+                    assert not np.array_equal(core(other).module_.inputs.center, center)

@@ -24,6 +24,7 @@ from skae import (
     model_selection,
 )
 from skae.model_selection import LONGEST, _standard_error, _Step, _walk_down
+from skae.state import NetworkMismatchError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The largest of the sizes:UserWarning")
 
@@ -285,8 +286,8 @@ def test_pca_is_left_out_where_it_cannot_be_compared(rows):
     assert bernoulli.results[["pca_test_error", "pca_test_nats"]].isna().all(axis=None)
     beyond = components_path(Autoencoder(**SMALL), rows, param_range=[1, 9])
     assert beyond.results["pca_test_nats"].isna().tolist() == [False, True]
-    given = skae.ConditionalVariationalAutoencoder(condition=-1, **SMALL)
-    conditional = components_path(given, rows, param_range=[1])
+    estimator = skae.ConditionalVariationalAutoencoder(condition=-1, **SMALL)
+    conditional = components_path(estimator, rows, param_range=[1])
     assert conditional.results["pca_test_nats"].isna().all()
     ends = rows.copy()
     ends[::3, 4:] = np.nan
@@ -361,3 +362,29 @@ def test_bad_input_is_refused(rows, options, error, message):
     given = {"estimator": Autoencoder(**SMALL), "X": rows} | options
     with pytest.raises(error, match=message):
         components_path(given.pop("estimator"), given.pop("X"), given.pop("y", None), **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("hidden_layer_sizes", [(8,), (4,)]),
+        ("linear_skip", [False]),
+        ("tied_weights", [True]),
+    ],
+)
+def test_parameters_that_shape_the_network_are_for_a_grid_search(rows, name, values):
+    estimator = Autoencoder(2, **SMALL)
+    with pytest.raises(ValueError, match=f"{name} shapes.*GridSearchCV") as error:
+        components_path(estimator, rows, param_name=name, param_range=values)
+    assert isinstance(error.value.__cause__, NetworkMismatchError)
+
+
+def test_other_errors_that_speak_of_another_network_arrive_as_they_are(rows):
+    def corrupt(x, generator):
+        raise ValueError("this corruption is for another network")
+
+    with pytest.raises(ValueError, match="corruption is for another network") as error:
+        components_path(
+            Autoencoder(2, **SMALL), rows, param_name="corruption", param_range=[None, corrupt]
+        )
+    assert "GridSearchCV" not in str(error.value)

@@ -4,9 +4,11 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import joblib
@@ -206,10 +208,10 @@ def test_only_own_estimators_are_saved(tmp_path):
 
 def test_a_model_of_an_absent_device_loads_on_the_processor(tmp_path):
     model = fitted()
-    model._fit_params_["device"] = model.device = "cuda:7"
+    model._fitted.parameters["device"] = model.device = "cuda:7"
     for way in WAYS:
         again = way(model, tmp_path)
-        assert again.module_.center.device.type == "cpu"
+        assert again.module_.inputs.center.device.type == "cpu"
         assert np.isfinite(again.transform(X)).all()
 
 
@@ -219,7 +221,21 @@ def test_a_model_of_an_absent_device_loads_on_the_processor(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "model.safetensors"
-    fitted().save(path)
+    fitted(warm_start=True).save(path)
+    return path
+
+
+@pytest.fixture
+def saved_conditional(tmp_path):
+    """A model of two conditions: a category of two levels, and a number."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcde"))
+    frame["group"], frame["dose"] = np.where(X[:, 0] > 0, "high", "low"), np.arange(80) / 80
+    model = skae.ConditionalVariationalAutoencoder(
+        2, condition=["group", "dose"], hidden_layer_sizes=(6,), max_epochs=3, random_state=0
+    )
+    path = tmp_path / "conditional.safetensors"
+    model.fit(frame).save(path)
     return path
 
 
@@ -229,28 +245,37 @@ def header_of(path):
     return json.loads(content[8 : 8 + size])["__metadata__"]
 
 
-def forge(path, change, arrays=None):
+def forge(path, change=None, arrays=None, tree=None):
     """Rewrite a saved file as someone who knows the format would; its checksum is right."""
     tensors, header = load_file(path), header_of(path)
     if arrays:
         tensors = arrays(tensors)
-    tree = json.loads(header["tree"])
-    changed = change(tree)
-    header["tree"] = json.dumps(tree if changed is None else changed)
+    tree = json.loads(header["tree"]) if tree is None else tree
+    if change:
+        change(tree)
+    header["tree"] = json.dumps(tree)
     header["sha256"] = files._digest(header["tree"], tensors)
     save_file(tensors, path, header)
 
 
 def entry(tree, *names):
-    """A container inside a tree of tagged dicts."""
+    """A container inside a tree of tagged dicts, lists and objects."""
     for name in names:
-        tree = tree["dict"][name]
-    return tree["dict"]
+        tree = opened(tree)[name]
+    return opened(tree)
+
+
+def opened(node):
+    """A node's items, whatever its tag."""
+    if isinstance(node, list):
+        return node
+    [(tag, content)] = node.items()
+    return opened(content[1]) if tag == "object" else content
 
 
 def test_forging_works(saved):
     """Else the tests below would prove nothing."""
-    forge(saved, lambda tree: entry(tree, "state").update(verbose=1))
+    forge(saved, lambda tree: entry(tree).update(verbose=1))
     assert skae.load(saved).verbose == 1
 
 
@@ -265,7 +290,34 @@ def flip_a_bit(path):
 
 
 def state(**values):
-    return lambda path: forge(path, lambda tree: entry(tree, "state").update(values))
+    return lambda path: forge(path, lambda tree: entry(tree).update(values))
+
+
+def inside(*names, **values):
+    """Change a container inside the fitted model."""
+    return lambda path: forge(path, lambda tree: entry(tree, "_fitted", *names).update(values))
+
+
+def without(*names):
+    """Take an entry of a container inside the fitted model away."""
+    *outer, last = names
+    return lambda path: forge(path, lambda tree: entry(tree, "_fitted", *outer).pop(last))
+
+
+def instead(*names, value):
+    """Put a value, or an array, in the place of an array inside the fitted model."""
+
+    def change(path):
+        arrays = {"forged": value} if isinstance(value, np.ndarray) else {}
+        node = {"array": "forged"} if arrays else value
+        *outer, last = names
+        forge(
+            path,
+            lambda tree: entry(tree, "_fitted", *outer).__setitem__(last, node),
+            lambda tensors: tensors | arrays,
+        )
+
+    return change
 
 
 def wild_generator(position):
@@ -274,7 +326,7 @@ def wild_generator(position):
     def change(tree):
         keys = {"array": "0"}
         content = {"tuple": ["MT19937", keys, position, 0, 0.0]}
-        entry(tree, "state").update(random_state={"RandomState": content})
+        entry(tree).update(random_state={"RandomState": content})
 
     return change
 
@@ -283,6 +335,25 @@ def later_format(path):
     tensors, header = load_file(path), header_of(path)
     save_file(tensors, path, header | {"skae": "999"})
 
+
+def renamed(name):
+    """Give the object another class."""
+
+    def change(tree):
+        tree["object"][0] = name
+
+    return lambda path: forge(path, change)
+
+
+def column(index, name="dose", levels=None):
+    return {"object": ["Column", {"dict": {"index": index, "name": name, "levels": levels}}]}
+
+
+PARTS = ("schema", "module", "density", "likelihood", "training", "best_epoch", "rows_seen",
+         "conditions", "learned", "dtype", "n_components", "parameters")  # fmt: skip
+"""What the tree of a fitted model consists of."""
+
+BOUNDS = {"likelihood": "gaussian", "low": 0.0, "high": 1.0}
 
 BAD_FILES = {
     "empty": (overwrite(b""), "damaged"),
@@ -295,65 +366,283 @@ BAD_FILES = {
     "another's": (lambda path: save_file({"w": np.ones(3)}, path), "no estimator of skae"),
     "a checkpoint": (lambda path: files.write(path, "checkpoint", {}), "no estimator of skae"),
     "later": (later_format, "Install a later skae"),
-    "no tree": (lambda path: forge(path, lambda tree: [1]), "make no sense"),
-    "unknown tag": (lambda path: forge(path, lambda tree: {"eval": "1"}), "make no sense"),
-    "two tags": (lambda path: forge(path, lambda tree: {"a": 1, "b": 2}), "make no sense"),
+    "no tree": (lambda path: forge(path, tree=[1]), "make no sense"),
+    "unknown tag": (lambda path: forge(path, tree={"eval": "1"}), "make no sense"),
+    "two tags": (lambda path: forge(path, tree={"a": 1, "b": 2}), "make no sense"),
     "unknown array": (state(n_components={"array": "999"}), "make no sense"),
-    "unknown class": (
-        lambda path: forge(path, lambda tree: tree["dict"].update({"class": "Popen"})),
-        "no estimator 'Popen'",
-    ),
-    "abstract class": (
-        lambda path: forge(path, lambda tree: tree["dict"].update({"class": "BaseAutoencoder"})),
-        "make no sense",
-    ),
+    "unknown class": (renamed("Popen"), "no 'Popen'"),
+    "abstract class": (renamed("BaseAutoencoder"), "make no sense"),
+    "no estimator": (renamed("Column"), "a Column does not consist of"),
     "a method": (state(transform="print"), "no 'transform'"),
     "dunder": (state(__class__="print"), "no '__class__'"),
     "bad parameter": (state(trim=7.0), "'trim' parameter"),
     "wrong type": (state(hidden_layer_sizes="many"), "'hidden_layer_sizes' parameter"),
-    "other columns": (state(n_features_in_=4), "make no sense"),
-    "columns without number": (state(n_features_in_=10**15), "make no sense"),
-    "columns as text": (state(n_features_in_="five"), "make no sense"),
+    "a fitted attribute": (state(n_features_in_=4), "no 'n_features_in_'"),
+    "other columns": (inside("schema", n_columns=4), "columns of a schema do not make up 4"),
+    "columns without number": (inside("schema", n_columns=10**15), "do not make up 10"),
+    "columns as text": (inside("schema", n_columns="five"), "n_columns of a Schema cannot be"),
     "wild generator": (
         lambda path: forge(path, wild_generator(10**8)),
         "make no sense",
     ),
     "wilder generator": (lambda path: forge(path, wild_generator(10**30)), "make no sense"),
-    "bad fitted parameter": (
-        lambda path: forge(
-            path, lambda tree: entry(tree, "state", "_fit_params_").update(activation="nope")
-        ),
-        "'activation' parameter",
-    ),
+    "bad fitted parameter": (inside("parameters", activation="nope"), "'activation' parameter"),
+    "no fitted parameters": (inside(parameters={"dict": {}}), "do not state its noise"),
     "huge network": (
-        lambda path: forge(
-            path,
-            lambda tree: entry(tree, "state", "_fit_params_").update(
-                hidden_layer_sizes=[10**5, 10**5, 10**5]
-            ),
-        ),
+        inside("parameters", hidden_layer_sizes=[10**5, 10**5, 10**5]),
+        "arrays are not those of the network",
+    ),
+    "empty model": (state(_fitted={"dict": {}}), "make no sense"),
+    "model as text": (state(_fitted="none"), "make no sense"),
+    "odd dtype": (inside(dtype="nn"), "make no sense"),
+    "dtype of the wrong kind": (inside(dtype=["float64"]), "make no sense"),
+    "a part too many": (inside(note="v1"), "note"),
+    **{f"no {name}": (without(name), "make no sense") for name in PARTS},
+    "huge code": (inside(n_components=10**15), "make no sense"),
+    "huger code": (inside(n_components=10**30), "make no sense"),
+    "code as text": (inside(n_components="two"), "n_components of a model cannot be 'two'"),
+    "epoch as text": (inside(best_epoch="last"), "best_epoch of a model cannot be 'last'"),
+    "negative epoch": (inside(best_epoch=-1), "must not be negative"),
+    "rows as text": (inside(rows_seen="all"), "rows_seen of a model cannot be 'all'"),
+    "no end of rows": (inside(rows_seen=float("inf")), "must not be negative"),
+    "schema as text": (inside(schema="five"), "schema of a model cannot be 'five'"),
+    "schema of a dict": (inside(schema={"dict": {}}), "schema of a model cannot be {}"),
+    "another's schema": (
+        inside(schema={"object": ["Support", {"dict": dict(BOUNDS)}]}),
+        "schema of a model cannot be",
+    ),
+    "schema without names": (without("schema", "names"), "a Schema does not consist of"),
+    "schema with a surplus": (inside("schema", n_rows=5), "a Schema does not consist of"),
+    "owner of the wrong kind": (inside("schema", owner=5), "owner of a Schema cannot be 5"),
+    "one name": (
+        inside("schema", names={"names": ["a"]}),
+        "5 columns cannot have the names",
+    ),
+    "names that are numbers": (
+        inside("schema", names={"names": [1, 2, 3, 4, 5]}),
+        "5 columns cannot have the names",
+    ),
+    "modelled as text": (inside("schema", modelled="all"), "modelled of a Schema cannot be"),
+    "modelled as fractions": (
+        instead("schema", "modelled", value=np.arange(5.0)),
+        "modelled of a Schema cannot be",
+    ),
+    "a column twice": (
+        instead("schema", "modelled", value=np.array([0, 1, 2, 3, 3])),
+        "columns of a schema do not make up 5",
+    ),
+    "columns in another order": (
+        instead("schema", "modelled", value=np.arange(5)[::-1].copy()),
+        "not in order",
+    ),
+    "conditions that are none": (inside("schema", conditions=[5]), "conditions of a Schema"),
+    "a condition too many": (
+        inside("schema", conditions=[column(5)]),
+        "columns of a schema do not make up 5",
+    ),
+    "support as text": (
+        inside("schema", "support", low="none"),
+        "low of a Support cannot be 'none'",
+    ),
+    "shape as text": (
+        inside("schema", "shape", feature_shape="ab"),
+        "feature_shape of a RowShape cannot be 'ab'",
+    ),
+    "another shape": (
+        inside("schema", "shape", feature_shape={"tuple": [1, 5]}),
+        "rows have another shape",
+    ),
+    "conditions of rows without columns": (
+        inside(conditions={"dict": {}}),
+        "conditions of a model cannot be",
+    ),
+    "learned as text": (inside(learned="none"), "learned of a model cannot be 'none'"),
+    "mean that is not a number": (
+        instead("density", "mean", value=np.array([0.0, np.nan])),
+        "moments of the codes",
+    ),
+    "infinite covariance": (
+        instead("density", "covariance", value=np.full((2, 2), np.inf)),
+        "moments of the codes",
+    ),
+    "mean of another code": (instead("density", "mean", value=np.zeros(3)), "moments of the codes"),
+    "mean in whole numbers": (
+        instead("density", "mean", value=np.zeros(2, dtype=np.int64)),
+        "moments of the codes",
+    ),
+    "mean as text": (inside("density", mean="none"), "make no sense"),
+    "no mean": (without("density", "mean"), "make no sense"),
+    "moments too many": (
+        instead("density", "skewness", value=np.zeros(2)),
+        "moments of the codes",
+    ),
+    "noise that is not a number": (
+        instead("likelihood", "noise_variance", value=np.full(5, np.nan)),
+        "moments of the codes",
+    ),
+    "noise of other columns": (
+        instead("likelihood", "noise_variance", value=np.ones(7)),
         "make no sense",
     ),
-    "no arrays": (state(_arrays={"dict": {}}), "make no sense"),
-    "arrays as text": (state(_arrays="none"), "make no sense"),
-    "odd dtype": (
-        lambda path: forge(path, lambda tree: entry(tree, "state", "_arrays").update(dtype="nn")),
+    "no noise": (without("likelihood", "noise_variance"), "make no sense"),
+    "weight as text": (inside("module", **{"inputs.scale": "one"}), "make no sense"),
+    "a weight too many": (
+        instead("module", "inputs.more", value=np.zeros(3)),
+        "arrays are not those of the network",
+    ),
+    "no scale": (without("module", "inputs.scale"), "arrays are not those of the network"),
+    "training as text": (inside(training="long"), "a training consists of"),
+    "training without history": (without("training", "history"), "a training consists of"),
+    "history as text": (inside("training", history="long"), "are lists"),
+    "history of texts": (inside("training", history=["long"]), "are lists"),
+    "loss as text": (
+        inside("training", "history", 0, train_loss="small"),
+        "not what was recorded",
+    ),
+    "generator as text": (inside("training", generator="seed"), "make no sense"),
+    "generator in fractions": (
+        instead("training", "generator", value=np.zeros(5056)),
+        "consists of bytes",
+    ),
+    "broken generator": (
+        instead("training", "generator", value=np.full(5056, 255, np.uint8)),
         "make no sense",
+    ),
+    "optimizer as text": (inside("training", optimizer="Adam"), "are lists"),
+    "optimizer of another network": (
+        inside("training", optimizer=[{"dict": {}}]),
+        "make no sense",
+    ),
+    "momentum of another shape": (
+        instead("training", "optimizer", 0, "exp_avg", value=np.zeros(3)),
+        "the optimizer's state",
     ),
     "other shapes": (
-        lambda path: forge(
-            path, lambda tree: None, lambda arrays: {k: v.ravel() for k, v in arrays.items()}
-        ),
+        lambda path: forge(path, arrays=lambda arrays: {k: v.ravel() for k, v in arrays.items()}),
         "make no sense",
     ),
 }
 
 
-@pytest.mark.parametrize(("spoil", "message"), BAD_FILES.values(), ids=BAD_FILES)
-def test_bad_files_are_refused(saved, spoil, message):
-    spoil(saved)
+@pytest.mark.parametrize(("damage", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_files_are_refused(saved, damage, message):
+    damage(saved)
     with pytest.raises(ValueError, match=message):
         skae.load(saved)
+
+
+GROUP, DOSE = ("schema", "conditions", 0), ("schema", "conditions", 1)
+
+BAD_CONDITIONS = {
+    "no conditions of rows": (inside(conditions=None), "belong to columns of conditions"),
+    "no columns": (inside("schema", conditions=[]), "columns of a schema do not make up 7"),
+    "one column": (inside("schema", conditions=[column(5)]), "do not make up 7"),
+    "index as text": (inside(*GROUP, index="5"), "index of a Column cannot be '5'"),
+    "index beyond the table": (inside(*GROUP, index=99), "do not make up 7"),
+    "name as number": (inside(*GROUP, name=5), "name of a Column cannot be 5"),
+    "levels as text": (inside(*GROUP, levels="high"), "levels of a Column cannot be 'high'"),
+    "levels that are no texts": (
+        inside(*GROUP, levels={"names": [["high"], {"eval": "1"}]}),
+        "cannot have the levels",
+    ),
+    "no levels": (inside(*GROUP, levels={"names": []}), "cannot have the levels"),
+    "levels of a table": (
+        instead(*GROUP, "levels", value=np.zeros((2, 2))),
+        "cannot have the levels",
+    ),
+    "a level too many": (
+        inside(*GROUP, levels={"names": ["high", "low", "no"]}),
+        "arrays are not those of the network",
+    ),
+    "a number with levels": (
+        instead(*DOSE, "levels", value=np.arange(2.0)),
+        "other levels than their columns",
+    ),
+    "column without levels": (without(*GROUP, "levels"), "a Column does not consist of"),
+    "column with a surplus": (inside(*GROUP, width=2), "a Column does not consist of"),
+    "column as dict": (inside("schema", conditions=[{"dict": {}}]), "conditions of a Schema"),
+    "cells as text": (inside("conditions", cells="none"), "cells of a SeenConditions cannot be"),
+    "cells of other columns": (
+        instead("conditions", "cells", value=np.zeros((80, 3))),
+        "not those of this model",
+    ),
+    "cells of other rows": (
+        instead("conditions", "cells", value=np.zeros((3, 2))),
+        "not those of this model",
+    ),
+    "cells that are not numbers": (
+        instead("conditions", "cells", value=np.full((80, 2), np.nan)),
+        "must be finite",
+    ),
+    "unknown levels": (
+        instead("conditions", "cells", value=np.full((80, 2), 7.0)),
+        "other levels than their columns",
+    ),
+    "negative weights": (instead("conditions", "weight", value=-np.ones(80)), "must be finite"),
+    "no weights": (instead("conditions", "weight", value=np.zeros(80)), "must be finite"),
+    "weights of a table": (
+        instead("conditions", "weight", value=np.ones((80, 1))),
+        "not those of this model",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD_CONDITIONS.values(), ids=BAD_CONDITIONS)
+def test_bad_conditions_are_refused(saved_conditional, damage, message):
+    damage(saved_conditional)
+    with pytest.raises(ValueError, match=message):
+        skae.load(saved_conditional)
+
+
+@pytest.mark.parametrize("classes", ["abc", [0, 1, 2], {"names": ["a"]}, None])
+def test_classes_that_are_not_the_models_are_refused(tmp_path, classes):
+    path = tmp_path / "model.safetensors"
+    model = skae.SemiSupervisedVariationalAutoencoder(
+        2, hidden_layer_sizes=(6,), max_epochs=1, random_state=0
+    )
+    model.fit(X, np.arange(80) % 3).save(path)
+    inside("learned", classes_=classes)(path)
+    with pytest.raises(ValueError, match="not the classes of this model"):
+        skae.load(path)
+
+
+JUNK = (None, "text", -1, 1e400, [], {"dict": {}}, {"names": ["a"]}, {"tuple": [1, "a"]}, column(0))
+"""What no entry of a model can be, or few can."""
+
+
+def nodes(tree, *outer):
+    """The places of all entries of a tree."""
+    yield outer
+    if isinstance(tree, dict | list):
+        for name, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from nodes(item, *outer, name)
+
+
+@pytest.mark.slow
+def test_junk_anywhere_is_refused_or_does_no_harm(saved_conditional):
+    """An error that is no ValueError is neither raised by `load` nor by what it has accepted."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X[:5], columns=list("abcde")).assign(group="low", dose=0.5)
+    header, arrays = header_of(saved_conditional), load_file(saved_conditional)
+    for place in nodes(json.loads(header["tree"])["object"][1]["dict"]["_fitted"]):
+        for junk in JUNK:
+            tree = json.loads(header["tree"])
+            node, names = tree["object"][1]["dict"], ("_fitted", *place)
+            for name in names[:-1]:
+                node = node[name]
+            node[names[-1]] = junk
+            text = json.dumps(tree)
+            save_file(
+                arrays, saved_conditional,
+                header | {"tree": text, "sha256": files._digest(text, arrays)},
+            )  # fmt: skip
+            with suppress(ValueError):
+                model = skae.load(saved_conditional)
+                if hasattr(model, "loss_curve_"):
+                    model.transform(frame)
+                    model.score_samples(frame)
+                    model.sample(2, random_state=0)
+                    model.partial_fit(frame)
 
 
 def test_deep_nesting_is_refused(saved):
@@ -389,6 +678,69 @@ def test_the_first_releases_file_loads_for_ever():
         answer = getattr(model.set_output(transform="default"), name)(table(rows))
         np.testing.assert_allclose(answer, expected[name], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(model.loss_curve_, expected["loss_curve"])
+
+
+def test_a_conditional_model_of_format_1_loads_for_ever():
+    """Its conditions, a category and a number, were stored one-hot encoded."""
+    pandas = pytest.importorskip("pandas")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = skae.load(DATA / "format-1-conditional.safetensors")
+    expected = np.load(DATA / "format-1-conditional.npz")
+    rows = pandas.DataFrame(expected["cells"], columns=list("abcd"))
+    rows.insert(1, "group", expected["group"].astype(object))
+    rows.insert(4, "dose", expected["dose"])
+    assert list(model.feature_names_in_) == list(rows.columns)
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    np.testing.assert_allclose(model.transform(rows), expected["codes"], **close)
+    np.testing.assert_allclose(model.score_samples(rows), expected["scores"], **close)
+    drawn = pandas.DataFrame(model.sample(7, random_state=1), columns=rows.columns)
+    assert drawn.pop("group").tolist() == expected["sample_group"].tolist()
+    np.testing.assert_allclose(drawn.pop("dose").astype(float), expected["sample_dose"], **close)
+    np.testing.assert_allclose(drawn.astype(float), expected["sample"], **close)
+    condition = {"group": "west", "dose": 0.5}
+    drawn = pandas.DataFrame(
+        model.sample(5, condition=condition, random_state=2), columns=rows.columns
+    )
+    cells = drawn[list("abcd")].astype(float)
+    np.testing.assert_allclose(cells, expected["sample_under_condition"], **close)
+
+
+def test_a_model_of_format_1_is_saved_in_the_present_format(tmp_path):
+    model = skae.load(DATA / "format-1-conditional.safetensors")
+    model.save(tmp_path / "again")
+    assert header_of(tmp_path / "again")["skae"] == str(files.FORMAT)
+    again = skae.load(tmp_path / "again")
+    np.testing.assert_array_equal(again.sample(9, random_state=0), model.sample(9, random_state=0))
+
+
+BAD_OLD_FILES = {
+    "unknown class": lambda tree: tree["dict"].update({"class": "Popen"}),
+    "no state": lambda tree: tree["dict"].pop("state"),
+    "no arrays": lambda tree: entry(tree, "state").update(_arrays={"dict": {}}),
+    "arrays as text": lambda tree: entry(tree, "state").update(_arrays="none"),
+    "no parameters": lambda tree: entry(tree, "state").pop("_fit_params_"),
+    "columns as text": lambda tree: entry(tree, "state").update(n_features_in_="six"),
+    "other columns": lambda tree: entry(tree, "state").update(n_features_in_=5),
+    "conditions as text": lambda tree: entry(tree, "state").update(_columns_="group"),
+    "index as text": lambda tree: entry(tree, "state", "_columns_", "state").update(given="ab"),
+    "names as numbers": lambda tree: entry(tree, "state", "_columns_", "state").update(
+        names=[1, 2]
+    ),
+    "no categories": lambda tree: entry(tree, "state", "_columns_", "state").update(
+        categories=[None, None]
+    ),
+    "a tree of format 2": lambda tree: tree.update(dict=column(0)),
+}
+
+
+@pytest.mark.parametrize("change", BAD_OLD_FILES.values(), ids=BAD_OLD_FILES)
+def test_bad_files_of_format_1_are_refused(tmp_path, change):
+    path = tmp_path / "model.safetensors"
+    shutil.copyfile(DATA / "format-1-conditional.safetensors", path)
+    forge(path, change)
+    with pytest.raises(ValueError, match="make no sense"):
+        skae.load(path)
 
 
 def table(rows):

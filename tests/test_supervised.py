@@ -16,11 +16,15 @@ from test_common import public_estimators
 from torch.nn import functional as F
 
 import skae
-from skae.base import SELDOM_SHARE, BaseAutoencoder, RowFacts, _times_shown
+from skae.base import BaseAutoencoder
+from skae.nn.batch import Batch
 from skae.nn.latent import Code
-from skae.nn.network import Term
+from skae.nn.network import AuxiliaryLoss
+from skae.table.targets import Targets
+from skae.training import split
 from skae.training.heads import Classes, Head, Labels, Numbers
 from skae.training.loop import Net
+from skae.training.split import SELDOM_SHARE, times_shown
 
 N = 120
 RNG = np.random.default_rng(0)
@@ -69,10 +73,21 @@ def assert_equal(first, second):
 # ------------------------------------------------------------------------------- the objective
 
 
-def settled(family, values, counts, price=1.0, share=1.0):
+def targets_of(values, counts):
+    """A batch of rows of which nothing but targets matters."""
+    n = len(values)
+    return Batch(torch.zeros(n, 1), torch.ones(n), targets=values, target_weight=counts)
+
+
+def costs(head, code, values, counts):
+    """What targets cost each row, where its own objective is nothing."""
+    return head(torch.zeros(len(values)).double(), code, targets_of(values, counts))
+
+
+def started(family, values, counts, price=1.0, share=1.0):
     head = Head(family, price, share)
     codes = torch.randn(len(values), 3, generator=torch.Generator().manual_seed(0)).double()
-    head.settle(codes, torch.ones(len(values)), values, counts)
+    head.start(codes, targets_of(values, counts))
     code = Code(codes, codes, codes)
     return head, code, head.linear((codes - head.center) / head.scale)
 
@@ -80,47 +95,49 @@ def settled(family, values, counts, price=1.0, share=1.0):
 def test_a_class_costs_its_cross_entropy():
     y = torch.arange(30) % 3
     counts = torch.ones(30, 1, dtype=torch.float64)
-    head, code, out = settled(Classes(), F.one_hot(y).double(), counts, price=7.0)
+    head, code, out = started(Classes(), F.one_hot(y).double(), counts, price=7.0)
     torch.testing.assert_close(
-        head(code, F.one_hot(y).double(), counts), 7 * F.cross_entropy(out, y, reduction="none")
+        costs(head, code, F.one_hot(y).double(), counts),
+        7 * F.cross_entropy(out, y, reduction="none"),
     )
 
 
 def test_labels_cost_the_sum_of_their_cross_entropies_over_known_cells():
     values = torch.from_numpy(LABELS[:30].astype(float))
     counts = (torch.arange(90).reshape(30, 3) % 4 > 0).double()
-    head, code, out = settled(Labels(), values, counts)
+    head, code, out = started(Labels(), values, counts)
     nats = F.binary_cross_entropy_with_logits(out, values, reduction="none")
-    torch.testing.assert_close(head(code, values, counts), (nats * counts).sum(-1))
+    torch.testing.assert_close(costs(head, code, values, counts), (nats * counts).sum(-1))
 
 
 def test_numbers_cost_half_their_squared_error():
-    family, answers = Numbers.of(TARGETS[:30], np.ones(30))
-    values = torch.from_numpy(answers.values)
-    counts = torch.from_numpy(answers.weight)
-    head, code, out = settled(family, values, counts)
-    torch.testing.assert_close(head(code, values, counts), 0.5 * ((out - values) ** 2).sum(-1))
-    np.testing.assert_allclose(answers.values.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(answers.values.std(axis=0), 1)
+    family, targets = Numbers.of(TARGETS[:30], np.ones(30))
+    values = torch.from_numpy(targets.values)
+    counts = torch.from_numpy(targets.observed)
+    head, code, out = started(family, values, counts)
+    nats = 0.5 * ((out - values) ** 2).sum(-1)
+    torch.testing.assert_close(costs(head, code, values, counts), nats)
+    np.testing.assert_allclose(targets.values.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(targets.values.std(axis=0), 1)
 
 
-def test_an_answer_costs_its_mean_over_draws():
+def test_a_target_costs_its_mean_over_draws():
     values, counts = torch.ones(5, 1).double(), torch.ones(5, 1).double()
     values[:2] = 0
-    head, code, _ = settled(Labels(), values, counts)
+    head, code, _ = started(Labels(), values, counts)
     draws = torch.stack([code.z, code.z + 1, code.z - 1])
-    each = [head(Code(z, z, z), values, counts) for z in draws]
-    together = head(Code(draws, code.mean, code.h), values, counts)
+    each = [costs(head, Code(z, z, z), values, counts) for z in draws]
+    together = costs(head, Code(draws, code.mean, code.h), values, counts)
     torch.testing.assert_close(together, torch.stack(each).mean(0))
 
 
-def test_an_unknown_answer_costs_nothing_and_moves_nothing():
+def test_a_missing_target_costs_nothing_and_moves_nothing():
     values, counts = torch.zeros(4, 1).double(), torch.ones(4, 1).double()
     values[1] = 1
-    head, code, _ = settled(Labels(), values, counts)
+    head, code, _ = started(Labels(), values, counts)
     counts[2:] = 0
     z = code.z.clone().requires_grad_()
-    nats = head(Code(z, z, z), values, counts)
+    nats = costs(head, Code(z, z, z), values, counts)
     (slope,) = torch.autograd.grad(nats.sum(), z)
     assert (nats[2:] == 0).all()
     assert (nats[:2] > 0).all()
@@ -170,17 +187,18 @@ def test_the_objective_is_the_sum_of_both(pretrained, share):
     network = pretrained.module_
     x, weight = torch.from_numpy(X), torch.ones(N, dtype=torch.float64)
     values, counts = torch.from_numpy(LABELS.astype(float)), torch.ones(N, 3, dtype=torch.float64)
-    head = Head(Labels(), 2.0, share)
+    head, batch = Head(Labels(), 2.0, share), Batch(x, weight)
+    batch_with_targets = batch._replace(targets=values, target_weight=counts)
     with torch.no_grad():
-        own = network.losses(None, weight, x)
-        code = network.encode(x)
-        head.settle(code.mean, weight, values, counts)
+        own = network.losses(None, batch)
+        code = network.encode(batch)
+        head.start(code.mean, batch_with_targets)
         try:
-            network.term = head
-            both = network.losses(None, weight, x, x, values, counts)
+            network.auxiliary = head
+            both = network.losses(None, batch_with_targets)
         finally:
-            network.term = None
-        torch.testing.assert_close(both, share * own + head(code, values, counts))
+            network.auxiliary = None
+        torch.testing.assert_close(both, share * own + costs(head, code, values, counts))
 
 
 def test_labels_that_codes_do_not_tell_train_them():
@@ -220,19 +238,19 @@ def test_a_checkpoint_tells_weights_of_labels_apart(tmp_path, monkeypatch):
 def test_seldom_rows_are_a_share_of_each_batch():
     needed = np.zeros(10_000, dtype=bool)
     needed[:100] = True
-    times = _times_shown(needed, 128)
+    times = times_shown(needed, 128)
     assert (times[~needed] == 1).all()
     assert times[needed].sum() / times.sum() == pytest.approx(SELDOM_SHARE, abs=0.01)
-    assert (_times_shown(needed, 10_000) == 1).all()
-    assert (_times_shown(np.zeros(10_000, dtype=bool), 128) == 1).all()
-    assert (_times_shown(np.ones(10_000, dtype=bool), 128) == 1).all()
+    assert (times_shown(needed, 10_000) == 1).all()
+    assert (times_shown(np.zeros(10_000, dtype=bool), 128) == 1).all()
+    assert (times_shown(np.ones(10_000, dtype=bool), 128) == 1).all()
 
 
-class Toll(Term):
-    """Charges each row its fact."""
+class Toll(AuxiliaryLoss):
+    """Charges each row its target."""
 
-    def forward(self, code, *facts):
-        return facts[0].sum(-1)
+    def forward(self, losses, code, batch):
+        return losses + batch.targets.sum(-1)
 
 
 def test_rows_shown_often_count_no_more(monkeypatch):
@@ -246,10 +264,10 @@ def test_rows_shown_often_count_no_more(monkeypatch):
 
     monkeypatch.setattr(Net, "evaluate", note)
     for share in (0.0, 0.5):
-        monkeypatch.setattr(skae.base, "SELDOM_SHARE", share)
-        facts = RowFacts((np.arange(N)[:, None] * 1.0,), seldom, Toll())
+        monkeypatch.setattr(split, "SELDOM_SHARE", share)
+        values, observed = np.arange(N)[:, None] * 1.0, seldom[:, None] * 1.0
         start = skae.Autoencoder(**SMALL | {"max_epochs": 0, "batch_size": 16}, random_state=0)
-        start._fit_to(X, facts, None, going_on=False)
+        start._fit_targets(X, Targets(values, observed, Toll()), None, resume=False)
     (once, plain), *_, (often, repeated) = seen
     assert often > once
     assert repeated == pytest.approx(plain)
@@ -261,18 +279,18 @@ def test_seldom_labels_are_never_held_out():
     y[:10] = Y3[:10]
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        settle = Head.settle
+        start = Head.start
         patch.setattr(
             Head,
-            "settle",
-            lambda head, codes, weight, *facts: (
-                seen.append(facts) or settle(head, codes, weight, *facts)
+            "start",
+            lambda head, codes, batch: (
+                seen.append((batch.targets, batch.target_weight)) or start(head, codes, batch)
             ),
         )
         for fraction in (0.1, 0.8):
             small = skae.Autoencoder(**SMALL, early_stopping=True, validation_fraction=fraction)
             skae.AutoencoderClassifier(small, random_state=0).fit(X, y)
-    rows, fewer = ([len(table) for table in facts] for facts in seen)
+    rows, fewer = ([len(table) for table in tables] for tables in seen)
     assert fewer[0] < rows[0]
     for _, counts in seen:
         assert (counts > 0).sum() == 10
@@ -362,7 +380,7 @@ def test_labels_that_do_not_train_the_encoder_leave_it_as_without_them():
 def test_the_trained_autoencoder_is_an_autoencoder():
     fitted = classifier().fit(X, Y3).autoencoder_
     assert isinstance(fitted, skae.Autoencoder)
-    assert fitted.module_.term is None
+    assert fitted.module_.auxiliary is None
     assert fitted.reconstruct(X).shape == X.shape
     assert np.isfinite(fitted.score_samples(X)).all()
     assert set(fitted.module_.state_dict()) == set(

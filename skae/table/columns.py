@@ -74,6 +74,16 @@ class Column(Stored):
         is_category = isinstance(dtype, pd.CategoricalDtype)
         return cls(index, name, _levels(values, is_category))
 
+    def refuse_malformed(self) -> None:
+        """Raise ValueError where a file that holds the column cannot be one of a fit."""
+        levels = self.levels
+        if levels is not None and (
+            levels.ndim != 1
+            or not len(levels)
+            or (levels.dtype == object and not all(isinstance(level, str) for level in levels))
+        ):
+            raise ValueError(f"column {self.name} cannot have the levels {levels!r}")
+
     @property
     def n_levels(self) -> int:
         """The number of categories; 0 where the column holds numbers."""

@@ -95,6 +95,23 @@ class Schema(Stored):
             return schema, schema._rows(values, None)
         return schema, schema._read_with_conditions(X)
 
+    def refuse_malformed(self) -> None:
+        """Raise ValueError where a file that holds the schema cannot be one of a fit."""
+        modelled = self.modelled.ravel().tolist()
+        indices = sorted([*modelled, *(column.index for column in self.conditions)])
+        # The number of columns may be absurd: it is compared before they are counted off.
+        if not modelled or len(indices) != self.n_columns or indices != [*range(self.n_columns)]:
+            raise ValueError(f"the columns of a schema do not make up {self.n_columns}")
+        if self.names is not None and (
+            self.names.shape != (self.n_columns,)
+            or not all(isinstance(name, str) for name in self.names)
+        ):
+            raise ValueError(f"{self.n_columns} columns cannot have the names {self.names!r}")
+        if self.modelled.ndim != 1 or modelled != sorted(modelled):
+            raise ValueError("the modelled columns of a schema are not in order")
+        for column in self.conditions:
+            column.refuse_malformed()
+
     @property
     def n_levels(self) -> tuple[int, ...]:
         """The number of levels of each condition; 0 where it holds numbers."""
@@ -251,6 +268,18 @@ class SeenConditions(Stored):
 
     cells: Floats
     weight: Floats
+
+    def refuse_malformed(self, n_levels: tuple[int, ...]) -> None:
+        """Raise ValueError where a file that holds them cannot be that of a fit."""
+        cells, weight = self.cells, self.weight
+        if cells.shape != (len(weight), len(n_levels)) or weight.ndim != 1:
+            raise ValueError("conditions and their weights are not those of this model")
+        total = weight.sum()
+        if not (np.isfinite(cells).all() and (weight >= 0).all() and 0 < total < np.inf):
+            raise ValueError("conditions and their weights must be finite numbers")
+        for column, n in zip(cells.T, n_levels, strict=True):
+            if n and not np.isin(column, np.arange(n)).all():
+                raise ValueError("conditions have other levels than their columns")
 
     @classmethod
     def of(cls, rows: Rows, weight: Floats, earlier: Self | None) -> Self:

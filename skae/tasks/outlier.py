@@ -1,6 +1,5 @@
 """Outlier detection with any autoencoder: which rows it does not expect, and why."""
 
-import warnings
 from dataclasses import dataclass
 from math import ceil
 from numbers import Real
@@ -14,7 +13,7 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils import gen_batches, get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from skae._compat.sklearn import Interval, StrOptions, fit_context, weighted_percentile
+from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weighted_percentile
 from skae.base import MatrixLike
 from skae.files import Stored
 from skae.fitting import draw_seed
@@ -340,16 +339,15 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         # Of rows at least as strange as the i-th, one more than their number.
         self._at_least_ = 1 + np.append(counts[::-1].cumsum()[::-1], 0.0)
         if self.calibration_fraction > 0:
-            self._warn_of_few_rows(stacklevel=6)
+            self._warn_of_few_rows()
 
-    def _warn_of_few_rows(self, stacklevel: int) -> None:
+    def _warn_of_few_rows(self) -> None:
         n = self._at_least_[0] - 1
         if round(n, 6) < FEWEST_FOR_P_VALUES:
-            warnings.warn(
+            warn(
                 f"Only {n:.3g} rows are set aside for p-values, of which none can be below "
                 f"{1 / (n + 1):.3g}. Raise calibration_fraction or give more rows.",
                 UserWarning,
-                stacklevel=stacklevel,
             )
 
     # ---------------------------------------------------------------- inference
@@ -443,7 +441,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
                 "p-values need rows that training has not seen, and none were set aside: set "
                 "calibration_fraction, for instance to 0.3, or give more rows, and fit again."
             )
-        self._warn_of_few_rows(stacklevel=3)
+        self._warn_of_few_rows()
         strangeness = self._strangeness(self._read(X))
         place = np.searchsorted(self._calibration_, strangeness - _rounding(strangeness))
         return self._at_least_[place] / self._at_least_[0]

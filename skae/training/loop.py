@@ -14,6 +14,7 @@ from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
+from skae.files import is_of
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.step.adam import Adam
@@ -264,6 +265,28 @@ class Net(NeuralNet):
 def as_history(rows: list[dict[str, Any]]) -> History:
     """What skorch recorded at each epoch."""
     return History(rows)
+
+
+def refuse_malformed(arrays: Any, module: nn.Module) -> None:
+    """Raise ValueError where `arrays` of a file cannot be those of a net around a module."""
+    if not isinstance(arrays, dict) or arrays.keys() != {"history", "generator", "optimizer"}:
+        raise ValueError("a training consists of history, generator and optimizer")
+    if not all(is_of(arrays[name], list[dict]) for name in ("history", "optimizer")):
+        raise ValueError("history and optimizer are lists, an entry for each epoch or weight")
+    for epoch in arrays["history"]:
+        if not all(is_of(epoch.get(name, 0.0), float) for name in ("train_loss", "valid_loss")):
+            raise ValueError(f"{epoch!r} is not what was recorded of an epoch")
+    generator, state = torch.Generator(), torch.tensor(arrays["generator"])
+    if state.ndim != 1 or state.dtype != torch.uint8:
+        raise ValueError("a generator's state consists of bytes")
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    trained = [p.shape for p in module.parameters() if p.requires_grad]
+    for shape, saved in zip(trained, arrays["optimizer"] or [{}] * len(trained), strict=True):
+        kinds = {name: (values.shape, values.dtype.kind) for name, values in saved.items()}
+        moments = ((*shape,), "f")
+        if kinds and kinds != {"step": ((), "f"), "exp_avg": moments, "exp_avg_sq": moments}:
+            raise ValueError("the optimizer's state is not that of this network")
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:

@@ -169,7 +169,10 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         return self._latent(n_components, None, self._read_fitted().learned)
 
     def _latent(self, n_components: int, schema: Any, learned: dict[str, Any]) -> ClassAndStyle:
-        return ClassAndStyle(n_components, torch.from_numpy(np.log(learned["class_prior_"])))
+        classes, prior = learned["classes_"], learned["class_prior_"]
+        if not isinstance(classes, np.ndarray) or classes.shape != prior.shape:
+            raise ValueError(f"{classes!r} are not the classes of this model")
+        return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))
 
     def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
         y, weight = counting(y, weight, self)
