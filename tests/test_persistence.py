@@ -619,6 +619,7 @@ def nodes(tree, *outer):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_junk_anywhere_is_refused_or_does_no_harm(saved_conditional):
     """An error that is no ValueError is neither raised by `load` nor by what it has accepted."""
     pandas = pytest.importorskip("pandas")

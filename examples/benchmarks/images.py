@@ -156,10 +156,10 @@ def damaged(X, name, shape, level=0.3):
     """Rows as a corruption known by name leaves them, and which cells a block has blanked."""
     x = torch.from_numpy(X.reshape(len(X), -1))
     corruption = Named(name, level, ColumnFacts(x, torch.ones(len(x)), x, shape))
-    spoilt, marks = (
+    corrupted, marks = (
         corruption(rows, torch.Generator().manual_seed(0)) for rows in (x, torch.full_like(x, -1))
     )
-    return spoilt.numpy(), marks.numpy() != -1
+    return corrupted.numpy(), marks.numpy() != -1
 
 
 def psnr(X, restored, where=None):
@@ -173,7 +173,7 @@ def repair(folder, seconds):
     shape = (3, PATCH, PATCH)
     rows = test.reshape(len(test), -1)
     for corruption in ("downsampling", "grayscale"):
-        spoilt, _ = damaged(test, corruption, shape)
+        corrupted, _ = damaged(test, corruption, shape)
         for name, parameters in {
             "mlp": {},
             "conv, linear_skip=True": {
@@ -192,7 +192,7 @@ def repair(folder, seconds):
                 **parameters,
             )
             spent = timed(model, train)
-            before, after = psnr(rows, spoilt), psnr(rows, model.reconstruct(spoilt))
+            before, after = psnr(rows, corrupted), psnr(rows, model.reconstruct(corrupted))
             figures = f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}"
             yield f"photographs, {corruption}", name, f"{spent:.0f}", *figures
     faces, who = load(folder, "olivetti.npz")
@@ -201,7 +201,7 @@ def repair(folder, seconds):
         ("faces", (faces[who < 32], faces[who >= 32]), 64, 60),
     ):
         shape = (1, side, side)
-        spoilt, inside = damaged(test, "block", shape, 8 / side)
+        corrupted, inside = damaged(test, "block", shape, 8 / side)
         model = DenoisingAutoencoder(
             64,
             architecture="conv",
@@ -213,7 +213,7 @@ def repair(folder, seconds):
         )
         spent = timed(model, train)
         before = psnr(test, np.broadcast_to(train.mean(axis=0), test.shape), inside)
-        after = psnr(test, model.reconstruct(spoilt), inside)
+        after = psnr(test, model.reconstruct(corrupted), inside)
         figures = f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}"
         yield f"{name}, block", "conv", f"{spent:.0f}", *figures
 

@@ -21,6 +21,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils.validation import validate_data
 
 from skae import Autoencoder
+from skae.nn.batch import Batch
 
 CASES = [
     ("transform", 1_000_000, 30, 8, 7),
@@ -52,10 +53,9 @@ def medians(rounds, **calls):
 def bare(module, X):
     """The encoder on chunks of rows."""
     with torch.inference_mode():
-        chunks = [
-            module.encode(torch.from_numpy(X[i : i + 2048])).mean for i in range(0, len(X), 2048)
-        ]
-        return torch.cat(chunks).numpy()
+        parts = [torch.from_numpy(X[i : i + 2048]) for i in range(0, len(X), 2048)]
+        batches = [Batch(x, x.new_ones(len(x))) for x in parts]
+        return torch.cat([module.encode(batch).mean for batch in batches]).numpy()
 
 
 def curved(n, d, rng):
