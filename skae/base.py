@@ -13,6 +13,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -705,8 +706,10 @@ class BaseAutoencoder(
         """The fitted state; a method reads it once, so that a refit meanwhile changes nothing."""
         fitted = self._fitted
         if fitted is None:
-            check_is_fitted(self)
-        assert fitted is not None
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
+                "appropriate arguments before using this estimator."
+            )
         return fitted
 
     def __sklearn_tags__(self) -> Tags:

@@ -35,7 +35,7 @@ from skae.training.layerwise import pretrain
 from skae.training.loop import Net
 from skae.training.plan import Plan
 from skae.training.precision import refuse_overflow
-from skae.training.split import DENSITY_ROWS, Split, times_shown
+from skae.training.split import Split, times_shown
 from skae.training.tensors import as_tensor, batch_of, tensor, with_float64
 
 SMALLEST_SUM = 1e-300
@@ -186,24 +186,23 @@ def has_checkpoint(options: Any) -> bool:
 def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -> Task:
     """Read the user's table; rows of no weight decide nothing."""
     X, X_corrupted, all_weights = data.X, data.X_corrupted, None
-    if data.sample_weight is not None:
+    if data.sample_weight is not None and options._conditions()[1] is not None:
+        # Before they are read: rows of no weight decide no category.
         all_weights = read_weight(data.sample_weight, X)
-    if all_weights is not None and not all_weights.all():
-        some = np.flatnonzero(all_weights)
-        if resume is None:
-            refuse_single_row(options, len(some))
-        X = safe_indexing(as_container(X), some)
-        if X_corrupted is not None:
-            X_corrupted = as_container(X_corrupted)
-            check_consistent_length(X_corrupted, all_weights)
-            X_corrupted = safe_indexing(X_corrupted, some)
+        X, X_corrupted = rows_that_count(X, X_corrupted, all_weights)
     schema, rows = read_rows(options, X, resume)
-    all_weights = np.ones(len(rows)) if all_weights is None else all_weights
+    if all_weights is None:
+        all_weights = read_weight(data.sample_weight, rows.values)
     corrupted, weight = None, all_weights[all_weights > 0]
     if X_corrupted is not None:
         corrupted = schema.read_corrupted(X_corrupted, rows)
         largest = largest_sizes(corrupted.modelled)
         refuse_overflow(largest, "X_corrupted", schema, torch.float64)
+    if len(weight) < len(rows):
+        rows = rows.take(all_weights > 0)
+        corrupted = None if corrupted is None else corrupted.take(all_weights > 0)
+    if resume is None:
+        refuse_single_row(options, len(rows))
     learned = {} if resume is None else resume.learned
     targets = data.targets or options._read_targets(
         data.y, all_weights, learned, **data.target_options
@@ -216,6 +215,20 @@ def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -
     fraction = options.validation_fraction if holds_out else 0.0
     split = Split.of(rows, weight, hashes, seldom(targets, weight), fraction, seed)
     return Task(schema, rows, weight, corrupted, targets, split, resume, one_pass, seed)
+
+
+def rows_that_count(
+    X: MatrixLike, X_corrupted: MatrixLike | None, weight: Floats
+) -> tuple[MatrixLike, MatrixLike | None]:
+    """Rows of positive weight of tables that are not read yet."""
+    if weight.all():
+        return X, X_corrupted
+    some = np.flatnonzero(weight)
+    if X_corrupted is not None:
+        X_corrupted = as_container(X_corrupted)
+        check_consistent_length(X_corrupted, weight)
+        X_corrupted = safe_indexing(X_corrupted, some)
+    return safe_indexing(as_container(X), some), X_corrupted
 
 
 def read_rows(options: Any, X: MatrixLike, resume: Fitted | None) -> tuple[Schema, Rows]:
@@ -427,7 +440,7 @@ def make_fitted(options: Any, task: Task, net: Net, best_epoch: int) -> Fitted:
         net.forget_momentum()
     split, targets, resume = task.split, task.targets, task.resume
     network = with_float64(net.module_.eval())
-    few = split.representatives[: DENSITY_ROWS if targets is None else targets.density_rows]
+    few = split.representatives[: None if targets is None else targets.density_rows]
     batch = task.batch(few, network)
     held_out = torch.from_numpy(split.held_out[few]).to(batch.x.device)
     density = options._density.estimate(network, batch, held_out)
@@ -461,7 +474,8 @@ def warnings_of_codes(task: Task, fitted: Fitted) -> list[Message]:
     """What the user should know of the codes of training rows."""
     network = fitted.network
     batch = task.batch(task.split.representatives, network)
-    x, weight = batch.x.nan_to_num().double(), batch.weight.double()
+    # Not all devices have float64.
+    x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
     if not moments(x, weight).variance.any():
         return []
     with torch.no_grad():

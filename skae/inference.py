@@ -56,9 +56,9 @@ def map_codes(
     """
     if conditions is None:
         conditions = np.zeros((len(Z), 0))
-    # A row whose modelled cells are blank has the conditions.
-    blank = len(fitted.schema.modelled)
+    # Rows whose modelled cells are blank carry the conditions; without any, nothing reads them.
     n_levels = fitted.schema.n_levels
+    blank = len(fitted.schema.modelled) if n_levels else 0
 
     def block(rows: Rows) -> Tensor:
         z, cells = rows.values[:, : Z.shape[1]], rows.values[:, Z.shape[1] :]

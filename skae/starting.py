@@ -13,10 +13,11 @@ from skae.nn.bodies.architectures import make_architecture
 from skae.nn.bodies.body import make_bodies
 from skae.nn.growth import grow
 from skae.nn.inputs import Inputs
-from skae.nn.likelihoods import make_likelihood
+from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
 from skae.nn.linear import DistinctRows, components_for_share, moments, of_present_cells
 from skae.nn.network import Network
 from skae.state import Fitted, NetworkMismatchError
+from skae.table.columns import Support
 from skae.table.rows import Rows, largest_sizes
 from skae.table.schema import Schema, SeenConditions
 from skae.table.sequences import RowShape, filled
@@ -195,6 +196,8 @@ def _refuse_malformed(options: Any, tree: dict[str, Any]) -> None:
     if wrong:
         raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")
     schema.refuse_malformed()
+    if schema.support != Support(options.likelihood, *LIKELIHOODS[options.likelihood].support):
+        raise ValueError(f"{schema.support!r} is not that of likelihood={options.likelihood!r}")
     if tree["parameters"].get("noise") != options.noise:
         raise ValueError("the parameters of the fit do not state its noise")
     shape = row_shape(options)

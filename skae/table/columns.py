@@ -81,6 +81,7 @@ class Column(Stored):
             levels.ndim != 1
             or not len(levels)
             or (levels.dtype == object and not all(isinstance(level, str) for level in levels))
+            or not np.array_equal(levels, np.unique(levels))
         ):
             raise ValueError(f"column {self.name} cannot have the levels {levels!r}")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -330,9 +331,17 @@ def _container(X: MatrixLike, owner: str, **checks: Any) -> Any:
     return check_array(X, dtype=None, ensure_all_finite=False, estimator=owner, **checks)
 
 
+@cache
+def _bare_class(owner: str) -> type[BaseEstimator]:
+    return type(owner, (BaseEstimator,), {})
+
+
 def _reader(owner: str) -> Any:
-    """A bare estimator of a name: validation leaves what it learns there, not on the user's."""
-    return type(owner, (BaseEstimator,), {})()
+    """A bare estimator of a name: validation leaves what it learns there, not on the user's.
+
+    scikit-learn's messages name the class of what it validates for.
+    """
+    return _bare_class(owner)()
 
 
 def _validated(reader: Any, X: MatrixLike, shape: RowShape, **checks: Any) -> Floats:

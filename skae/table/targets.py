@@ -24,10 +24,6 @@ UNLABELLED = -1
 """What stands for an unknown class, as everywhere in scikit-learn."""
 
 
-DENSITY_ROWS = 2048
-"""Rows from which the density is estimated."""
-
-
 @dataclass
 class Targets:
     """What is known of rows beside their cells, and what training charges for it.
@@ -43,15 +39,15 @@ class Targets:
         The auxiliary loss that training adds to the autoencoder's own.
     learned : dict
         What the targets tell of all rows, such as their classes.
-    density_rows : int
-        Rows that the density is estimated from: it may be a by-product.
+    density_rows : int or None
+        Rows that the density is estimated from at most, where it is a by-product.
     """
 
     values: Floats
     observed: Floats
     loss: Any = None
     learned: dict[str, Any] = field(default_factory=dict)
-    density_rows: int = DENSITY_ROWS
+    density_rows: int | None = None
 
     def take(self, rows: NDArray[Any]) -> "Targets":
         """The targets of some rows."""

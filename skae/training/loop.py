@@ -1,5 +1,6 @@
 """The loop: skorch's over rows in memory, with its schedule and its best epoch."""
 
+import copy
 import hashlib
 import math
 from collections.abc import Mapping
@@ -99,14 +100,14 @@ class Net(NeuralNet):
         states = [self.optimizer_.state[p] for p in self._trained()]
         moved = any(float(state["step"]) for state in states)
         return {
-            "history": list(self.history),
+            "history": copy.deepcopy(list(self.history)),
             "generator": self.generator.get_state().numpy(),
             "optimizer": [to_arrays(state) for state in states if moved],
         }
 
     def load_arrays(self, arrays: dict[str, Any]) -> None:
         """Go back to a state given by `arrays`."""
-        self.history = History(arrays["history"])
+        self.history = as_history(arrays["history"])
         state = torch.tensor(arrays["generator"])
         # Devices' generators differ in size: training goes on from a fresh one on another device.
         if len(state) == len(self.generator.get_state()):
@@ -203,7 +204,8 @@ class Net(NeuralNet):
         self.history.record("train_loss", mean)
         # A step that cannot be traced costs twice the time: the history says so, and why.
         self.history.record("traced_shapes", self._step.n_traced)
-        self.history.record("trace_failures", list(self._step.failures))
+        self.history.record("trace_failures", self._step.failures)
+        self._step.failures = []
         if not math.isfinite(mean):
             raise FloatingPointError(f"the loss became {mean}")
 
@@ -263,8 +265,8 @@ class Net(NeuralNet):
 
 
 def as_history(rows: list[dict[str, Any]]) -> History:
-    """What skorch recorded at each epoch."""
-    return History(rows)
+    """What skorch recorded at each epoch; callbacks may change it without changing `rows`."""
+    return History(copy.deepcopy(rows))
 
 
 def refuse_malformed(arrays: Any, module: nn.Module) -> None:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from skae import inference
 from skae.base import BaseAutoencoder
+from skae.state import Fitted
+from skae.table.rows import Floats
 from skae.table.schema import ColumnKey, MatrixLike
 
 COLUMN_KEY: list[object] = [str, Integral, slice, callable, "array-like", None]
@@ -46,16 +48,18 @@ class ConditionedAutoencoder(BaseAutoencoder):
             Where columns are given, but `condition` is None or no condition that training knew.
         """
         fitted = self._read_fitted()
-        Z, schema = self._read_codes(Z, fitted), fitted.schema
+        Z = self._read_codes(Z, fitted)
+        return inference.decode(Z, self._read_conditions(condition, len(Z), fitted), fitted)
+
+    def _read_conditions(self, condition: Any, n: int, fitted: Fitted) -> Floats | None:
+        """The condition of each of `n` codes, which do not tell it."""
+        schema = fitted.schema
         if condition is None and not schema.conditions:
-            return inference.decode(Z, None, fitted)
+            return None
         if condition is None:
             names = ", ".join(column.name for column in schema.conditions)
-            raise ValueError(
-                f"Codes do not tell conditions: inverse_transform needs condition, values of "
-                f"{names}."
-            )
-        return inference.decode(Z, schema.read_conditions(condition, len(Z)), fitted)
+            raise ValueError(f"Codes do not tell conditions: give condition, values of {names}.")
+        return schema.read_conditions(condition, n)
 
     def translate(self, X: MatrixLike, condition: Any) -> NDArray[Any]:
         """Rows as they would be under another condition: their codes, decoded under that.
@@ -79,7 +83,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
         """
         fitted = self._read_fitted()
         rows = fitted.schema.read(X)
-        conditions = fitted.schema.read_conditions(condition, len(rows))
+        conditions = self._read_conditions(condition, len(rows), fitted)
         return inference.decode(inference.codes(rows, fitted), conditions, fitted)
 
     def sample(
