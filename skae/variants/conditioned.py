@@ -58,7 +58,10 @@ class ConditionedAutoencoder(BaseAutoencoder):
             return None
         if condition is None:
             names = ", ".join(column.name for column in schema.conditions)
-            raise ValueError(f"Codes do not tell conditions: give condition, values of {names}.")
+            raise ValueError(
+                "Codes do not tell conditions: inverse_transform needs condition, values of "
+                f"{names}."
+            )
         return schema.read_conditions(condition, n)
 
     def translate(self, X: MatrixLike, condition: Any) -> NDArray[Any]:
