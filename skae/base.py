@@ -42,9 +42,9 @@ from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.likelihoods.base import Likelihood
 from skae.parameters import Declared
 from skae.starting import restore, row_shape
-from skae.state import Fitted, FittedAttribute, Saved
+from skae.state import Fitted, FittedAttribute, Known, Saved
 from skae.table.rows import Floats
-from skae.table.schema import ColumnKey, MatrixLike, Schema
+from skae.table.schema import ColumnKey, MatrixLike
 from skae.table.targets import Targets
 from skae.training.checkpoint import EpochContexts
 from skae.training.loop import as_history
@@ -327,12 +327,8 @@ class BaseAutoencoder(
     # -------------------------------------------------------------------- what variants answer
 
     @abstractmethod
-    def _make_latent(self, n_components: int) -> Latent:
-        """The variant: its code of `n_components` numbers."""
-
-    def _latent(self, n_components: int, schema: Schema, learned: dict[str, Any]) -> Latent:
-        """The latent of a table, in view of its conditions and of what targets have taught."""
-        return self._make_latent(n_components)
+    def _make_latent(self, n_components: int, known: Known) -> Latent:
+        """The variant: its code of `n_components` numbers, for a table of which this is known."""
 
     def _auto_components(self, n_features: int) -> int:
         """Size of the code under `n_components="auto"`."""

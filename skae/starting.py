@@ -16,7 +16,7 @@ from skae.nn.inputs import Inputs
 from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
 from skae.nn.linear import DistinctRows, components_for_share, moments, of_present_cells
 from skae.nn.network import Network
-from skae.state import Fitted, NetworkMismatchError
+from skae.state import Fitted, Known, NetworkMismatchError
 from skae.table.columns import Support
 from skae.table.rows import Rows, largest_sizes
 from skae.table.schema import Schema, SeenConditions
@@ -46,7 +46,7 @@ def build_network(
         options.activation,
         options.dropout,
     )
-    latent = options._latent(n_components, schema, learned)
+    latent = options._make_latent(n_components, Known(schema, learned))
     for name, able in (
         ("tied_weights", architecture.can_tie),
         ("layerwise_epochs", architecture.has_layers),

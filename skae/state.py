@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,16 @@ ATTRIBUTE = re.compile(r"_?[a-z][a-z0-9_]*_|_fitted|_n_features_out|_sklearn_out
 
 class NetworkMismatchError(ValueError):
     """Parameters describe another network than the one from which training is to go on."""
+
+
+class Known(NamedTuple):
+    """What is known of a table before a network for it is built.
+
+    `schema` says what its columns are, and `learned` what targets have taught, such as classes.
+    """
+
+    schema: Schema
+    learned: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -310,7 +320,7 @@ def _autoencoder_of_format_1(
         "names": state.get("feature_names_in_"),
         "modelled": modelled,
         "conditions": conditions,
-        "role": "sensitive" if "sensitive" in parameters else "condition",
+        "parameter": "sensitive" if "sensitive" in parameters else "condition",
         "support": Support(likelihood, *LIKELIHOODS[likelihood].support),
         "shape": RowShape(
             parameters.get("feature_shape"), parameters["architecture"] == "recurrent"

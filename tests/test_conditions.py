@@ -598,13 +598,13 @@ def test_the_start_leaves_what_least_squares_leaves():
     w = torch.from_numpy(weight)
     inputs = Inputs(4, rows.n_levels).double()
     at = moments(tables[0], w)
-    left = inputs.start(*tables, w, at)
+    left, _ = inputs.start(*tables, w, at)
     known = np.column_stack([np.ones(N), np.eye(3)[np.arange(N) % 3], AGE])
     root = np.sqrt(weight)[:, None]
     slopes = np.linalg.lstsq(known * root, CELLS * root, rcond=None)[0]
     expected = CELLS - known @ slopes
     center = np.average(CELLS, axis=0, weights=weight)
-    np.testing.assert_allclose(left[slice(None)].numpy() - center, expected, atol=1e-10)
+    np.testing.assert_allclose(left[:].numpy() - center, expected, atol=1e-10)
     # The encoder sees just that, on the network's scale.
     with torch.no_grad():
         seen = inputs(Batch(torch.from_numpy(rows.values), w))

@@ -135,7 +135,9 @@ class Probabilistic(ClassifierMixin):
         -------
         y : ndarray of shape (n_samples,)
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        # First, since an unfitted classifier has no classes.
+        likely = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[likely]
 
 
 def same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:

@@ -2,6 +2,7 @@
 
 from skae.base import BaseAutoencoder
 from skae.nn.latent import Deterministic, Latent
+from skae.state import Known
 
 
 class Autoencoder(BaseAutoencoder):
@@ -44,5 +45,5 @@ class Autoencoder(BaseAutoencoder):
     True
     """
 
-    def _make_latent(self, n_components: int) -> Latent:
+    def _make_latent(self, n_components: int, known: Known) -> Latent:
         return Deterministic(n_components)

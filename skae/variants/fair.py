@@ -17,8 +17,9 @@ from skae.inference import codes
 from skae.nn.draws import Draws, Keyed
 from skae.nn.judges import PANEL, Panel
 from skae.nn.latent import Code, Encode, Latent
+from skae.state import Known
 from skae.table.audit import audit
-from skae.table.schema import ColumnKey, Schema
+from skae.table.schema import ColumnKey
 from skae.table.targets import (
     Targets,
     counting,
@@ -178,12 +179,10 @@ class FairAutoencoder(ConditionedAutoencoder):
     def _auto_components(self, n_features: int) -> int:
         return 2 * super()._auto_components(n_features)
 
-    def _make_latent(self, n_components: int) -> Latent:
-        return Variational(n_components, False, 1.0, 0.1, 1)
-
-    def _latent(self, n_components: int, schema: Schema, learned: dict[str, Any]) -> Latent:
+    def _make_latent(self, n_components: int, known: Known) -> Latent:
+        schema = known.schema
         if not schema.conditions:
-            return self._make_latent(n_components)
+            return Variational(n_components, False, 1.0, 0.1, 1)
         widths = [max(1, n_levels) for n_levels in schema.n_levels]
         return Private(n_components, self.leak_weight * len(schema.modelled), widths)
 

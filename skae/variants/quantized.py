@@ -17,6 +17,7 @@ from skae.inference import map_rows
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Discrete, Encode, Latent
+from skae.state import Known
 
 LLOYD_ROUNDS = 20
 """Rounds of k-means that codebooks start with."""
@@ -126,7 +127,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     def _auto_components(self, n_features: int) -> int:
         return self.n_codebooks * max(1, min(n_features, 64) // self.n_codebooks)
 
-    def _make_latent(self, n_components: int) -> Latent:
+    def _make_latent(self, n_components: int, known: Known) -> Latent:
         if n_components % self.n_codebooks:
             raise ValueError(
                 f"n_components={n_components} cannot be shared equally by "

@@ -15,7 +15,7 @@ from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import ClassesOfNormals
-from skae.state import FittedAttribute
+from skae.state import FittedAttribute, Known
 from skae.table.targets import (
     Probabilistic,
     Targets,
@@ -165,12 +165,9 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
     def _auto_components(self, n_features: int) -> int:
         return min(10, super()._auto_components(n_features))
 
-    def _make_latent(self, n_components: int) -> ClassAndStyle:
-        return self._latent(n_components, None, self._read_fitted().learned)
-
-    def _latent(self, n_components: int, schema: Any, learned: dict[str, Any]) -> ClassAndStyle:
-        classes, prior = learned["classes_"], learned["class_prior_"]
-        if not isinstance(classes, np.ndarray) or classes.shape != prior.shape:
+    def _make_latent(self, n_components: int, known: Known) -> ClassAndStyle:
+        classes, prior = known.learned["classes_"], known.learned["class_prior_"]
+        if np.shape(classes) != prior.shape:
             raise ValueError(f"{classes!r} are not the classes of this model")
         return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))
 

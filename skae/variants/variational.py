@@ -16,6 +16,7 @@ from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Start, Stochastic, log_normal
 from skae.nn.linear import moments
 from skae.nn.normal import Normal
+from skae.state import Known
 
 ACTIVE = 0.01
 """Variance of a component's posterior mean over rows from which on it says something of them."""
@@ -154,7 +155,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def _make_latent(self, n_components: int) -> Latent:
+    def _make_latent(self, n_components: int, known: Known) -> Latent:
         full = self.posterior_covariance == "full"
         options = self.beta, self.kl_warm_up, self.n_importance_samples
         return Variational(n_components, full, *options)
