@@ -167,7 +167,7 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
 
     def _make_latent(self, n_components: int, known: Known) -> ClassAndStyle:
         classes, prior = known.learned["classes_"], known.learned["class_prior_"]
-        if np.shape(classes) != prior.shape:
+        if not isinstance(classes, np.ndarray) or classes.shape != prior.shape:
             raise ValueError(f"{classes!r} are not the classes of this model")
         return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))
 
