@@ -19,12 +19,10 @@ from sklearn.utils import check_consistent_length, check_random_state
 from skae._compat.sklearn import check_sample_weight, safe_indexing
 from skae.nn.batch import Batch
 from skae.nn.corruption import ColumnFacts, Named
-from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.linear import moments
 from skae.nn.network import AuxiliaryLoss, Network
-from skae.starting import new_net, resumed_net, row_shape
+from skae.starting import new_net, resumed_net, row_shape, support
 from skae.state import Fitted
-from skae.table.columns import Support
 from skae.table.rows import Floats, Rows, hash_rows, largest_sizes
 from skae.table.schema import MatrixLike, Schema, SeenConditions, as_container
 from skae.table.sequences import filled
@@ -237,8 +235,8 @@ def read_rows(options: Any, X: MatrixLike, resume: Fitted | None) -> tuple[Schem
     if resume is not None:
         resume.schema.refuse_other_columns(X, conditions[1])
         return resume.schema, resume.schema.read(X)
-    support = Support(options.likelihood, *LIKELIHOODS[options.likelihood].support)
-    return Schema.infer(X, conditions, support, row_shape(options), type(options).__name__)
+    owner = type(options).__name__
+    return Schema.infer(X, conditions, support(options), row_shape(options), owner)
 
 
 def read_weight(sample_weight: MatrixLike | None, X: MatrixLike) -> NDArray[np.float64]:

@@ -33,6 +33,11 @@ def row_shape(options: Any) -> RowShape:
     return RowShape(options.feature_shape, options.architecture == "recurrent")
 
 
+def support(options: Any) -> Support:
+    """The values that the likelihood of an autoencoder's parameters takes."""
+    return Support(options.likelihood, *LIKELIHOODS[options.likelihood].support)
+
+
 def build_network(
     options: Any, schema: Schema, learned: dict[str, Any], n_components: int
 ) -> Network:
@@ -196,7 +201,7 @@ def _refuse_malformed(options: Any, tree: dict[str, Any]) -> None:
     if wrong:
         raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")
     schema.refuse_malformed()
-    if schema.support != Support(options.likelihood, *LIKELIHOODS[options.likelihood].support):
+    if schema.support != support(options):
         raise ValueError(f"{schema.support!r} is not that of likelihood={options.likelihood!r}")
     if tree["parameters"].get("noise") != options.noise:
         raise ValueError("the parameters of the fit do not state its noise")

@@ -17,7 +17,7 @@ from skae.state import Saved
 
 
 class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
-    """Base of estimators over an autoencoder, which they train or are given fitted."""
+    """Base of estimators over an autoencoder, which they train or take as it is fitted."""
 
     autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
 
@@ -32,14 +32,16 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
     def _read_training(
         self, X: MatrixLike, sample_weight: MatrixLike | None
     ) -> tuple[BaseAutoencoder | None, NDArray[Any], NDArray[np.float64]]:
-        """The autoencoder that is given fitted, if one is, all rows, and their weights."""
-        given = None
+        """The autoencoder that is already fitted, if it is, all rows, and their weights."""
+        fitted = None
         if isinstance(self.autoencoder, FrozenEstimator):
-            given = thawed(self.autoencoder, X)
-        X = validated_rows(self, given or self.autoencoder, X, ensure_min_samples=2, **self._checks)
+            fitted = thawed(self.autoencoder, X)
+        X = validated_rows(
+            self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._checks
+        )
         weight = read_weight(sample_weight, X)
         refuse_single_row(self, int(np.count_nonzero(weight)))
-        return given, X, weight
+        return fitted, X, weight
 
     def _read(self, X: MatrixLike) -> NDArray[Any]:
         check_is_fitted(self)

@@ -1,4 +1,4 @@
-"""Autoencoders that may have conditions: columns that are not modelled, but given."""
+"""Autoencoders that may have conditions: columns that are known, not modelled."""
 
 from numbers import Integral
 from typing import Any, ClassVar
