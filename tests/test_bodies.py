@@ -161,6 +161,18 @@ def check_derivative(case):
     assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
 
 
+def check_forward_mode(case):
+    """The decoder's Jacobian, which densities need, can be computed in forward mode."""
+    basis = torch.eye(N_OUTPUTS).double()[:, None].expand(-1, N, -1)
+
+    def push(tangent):
+        return torch.func.jvp(case.decoder, (case.z,), (tangent,))[1]
+
+    found = torch.func.vmap(push, out_dims=-1)(basis)
+    each = [jacobian(lambda code: case.decoder(code[None])[0], code) for code in case.z]
+    torch.testing.assert_close(found, torch.stack(each))
+
+
 def check_reset(case):
     """The generator alone decides the weights."""
     states = []
@@ -297,6 +309,7 @@ WRONG = {
     "rows": lambda: wrong_pair(lambda y, x: y - y.mean(0)),
     "gradient": lambda: wrong_pair(lambda y, x: y + x.detach().sum(-1, keepdim=True)),
     "derivative": lambda: wrong_pair(lambda y, x: y - y.mean(0)),
+    "forward_mode": lambda: wrong_pair(lambda y, x: y - y.mean(0)),
     "reset": lambda: wrong_pair(reset=drawn_anyhow),
     "start": lambda: wrong_pair(has_skip=True, zero_residual=lambda self: None),
     "out_bias": lambda: wrong_pair(lambda y, x: y.tanh()),

@@ -9,8 +9,8 @@ from sklearn.decomposition import PCA
 from test_common import configured, public_estimators, train
 from test_density import gaussian_by_quadrature
 
-from skae import Autoencoder, ContractiveAutoencoder
-from skae.nn.bodies.convolution import Convolution, Convolutional, Enlargement, Stage, halvings
+from skae import Autoencoder
+from skae.nn.bodies.convolution import Convolution, Convolutional, Enlargement, Stage
 from skae.table.sequences import full_shape
 
 SHAPES = [
@@ -29,29 +29,13 @@ CONV = {
 }
 
 
-def drawn(module):
-    """A module or body with weights drawn, none of them zero."""
+def drawn(layer):
+    """A layer with weights drawn, none of them zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in module.parameters():
+        for p in layer.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) / 3)
-    return module.double()
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_maps_of_any_size_come_back(shape):
-    depth = min(3, halvings(shape))
-    architecture = Convolutional(shape, (3, 5, 4)[:depth], "silu", 0.0)
-    encoder, decoder = drawn(architecture.encoder(2)), drawn(architecture.decoder(2, None))
-    rows = torch.randn(6, math.prod(shape), dtype=torch.float64)
-    codes = encoder(rows)
-    back = decoder(codes)
-    assert (codes.shape, back.shape) == ((6, 2), rows.shape)
-    # Leading axes, as importance samples have them, change nothing.
-    torch.testing.assert_close(decoder(codes.reshape(2, 3, 2)).reshape(6, -1), back)
-    for body, out in ((encoder, codes), (decoder, back)):
-        gradients = torch.autograd.grad(out.square().sum(), list(body.parameters()), retain_graph=1)
-        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    return layer.double()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -166,17 +150,6 @@ def test_the_density_is_the_integral():
     ).fit(X)
     error = model.score_samples(X) - gaussian_by_quadrature(model, X)
     assert abs(error.mean()) < 0.02
-
-
-def test_the_contractive_penalty_is_the_jacobians():
-    model = ContractiveAutoencoder(3, **CONV).fit(ROWS)
-    network = model.module_
-    x = network.inputs.standardize(torch.from_numpy(ROWS[:4]))
-    code = network.latent(network.encoder(x), None)
-    penalty = network.latent.penalty(code, x, network.encoder, torch.ones(4), None)
-    jacobian = torch.autograd.functional.jacobian(lambda u: network.encoder(u).sum(0), x)
-    expected = network.latent.weight * jacobian.square().sum((0, 2))
-    torch.testing.assert_close(penalty, expected)
 
 
 def test_layers_can_be_trained_one_by_one():

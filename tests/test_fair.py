@@ -12,11 +12,10 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
 from skae import FairAutoencoder
-from skae.nn.draws import Draws, Keyed
+from skae.nn.draws import Keyed
 from skae.nn.judges import MISLED, PANEL, Panel
 from skae.table.audit import audit, parity_gap
 from skae.training.tensors import batch_of
-from skae.variants.fair import Private
 
 N = 500
 
@@ -206,22 +205,6 @@ def test_judges_start_without_an_opinion():
     panel.reset(torch.Generator().manual_seed(0))
     lack = panel(torch.randn(6, 3), torch.eye(4)[[0, 1, 2, 3, 0, 1]], torch.ones(6), learns=False)
     torch.testing.assert_close(lack, torch.full((6,), 4.0).log())
-
-
-def test_a_lesson_costs_nothing():
-    """What judges learn moves them, but is no part of the objective."""
-    latent = Private(2, 7.0, [2]).double()
-    latent.start_from(torch.zeros(0), torch.zeros(0), torch.Generator().manual_seed(0))
-    h = torch.randn(9, 4, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
-    draws = Draws(torch.Generator().manual_seed(2), torch.float64)
-    conditions = torch.eye(2).double()[torch.arange(9) % 2]
-    code = latent(h, draws)._replace(conditions=conditions)
-    price = latent.penalty(code, h, lambda x: x, torch.ones(9).double(), draws)
-    divergence = latent.divergence(h)
-    torch.testing.assert_close(price, (divergence - 7 * np.log(2)).detach() + 0 * price)
-    latent.eval()
-    outside = latent.penalty(code, h, lambda x: x, torch.ones(9).double(), draws)
-    torch.testing.assert_close(outside, divergence)
 
 
 def test_an_audit_reports_leak_and_price(fitted):

@@ -141,17 +141,6 @@ def test_codes_are_rows_of_the_codebooks(digits, n_codebooks):
         np.testing.assert_array_equal(part, books[b][numbers[:, b]])
 
 
-@pytest.mark.parametrize("n_codebooks", [1, 2])
-def test_each_row_takes_the_nearest_code(digits, n_codebooks):
-    fitted = small(n_codebooks=n_codebooks).fit(digits[:500])
-    with torch.no_grad():
-        h = fitted.module_.encode(Batch(torch.tensor(digits), torch.ones(1))).h.numpy()
-    for b, part in enumerate(np.split(h, n_codebooks, axis=1)):
-        book = fitted.module_.latent.codebooks.vectors[b].numpy()
-        squares = ((part[:, None] - book) ** 2).sum(axis=-1)
-        np.testing.assert_array_equal(fitted.quantize(digits)[:, b], squares.argmin(axis=1))
-
-
 def test_gradients_pass_straight_through(outputs):
     latent = Quantized(4, 2, 5, price=0.5).double()
     with torch.no_grad():

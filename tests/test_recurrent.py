@@ -12,8 +12,7 @@ from test_density import grid_of_codes, mixture
 import skae
 from skae import Autoencoder, DenoisingAutoencoder, VariationalAutoencoder
 from skae.nn.batch import Batch
-from skae.nn.bodies.recurrent import GRU, Recurrent
-from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
+from skae.nn.bodies.recurrent import GRU
 from skae.nn.step.replay import Step
 from skae.training.batches import Batches
 
@@ -56,21 +55,6 @@ def test_the_layer_is_torchs():
     torch.testing.assert_close(ours(x, state), theirs(x, state[None])[0])
 
 
-@pytest.mark.parametrize("widths", [(5,), (5, 4)])
-def test_all_weights_are_used(widths):
-    recurrent = Recurrent((STEPS, CHANNELS), widths, 0.0)
-    x = torch.from_numpy(ROWS)
-    for body, rows, shape in (
-        (recurrent.encoder(3), x, (90, 3)),
-        (recurrent.decoder(3, None), torch.randn(90, 3).double(), x.shape),
-    ):
-        body.double().reset(torch.Generator().manual_seed(0), silent=False)
-        out = body(rows)
-        assert out.shape == shape
-        gradients = torch.autograd.grad(out.square().sum(), list(body.parameters()))
-        assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
-
-
 def test_padded_and_cut_sequences_have_the_same_code(trained):
     for length in range(1, STEPS + 1):
         cut = WAVES[:, :length]
@@ -95,48 +79,6 @@ def test_what_comes_back_has_full_length(trained):
     error = trained.reconstruction_error(RAGGED, per_feature=True)
     np.testing.assert_allclose(error, np.nan_to_num((ROWS - back) ** 2))
     np.testing.assert_allclose(trained.reconstruction_error(RAGGED), error.sum(axis=1))
-
-
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_missing_cells_say_nothing(name):
-    """The likelihood of a row is that of the cells it has."""
-    x = torch.rand(5, 4, dtype=torch.float64)
-    out = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    likelihood = make_likelihood(name, 4, "diagonal").double()
-    likelihood.start(x.mean(0), x.var(0), x.var(0).mean().sqrt())
-    likelihood.start_noise(x.var(0))
-    one = torch.ones(5, dtype=torch.float64)
-    whole = Batch(x, one)
-    every = Batch(x, one, observed=torch.ones_like(x, dtype=torch.bool))
-    torch.testing.assert_close(likelihood.log_prob(every, out), likelihood.log_prob(whole, out))
-    cells = likelihood.cell_log_prob(x, out)
-    torch.testing.assert_close(cells.sum(-1), likelihood.log_prob(whole, out))
-    observed = torch.tensor([[True, True, False, False]]).expand_as(x)
-    short = Batch(torch.where(observed, x, torch.nan), one, observed=observed)
-    torch.testing.assert_close(likelihood.log_prob(short, out), cells[:, :2].sum(-1))
-    (gradient,) = torch.autograd.grad(likelihood.log_prob(short, out).sum(), out)
-    torch.testing.assert_close(likelihood.score(short, out), gradient)
-    assert not gradient[:, 2:].any()
-    deviance = likelihood.deviance(short, out)
-    torch.testing.assert_close(deviance[:, :2], likelihood.deviance(whole, out)[:, :2])
-    assert not deviance[:, 2:].any()
-
-
-@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
-def test_noise_is_that_of_cells_that_are_there(noise):
-    likelihood = make_likelihood("gaussian", 3, noise).double()
-    likelihood.start(torch.zeros(3), torch.ones(3), torch.tensor(1.0))
-    x = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, torch.nan], [1.0, torch.nan, torch.nan]])
-    squares = torch.tensor([[1.0, 4.0, 9.0], [2.0, 6.0, 0.0], [3.0, 0.0, 0.0]]).double()
-    share = torch.tensor([0.5, 0.25, 0.25]).double()
-    batch = Batch(x, share, observed=~x.isnan())
-    found = likelihood.update(likelihood.statistics(batch, squares, share)).noise_variance
-    columns = [1.75, (0.5 * 4 + 0.25 * 6) / 0.75, 9.0]
-    pooled = (1.75 + 3.5 + 4.5) / (1 + 0.75 + 0.5)
-    # A column's own mean counts as often as it has rows, that of all cells once.
-    drawn = [(n * own + pooled) / (n + 1) for n, own in zip((3, 2, 1), columns, strict=True)]
-    expected = drawn if noise == "diagonal" else [pooled] * 3
-    torch.testing.assert_close(found, torch.tensor(expected).double())
 
 
 @pytest.mark.parametrize("estimator_class", [Autoencoder, VariationalAutoencoder])

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Bernoulli, Exponential, Laplace, kl_divergence
 
 from skae import SparseAutoencoder
-from skae.variants.sparse import Bernoullian, Laplacian, TopK
+from skae.variants.sparse import TopK
 
 KINDS = ("l1", "kl", "topk")
 
@@ -25,12 +24,6 @@ def sparse(**parameters):
 def numbers(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def price(latent, h, weight=None):
-    """What a latent charges for outputs; it looks at nothing else."""
-    weight = torch.ones(len(h), dtype=h.dtype) if weight is None else weight
-    return latent.penalty(latent(h, None), h, None, weight, None)
 
 
 @pytest.mark.slow
@@ -75,46 +68,6 @@ def test_topk_codes_change_without_jumps():
     path = start + torch.linspace(0, 1, 2001, dtype=torch.float64)[:, None] * (end - start)
     steps = TopK(9, 3)(path, None).z.diff(dim=1).abs().amax(-1)
     assert (steps <= 2 * path.diff(dim=1).abs().amax(-1) + 1e-12).all()
-
-
-def test_kl_is_the_divergence_of_mean_rates():
-    h, weight = 2 * numbers(300, 6), numbers(300, seed=1).exp()
-    rates = torch.tensor(np.average(h.sigmoid(), axis=0, weights=weight))
-    expected = 0.7 * kl_divergence(Bernoulli(0.1), Bernoulli(rates)).sum()
-    torch.testing.assert_close(price(Bernoullian(6, 0.7, 0.1), h, weight), expected)
-
-
-def test_kl_costs_nothing_at_the_target():
-    h = torch.full((10, 4), 0.2, dtype=torch.float64).logit()
-    assert abs(float(price(Bernoullian(4, 1.0, 0.2), h))) < 1e-12
-
-
-def test_weights_are_repetitions_for_kl():
-    h = numbers(20, 3)
-    counts = torch.arange(20) % 3
-    repeated = price(Bernoullian(3, 1.0, 0.1), h.repeat_interleave(counts, 0))
-    torch.testing.assert_close(price(Bernoullian(3, 1.0, 0.1), h, counts.double()), repeated)
-
-
-@pytest.mark.parametrize(
-    "prior",
-    [
-        Exponential(torch.tensor(0.3, dtype=torch.float64)),
-        Laplace(torch.zeros((), dtype=torch.float64), torch.tensor(1 / 0.3, dtype=torch.float64)),
-    ],
-    ids=lambda prior: type(prior).__name__,
-)
-def test_l1_is_a_log_density(prior):
-    """Minus that of a Laplace prior, or of its positive half, up to a constant."""
-    h = numbers(100, 5)
-    latent = Laplacian(5, 0.3)
-    z = latent(h, None).z.detach().clamp_min(1e-12).requires_grad_()
-    ours = latent.penalty(latent(h, None)._replace(z=z), h, None, h.new_ones(100), None)
-    log_prior = prior.log_prob(z).sum(-1)
-    assert float((ours + log_prior).detach().std()) < 1e-12
-    torch.testing.assert_close(
-        torch.autograd.grad(ours.sum(), z)[0], -torch.autograd.grad(log_prior.sum(), z)[0]
-    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
