@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from skae import (
     Autoencoder,
     AutoencoderOutlierDetector,
-    CodeSpaceDisplay,
+    LatentSpaceDisplay,
     LossCurveDisplay,
     OutlierExplanationDisplay,
     ReconstructionDisplay,
@@ -37,7 +37,7 @@ plt.show()
 # rows. For the autoencoder 4 and 6 are two groups, for PCA one; 5, 8 and some of the 1s lie on top
 # of each other in the middle of its picture.
 flat = Autoencoder(2, max_epochs=20, random_state=0).fit(train)
-CodeSpaceDisplay.from_estimator(flat, test, digit[1200:])
+LatentSpaceDisplay.from_estimator(flat, test, digit[1200:])
 plt.show()
 
 # %%

@@ -33,7 +33,7 @@ def judge(model):
         "held-out share of variance": metrics.explained_variance_ratio(model, test),
         "held-out nats": model.score(test) if hasattr(model, "score") else float("nan"),
         "digit told from the code": metrics.probe_score(model, test, test_digit),
-        "neighbours kept": metrics.neighbourhood_trustworthiness(model, test),
+        "neighbours kept": metrics.trustworthiness(model, test),
         "same code from other rows": metrics.code_stability(
             model, train, over="folds", n_repeats=2
         ),

@@ -483,29 +483,30 @@ class BaseAutoencoder(
         fitted = self._read_fitted()
         return inference.codes(fitted.schema.read(X), fitted)
 
-    def inverse_transform(self, Z: MatrixLike) -> Floats:
-        """Expected rows of codes.
+    def inverse_transform(self, X: MatrixLike) -> Floats:
+        """Decode codes to rows.
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components_)
             Codes.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
-            Rows in the user's units.
+        X_original : ndarray of shape (n_samples, n_features_in_)
+            The decoder's mean for each code: rows in the user's units.
         """
         fitted = self._read_fitted()
-        return inference.decode(self._read_codes(Z, fitted), None, fitted)
+        return inference.decode(self._read_codes(X, fitted), None, fitted)
 
-    def _read_codes(self, Z: MatrixLike, fitted: Fitted) -> Floats:
-        """Validated codes."""
-        Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
+    def _read_codes(self, X: MatrixLike, fitted: Fitted) -> Floats:
+        """Validate codes."""
+        Z = check_array(X, dtype=[np.float64, np.float32], input_name="X")
         k = fitted.network.latent.n_outputs
         if Z.shape[1] != k:
             raise ValueError(
-                f"Z has {Z.shape[1]} columns, but this {type(self).__name__} has codes of {k}."
+                f"X has {Z.shape[1]} columns, but the codes of this {type(self).__name__} have {k} "
+                "components."
             )
         return Z
 
@@ -562,12 +563,12 @@ class BaseAutoencoder(
         log_prob : ndarray of shape (n_samples,)
             Natural logarithm of the density (Bernoulli: of the mass).
         """
-        return self._ask_density("log_prob", X)
+        return self._evaluate_density("log_prob", X)
 
-    def _ask_density(self, question: str, X: MatrixLike, *arguments: object) -> Floats:
+    def _evaluate_density(self, question: str, X: MatrixLike, *arguments: object) -> Floats:
         """What a method of the density says of rows."""
         fitted = self._read_fitted()
-        return inference.ask_density(question, fitted.schema.read(X), fitted, *arguments)
+        return inference.evaluate_density(question, fitted.schema.read(X), fitted, *arguments)
 
     def score(
         self, X: MatrixLike, y: object = None, sample_weight: MatrixLike | None = None

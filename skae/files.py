@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout: a reader knows its own and all earlier ones."""
 
 MALFORMED = (

@@ -18,9 +18,9 @@ from sklearn.utils import check_consistent_length, check_random_state
 
 from skae._compat.sklearn import check_sample_weight, safe_indexing
 from skae.nn.batch import Batch
-from skae.nn.corruption import ColumnFacts, Named
-from skae.nn.linear import moments
+from skae.nn.corruption import ColumnStatistics, NamedCorruption
 from skae.nn.network import AuxiliaryLoss, Network
+from skae.nn.pca import column_moments
 from skae.starting import new_net, resumed_net, row_shape, support
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows, hash_rows, largest_sizes
@@ -32,8 +32,8 @@ from skae.training.checkpoint import Checkpoint
 from skae.training.layerwise import pretrain
 from skae.training.loop import Net
 from skae.training.plan import Plan
-from skae.training.precision import refuse_overflow
-from skae.training.split import Split, times_shown
+from skae.training.precision import check_overflow
+from skae.training.split import Split, n_repeats
 from skae.training.tensors import as_tensor, batch_of, tensor, with_float64
 
 SMALLEST_SUM = 1e-300
@@ -142,7 +142,7 @@ def fit(
         Called with a function from the net in training to a fitted model; returns a skorch
         callback or None.
     """
-    refuse_invalid_callbacks(options)
+    check_callbacks(options)
     task = read_task(options, data, resume, one_pass)
     net = make_net(options, task)
     train, valid = make_batches(options, task, net.module_)
@@ -160,7 +160,7 @@ def fit(
     return fitted, messages + warnings_of_codes(task, fitted)
 
 
-def refuse_invalid_callbacks(options: Any) -> None:
+def check_callbacks(options: Any) -> None:
     """Raise TypeError or ValueError where callbacks cannot be used."""
     callbacks = list(options.callbacks or [])
     invalid = [c for c in callbacks if not hasattr(c, "on_train_begin")]
@@ -187,7 +187,7 @@ def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -
     if data.sample_weight is not None and options._conditions()[1] is not None:
         # Before they are read: rows of no weight decide no category.
         all_weights = read_weight(data.sample_weight, X)
-        X, X_corrupted = rows_that_count(X, X_corrupted, all_weights)
+        X, X_corrupted = rows_of_positive_weight(X, X_corrupted, all_weights)
     schema, rows = read_rows(options, X, resume)
     if all_weights is None:
         all_weights = read_weight(data.sample_weight, rows.values)
@@ -195,12 +195,12 @@ def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -
     if X_corrupted is not None:
         corrupted = schema.read_corrupted(X_corrupted, rows)
         largest = largest_sizes(corrupted.modelled)
-        refuse_overflow(largest, "X_corrupted", schema, torch.float64)
+        check_overflow(largest, "X_corrupted", schema, torch.float64)
     if len(weight) < len(rows):
         rows = rows.take(all_weights > 0)
         corrupted = None if corrupted is None else corrupted.take(all_weights > 0)
     if resume is None:
-        refuse_single_row(options, len(rows))
+        check_more_than_one_row(options, len(rows))
     learned = {} if resume is None else resume.learned
     targets = data.targets or options._read_targets(
         data.y, all_weights, learned, **data.target_options
@@ -211,11 +211,11 @@ def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -
         hashes += [hash_rows(values, seed) for values in (targets.values, targets.observed)]
     holds_out = options.early_stopping is not False and not one_pass
     fraction = options.validation_fraction if holds_out else 0.0
-    split = Split.of(rows, weight, hashes, seldom(targets, weight), fraction, seed)
+    split = Split.of(rows, weight, hashes, rare_rows(targets, weight), fraction, seed)
     return Task(schema, rows, weight, corrupted, targets, split, resume, one_pass, seed)
 
 
-def rows_that_count(
+def rows_of_positive_weight(
     X: MatrixLike, X_corrupted: MatrixLike | None, weight: Floats
 ) -> tuple[MatrixLike, MatrixLike | None]:
     """Rows of positive weight of tables that are not read yet."""
@@ -233,7 +233,7 @@ def read_rows(options: Any, X: MatrixLike, resume: Fitted | None) -> tuple[Schem
     """The schema of a table, that of the first fit where training goes on, and its rows."""
     conditions = options._conditions()
     if resume is not None:
-        resume.schema.refuse_other_columns(X, conditions[1])
+        resume.schema.check_same_columns(X, conditions[1])
         return resume.schema, resume.schema.read(X)
     owner = type(options).__name__
     return Schema.infer(X, conditions, support(options), row_shape(options), owner)
@@ -251,7 +251,7 @@ def read_weight(sample_weight: MatrixLike | None, X: MatrixLike) -> NDArray[np.f
     return weight
 
 
-def refuse_single_row(estimator: object, n: int) -> None:
+def check_more_than_one_row(estimator: object, n: int) -> None:
     """Raise ValueError where fewer than two rows are left to learn from."""
     if n < 2:
         raise ValueError(
@@ -267,7 +267,7 @@ def draw_seed(random_state: int | RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def seldom(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
+def rare_rows(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
     """Rows with targets, where these are a minority: none of them is held out."""
     known = np.zeros(len(weight), dtype=bool) if targets is None else targets.some
     return known & (weight @ known < 0.5 * weight.sum())
@@ -306,7 +306,7 @@ def make_batches(options: Any, task: Task, network: Network) -> tuple[Batches, B
     share, trained = split.shares(len(rows)), split.trained
     times = np.ones(len(rows), dtype=np.intp)
     batch_size = choose_batch_size(options.batch_size, len(trained))
-    times[trained] = times_shown(seldom(targets, task.weight)[trained], batch_size)
+    times[trained] = n_repeats(rare_rows(targets, task.weight)[trained], batch_size)
     shown = share / times
     shown[trained] *= times[trained].mean()
     table = batch_of(rows, network, shown)
@@ -319,8 +319,8 @@ def make_batches(options: Any, task: Task, network: Network) -> tuple[Batches, B
     if isinstance(corrupt, str):
         full = filled(rows.values, split.index, split.weight)[:, : rows.n_modelled]
         shape = task.schema.feature_shape
-        columns = ColumnFacts(as_tensor(full), as_tensor(share), table.x, shape)
-        corrupt = Named(corrupt, options.corruption_level, columns)
+        columns = ColumnStatistics(as_tensor(full), as_tensor(share), table.x, shape)
+        corrupt = NamedCorruption(corrupt, options.corruption_level, columns)
     width = network.inputs.n_outputs + network.inputs.n_conditions
 
     def batches(which: NDArray[np.intp]) -> Batches:
@@ -362,7 +362,7 @@ def make_plan(options: Any, task: Task, network: Network) -> Plan:
         autocast=options.precision == "bfloat16",
         verbose=int(options.verbose),
         callbacks=list(options.callbacks or []),
-        anew=is_new,
+        from_start=is_new,
         signature=signature(options) if has_checkpoint(options) else "",
     )
 
@@ -474,7 +474,7 @@ def warnings_of_codes(task: Task, fitted: Fitted) -> list[Message]:
     batch = task.batch(task.split.representatives, network)
     # Not all devices have float64.
     x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
-    if not moments(x, weight).variance.any():
+    if not column_moments(x, weight).variance.any():
         return []
     with torch.no_grad():
         text = network.latent.warning(network.encode(batch), batch.weight)

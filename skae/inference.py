@@ -47,7 +47,7 @@ def map_codes(
     conditions: Floats | None,
     fitted: Fitted,
     network: Network,
-    name: str = "Z",
+    name: str = "X",
 ) -> Floats:
     """Apply a function to the decoder's outputs for codes under conditions, block by block.
 
@@ -98,7 +98,7 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
     return fitted.schema.write(result) if per_feature else result
 
 
-def ask_density(question: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
+def evaluate_density(question: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
     """Call a method of the density for rows."""
     network, answer = with_float64(fitted.network), getattr(fitted.density, question)
     return map_rows(

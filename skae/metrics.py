@@ -37,8 +37,8 @@ __all__ = [
     "code_stability",
     "explained_variance_ratio",
     "neg_two_sample_auc",
-    "neighbourhood_trustworthiness",
     "probe_score",
+    "trustworthiness",
     "two_sample_auc",
 ]
 
@@ -207,7 +207,7 @@ def active_units(
     return float((variance > threshold * unit).sum())
 
 
-def neighbourhood_trustworthiness(
+def trustworthiness(
     estimator: BaseEstimator, X: ArrayLike, y: object = None, *, n_neighbors: int = 5
 ) -> float:
     """How far the neighbours of rows among the codes are neighbours among the rows, too.
@@ -257,13 +257,13 @@ def neighbourhood_trustworthiness(
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.decomposition import PCA
-    >>> from skae.metrics import neighbourhood_trustworthiness
+    >>> from skae.metrics import trustworthiness
     >>> X = load_digits().data
-    >>> two, eight = (neighbourhood_trustworthiness(PCA(k).fit(X), X) for k in (2, 8))
+    >>> two, eight = (trustworthiness(PCA(k).fit(X), X) for k in (2, 8))
     >>> bool(two < 0.9 < eight)
     True
     """
-    _validate("neighbourhood_trustworthiness", n_neighbors=n_neighbors)
+    _validate("trustworthiness", n_neighbors=n_neighbors)
     rows = _table(X)
     n = len(rows)
     if n_neighbors >= n / 2:

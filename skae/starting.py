@@ -14,15 +14,15 @@ from skae.nn.bodies.body import make_bodies
 from skae.nn.growth import grow
 from skae.nn.inputs import Inputs
 from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
-from skae.nn.linear import DistinctRows, components_for_share, moments, of_present_cells
 from skae.nn.network import Network
+from skae.nn.pca import DistinctRows, column_moments, components_for_share, of_observed_cells
 from skae.state import Fitted, Known, NetworkMismatchError
 from skae.table.columns import Support
 from skae.table.rows import Rows, largest_sizes
 from skae.table.schema import Schema, SeenConditions
 from skae.table.sequences import RowShape, filled
-from skae.training.loop import Net, refuse_malformed, to_tensors
-from skae.training.precision import choose_dtype, refuse_extreme_scales, refuse_overflow
+from skae.training.loop import Net, check_well_formed, to_tensors
+from skae.training.precision import check_overflow, check_scales, choose_dtype
 from skae.training.split import Split
 from skae.training.tensors import as_tensor, batch_of
 from skae.training.threads import choose_device
@@ -95,26 +95,26 @@ def new_net(
     device = choose_device(options.device)
     full = filled(rows.values, split.index, split.weight)
     largest = largest_sizes(full)
-    refuse_overflow(largest, "X", schema, torch.float64)
+    check_overflow(largest, "X", schema, torch.float64)
     d = rows.n_modelled
     cells, conditions = as_tensor(full).tensor_split([d], dim=1)
     numbers, weight = torch.from_numpy(split.index), as_tensor(split.weight)
     x = DistinctRows(cells, numbers)
-    at = moments(x, weight)
+    moments = column_moments(x, weight)
     if full is not rows.values:
         observed = split.weight @ ~np.isnan(rows.modelled[split.index])
-        at = of_present_cells(at, torch.from_numpy(observed) / weight.sum())
+        moments = of_observed_cells(moments, torch.from_numpy(observed) / weight.sum())
     n_cells = len(rows) * (d + sum(max(1, n) for n in schema.n_levels))
-    dtype = choose_dtype(options.precision, rows.values.dtype, n_cells, at, largest, device)
-    refuse_overflow(largest, "X", schema, dtype)
-    refuse_extreme_scales(at, options.noise, schema, dtype)
+    dtype = choose_dtype(options.precision, rows.values.dtype, n_cells, moments, largest, device)
+    check_overflow(largest, "X", schema, dtype)
+    check_scales(moments, options.noise, schema, dtype)
     generator = torch.Generator().manual_seed(seed)
     if options.n_components == "auto":
         k = options._auto_components(d)
     elif isinstance(options.n_components, Integral):
         k = int(options.n_components)
     else:
-        k = components_for_share(x, weight, at, float(options.n_components), generator)
+        k = components_for_share(x, weight, moments, float(options.n_components), generator)
     try:
         network = build_network(options, schema, learned, k).to(dtype)
     except (RuntimeError, TypeError, OverflowError) as error:
@@ -122,7 +122,7 @@ def new_net(
             f"A network with n_components={k} and hidden_layer_sizes={options.hidden_layer_sizes} "
             f"for {d} columns does not fit into memory."
         ) from error
-    network.start(x, weight, at, generator, DistinctRows(conditions, numbers))
+    network.start(x, weight, moments, generator, DistinctRows(conditions, numbers))
     batch = batch_of(
         rows.take(split.index[split.representatives]), network, split.weight[split.representatives]
     )
@@ -168,7 +168,7 @@ def restore(options: Any, tree: dict[str, Any]) -> Fitted:
     except ValueError:
         device = torch.device("cpu")
     validate_parameters(options)
-    _refuse_malformed(options, tree)
+    _check_tree(options, tree)
     dtype = {"float32": torch.float32, "float64": torch.float64}[tree.pop("dtype")]
     module, k = tree.pop("module"), tree.pop("n_components")
     parts = options, tree["schema"], tree["learned"], k
@@ -180,7 +180,7 @@ def restore(options: Any, tree: dict[str, Any]) -> Fitted:
         raise ValueError("the arrays are not those of the network that the parameters describe")
     network = build_network(*parts).to(device=device, dtype=dtype)
     network.load_state_dict(to_tensors(module))
-    refuse_malformed(tree["training"], network)
+    check_well_formed(tree["training"], network)
     likelihood = copy.deepcopy(network.likelihood.fixed())
     likelihood.load_state_dict(to_tensors(tree.pop("likelihood")))
     tensors = {name: values.to(device) for name, values in to_tensors(tree.pop("density")).items()}
@@ -192,7 +192,7 @@ def restore(options: Any, tree: dict[str, Any]) -> Fitted:
     return Fitted(network=network.eval(), density=density, **tree)
 
 
-def _refuse_malformed(options: Any, tree: dict[str, Any]) -> None:
+def _check_tree(options: Any, tree: dict[str, Any]) -> None:
     """Raise ValueError where what a file says of a model, arrays apart, cannot be so."""
     schema, conditions = tree["schema"], tree["conditions"]
     kinds = {"schema": Schema, "best_epoch": int, "rows_seen": float, "n_components": int,
@@ -200,7 +200,7 @@ def _refuse_malformed(options: Any, tree: dict[str, Any]) -> None:
     wrong = [name for name, kind in kinds.items() if not is_of(tree[name], kind)]
     if wrong:
         raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")
-    schema.refuse_malformed()
+    schema.check_well_formed()
     if schema.support != support(options):
         raise ValueError(f"{schema.support!r} is not that of likelihood={options.likelihood!r}")
     if tree["parameters"].get("noise") != options.noise:
@@ -216,4 +216,4 @@ def _refuse_malformed(options: Any, tree: dict[str, Any]) -> None:
     if bool(schema.conditions) != (conditions is not None):
         raise ValueError("conditions of rows belong to columns of conditions")
     if conditions is not None:
-        conditions.refuse_malformed(schema.n_levels)
+        conditions.check_well_formed(schema.n_levels)

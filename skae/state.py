@@ -23,6 +23,9 @@ from skae.training.loop import to_arrays
 
 KIND = "estimator"
 
+RENAMED: dict[str, str] = {"commitment": "commitment_cost", "score": "criterion"}
+"""Parameters that files of formats 1 and 2 hold under another name, and their present names."""
+
 ATTRIBUTE = re.compile(r"_?[a-z][a-z0-9_]*_|_fitted|_n_features_out|_sklearn_output_config")
 """Names, beside parameters, that a saved state may have."""
 
@@ -219,6 +222,7 @@ class Saved(Stored):
     def _from_stored_state(cls, state: dict[str, Any]) -> Self:
         """The estimator that a file holds."""
         estimator: Any = cls()
+        state = _with_present_names(state)
         unknown = [key for key in state if not estimator._is_known(key)]
         if unknown:
             raise ValueError(f"{cls.__name__} has no {unknown[0]!r}")
@@ -227,6 +231,17 @@ class Saved(Stored):
         validate_parameters(estimator)
         estimator.__setstate__(state)
         return estimator
+
+
+def _with_present_names(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an estimator with the names that its parameters have now."""
+    nested = {
+        key: _with_present_names(state[key])
+        for key in ("_fitted", "parameters")
+        if isinstance(state.get(key), dict)
+    }
+    state = state | nested
+    return {RENAMED.get(key, key): value for key, value in state.items()}
 
 
 def _is_learned(name: str) -> bool:

@@ -16,7 +16,7 @@ import skae
 from skae.fitting import signature
 from skae.nn.batch import Batch
 from skae.nn.inputs import Inputs
-from skae.nn.linear import DistinctRows, moments
+from skae.nn.pca import DistinctRows, column_moments
 from skae.table.columns import MOST_WHOLE_NUMBERS, Support
 from skae.table.rows import Rows, hash_rows
 from skae.table.schema import Schema, SeenConditions
@@ -597,7 +597,7 @@ def test_the_start_leaves_what_least_squares_leaves():
     ]
     w = torch.from_numpy(weight)
     inputs = Inputs(4, rows.n_levels).double()
-    at = moments(tables[0], w)
+    at = column_moments(tables[0], w)
     left, _ = inputs.start(*tables, w, at)
     known = np.column_stack([np.ones(N), np.eye(3)[np.arange(N) % 3], AGE])
     root = np.sqrt(weight)[:, None]

@@ -27,7 +27,7 @@ def jacobians(fitted, X):
     return torch.stack([jacobian(lambda v: network.encoder(v[None])[0], row) for row in u])
 
 
-def price(fitted, X, draws=None):
+def penalty(fitted, X, draws=None):
     """What the fitted latent charges for rows."""
     network = fitted.module_
     u = network.inputs.standardize(torch.tensor(X))
@@ -40,7 +40,7 @@ def price(fitted, X, draws=None):
 def test_price_is_the_jacobians_squared_norm(curved, hidden, linear_skip):
     fitted = small(hidden_layer_sizes=hidden, linear_skip=linear_skip, contraction=0.3).fit(curved)
     expected = 0.3 * jacobians(fitted, curved).square().sum((1, 2))
-    torch.testing.assert_close(price(fitted, curved), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(penalty(fitted, curved), expected, rtol=1e-6, atol=0)
     # The rows differ: it is not the norm of a linear map.
     assert expected.std() > 1e-4 * expected.mean()
 
@@ -49,7 +49,7 @@ def test_price_is_the_jacobians_squared_norm(curved, hidden, linear_skip):
 def test_a_linear_encoder_pays_for_its_weights(curved, max_epochs):
     fitted = small(hidden_layer_sizes=(), contraction=0.7, max_epochs=max_epochs).fit(curved)
     norm = fitted.module_.encoder.skip.weight.detach().square().sum()
-    torch.testing.assert_close(price(fitted, curved), (0.7 * norm).expand(120), rtol=1e-9, atol=0)
+    torch.testing.assert_close(penalty(fitted, curved), (0.7 * norm).expand(120), rtol=1e-9, atol=0)
     if max_epochs == 0:
         assert float(norm) == pytest.approx(3)
 
@@ -73,7 +73,7 @@ def test_the_estimate_is_unbiased(curved, n_projections):
     exact = jacobians(fitted, curved[:5]).square().sum((1, 2))
     draws = Draws(torch.Generator().manual_seed(0), torch.float64)
     several = np.repeat(curved[:5], 4000, axis=0)
-    estimates = price(fitted, several, draws).reshape(5, 4000)
+    estimates = penalty(fitted, several, draws).reshape(5, 4000)
     errors = (estimates.mean(1) - exact) / (estimates.std(1) / 4000**0.5)
     assert abs(errors).max() < 4
     # More projections, less noise: |J'v|^2 has twice the squared norm of J J' as its variance.
@@ -85,7 +85,7 @@ def test_the_estimate_is_unbiased(curved, n_projections):
 def test_without_draws_the_norm_is_exact(curved):
     fitted = small(n_projections=2, contraction=1.0).fit(curved)
     expected = jacobians(fitted, curved).square().sum((1, 2))
-    torch.testing.assert_close(price(fitted, curved), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(penalty(fitted, curved), expected, rtol=1e-6, atol=0)
 
 
 def test_a_larger_weight_contracts_more(digits):

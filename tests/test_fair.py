@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
 from skae import FairAutoencoder
-from skae.nn.draws import Draws, Keyed
-from skae.nn.judges import MISLED, PANEL, Panel
+from skae.nn.adversaries import MISLED, PANEL, Adversaries
+from skae.nn.draws import Draws, KeyedDraws
 from skae.table.audit import audit, parity_gap
 from skae.training.tensors import batch_of
 from skae.variants.fair import Private
@@ -76,7 +76,7 @@ def test_a_code_is_a_draw_from_the_posterior(precision):
     mean, deviation = h[:, :k], h[:, k:].exp()
     noise = (torch.from_numpy(model.transform(X)).to(h) - mean) / deviation
     torch.testing.assert_close(
-        noise, Keyed(batch.x[:, :-1]).normal((1, N, k))[0], rtol=1e-3, atol=1e-3
+        noise, KeyedDraws(batch.x[:, :-1]).normal((1, N, k))[0], rtol=1e-3, atol=1e-3
     )
     assert kstest(noise.numpy().ravel(), "norm").pvalue > 0.01
 
@@ -150,7 +150,7 @@ def test_equal_targets_are_none():
 
 @pytest.fixture
 def panel():
-    panel = Panel(3, [2, 1]).double()
+    panel = Adversaries(3, [2, 1]).double()
     panel.reset(torch.Generator().manual_seed(0))
     with torch.no_grad():
         for p in panel.parameters():
@@ -202,7 +202,7 @@ def test_only_a_panel_that_learns_is_moved(panel):
 
 
 def test_judges_start_without_an_opinion():
-    panel = Panel(3, [4])
+    panel = Adversaries(3, [4])
     panel.reset(torch.Generator().manual_seed(0))
     lack = panel(torch.randn(6, 3), torch.eye(4)[[0, 1, 2, 3, 0, 1]], torch.ones(6), learns=False)
     torch.testing.assert_close(lack, torch.full((6,), 4.0).log())
@@ -216,9 +216,9 @@ def test_a_lesson_costs_nothing():
     draws = Draws(torch.Generator().manual_seed(2), torch.float64)
     conditions = torch.eye(2).double()[torch.arange(9) % 2]
     code = latent(h, draws)._replace(conditions=conditions)
-    price = latent.penalty(code, h, lambda x: x, torch.ones(9).double(), draws)
+    penalty = latent.penalty(code, h, lambda x: x, torch.ones(9).double(), draws)
     divergence = latent.divergence(h)
-    torch.testing.assert_close(price, (divergence - 7 * np.log(2)).detach() + 0 * price)
+    torch.testing.assert_close(penalty, (divergence - 7 * np.log(2)).detach() + 0 * penalty)
     latent.eval()
     outside = latent.penalty(code, h, lambda x: x, torch.ones(9).double(), draws)
     torch.testing.assert_close(outside, divergence)

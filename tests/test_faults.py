@@ -714,7 +714,7 @@ NO_COLUMNS = [99, -9, 1.5, "a", [], [0, 99], [1.5], slice(None), {"a"}, lambda X
 
 BAD_PARAMETERS = {
     "autoencoder": [5, "a", skae.Autoencoder, PCA(), FrozenEstimator(PCA().fit(X))],
-    "score": ["distance", None, 1],
+    "criterion": ["distance", None, 1],
     "contamination": [0.0, 0.6, -0.1, np.nan, "a", None],
     "calibration_fraction": [1.0, -0.1, np.nan, "a", None],
     "label_weight": [0.0, -1.0, np.nan, np.inf, "a", None],
@@ -752,7 +752,7 @@ BAD_PARAMETERS = {
     "n_importance_samples": [0, -1, 1.5, "a", None],
     "n_codes": [0, -1, 1.5, "a", None],
     "n_codebooks": [0, -1, 1.5, "a", None],
-    "commitment": [-1.0, np.nan, np.inf, "a", None],
+    "commitment_cost": [-1.0, np.nan, np.inf, "a", None],
     "prior_weight": [-1.0, np.nan, np.inf, "a", None],
     "condition": NO_COLUMNS,
     "sensitive": NO_COLUMNS,
@@ -869,15 +869,15 @@ def test_a_batch_larger_than_the_data_is_all_of_it(estimator_class):
 # -------------------------------------------------------------------- arguments of methods
 
 CALLS = [
-    pytest.param("inverse_transform", ([[np.nan, 0.0]],), "Z contains NaN", id="Z NaN"),
-    pytest.param("inverse_transform", ([[np.inf, 0.0]],), "Z contains infinity", id="Z inf"),
+    pytest.param("inverse_transform", ([[np.nan, 0.0]],), "X contains NaN", id="Z NaN"),
+    pytest.param("inverse_transform", ([[np.inf, 0.0]],), "X contains infinity", id="Z inf"),
     pytest.param("inverse_transform", (np.zeros(2),), "1D array", id="Z 1-D"),
     pytest.param("inverse_transform", (np.zeros((1, 1, 2)),), "dim 3", id="Z 3-D"),
     pytest.param("inverse_transform", (np.zeros((0, 2)),), "0 sample", id="Z empty"),
-    pytest.param("inverse_transform", (np.zeros((4, 5)),), "Z has 5 columns", id="Z wide"),
-    pytest.param("inverse_transform", (np.zeros((4, 1)),), "Z has 1 columns", id="Z narrow"),
+    pytest.param("inverse_transform", (np.zeros((4, 5)),), "X has 5 columns", id="Z wide"),
+    pytest.param("inverse_transform", (np.zeros((4, 1)),), "X has 1 columns", id="Z narrow"),
     pytest.param("inverse_transform", (np.zeros((4, 2), complex),), "Complex data", id="Z complex"),
-    pytest.param("inverse_transform", (sp.csr_array((4, 2)),), "Sparse.*Z.*dense", id="Z sparse"),
+    pytest.param("inverse_transform", (sp.csr_array((4, 2)),), "Sparse.*X.*dense", id="Z sparse"),
     pytest.param("inverse_transform", ([["u", "v"]],), "to float: 'u'", id="Z strings"),
     pytest.param("inverse_transform", (None,), "scalar", id="Z None"),
     pytest.param("sample", (0,), "n_samples", id="sample 0"),

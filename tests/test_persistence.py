@@ -707,6 +707,20 @@ def test_a_conditional_model_of_format_1_loads_for_ever():
     np.testing.assert_allclose(cells, expected["sample_under_condition"], **close)
 
 
+def test_a_detector_of_format_2_loads_for_ever(tmp_path):
+    """Two of its parameters had other names: `score`, and `commitment` of its autoencoder."""
+    detector = skae.load(DATA / "format-2-detector.safetensors")
+    expected = np.load(DATA / "format-2-detector.npz")
+    assert detector.criterion == "robust"
+    assert detector.autoencoder.commitment_cost == 0.5
+    assert detector.autoencoder_._fitted.parameters["commitment_cost"] == 0.5
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    np.testing.assert_allclose(detector.score_samples(expected["X"]), expected["scores"], **close)
+    detector.save(tmp_path / "again")
+    again = skae.load(tmp_path / "again").score_samples(expected["X"])
+    np.testing.assert_array_equal(again, detector.score_samples(expected["X"]))
+
+
 def test_a_model_of_format_1_is_saved_in_the_present_format(tmp_path):
     model = skae.load(DATA / "format-1-conditional.safetensors")
     model.save(tmp_path / "again")

@@ -31,8 +31,8 @@ from skae import (
     AutoencoderClassifier,
     AutoencoderOutlierDetector,
     AutoencoderRegressor,
-    CodeSpaceDisplay,
     ComponentsPathDisplay,
+    LatentSpaceDisplay,
     LossCurveDisplay,
     OutlierExplanationDisplay,
     ReconstructionDisplay,
@@ -184,7 +184,7 @@ def test_missing_matplotlib_is_named(monkeypatch):
 
 DRAWN = {
     "loss": lambda ax, pipeline, _: LossCurveDisplay.from_estimator(pipeline, ax=ax),
-    "codes": lambda ax, pipeline, _: CodeSpaceDisplay.from_estimator(pipeline, WINE, ax=ax),
+    "codes": lambda ax, pipeline, _: LatentSpaceDisplay.from_estimator(pipeline, WINE, ax=ax),
     "rows": lambda ax, pipeline, _: ReconstructionDisplay.from_estimator(
         pipeline, WINE, n_rows=2, ax=ax
     ),
@@ -219,7 +219,7 @@ def test_wrong_number_of_axes_is_told(name, wine, detector):
 
 OF_ESTIMATORS = {
     "loss": LossCurveDisplay.from_estimator,
-    "codes": lambda estimator: CodeSpaceDisplay.from_estimator(estimator, WINE),
+    "codes": lambda estimator: LatentSpaceDisplay.from_estimator(estimator, WINE),
     "rows": lambda estimator: ReconstructionDisplay.from_estimator(estimator, WINE),
     "traversal": lambda estimator: TraversalDisplay.from_estimator(estimator, WINE),
     "outliers": lambda estimator: OutlierExplanationDisplay.from_estimator(estimator, WINE),
@@ -299,7 +299,7 @@ def test_loss_curve_of_an_estimator_over_an_autoencoder(over):
 
 def test_codes_of_two_are_drawn_as_they_are():
     autoencoder = small().fit(WINE)
-    display = CodeSpaceDisplay.from_estimator(autoencoder, WINE, GRAPE)
+    display = LatentSpaceDisplay.from_estimator(autoencoder, WINE, GRAPE)
     ours, pca = display.scatters_
     np.testing.assert_array_equal(offsets(ours), autoencoder.transform(WINE))
     np.testing.assert_allclose(offsets(pca), PCA(2).fit_transform(WINE), atol=1e-6)
@@ -313,7 +313,7 @@ def test_codes_of_two_are_drawn_as_they_are():
 
 def test_long_codes_are_drawn_along_their_principal_axes(wine):
     pipeline, X = wine
-    display = CodeSpaceDisplay.from_estimator(pipeline, WINE)
+    display = LatentSpaceDisplay.from_estimator(pipeline, WINE)
     codes = pipeline.transform(WINE)
     np.testing.assert_allclose(offsets(display.scatters_[0]), PCA(2).fit_transform(codes))
     np.testing.assert_allclose(offsets(display.scatters_[1]), PCA(2).fit_transform(X), atol=1e-9)
@@ -323,7 +323,7 @@ def test_long_codes_are_drawn_along_their_principal_axes(wine):
 
 
 def test_codes_of_one_are_drawn_against_the_row():
-    display = CodeSpaceDisplay.from_predictions([[0.5], [0.2], [0.9]], name="mine")
+    display = LatentSpaceDisplay.from_predictions([[0.5], [0.2], [0.9]], name="mine")
     np.testing.assert_array_equal(offsets(display.scatters_[0]), [[0, 0.5], [1, 0.2], [2, 0.9]])
     assert display.ax_.get_title() == "mine: codes of 1"
     assert display.ax_.get_xlabel() == "row"
@@ -332,7 +332,7 @@ def test_codes_of_one_are_drawn_against_the_row():
 
 def test_classes_have_a_legend():
     names = load_wine().target_names[GRAPE]
-    display = CodeSpaceDisplay.from_predictions(WINE.iloc[:, :2], names)
+    display = LatentSpaceDisplay.from_predictions(WINE.iloc[:, :2], names)
     legend = display.ax_.get_legend()
     assert texts(legend.get_texts()) == ["class_0", "class_1", "class_2"]
     display.figure_.canvas.draw()
@@ -343,13 +343,13 @@ def test_classes_have_a_legend():
 
 def test_many_classes_have_a_legend():
     names = [f"class {i:02}" for i in range(25)]
-    display = CodeSpaceDisplay.from_predictions(WINE.iloc[:25, :2], names)
+    display = LatentSpaceDisplay.from_predictions(WINE.iloc[:25, :2], names)
     assert texts(display.ax_.get_legend().get_texts()) == names
 
 
 @pytest.mark.parametrize("y", [WINE["hue"], np.arange(len(WINE))], ids=["real", "whole"])
 def test_numbers_have_a_colour_bar(wine, y):
-    display = CodeSpaceDisplay.from_estimator(wine[0], WINE, y)
+    display = LatentSpaceDisplay.from_estimator(wine[0], WINE, y)
     assert display.ax_[1].get_legend() is None
     assert len(display.figure_.axes) == 3
     for scatter in display.scatters_:
@@ -357,7 +357,7 @@ def test_numbers_have_a_colour_bar(wine, y):
 
 
 def test_without_y_there_is_one_colour(wine):
-    display = CodeSpaceDisplay.from_estimator(wine[0], WINE, with_pca=False)
+    display = LatentSpaceDisplay.from_estimator(wine[0], WINE, with_pca=False)
     assert len(display.scatters_[0].get_facecolors()) == 1
     assert display.ax_.get_legend() is None
     assert len(display.figure_.axes) == 1
@@ -365,23 +365,23 @@ def test_without_y_there_is_one_colour(wine):
 
 def test_codes_of_other_rows_than_y_are_refused(wine):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        CodeSpaceDisplay.from_estimator(wine[0], WINE, GRAPE[:-1])
+        LatentSpaceDisplay.from_estimator(wine[0], WINE, GRAPE[:-1])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        CodeSpaceDisplay.from_predictions(np.zeros((3, 2)), pca_codes=np.zeros((4, 2)))
+        LatentSpaceDisplay.from_predictions(np.zeros((3, 2)), pca_codes=np.zeros((4, 2)))
 
 
 @pytest.mark.parametrize("over", [AutoencoderClassifier, AutoencoderRegressor])
 def test_codes_of_an_estimator_over_an_autoencoder(over):
     model = over(small()).fit(WINE, GRAPE)
     for estimator in (model, FrozenEstimator(model)):
-        display = CodeSpaceDisplay.from_estimator(estimator, WINE, GRAPE)
+        display = LatentSpaceDisplay.from_estimator(estimator, WINE, GRAPE)
         np.testing.assert_array_equal(offsets(display.scatters_[0]), model.transform(WINE))
 
 
 @pytest.mark.parametrize("container", ["pandas", "polars"])
 def test_codes_may_come_as_frames(container):
     pipeline = make_pipeline(StandardScaler(), small()).set_output(transform=container).fit(WINE)
-    display = CodeSpaceDisplay.from_estimator(pipeline, WINE, GRAPE)
+    display = LatentSpaceDisplay.from_estimator(pipeline, WINE, GRAPE)
     np.testing.assert_array_equal(offsets(display.scatters_[0]), pipeline.transform(WINE))
     rows = ReconstructionDisplay.from_estimator(pipeline, WINE, n_rows=2)
     assert texts(rows.ax_[1].get_xticklabels()) == list(WINE.columns)
@@ -390,7 +390,7 @@ def test_codes_may_come_as_frames(container):
 
 def test_pipelines_of_one_step_are_taken():
     pipeline = make_pipeline(small()).fit(WINE)
-    display = CodeSpaceDisplay.from_estimator(pipeline, WINE)
+    display = LatentSpaceDisplay.from_estimator(pipeline, WINE)
     np.testing.assert_array_equal(offsets(display.scatters_[0]), pipeline.transform(WINE))
 
 
@@ -491,9 +491,9 @@ def test_sequences_of_several_lengths():
     model = small(architecture="recurrent", feature_shape=(-1, 2), max_epochs=1).fit(X)
     display = ReconstructionDisplay.from_estimator(model, X, n_rows=2)
     np.testing.assert_array_equal(ydata(display.lines_[:, 0]), X[:2])
-    CodeSpaceDisplay.from_estimator(model, X, with_pca=False)
+    LatentSpaceDisplay.from_estimator(model, X, with_pca=False)
     TraversalDisplay.from_estimator(model, X, row=1)
-    for draw in (CodeSpaceDisplay, ReconstructionDisplay):
+    for draw in (LatentSpaceDisplay, ReconstructionDisplay):
         with pytest.raises(ValueError, match="set with_pca=False"):
             draw.from_estimator(model, X, with_pca=True)
 

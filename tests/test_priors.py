@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from skae import AdversarialAutoencoder, Autoencoder, WassersteinAutoencoder
-from skae.nn.draws import Draws, Given
+from skae.nn.draws import Draws, ReplayedDraws
 from skae.training.threads import one_thread
-from skae.variants.adversarial import Judged
+from skae.variants.adversarial import Adversarial
 from skae.variants.wasserstein import MOMENTS, WIDTHS, Matched, discrepancy
 
 HELD = (WassersteinAutoencoder, AdversarialAutoencoder)
@@ -180,8 +180,8 @@ def test_the_price_is_the_discrepancy_times_its_weight():
     h = torch.randn(40, 3, generator=generator(), dtype=torch.float64)
     prior = torch.randn(40, 3, generator=generator(1), dtype=torch.float64)
     weight = torch.rand(40, generator=generator(2), dtype=torch.float64)
-    price = latent.penalty(latent(h, None), h, None, weight, Given([prior]))
-    torch.testing.assert_close(price, 200 * discrepancy(h, weight, prior))
+    penalty = latent.penalty(latent(h, None), h, None, weight, ReplayedDraws([prior]))
+    torch.testing.assert_close(penalty, 200 * discrepancy(h, weight, prior))
 
 
 # ------------------------------------------------------------------- adversarial
@@ -190,7 +190,7 @@ def test_the_price_is_the_discrepancy_times_its_weight():
 @pytest.fixture
 def judged():
     """A latent whose judge has an opinion, codes, weights of mean 1 and draws of the prior."""
-    latent = Judged(3, 3.0).double()
+    latent = Adversarial(3, 3.0).double()
     latent.start_from(torch.zeros(1, 3), torch.ones(1), generator())
     z = torch.randn(40, 3, generator=generator(1), dtype=torch.float64)
     prior = torch.randn(40, 3, generator=generator(2), dtype=torch.float64)
@@ -201,7 +201,7 @@ def judged():
 def objective(latent, z, prior, weight):
     """What a batch's codes cost, as the network reduces it."""
     code = latent(z, None)
-    draws = None if prior is None else Given([prior])
+    draws = None if prior is None else ReplayedDraws([prior])
     return (latent.penalty(code, z, None, weight, draws) * weight).mean()
 
 
@@ -231,19 +231,19 @@ def test_the_judge_is_not_moved_by_what_codes_pay(judged):
     each = F.binary_cross_entropy_with_logits(latent.judge(rows)[:, 0], truth, reduction="none")
     lesson = (each * torch.cat([weight, torch.ones(40).double()])).sum() / 40
     expected = torch.autograd.grad(lesson, parameters)
-    for price in (0.0, 3.0, 100.0):
-        latent.price = price
+    for penalty_weight in (0.0, 3.0, 100.0):
+        latent.penalty_weight = penalty_weight
         found = torch.autograd.grad(objective(latent, z, prior, weight), parameters)
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b)
 
 
 def test_codes_that_follow_the_prior_cost_log_2_where_the_judge_can_only_guess():
-    latent = Judged(3, 3.0).double()
+    latent = Adversarial(3, 3.0).double()
     with torch.no_grad():
         for p in latent.judge.parameters():
             p.zero_()
     draws = Draws(generator(), torch.float64)
     z = draws.normal((10, 3))
-    price = latent.penalty(latent(z, None), z, None, torch.ones(10).double(), draws)
-    torch.testing.assert_close(price, torch.full((10,), 3 * np.log(2), dtype=torch.float64))
+    penalty = latent.penalty(latent(z, None), z, None, torch.ones(10).double(), draws)
+    torch.testing.assert_close(penalty, torch.full((10,), 3 * np.log(2), dtype=torch.float64))

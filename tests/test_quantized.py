@@ -153,7 +153,7 @@ def test_each_row_takes_the_nearest_code(digits, n_codebooks):
 
 
 def test_gradients_pass_straight_through(outputs):
-    latent = Quantized(4, 2, 5, price=0.5).double()
+    latent = Quantized(4, 2, 5, penalty_weight=0.5).double()
     with torch.no_grad():
         latent.codebooks.vectors.copy_(codebooks(outputs, 2, 5).vectors)
     A = torch.randn(4, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -166,9 +166,9 @@ def test_gradients_pass_straight_through(outputs):
         torch.autograd.grad((z @ A).sin().sum(), z)[0],
     )
     # The commitment pulls outputs to their codes and nothing else.
-    price = latent.penalty(code, h, None, torch.ones(300), None)
-    torch.testing.assert_close(price, 0.5 * (h - code.mean).square().sum(-1))
-    torch.testing.assert_close(torch.autograd.grad(price.sum(), h)[0], h.detach() - code.mean)
+    penalty = latent.penalty(code, h, None, torch.ones(300), None)
+    torch.testing.assert_close(penalty, 0.5 * (h - code.mean).square().sum(-1))
+    torch.testing.assert_close(torch.autograd.grad(penalty.sum(), h)[0], h.detach() - code.mean)
 
 
 def test_components_that_codebooks_cannot_share(curved):
@@ -226,7 +226,7 @@ def test_codes_decode_under_the_conditions_of_rows(n_codebooks, monkeypatch):
     """The sum over all codes of each row, whose condition moves what they decode to."""
     monkeypatch.setattr("skae.density.enumeration.CODES_AT_ONCE", 5)
     encoder, decoder = make_bodies(MLP(4, (8,), "silu", 0.0), 4, 4 + 3, False, False)
-    latent = Quantized(4, n_codebooks, 3, price=1.0)
+    latent = Quantized(4, n_codebooks, 3, penalty_weight=1.0)
     parts = encoder, decoder, latent, make_likelihood("gaussian", 4, 0.5)
     network = Network(Inputs(4, (3,)), *parts, trim=0.0).double()
     generator = torch.Generator().manual_seed(0)

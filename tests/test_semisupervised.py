@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from skae import SemiSupervisedVariationalAutoencoder
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws, Given, Keyed
+from skae.nn.draws import Draws, KeyedDraws, ReplayedDraws
 from skae.nn.latent import log_normal
 from skae.variants.semisupervised import ClassAndStyle
 
@@ -109,7 +109,7 @@ def test_codes_are_style_and_class(latent, h):
 
 
 def test_proposals_state_their_densities(latent, h):
-    z, log_q = latent.propose(h, 50, Keyed(h))
+    z, log_q = latent.propose(h, 50, KeyedDraws(h))
     chosen = z[..., 2:].argmax(-1)
     rows = torch.arange(7)
     log_style = styles(latent, h).log_prob(z[None, ..., :2].movedim(1, 0)).sum(-1)
@@ -127,7 +127,9 @@ def test_proposals_and_draws_have_the_right_classes(latent, h):
     prior = latent.draw_prior(4000, draws)
     torch.testing.assert_close(prior[:, 2:].mean(0), latent.log_shares.exp(), atol=0.03, rtol=0)
     torch.testing.assert_close(prior[:, :2].std(0), torch.ones(2).double(), atol=0.05, rtol=0)
-    edge = latent.draw_prior(1, Given([torch.tensor([1.0]).double(), torch.zeros(1, 2).double()]))
+    edge = latent.draw_prior(
+        1, ReplayedDraws([torch.tensor([1.0]).double(), torch.zeros(1, 2).double()])
+    )
     assert edge[0, 2:].sum() == 1
 
 

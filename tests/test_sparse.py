@@ -27,7 +27,7 @@ def numbers(*shape, seed=0):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def price(latent, h, weight=None):
+def penalty(latent, h, weight=None):
     """What a latent charges for outputs; it looks at nothing else."""
     weight = torch.ones(len(h), dtype=h.dtype) if weight is None else weight
     return latent.penalty(latent(h, None), h, None, weight, None)
@@ -81,19 +81,19 @@ def test_kl_is_the_divergence_of_mean_rates():
     h, weight = 2 * numbers(300, 6), numbers(300, seed=1).exp()
     rates = torch.tensor(np.average(h.sigmoid(), axis=0, weights=weight))
     expected = 0.7 * kl_divergence(Bernoulli(0.1), Bernoulli(rates)).sum()
-    torch.testing.assert_close(price(Bernoullian(6, 0.7, 0.1), h, weight), expected)
+    torch.testing.assert_close(penalty(Bernoullian(6, 0.7, 0.1), h, weight), expected)
 
 
 def test_kl_costs_nothing_at_the_target():
     h = torch.full((10, 4), 0.2, dtype=torch.float64).logit()
-    assert abs(float(price(Bernoullian(4, 1.0, 0.2), h))) < 1e-12
+    assert abs(float(penalty(Bernoullian(4, 1.0, 0.2), h))) < 1e-12
 
 
 def test_weights_are_repetitions_for_kl():
     h = numbers(20, 3)
     counts = torch.arange(20) % 3
-    repeated = price(Bernoullian(3, 1.0, 0.1), h.repeat_interleave(counts, 0))
-    torch.testing.assert_close(price(Bernoullian(3, 1.0, 0.1), h, counts.double()), repeated)
+    repeated = penalty(Bernoullian(3, 1.0, 0.1), h.repeat_interleave(counts, 0))
+    torch.testing.assert_close(penalty(Bernoullian(3, 1.0, 0.1), h, counts.double()), repeated)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from skae.nn.batch import Batch
 from skae.nn.bodies.body import make_bodies
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.mlp import MLP
-from skae.nn.draws import Draws, Given, Noted
+from skae.nn.draws import Draws, RecordedDraws, ReplayedDraws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Deterministic
 from skae.nn.likelihoods import make_likelihood
-from skae.nn.linear import DistinctRows, moments
 from skae.nn.network import Network
+from skae.nn.pca import DistinctRows, column_moments
 from skae.nn.step import replay
 from skae.nn.step.adam import Adam
 from skae.nn.step.replay import Step
@@ -39,7 +39,7 @@ def network(dtype, likelihood="gaussian", dropout=0.3, trim=0.2, tied=False, act
     ).to(dtype)
     x = torch.rand(40, 5, generator=generator(1), dtype=torch.float64)
     rows, nothing = (DistinctRows(part, torch.arange(40)) for part in (x, x[:, :0]))
-    made.start(rows, torch.ones(40), moments(rows, torch.ones(40)), generator(), nothing)
+    made.start(rows, torch.ones(40), column_moments(rows, torch.ones(40)), generator(), nothing)
     with torch.no_grad():
         for p in made.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator(2), dtype=dtype))
@@ -191,10 +191,10 @@ def test_tracing_draws_nothing():
 
 
 def test_noted_draws_can_be_given_again():
-    noted = Noted(generator(), torch.float64)
+    noted = RecordedDraws(generator(), torch.float64)
     first = [noted.normal((3, 2)), noted.uniform((4,))]
     assert noted.requests == [("randn", (3, 2)), ("rand", (4,))]
-    given = Given(first)
+    given = ReplayedDraws(first)
     assert given.normal((3, 2)) is first[0]
     assert given.uniform((4,)) is first[1]
     plain = Draws(generator(), torch.float64)

@@ -24,7 +24,7 @@ from skae.table.targets import Targets
 from skae.training import split
 from skae.training.heads import Classes, Head, Labels, Numbers
 from skae.training.loop import Net
-from skae.training.split import SELDOM_SHARE, times_shown
+from skae.training.split import RARE_SHARE, n_repeats
 
 N = 120
 RNG = np.random.default_rng(0)
@@ -240,12 +240,12 @@ def test_a_checkpoint_tells_weights_of_labels_apart(tmp_path, monkeypatch):
 def test_seldom_rows_are_a_share_of_each_batch():
     needed = np.zeros(10_000, dtype=bool)
     needed[:100] = True
-    times = times_shown(needed, 128)
+    times = n_repeats(needed, 128)
     assert (times[~needed] == 1).all()
-    assert times[needed].sum() / times.sum() == pytest.approx(SELDOM_SHARE, abs=0.01)
-    assert (times_shown(needed, 10_000) == 1).all()
-    assert (times_shown(np.zeros(10_000, dtype=bool), 128) == 1).all()
-    assert (times_shown(np.ones(10_000, dtype=bool), 128) == 1).all()
+    assert times[needed].sum() / times.sum() == pytest.approx(RARE_SHARE, abs=0.01)
+    assert (n_repeats(needed, 10_000) == 1).all()
+    assert (n_repeats(np.zeros(10_000, dtype=bool), 128) == 1).all()
+    assert (n_repeats(np.ones(10_000, dtype=bool), 128) == 1).all()
 
 
 class Toll(AuxiliaryLoss):
@@ -266,7 +266,7 @@ def test_rows_shown_often_count_no_more(monkeypatch):
 
     monkeypatch.setattr(Net, "evaluate", note)
     for share in (0.0, 0.5):
-        monkeypatch.setattr(split, "SELDOM_SHARE", share)
+        monkeypatch.setattr(split, "RARE_SHARE", share)
         values, observed = np.arange(N)[:, None] * 1.0, seldom[:, None] * 1.0
         start = skae.Autoencoder(**SMALL | {"max_epochs": 0, "batch_size": 16}, random_state=0)
         start._fit_targets(X, Targets(values, observed, Toll()), None, resume=False)

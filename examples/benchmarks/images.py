@@ -31,7 +31,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.decomposition import PCA
 
 from skae import Autoencoder, DenoisingAutoencoder, VariationalAutoencoder
-from skae.nn.corruption import ColumnFacts, Named
+from skae.nn.corruption import ColumnStatistics, NamedCorruption
 
 IMAGE = {"architecture": "conv", "feature_shape": (1, 28, 28)}
 LEAST_EPOCHS, ROUNDS = 5, 3
@@ -155,7 +155,7 @@ def photographs(n_train=100_000, n_test=6_000):
 def damaged(X, name, shape, level=0.3):
     """Rows as a corruption known by name leaves them, and which cells a block has blanked."""
     x = torch.from_numpy(X.reshape(len(X), -1))
-    corruption = Named(name, level, ColumnFacts(x, torch.ones(len(x)), x, shape))
+    corruption = NamedCorruption(name, level, ColumnStatistics(x, torch.ones(len(x)), x, shape))
     corrupted, marks = (
         corruption(rows, torch.Generator().manual_seed(0)) for rows in (x, torch.full_like(x, -1))
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skae.density.base import CODES_AT_ONCE, by_blocks
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws, Keyed
+from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Stochastic
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
@@ -101,7 +101,7 @@ class Importance:
 
         There are `n_samples` of them, in blocks.
         """
-        latent, draws = cast(Stochastic, network.latent), Keyed(network.inputs.content(batch))
+        latent, draws = cast(Stochastic, network.latent), KeyedDraws(network.inputs.content(batch))
         h = network.encode(batch).h
         for start in range(0, n_samples, CODES_AT_ONCE):
             z, log_q = latent.propose(h, min(CODES_AT_ONCE, n_samples - start), draws)

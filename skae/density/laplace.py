@@ -100,16 +100,16 @@ class Laplace:
         squares = shares.errors_bessel * likelihood.squares(rows, out).double()
         likelihood = likelihood.update(likelihood.statistics(rows, squares, shares.errors))
         density = Laplace(likelihood, prior)
-        at = _Expansion(network, likelihood, batch, z)
-        density = _maximize(density, at, shares, RELINEARIZE_TOLERANCE)
+        expansion = _Expansion(network, likelihood, batch, z)
+        density = _maximize(density, expansion, shares, RELINEARIZE_TOLERANCE)
         for _ in range(RELINEARIZATIONS):
             before = density
             # Codes need not be the most probable ones yet: the next round goes on from them.
-            density.search(at, ESTIMATION_STEPS)
-            density = _maximize(before, at, shares, RELINEARIZE_TOLERANCE)
+            density.search(expansion, ESTIMATION_STEPS)
+            density = _maximize(before, expansion, shares, RELINEARIZE_TOLERANCE)
             if _change(before, density) < RELINEARIZE_TOLERANCE:
                 break
-        return _maximize(density, at, shares, EM_TOLERANCE)
+        return _maximize(density, expansion, shares, EM_TOLERANCE)
 
     def log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
         """Log-density of rows in nats, shape (n,), float64."""
@@ -121,10 +121,12 @@ class Laplace:
         return torch.cat([self._log_prob(network, chunk) for chunk in batch.split(size)])
 
     def _log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
-        at = _Expansion(network, self.likelihood, batch, network.encode(batch).mean.double())
-        self.search(at)
-        height, gain = self._ascent(at, slice(None), at.rows)[:2]
-        log_det = torch.linalg.slogdet(at.information + self.prior.precision(at.z)).logabsdet
+        expansion = _Expansion(network, self.likelihood, batch, network.encode(batch).mean.double())
+        self.search(expansion)
+        height, gain = self._ascent(expansion, slice(None), expansion.rows)[:2]
+        log_det = torch.linalg.slogdet(
+            expansion.information + self.prior.precision(expansion.z)
+        ).logabsdet
         # What a resting row is short of its mode is known from the quadratic around it.
         short = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
         # k/2 log 2 pi of the prior and of Laplace's integral cancel.
@@ -156,21 +158,21 @@ class Laplace:
             self.likelihood.blended(new.likelihood, share), self.prior.blended(new.prior, share)
         )
 
-    def search(self, at: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:
+    def search(self, expansion: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:
         """Move an expansion to its rows' most probable codes, by damped Gauss-Newton steps.
 
         Each row stops by its own measure, so that its result does not depend on the others.
         """
-        at.under(self.likelihood)
-        moving = torch.arange(len(at.z), device=at.z.device)
+        expansion.under(self.likelihood)
+        moving = torch.arange(len(expansion.z), device=expansion.z.device)
         for _ in range(max_steps):
-            batch = _taken(at.batch, moving)
-            rows = at.network.inputs.modelled(batch)
-            now, gain, step = self._ascent(at, moving, rows)
-            start, length = at.z[moving], torch.ones_like(gain)
+            batch = _taken(expansion.batch, moving)
+            rows = expansion.network.inputs.modelled(batch)
+            now, gain, step = self._ascent(expansion, moving, rows)
+            start, length = expansion.z[moving], torch.ones_like(gain)
             for _ in range(HALVINGS):
                 trial = start + length[:, None] * step
-                out = at.network.outputs(trial.to(batch.x), batch)
+                out = expansion.network.outputs(trial.to(batch.x), batch)
                 fit = self.likelihood.log_prob(rows, out).double()
                 better = fit + self.prior.height(trial) >= now
                 if better.all():
@@ -180,19 +182,19 @@ class Laplace:
             moving = moving[better]
             if len(moving) == 0:
                 break
-            at.move(moving, trial[better])
+            expansion.move(moving, trial[better])
 
     def _ascent(
-        self, at: "_Expansion", index: Tensor | slice, rows: Batch
+        self, expansion: "_Expansion", index: Tensor | slice, rows: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The log-density of rows and codes, twice the gain of a full Gauss-Newton step, that step.
 
         The log-density lacks what `Prior.height` leaves out. An index says which rows are meant.
         """
-        z = at.z[index]
-        gradient = at.gradient[index] + self.prior.score(z)
-        step = torch.linalg.solve(at.information[index] + self.prior.precision(z), gradient)
-        fit = self.likelihood.log_prob(rows, at.out[index]).double()
+        z = expansion.z[index]
+        gradient = expansion.gradient[index] + self.prior.score(z)
+        step = torch.linalg.solve(expansion.information[index] + self.prior.precision(z), gradient)
+        fit = self.likelihood.log_prob(rows, expansion.out[index]).double()
         return fit + self.prior.height(z), (gradient * step).sum(-1), step
 
 
@@ -355,7 +357,9 @@ class _Shares:
         return cls(weight / total, bessel, judged / judged.sum(), one)
 
 
-def _maximize(density: Laplace, at: _Expansion, shares: _Shares, tolerance: float) -> Laplace:
+def _maximize(
+    density: Laplace, expansion: _Expansion, shares: _Shares, tolerance: float
+) -> Laplace:
     """Expectation-maximisation with the decoder linear around `at.z`.
 
     Where the likelihood has a common scale, every second round starts from an extrapolation of the
@@ -363,8 +367,8 @@ def _maximize(density: Laplace, at: _Expansion, shares: _Shares, tolerance: floa
     of them; with a scale for each column it may end elsewhere.
     """
     for _ in range(EM_ROUNDS // 2):
-        first = _round(density, at, shares)
-        second = _round(first, at, shares)
+        first = _round(density, expansion, shares)
+        second = _round(first, expansion, shares)
         if _change(first, second) < tolerance:
             return second
         extrapolates = second.likelihood.has_common_scale
@@ -372,16 +376,18 @@ def _maximize(density: Laplace, at: _Expansion, shares: _Shares, tolerance: floa
     return second
 
 
-def _round(density: Laplace, at: _Expansion, shares: _Shares) -> Laplace:
+def _round(density: Laplace, expansion: _Expansion, shares: _Shares) -> Laplace:
     """The density that fits the codes' and outputs' posterior under a given one."""
     likelihood, prior = density.likelihood, density.prior
-    at.under(likelihood)
-    posterior = torch.linalg.inv(at.information + prior.precision(at.z))
-    pulled = at.gradient + (at.information @ at.z[..., None])[..., 0]
-    z = (posterior @ (pulled + prior.pull(at.z))[..., None])[..., 0]
+    expansion.under(likelihood)
+    posterior = torch.linalg.inv(expansion.information + prior.precision(expansion.z))
+    pulled = expansion.gradient + (expansion.information @ expansion.z[..., None])[..., 0]
+    z = (posterior @ (pulled + prior.pull(expansion.z))[..., None])[..., 0]
     if not likelihood.is_known:
-        squares = at.squares(z - at.z, posterior, shares.errors_bessel)
-        likelihood = likelihood.update(likelihood.statistics(at.rows, squares, shares.errors))
+        squares = expansion.squares(z - expansion.z, posterior, shares.errors_bessel)
+        likelihood = likelihood.update(
+            likelihood.statistics(expansion.rows, squares, shares.errors)
+        )
     return Laplace(likelihood, prior.update(z, posterior, shares.codes, shares.codes_bessel))
 
 

@@ -13,7 +13,7 @@ from sklearn.utils import check_array, check_consistent_length, check_scalar, co
 from skae._compat.sklearn import safe_indexing
 from skae.inspection.display import Display, transform_before, unpack
 
-__all__ = ["CodeSpaceDisplay", "ReconstructionDisplay", "TraversalDisplay"]
+__all__ = ["LatentSpaceDisplay", "ReconstructionDisplay", "TraversalDisplay"]
 
 Floats = NDArray[np.floating]
 
@@ -64,7 +64,7 @@ class _CodesDisplay(Display):
         """
 
 
-class CodeSpaceDisplay(_CodesDisplay):
+class LatentSpaceDisplay(_CodesDisplay):
     """Codes of rows as dots, beside those of PCA.
 
     Codes of two components are drawn as they are, longer ones along their two leading principal
@@ -94,10 +94,10 @@ class CodeSpaceDisplay(_CodesDisplay):
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
     >>> from skae import Autoencoder
-    >>> from skae import CodeSpaceDisplay
+    >>> from skae import LatentSpaceDisplay
     >>> X, y = load_wine(return_X_y=True)
     >>> model = make_pipeline(StandardScaler(), Autoencoder(2, max_epochs=5, random_state=0))
-    >>> display = CodeSpaceDisplay.from_estimator(model.fit(X), X, y)
+    >>> display = LatentSpaceDisplay.from_estimator(model.fit(X), X, y)
     >>> [ax.get_title() for ax in display.ax_]
     ['Autoencoder: codes of 2', 'PCA: codes of 2']
     """

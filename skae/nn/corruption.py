@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skae.nn.linear import moments
+from skae.nn.pca import column_moments
 
 Corruption = Callable[[Tensor, torch.Generator], Tensor]
 """Rows (n, d) in the user's units, a generator -> rows of the same shape."""
 
 
-class ColumnFacts:
+class ColumnStatistics:
     """What corruptions know of a table: each column's spread and range, and rows' shape.
 
     Parameters
@@ -31,30 +31,32 @@ class ColumnFacts:
         self, x: Tensor, weight: Tensor, like: Tensor, shape: tuple[int, ...] = ()
     ) -> None:
         self.shape = shape
-        self.deviation = moments(x, weight).variance.sqrt().to(like)
+        self.deviation = column_moments(x, weight).variance.sqrt().to(like)
         self.low, self.high = x.amin(0).to(like), x.amax(0).to(like)
 
 
-def gaussian(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+def gaussian(
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
+) -> Tensor:
     """Add normal noise of `level` standard deviations of the column."""
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return x + level * table.deviation * noise
 
 
-def masking(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+def masking(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
     """Set a share of the cells to 0, or to the value nearest to it that their column takes."""
     return torch.where(_chosen(x, generator, level), _blank(table), x)
 
 
 def salt_and_pepper(
-    x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
 ) -> Tensor:
     """Set a share of the cells to their column's smallest or largest value, each as often."""
     extreme = torch.where(_chosen(x, generator, 0.5), table.high, table.low)
     return torch.where(_chosen(x, generator, level), extreme, x)
 
 
-def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
     """Set a share of the cells to their column's value in another row of the batch."""
     n = len(x)
     away = torch.randint(1, max(n, 2), x.shape, generator=generator, device=x.device)
@@ -62,13 +64,17 @@ def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts
     return torch.where(_chosen(x, generator, level), x.gather(0, other), x)
 
 
-def grayscale(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+def grayscale(
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
+) -> Tensor:
     """Set all channels of an image to their mean: colours are lost."""
     images = x.reshape(-1, *table.shape)
     return images.mean(1, keepdim=True).expand_as(images).reshape(x.shape)
 
 
-def downsampling(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+def downsampling(
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
+) -> Tensor:
     """Make one pixel of two by two, their mean, and enlarge what is left bilinearly."""
     images = x.reshape(-1, *table.shape)
     _, height, width = table.shape
@@ -76,7 +82,7 @@ def downsampling(x: Tensor, generator: torch.Generator, level: float, table: Col
     return F.interpolate(small, table.shape[1:], mode="bilinear").reshape(x.shape)
 
 
-def block(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
+def block(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
     """Blank a square whose side is a share of the image's shorter one, at a random place."""
     _, height, width = table.shape
     side = max(1, round(level * min(height, width)))
@@ -92,7 +98,7 @@ def _span(size: int, side: int, n: int, generator: torch.Generator, device: torc
     return (first <= place) & (place < first + side)
 
 
-def _blank(table: ColumnFacts) -> Tensor:
+def _blank(table: ColumnStatistics) -> Tensor:
     """0, or the value nearest to it that a column takes."""
     return torch.zeros_like(table.low).clamp(table.low, table.high)
 
@@ -102,7 +108,7 @@ def _chosen(x: Tensor, generator: torch.Generator, share: float) -> Tensor:
     return uniform < share
 
 
-CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnFacts], Tensor]] = {
+CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnStatistics], Tensor]] = {
     function.__name__: function
     for function in (gaussian, masking, salt_and_pepper, swap, grayscale, downsampling, block)
 }
@@ -114,7 +120,7 @@ FOR_IMAGES = {"grayscale", "downsampling", "block"}
 """Those that want rows to be images."""
 
 
-class Named:
+class NamedCorruption:
     """A corruption that the package knows by name, for rows of one table.
 
     Parameters
@@ -124,10 +130,10 @@ class Named:
     level : float
         Share of cells to corrupt; for "gaussian", the noise in columns' standard deviations; for
         "block", its side as a share of the image's.
-    table : ColumnFacts
+    table : ColumnStatistics
     """
 
-    def __init__(self, name: str, level: float, table: ColumnFacts) -> None:
+    def __init__(self, name: str, level: float, table: ColumnStatistics) -> None:
         if name not in WITHOUT_SHARE and level > 1:
             raise ValueError(
                 "corruption_level must be at most 1, the share of cells that "
@@ -143,11 +149,11 @@ class Named:
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return CORRUPTIONS[self.name](x, generator, self.level, self.table)
 
-    def of_codes(self, x: Tensor, weight: Tensor) -> "Named | None":
+    def of_codes(self, x: Tensor, weight: Tensor) -> "NamedCorruption | None":
         """The same corruption for codes (n, k) of rows, which count `weight` (n,) times.
 
         None where it is for images, which codes are not.
         """
         if self.name in FOR_IMAGES:
             return None
-        return Named(self.name, self.level, ColumnFacts(x, weight, like=x))
+        return NamedCorruption(self.name, self.level, ColumnStatistics(x, weight, like=x))

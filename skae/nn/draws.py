@@ -53,7 +53,7 @@ class Draws:
         return result
 
 
-class Noted(Draws):
+class RecordedDraws(Draws):
     """Draws that note what was asked for."""
 
     def __init__(self, generator: torch.Generator, dtype: torch.dtype) -> None:
@@ -65,7 +65,7 @@ class Noted(Draws):
         return super().draw(kind, shape)
 
 
-class Given(Draws):
+class ReplayedDraws(Draws):
     """Draws that were made beforehand, handed out in the order they are asked for."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -75,7 +75,7 @@ class Given(Draws):
         return next(self._tensors)
 
 
-class Keyed(Draws):
+class KeyedDraws(Draws):
     """Draws that belong to rows: equal rows get equal numbers, in any table and at every call.
 
     Parameters

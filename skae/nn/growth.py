@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from skae.nn.batch import Batch
-from skae.nn.linear import moments, principal_axes, slopes
 from skae.nn.network import Network
+from skae.nn.pca import column_moments, principal_axes, slopes
 
 
 @torch.no_grad()
@@ -71,10 +71,10 @@ def _see_what_is_left(
     k, k_old = network.latent.n_components, old.latent.n_components
     inputs, weight, x = network.inputs, batch.weight, network.inputs.modelled(batch).x
     left = (x - old.likelihood.mean(old.restored(batch))).double().nan_to_num()
-    at = moments(left, weight)
-    axes = principal_axes(left, weight, at, k - k_old, generator)[1].to(x)
+    moments = column_moments(left, weight)
+    axes = principal_axes(left, weight, moments, k - k_old, generator)[1].to(x)
     codes = inputs(batch).nan_to_num() @ axes
-    of_codes = moments(codes, weight)
+    of_codes = column_moments(codes, weight)
     gain = network.latent.start(of_codes.variance.clamp_min(1e-12), 0.0).down
     places = slice(k_old, k_old + axes.shape[1])
     down.weight[k_old:k] = 0
@@ -83,6 +83,6 @@ def _see_what_is_left(
     if up.transposed:
         return
     one = torch.ones_like(gain)
-    effect = slopes(left, at, codes, of_codes.center, one, weight) / inputs.scale
-    slope = network.likelihood.start(inputs.center, at.variance.to(x), inputs.scale)[1]
+    effect = slopes(left, moments, codes, of_codes.center, one, weight) / inputs.scale
+    slope = network.likelihood.start(inputs.center, moments.variance.to(x), inputs.scale)[1]
     up.weight[:, places] = (effect / gain * slope.double()[:, None]).to(up.weight)

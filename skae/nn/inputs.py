@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.layers import Dense
-from skae.nn.linear import LazyRows, Moments, moments, row_blocks, slopes
+from skae.nn.pca import LazyRows, Moments, column_moments, row_blocks, slopes
 
 
 class Inputs(nn.Module):
@@ -86,28 +86,28 @@ class Inputs(nn.Module):
 
     @torch.no_grad()
     def start(
-        self, x: LazyRows, conditions: LazyRows, weight: Tensor, at: Moments
+        self, x: LazyRows, conditions: LazyRows, weight: Tensor, moments: Moments
     ) -> tuple[LazyRows, Tensor | None]:
         """Take the scales of a table, and return what a linear map of conditions leaves of it.
 
         Beside it comes that map, if there are conditions: what a unit of them adds to rows,
         (n_modelled, n_conditions). The encoder starts to see what is left.
         """
-        self.center.copy_(at.center)
-        self.scale.copy_(at.scale)
+        self.center.copy_(moments.center)
+        self.scale.copy_(moments.scale)
         if not self.n_conditions:
             return x, None
         shape = x.shape[0], self.n_conditions
         encoded = LazyRows(lambda rows: self._encoded(conditions[rows]), shape)
-        self.condition_center.copy_(moments(encoded, weight).center)
+        self.condition_center.copy_(column_moments(encoded, weight).center)
         low = torch.stack([encoded[block].amin(0) for block in row_blocks(encoded)]).amin(0)
         high = torch.stack([encoded[block].amax(0) for block in row_blocks(encoded)]).amax(0)
         self.condition_scale.copy_(torch.where(high > low, (high - low) / 2, 1.0))
         center = self.condition_center.double().cpu()
         scale = self.condition_scale.double().cpu()
-        effect = slopes(x, at, encoded, center, scale, weight)
+        effect = slopes(x, moments, encoded, center, scale, weight)
         if self.shift is not None:
-            self.shift.weight.copy_(-effect / at.scale)
+            self.shift.weight.copy_(-effect / moments.scale)
             self.shift.bias.zero_()
 
         def left(rows: slice) -> Tensor:

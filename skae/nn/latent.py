@@ -178,9 +178,9 @@ class Standardized(Deterministic):
 
     prior = StandardNormalPrior
 
-    def __init__(self, n_components: int, price: float) -> None:
+    def __init__(self, n_components: int, penalty_weight: float) -> None:
         super().__init__(n_components)
-        self.price = price
+        self.penalty_weight = penalty_weight
 
     def start(self, values: Tensor, rest: float) -> Start:
         deviation = values.sqrt()

@@ -11,19 +11,19 @@ from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods.base import Likelihood
-from skae.nn.linear import (
+from skae.nn.objective import Objective
+from skae.nn.pca import (
     EXACT_UP_TO,
     LEAST_COLUMN_NOISE,
     LEAST_NOISE,
     LazyRows,
     Moments,
     Table,
+    column_moments,
     covariance,
     factor_analysis,
-    moments,
     principal_axes,
 )
-from skae.nn.objective import Objective
 
 HOPED_FOR_NOISE = 0.05
 """Share of codes' and columns' variance that is noise where training starts from nothing: with much
@@ -130,7 +130,7 @@ class Network(Objective):
         self,
         x: LazyRows,
         weight: Tensor,
-        at: Moments,
+        moments: Moments,
         generator: torch.Generator,
         conditions: LazyRows,
     ) -> None:
@@ -138,18 +138,18 @@ class Network(Objective):
 
         `x` are modelled columns and `conditions` the others; PCA is that of what these leave.
         """
-        left, effect = self.inputs.start(x, conditions, weight, at)
+        left, effect = self.inputs.start(x, conditions, weight, moments)
         center, scale = self.inputs.center, self.inputs.scale
-        bias, slope = self.likelihood.start(center, at.variance.to(center), scale)
+        bias, slope = self.likelihood.start(center, moments.variance.to(center), scale)
         for body in (self.encoder, self.decoder):
             body.reset(generator)
         self.decoder.out_bias.copy_(bias)
         if effect is not None:
-            effect = effect / at.scale
+            effect = effect / moments.scale
             # Moments may know of missing cells, which the table has filled in.
-            kept = moments(left, weight).variance / moments(x, weight).variance
-            at = at._replace(variance=at.variance * kept.nan_to_num())
-        self._start_at_pca(left, weight, at, slope, effect, generator)
+            kept = column_moments(left, weight).variance / column_moments(x, weight).variance
+            moments = moments._replace(variance=moments.variance * kept.nan_to_num())
+        self._start_at_pca(left, weight, moments, slope, effect, generator)
 
     @torch.no_grad()
     def start_latent(self, batch: Batch, generator: torch.Generator) -> None:
@@ -160,7 +160,7 @@ class Network(Objective):
         self,
         x: Table,
         weight: Tensor,
-        at: Moments,
+        moments: Moments,
         slope: Tensor,
         effect: Tensor | None,
         generator: torch.Generator,
@@ -168,17 +168,17 @@ class Network(Objective):
         down, up = self.encoder.skip, self.decoder.skip
         if down is None or up is None:
             if self.latent.is_linear:
-                self._start_from_nothing(at)
+                self._start_at_random(moments)
             return
         k, d = self.latent.n_components, self.inputs.n_outputs
-        variance = at.variance / at.scale**2
+        variance = moments.variance / moments.scale**2
         noise, least = torch.ones_like(variance), LEAST_NOISE
         trains_each_noise = self.likelihood.is_trained and not self.likelihood.is_pooled
         if trains_each_noise and not up.transposed and d <= EXACT_UP_TO:
-            values, axes, noise = factor_analysis(covariance(x, weight, at), k)
+            values, axes, noise = factor_analysis(covariance(x, weight, moments), k)
             rest, least = 1.0, LEAST_COLUMN_NOISE
         else:
-            values, axes = principal_axes(x, weight, at, k, generator)
+            values, axes = principal_axes(x, weight, moments, k, generator)
             rest = float(variance.sum() - values.sum()) / max(1, d - len(values))
             rest = max(rest, LEAST_NOISE)
         start = self.latent.start(values.clamp_min(rest), rest)
@@ -201,9 +201,9 @@ class Network(Objective):
         left = variance - (unit * axes) ** 2 @ (values - rest).clamp_min(0)
         self.likelihood.start_noise(left.clamp_min(least))
 
-    def _start_from_nothing(self, at: Moments) -> None:
+    def _start_at_random(self, moments: Moments) -> None:
         """Start a code that might have started at PCA with the noise that is hoped for."""
         one = torch.ones(self.latent.n_components, dtype=torch.float64)
         self.encoder.out_bias.copy_(self.latent.start(one, HOPED_FOR_NOISE).bias)
-        noise = HOPED_FOR_NOISE * at.variance / at.scale**2
+        noise = HOPED_FOR_NOISE * moments.variance / moments.scale**2
         self.likelihood.start_noise(noise.clamp_min(HOPED_FOR_NOISE * LEAST_NOISE))

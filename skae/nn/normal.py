@@ -68,7 +68,7 @@ class Normal(NamedTuple):
         return self._lower(below) + self.log_diagonal.exp().diag_embed()
 
 
-class ClassesOfNormals(NamedTuple):
+class NormalPerClass(NamedTuple):
     """For each row probabilities of classes and, given each class, a normal distribution.
 
     `log_share` (n, n_classes) are the logarithms of the probabilities; the distributions have

@@ -74,7 +74,7 @@ class Column(Stored):
         is_category = isinstance(dtype, pd.CategoricalDtype)
         return cls(index, name, _levels(values, is_category))
 
-    def refuse_malformed(self) -> None:
+    def check_well_formed(self) -> None:
         """Raise ValueError where a file that holds the column cannot be one of a fit."""
         levels = self.levels
         if levels is not None and (

@@ -96,7 +96,7 @@ class Schema(Stored):
             return schema, schema._rows(values, None)
         return schema, schema._read_with_conditions(X)
 
-    def refuse_malformed(self) -> None:
+    def check_well_formed(self) -> None:
         """Raise ValueError where a file that holds the schema cannot be one of a fit."""
         modelled = self.modelled.ravel().tolist()
         indices = sorted([*modelled, *(column.index for column in self.conditions)])
@@ -111,7 +111,7 @@ class Schema(Stored):
         if self.modelled.ndim != 1 or modelled != sorted(modelled):
             raise ValueError("the modelled columns of a schema are not in order")
         for column in self.conditions:
-            column.refuse_malformed()
+            column.check_well_formed()
 
     @property
     def n_levels(self) -> tuple[int, ...]:
@@ -202,7 +202,7 @@ class Schema(Stored):
             rows[:, column.index] = value
         return rows
 
-    def refuse_other_columns(self, X: MatrixLike, key: ColumnKey) -> None:
+    def check_same_columns(self, X: MatrixLike, key: ColumnKey) -> None:
         """Raise ValueError where training is to go on with other conditions."""
         now = [] if key is None else find_columns(as_container(X), key, self.parameter).tolist()
         before = [column.index for column in self.conditions]
@@ -270,7 +270,7 @@ class SeenConditions(Stored):
     cells: Floats
     weight: Floats
 
-    def refuse_malformed(self, n_levels: tuple[int, ...]) -> None:
+    def check_well_formed(self, n_levels: tuple[int, ...]) -> None:
         """Raise ValueError where a file that holds them cannot be that of a fit."""
         cells, weight = self.cells, self.weight
         if cells.shape != (len(weight), len(n_levels)) or weight.ndim != 1:

@@ -180,14 +180,14 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
 
 
 def read_shares_of_classes(
-    y: Any, weight: Floats, price: float, classes: NDArray[Any] | None
+    y: Any, weight: Floats, label_weight: float, classes: NDArray[Any] | None
 ) -> Targets:
     """Classes of rows, each known one at a price, and what shares of the rows the classes have."""
     classes, values = read_classes(y, classes)
     # One row more of each class is assumed.
     number = weight @ values + 1
     learned = {"classes_": classes, "class_prior_": number / number.sum()}
-    return Targets(values, price * values.sum(axis=1, keepdims=True), learned=learned)
+    return Targets(values, label_weight * values.sum(axis=1, keepdims=True), learned=learned)
 
 
 def _is_unlabelled(y: NDArray[Any]) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skae.base import BaseAutoencoder, MatrixLike, thawed, validated_rows
-from skae.fitting import read_weight, refuse_single_row
+from skae.fitting import check_more_than_one_row, read_weight
 from skae.parameters import Declared
 from skae.state import Saved
 
@@ -40,7 +40,7 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
             self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._checks
         )
         weight = read_weight(sample_weight, X)
-        refuse_single_row(self, int(np.count_nonzero(weight)))
+        check_more_than_one_row(self, int(np.count_nonzero(weight)))
         return fitted, X, weight
 
     def _read(self, X: MatrixLike) -> NDArray[Any]:

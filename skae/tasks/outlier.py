@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import OutlierMixin, clone
 from sklearn.utils import gen_batches, get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -86,24 +86,6 @@ class Units(Stored):
         return X * self.scale + self.center
 
 
-class _NoMethod:
-    """A parameter whose name scikit-learn takes for a method: set and listed, but no attribute."""
-
-    def __init__(self, default: str) -> None:
-        self.default = default
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: object, owner: type | None = None) -> str:
-        if instance is None:
-            return self.default
-        raise AttributeError(f"{self.name!r} is a parameter: see get_params().")
-
-    def __set__(self, instance: object, value: str) -> None:
-        vars(instance)[self.name] = value
-
-
 class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     """Outliers are the rows that an autoencoder does not expect.
 
@@ -122,7 +104,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         `random_state` are set by the detector. A fitted one in `sklearn.frozen.FrozenEstimator` is
         used as it is, on rows as they are.
 
-    score : {"auto", "reconstruction", "density", "neighbors", "robust"}, default="auto"
+    criterion : {"auto", "reconstruction", "density", "neighbors", "robust"}, default="auto"
         What makes a row strange. "reconstruction" is its squared error, in columns' robust units.
         "density" is its negative log-density under the autoencoder, in nats, where cells beyond 20
         robust standard deviations count as being there. "neighbors" is the
@@ -207,14 +189,14 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     True
     """
 
-    score: Any = _NoMethod("auto")
+    criterion: str = "auto"
     contamination: float | str = "auto"
     trim: float = 0.3
     calibration_fraction: float = 0.0
     random_state: int | RandomState | None = None
 
     _parameter_constraints: ClassVar = {
-        "score": [StrOptions({"auto", *SCORES})],
+        "criterion": [StrOptions({"auto", *SCORES})],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "trim": [Interval(Real, 0, 1, closed="left")],
         "calibration_fraction": [Interval(Real, 0, 1, closed="left")],
@@ -222,25 +204,6 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     }
 
     _checks: ClassVar = {"dtype": np.float64}
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of the detector and, if `deep`, of its autoencoder.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to list the autoencoder's parameters as `autoencoder__<name>`.
-
-        Returns
-        -------
-        params : dict
-            Values by name.
-        """
-        params = {name: vars(self)[name] for name in self._get_param_names()}
-        if deep and isinstance(self.autoencoder, BaseEstimator):
-            inner = self.autoencoder.get_params()
-            params |= {f"autoencoder__{name}": value for name, value in inner.items()}
-        return params
 
     # ------------------------------------------------------------------ fitting
 
@@ -315,7 +278,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         some = shuffled(hashes, STATISTICS_ROWS)
         seen, share = self._evidence(X[some]), weight[some]
         self._center_, self._scale_ = spread(seen.residual, share, self.trim)
-        name = self.get_params(deep=False)["score"]
+        name = self.criterion
         if name == "auto":
             name = "robust" if self.trim > 0 else "neighbors"
         self._score_ = SCORES[name]().fit(seen, share, self.trim)

@@ -56,7 +56,7 @@ class Checkpoint(Callback):
         self.path_ = Path(self.folder) / f"{net.fingerprint()}.safetensors"
         self.path_.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            net.go_on_from(files.read(self.path_, "checkpoint")[1])
+            net.resume_from(files.read(self.path_, "checkpoint")[1])
 
     def on_epoch_end(self, net: Net, **kwargs: object) -> None:
         files.write(self.path_, "checkpoint", net.progress())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from skae.nn.batch import Batch
-from skae.nn.corruption import Named
+from skae.nn.corruption import NamedCorruption
 from skae.nn.network import Network
 from skae.nn.shallow import shallow_layers
 from skae.training.batches import Batches
@@ -34,7 +34,7 @@ def pretrain(network: Network, train: Batches, plan: Plan, generator: torch.Gene
         with torch.no_grad():
             codes = layer.encode(rows._replace(x=rows.original))
         batches = Batches.all(Batch(codes, rows.weight))
-        if isinstance(train.corrupt, Named):
+        if isinstance(train.corrupt, NamedCorruption):
             batches.corrupt = train.corrupt.of_codes(codes, rows.weight)
     for body in (network.encoder, network.decoder):
         body.zero_residual()

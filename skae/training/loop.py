@@ -138,7 +138,7 @@ class Net(NeuralNet):
             "best": self._best and vars(self._best) | {"state": to_arrays(self._best.state)},
         }
 
-    def go_on_from(self, progress: dict[str, Any]) -> None:
+    def resume_from(self, progress: dict[str, Any]) -> None:
         """Go to the epoch's end at which `progress` was taken."""
         self._steps_done = progress["steps_done"]
         self.module_.load_state_dict(to_tensors(progress["module"]))
@@ -212,7 +212,7 @@ class Net(NeuralNet):
     def train_step(self, batch: Batch, **fit_params: object) -> dict[str, Tensor]:
         remaining = (self._steps - self._steps_done) // self._batches_per_epoch
         full = len(batch.x) == self.plan.batch_size
-        if self.plan.one_cycle and self.plan.anew:
+        if self.plan.one_cycle and self.plan.from_start:
             self._draws.progress = (self._steps_done + 1) / self._steps
         loss, *gradients = self._step(
             batch, remaining * max(1, (self._batches_per_epoch - 1) if full else 1)
@@ -269,7 +269,7 @@ def as_history(rows: list[dict[str, Any]]) -> History:
     return History(copy.deepcopy(rows))
 
 
-def refuse_malformed(arrays: Any, module: nn.Module) -> None:
+def check_well_formed(arrays: Any, module: nn.Module) -> None:
     """Raise ValueError where `arrays` of a file cannot be those of a net around a module."""
     if not isinstance(arrays, dict) or arrays.keys() != {"history", "generator", "optimizer"}:
         raise ValueError("a training consists of history, generator and optimizer")

@@ -26,7 +26,7 @@ class Plan:
     verbose: int = 0
     callbacks: list[Any] = field(default_factory=list)
     contexts: Any = None
-    anew: bool = True
+    from_start: bool = True
     """Whether training begins, so that parts of the objective may rise with its schedule."""
     signature: str = ""
     """What else decides the result: the estimator and its parameters."""

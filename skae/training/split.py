@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from skae.table.rows import Floats, Rows, merged, shuffled
 
-SELDOM_SHARE = 0.2
-"""Share of the rows shown that those with seldom targets should have."""
+RARE_SHARE = 0.2
+"""Share of the rows shown that those with rare targets should have."""
 
 DENSITY_ROWS = 2048
 """Rows that stand for all where a latent starts and where the density is estimated."""
@@ -47,11 +47,11 @@ class Split:
         rows: Rows,
         weight: Floats,
         others: list[NDArray[np.uint64]],
-        seldom: NDArray[np.bool_],
+        rare: NDArray[np.bool_],
         fraction: float,
         seed: int,
     ) -> Self:
-        """Merge equal rows and hold out a fraction of the distinct ones, but none of the `seldom`.
+        """Merge equal rows and hold out a fraction of the distinct ones, but none of the `rare`.
 
         Rows are equal if their cells agree, and all hashes in `others`: of corrupted versions and
         of targets.
@@ -60,7 +60,7 @@ class Split:
         index, total = merged(weight, hashes, *others)
         hashes = hashes[index]
         held_out = hold_out(hashes, fraction)
-        held_out &= ~np.isin(hashes, hashes[seldom[index]])
+        held_out &= ~np.isin(hashes, hashes[rare[index]])
         return cls(index, total, held_out, shuffled(hashes, DENSITY_ROWS))
 
     @property
@@ -94,13 +94,13 @@ def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
     return hashes < distinct[count]
 
 
-def times_shown(seldom: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
-    """How often an epoch shows each row: so that seldom ones are a `SELDOM_SHARE` of each batch.
+def n_repeats(rare: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
+    """How often an epoch shows each row: so that rare ones are a `RARE_SHARE` of each batch.
 
     Shown once each, with large weights, they would make steps erratic. A full batch has them all.
     """
-    rare = seldom.sum()
-    if not rare or batch_size >= len(seldom):
-        return np.ones(len(seldom), dtype=np.intp)
-    common = (len(seldom) - rare) * SELDOM_SHARE / (1 - SELDOM_SHARE)
-    return np.where(seldom, max(1, int(common / rare)), 1)
+    n_rare = rare.sum()
+    if not n_rare or batch_size >= len(rare):
+        return np.ones(len(rare), dtype=np.intp)
+    common = (len(rare) - n_rare) * RARE_SHARE / (1 - RARE_SHARE)
+    return np.where(rare, max(1, int(common / n_rare)), 1)

@@ -18,11 +18,11 @@ JUDGE = (64, 64)
 """Widths of the judge's hidden layers."""
 
 
-class Judged(Standardized):
+class Adversarial(Standardized):
     """Codes that pay for being told from standard normal draws by a judge who learns with them."""
 
-    def __init__(self, n_components: int, price: float) -> None:
-        super().__init__(n_components, price)
+    def __init__(self, n_components: int, penalty_weight: float) -> None:
+        super().__init__(n_components, penalty_weight)
         self.judge = dense_chain([n_components, *JUDGE, 1], "silu")
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
@@ -37,14 +37,14 @@ class Judged(Standardized):
             return 0.0
         fixed = {name: p.detach() for name, p in self.judge.named_parameters()}
         verdict = torch.func.functional_call(self.judge, fixed, code.z)[:, 0]
-        price = self.price * F.softplus(-verdict)
+        penalty = self.penalty_weight * F.softplus(-verdict)
         if draws is None:
-            return price
+            return penalty
         taken = self.judge(code.z.detach())[:, 0]
         given = self.judge(draws.normal(code.z.shape))[:, 0]
         lesson = weight @ F.softplus(taken) / weight.sum() + F.softplus(-given).mean()
         # The judge learns from its lesson, which is no part of what the codes cost.
-        return price + (lesson - lesson.detach())
+        return penalty + (lesson - lesson.detach())
 
 
 class AdversarialAutoencoder(BaseAutoencoder):
@@ -86,4 +86,4 @@ class AdversarialAutoencoder(BaseAutoencoder):
     }
 
     def _make_latent(self, n_components: int, known: Known) -> Latent:
-        return Judged(n_components, self.prior_weight)
+        return Adversarial(n_components, self.prior_weight)

@@ -25,12 +25,12 @@ class ConditionedAutoencoder(BaseAutoencoder):
     def _conditions(self) -> tuple[str, ColumnKey]:
         return self._condition_parameter, getattr(self, self._condition_parameter)
 
-    def inverse_transform(self, Z: MatrixLike, condition: Any = None) -> NDArray[Any]:
+    def inverse_transform(self, X: MatrixLike, condition: Any = None) -> NDArray[Any]:
         """Expected rows of codes under a condition.
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components_)
             Codes.
         condition : scalar, array-like or DataFrame, default=None
             What is given of the rows: a value for all rows, values of one column for each, one
@@ -39,7 +39,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
+        X_original : ndarray of shape (n_samples, n_features_in_)
             Rows in the user's units, the condition filled in; of objects where it holds texts.
 
         Raises
@@ -48,7 +48,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
             Where columns are given, but `condition` is None or no condition that training knew.
         """
         fitted = self._read_fitted()
-        Z = self._read_codes(Z, fitted)
+        Z = self._read_codes(X, fitted)
         return inference.decode(Z, self._read_conditions(condition, len(Z), fitted), fitted)
 
     def _read_conditions(self, condition: Any, n: int, fitted: Fitted) -> Floats | None:
@@ -111,7 +111,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
+        X_original : ndarray of shape (n_samples, n_features_in_)
             Rows in the user's units, the condition filled in; of objects where it holds texts.
 
         Raises

@@ -14,8 +14,8 @@ from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.density.importance import Importance
 from skae.inference import codes
-from skae.nn.draws import Draws, Keyed
-from skae.nn.judges import PANEL, Panel
+from skae.nn.adversaries import PANEL, Adversaries
+from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Code, Encode, Latent
 from skae.state import Known
 from skae.table.audit import audit
@@ -54,16 +54,16 @@ class Private(Variational):
     # Judges change while they learn: the codes that they know least would look best.
     ranks_epochs = False
 
-    def __init__(self, n_components: int, price: float, widths: Sequence[int]) -> None:
+    def __init__(self, n_components: int, penalty_weight: float, widths: Sequence[int]) -> None:
         super().__init__(n_components, False, 1.0, 0.0, 1)
-        self.price, self.panel = price, Panel(n_components, widths)
+        self.penalty_weight, self.panel = penalty_weight, Adversaries(n_components, widths)
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         self.panel.reset(generator)
 
     def inference_draws(self, x: Tensor) -> Draws:
         # The noise hides: outside training it belongs to the row.
-        return Keyed(x)
+        return KeyedDraws(x)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         code = super().forward(h, draws)
@@ -72,16 +72,16 @@ class Private(Variational):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        price = super().penalty(code, x, encode, weight, draws)
+        penalty = super().penalty(code, x, encode, weight, draws)
         if not self.training or draws is None or code.conditions is None:
-            return price
+            return penalty
         z = self.propose(code.h, LOOKS, draws)[0]
         hidden = self.panel(z, code.conditions, weight, learns=False)
         lesson = self.panel(z.detach(), code.conditions, weight, learns=True)
         lesson = PANEL * (weight @ lesson) / weight.sum()
         rise = (draws.schedule() / WARM_UP).clamp_max(1.0)
         # The judges learn from their lesson, which is no part of what the codes cost.
-        return price - self.price * rise * hidden + (lesson - lesson.detach())
+        return penalty - self.penalty_weight * rise * hidden + (lesson - lesson.detach())
 
 
 class FairAutoencoder(ConditionedAutoencoder):

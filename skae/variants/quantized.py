@@ -26,9 +26,11 @@ LLOYD_ROUNDS = 20
 class Quantized(Discrete):
     """A code whose parts are replaced by the nearest vectors of their codebooks."""
 
-    def __init__(self, n_components: int, n_codebooks: int, n_codes: int, price: float) -> None:
+    def __init__(
+        self, n_components: int, n_codebooks: int, n_codes: int, penalty_weight: float
+    ) -> None:
         super().__init__(n_components, (n_codebooks, n_codes))
-        self.price = price
+        self.penalty_weight = penalty_weight
         self.codebooks = Codebooks(n_components, n_codebooks, n_codes)
 
     def indices(self, h: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ class Quantized(Discrete):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        return self.price * (code.h - code.mean).square().sum(-1)
+        return self.penalty_weight * (code.h - code.mean).square().sum(-1)
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         for _ in range(LLOYD_ROUNDS):
@@ -88,7 +90,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         Codebooks, each for an equal part of the code. Several of them say with few codes what one
         could with very many: 2 times 16 codes distinguish 256 rows.
 
-    commitment : float, default=1.0
+    commitment_cost : float, default=1.0
         Price in nats of a squared distance of 1 between the encoder's output and its code, on the
         network's scale.
 
@@ -114,14 +116,14 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
 
     n_codes: int = 32
     n_codebooks: int = 1
-    commitment: float = 1.0
+    commitment_cost: float = 1.0
 
     _density = Enumeration
 
     _parameter_constraints: ClassVar = {
         "n_codes": [Interval(Integral, 1, None, closed="left")],
         "n_codebooks": [Interval(Integral, 1, None, closed="left")],
-        "commitment": [Interval(Real, 0, None, closed="left")],
+        "commitment_cost": [Interval(Real, 0, None, closed="left")],
     }
 
     def _auto_components(self, n_features: int) -> int:
@@ -133,7 +135,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
                 f"n_components={n_components} cannot be shared equally by "
                 f"n_codebooks={self.n_codebooks}."
             )
-        return Quantized(n_components, self.n_codebooks, self.n_codes, self.commitment)
+        return Quantized(n_components, self.n_codebooks, self.n_codes, self.commitment_cost)
 
     def quantize(self, X: MatrixLike) -> NDArray[np.intp]:
         """Numbers of the codes that rows choose.

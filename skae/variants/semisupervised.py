@@ -14,7 +14,7 @@ from skae.inference import codes
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
-from skae.nn.normal import ClassesOfNormals
+from skae.nn.normal import NormalPerClass
 from skae.state import FittedAttribute, Known
 from skae.table.targets import (
     Probabilistic,
@@ -42,9 +42,9 @@ class ClassAndStyle(Stochastic):
     def blocks(self) -> list[int]:
         return [self.n_classes, *[self.n_components] * 2 * self.n_classes]
 
-    def posterior(self, h: Tensor) -> ClassesOfNormals:
+    def posterior(self, h: Tensor) -> NormalPerClass:
         """Each row's distribution of classes, and of codes given them."""
-        return ClassesOfNormals.of(h, self.n_classes, self.n_components)
+        return NormalPerClass.of(h, self.n_classes, self.n_components)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         log_q, style = self.posterior(h)
@@ -62,13 +62,13 @@ class ClassAndStyle(Stochastic):
         return self.posterior(code.h).normal.divergence() - self.log_shares[:, None]
 
     def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
-        classes, price = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
+        classes, label_weight = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
         log_q = self.posterior(code.h).log_share
-        q, known = log_q.exp(), price > 0
+        q, known = log_q.exp(), label_weight > 0
         # A class that is not known is summed over; one that is known has no entropy.
         belief = torch.where(known, classes, q)
         entropy = torch.where(known[:, 0], 0.0, -(q * log_q).sum(-1))
-        return (belief * losses.mT).sum(-1) - entropy - (price * classes * log_q).sum(-1)
+        return (belief * losses.mT).sum(-1) - entropy - (label_weight * classes * log_q).sum(-1)
 
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         chosen, z, log_prob = self.posterior(h).draw(n, draws)
@@ -173,9 +173,9 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
 
     def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
         y, weight = counting(y, weight, self)
-        price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
+        label_weight = 0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight
         classes = same_classes(learned.get("classes_"), classes)
-        return read_shares_of_classes(y, weight, price, classes)
+        return read_shares_of_classes(y, weight, float(label_weight), classes)
 
     def partial_fit(
         self,

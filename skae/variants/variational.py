@@ -14,8 +14,8 @@ from skae.nn.batch import Batch
 from skae.nn.bounds import importance_weighted
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Start, Stochastic, log_normal
-from skae.nn.linear import moments
 from skae.nn.normal import Normal
+from skae.nn.pca import column_moments
 from skae.state import Known
 
 ACTIVE = 0.01
@@ -73,7 +73,7 @@ class Variational(Stochastic):
         return Start(up / values, up, bias)
 
     def warning(self, code: Code, weight: Tensor) -> str | None:
-        active = (moments(code.mean, weight).variance > ACTIVE).nonzero()[:, 0].tolist()
+        active = (column_moments(code.mean, weight).variance > ACTIVE).nonzero()[:, 0].tolist()
         if 2 * len(active) >= self.n_components:
             return None
         return (
@@ -201,7 +201,7 @@ class VariationalAutoencoder(BaseAutoencoder):
             Nats per row: expected log-likelihood, a mean over 100 draws that belong to the row,
             less the divergence of the posterior from the prior.
         """
-        return self._ask_density("elbo", X)
+        return self._evaluate_density("elbo", X)
 
     def log_likelihood(self, X: MatrixLike, n_samples: int = 100) -> Floats:
         """Importance-weighted bound of rows' log-density, the tighter the more codes are drawn.
@@ -225,4 +225,4 @@ class VariationalAutoencoder(BaseAutoencoder):
         """
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
-        return self._ask_density("log_prob", X, int(n_samples))
+        return self._evaluate_density("log_prob", X, int(n_samples))

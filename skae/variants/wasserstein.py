@@ -47,7 +47,7 @@ class Matched(Standardized):
         # Held-out rows are few: how far their codes are from the prior is mostly chance.
         if draws is None or not self.training:
             return 0.0
-        return self.price * discrepancy(code.z, weight, draws.normal(code.z.shape))
+        return self.penalty_weight * discrepancy(code.z, weight, draws.normal(code.z.shape))
 
 
 class WassersteinAutoencoder(BaseAutoencoder):

@@ -7,7 +7,7 @@ from typing import cast
 from skae.nn.bodies.body import Architecture
 from skae.nn.bodies.convolution import Convolutional, Shape, halvings
 from skae.nn.bodies.mlp import MLP
-from skae.nn.bodies.modules import ModulePair, OwnModules
+from skae.nn.bodies.modules import ModulePair, UserModules
 from skae.nn.bodies.recurrent import Recurrent
 
 AXES = {"conv": ("channels", "height", "width"), "recurrent": ("time", "channels")}
@@ -31,7 +31,7 @@ def make_architecture(
     """
     shape = feature_shape or (n_features,)
     if not isinstance(architecture, str):
-        return OwnModules(architecture, shape)
+        return UserModules(architecture, shape)
     if architecture in AXES and (feature_shape is None or len(shape) != len(AXES[architecture])):
         raise ValueError(
             f"architecture={architecture!r} needs feature_shape=({', '.join(AXES[architecture])}), "

@@ -18,7 +18,7 @@ class Architecture(ABC):
         Cells of a row.
     """
 
-    takes_gaps = False
+    takes_missing = False
     """Whether cells of rows may be missing, NaN."""
 
     has_layers = False
@@ -55,17 +55,17 @@ class Body(nn.Module):
     ----------
     skip : Dense or None
     residual : Residual or None
-    has_gaps : bool
+    has_missing : bool
         Whether cells of rows may be missing: to the linear map they are as their column's mean.
     """
 
     def __init__(
-        self, skip: Dense | None, residual: Residual | None, has_gaps: bool = False
+        self, skip: Dense | None, residual: Residual | None, has_missing: bool = False
     ) -> None:
         super().__init__()
         self.skip = skip
         self.residual = residual
-        self.has_gaps = has_gaps
+        self.has_missing = has_missing
 
     @property
     def n_hidden(self) -> int:
@@ -85,7 +85,7 @@ class Body(nn.Module):
         if self.residual is not None:
             parts.append(self.residual(x, draws))
         if self.skip is not None:
-            parts.append(self.skip(x.nan_to_num() if self.has_gaps else x))
+            parts.append(self.skip(x.nan_to_num() if self.has_missing else x))
         return sum(parts[1:], parts[0])
 
     @torch.no_grad()
@@ -115,4 +115,4 @@ def make_bodies(
     if not (linear_skip and architecture.is_linear):
         encoder = architecture.encoder(n_inputs)
         decoder = architecture.decoder(n_outputs, encoder if tied_weights else None)
-    return Body(down, encoder, architecture.takes_gaps), Body(up, decoder)
+    return Body(down, encoder, architecture.takes_missing), Body(up, decoder)

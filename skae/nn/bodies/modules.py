@@ -47,7 +47,7 @@ def _rows_of(shape: tuple[int, ...]) -> str:
     return f"(n, {', '.join(map(str, shape))})"
 
 
-class Foreign(Residual):
+class ModuleBody(Residual):
     """A user's module, its output multiplied with a number so that it can start at zero.
 
     Parameters
@@ -134,7 +134,7 @@ class Foreign(Residual):
         self.bias.zero_()
 
 
-class OwnModules(Architecture):
+class UserModules(Architecture):
     """Encoders and decoders that a user's object makes.
 
     Parameters
@@ -150,7 +150,9 @@ class OwnModules(Architecture):
         self.pair, self.shape = pair, shape
 
     def encoder(self, n_out: int) -> Residual:
-        return Foreign(lambda: self.pair.encoder(n_out), self.shape, (n_out,), f"encoder({n_out})")
+        return ModuleBody(
+            lambda: self.pair.encoder(n_out), self.shape, (n_out,), f"encoder({n_out})"
+        )
 
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
-        return Foreign(lambda: self.pair.decoder(n_in), (n_in,), self.shape, f"decoder({n_in})")
+        return ModuleBody(lambda: self.pair.decoder(n_in), (n_in,), self.shape, f"decoder({n_in})")

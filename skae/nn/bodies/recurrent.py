@@ -145,7 +145,7 @@ class Recurrent(Architecture):
     dropout : float
     """
 
-    takes_gaps = True
+    takes_missing = True
     likes_skip = False
 
     def __init__(self, shape: tuple[int, int], widths: Sequence[int], dropout: float) -> None:

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from skae._compat.torch import make_fx, version
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws, Given, Noted
+from skae.nn.draws import Draws, RecordedDraws, ReplayedDraws
 from skae.nn.locks import process_lock
 from skae.nn.step.graph import shorten
 
@@ -93,7 +93,7 @@ class Step:
         frozen = [p.detach() for p in self.frozen.values()]
         generator, state = self.draws.generator, self.draws.generator.get_state()
         buffers = [(buffer, version(buffer), buffer.clone()) for buffer in self.module.buffers()]
-        noted = Noted(generator, self.draws.dtype)
+        noted = RecordedDraws(generator, self.draws.dtype)
         noted.progress = self.draws.progress
         parts = batch.tensors()
         n_params, n_fixed, n_parts = len(params), len(params) + len(frozen), len(parts)
@@ -105,7 +105,9 @@ class Step:
             named |= dict(zip(self.frozen, tensors[n_params:n_fixed], strict=True))
             module = partial(functional_call, self.module, named)
             traced_batch = batch.with_tensors([*rows])
-            return self._gradients(lambda *args: module(args), leaves, traced_batch, Given(noise))
+            return self._gradients(
+                lambda *args: module(args), leaves, traced_batch, ReplayedDraws(noise)
+            )
 
         try:
             expected = self._gradients(self.module, self.params, batch, noted)

@@ -21,7 +21,7 @@ LEAST_SPREAD = 1e-6
 """Variance of given numbers, in squared half ranges, below which all are taken as equal."""
 
 
-class Panel(nn.Module):
+class Adversaries(nn.Module):
     """Judges of given cells, each on its own.
 
     Parameters

@@ -70,7 +70,7 @@ class Moments(NamedTuple):
     scale: Tensor
 
 
-def moments(x: Table, weight: Tensor) -> Moments:
+def column_moments(x: Table, weight: Tensor) -> Moments:
     """Column means, column variances and the global scale, in float64, chunk by chunk.
 
     The global scale is the root of the mean variance; 1 where all rows are equal.
@@ -87,14 +87,14 @@ def moments(x: Table, weight: Tensor) -> Moments:
     return _with_scale(center, torch.where(variance > floor, variance, 0.0))
 
 
-def of_present_cells(at: Moments, presence: Tensor) -> Moments:
+def of_observed_cells(moments: Moments, presence: Tensor) -> Moments:
     """Moments of columns that a share of rows has, from those with their means in the others.
 
     Columns that no row has vary as the mean of the others does.
     """
     seen = presence > 0
-    variance = at.variance / presence.clamp_min(SMALLEST_VARIANCE)
-    return _with_scale(at.center, torch.where(seen, variance, variance[seen].mean()))
+    variance = moments.variance / presence.clamp_min(SMALLEST_VARIANCE)
+    return _with_scale(moments.center, torch.where(seen, variance, variance[seen].mean()))
 
 
 def _with_scale(center: Tensor, variance: Tensor) -> Moments:
@@ -103,7 +103,7 @@ def _with_scale(center: Tensor, variance: Tensor) -> Moments:
 
 
 def principal_axes(
-    x: Table, weight: Tensor, at: Moments, n_axes: int, generator: torch.Generator
+    x: Table, weight: Tensor, moments: Moments, n_axes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Leading eigenvalues (r,) and orthonormal axes (n_features, r), r <= n_axes, of x / scale.
 
@@ -112,9 +112,9 @@ def principal_axes(
     """
     n, d = x.shape
     if d <= EXACT_UP_TO:
-        values, axes = torch.linalg.eigh(covariance(x, weight, at))
+        values, axes = torch.linalg.eigh(covariance(x, weight, moments))
     elif n <= EXACT_UP_TO:
-        u = torch.cat([*_scaled_blocks(x, weight, at)])
+        u = torch.cat([*_scaled_blocks(x, weight, moments)])
         values, left = torch.linalg.eigh(u @ u.mT)
         axes = u.mT @ left / values.clamp_min(torch.finfo(u.dtype).tiny).sqrt()
     else:
@@ -123,7 +123,7 @@ def principal_axes(
         axes = axes.to(weight.device)
         for _ in range(8):
             projected = torch.linalg.qr(axes)[0]
-            image = [u.mT @ (u @ projected) for u in _scaled_blocks(x, weight, at)]
+            image = [u.mT @ (u @ projected) for u in _scaled_blocks(x, weight, moments)]
             axes = torch.stack(image).sum(0)
         values, rotation = torch.linalg.eigh(projected.mT @ axes)
         axes = projected @ rotation
@@ -134,20 +134,20 @@ def principal_axes(
     return values, axes * axes.gather(0, largest).sign()
 
 
-def covariance(x: Table, weight: Tensor, at: Moments) -> Tensor:
+def covariance(x: Table, weight: Tensor, moments: Moments) -> Tensor:
     """Weighted covariance (n_features, n_features) of x / scale, float64."""
     d = x.shape[1]
     total = torch.zeros(d, d, dtype=torch.float64, device=weight.device)
-    for u in _scaled_blocks(x, weight, at):
+    for u in _scaled_blocks(x, weight, moments):
         total.addmm_(u.mT, u)
     return total
 
 
-def _scaled_blocks(x: Table, weight: Tensor, at: Moments) -> Iterator[Tensor]:
+def _scaled_blocks(x: Table, weight: Tensor, moments: Moments) -> Iterator[Tensor]:
     """Blocks of rows, scaled so that the sum of their products is the covariance of x / scale."""
     share = _shares(weight).sqrt()
     for block in row_blocks(x):
-        yield (x[block].double() - at.center) / at.scale * share[block, None]
+        yield (x[block].double() - moments.center) / moments.scale * share[block, None]
 
 
 def _shares(weight: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def _shares(weight: Tensor) -> Tensor:
 
 
 def slopes(
-    x: Table, at: Moments, others: Table, center: Tensor, scale: Tensor, weight: Tensor
+    x: Table, moments: Moments, others: Table, center: Tensor, scale: Tensor, weight: Tensor
 ) -> Tensor:
     """Weighted least squares (n_features, m) of rows by other columns.
 
@@ -168,7 +168,7 @@ def slopes(
     for block in row_blocks(x):
         u = (others[block].double() - center) / scale
         square += (u.mT * share[block]) @ u
-        product += (u.mT * share[block]) @ (x[block].double() - at.center)
+        product += (u.mT * share[block]) @ (x[block].double() - moments.center)
     return (torch.linalg.pinv(square, rtol=LEAST_SLOPE, hermitian=True) @ product).mT
 
 
@@ -201,9 +201,9 @@ def row_blocks(x: Table) -> list[slice]:
 
 
 def components_for_share(
-    x: Table, weight: Tensor, at: Moments, share: float, generator: torch.Generator
+    x: Table, weight: Tensor, moments: Moments, share: float, generator: torch.Generator
 ) -> int:
     """Number of principal axes that hold more than a share of the variance, as PCA counts them."""
-    values = principal_axes(x, weight, at, min(x.shape), generator)[0]
-    total = at.variance.sum() / at.scale**2
+    values = principal_axes(x, weight, moments, min(x.shape), generator)[0]
+    total = moments.variance.sum() / moments.scale**2
     return max(1, min(len(values), int((values.cumsum(0) / total <= share).sum()) + 1))
