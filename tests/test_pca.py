@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 
-from skae.nn import pca
+import skae.nn.pca
 from skae.nn.pca import column_moments, components_for_share, principal_axes
 
 
@@ -29,7 +29,7 @@ BRANCHES = {"columns": (2048, False), "rows": (35, True), "subspace": (20, False
 def test_axes_are_pcas(table, branch, monkeypatch):
     """By columns' Gram matrix, by rows' and by subspace iteration."""
     limit, wide = BRANCHES[branch]
-    monkeypatch.setattr(pca, "EXACT_UP_TO", limit)
+    monkeypatch.setattr(skae.nn.pca, "EXACT_UP_TO", limit)
     X = table[:30] if wide else table
     x, weight = torch.tensor(X), torch.ones(len(X))
     at = column_moments(x, weight)
@@ -47,18 +47,18 @@ def test_axes_are_pcas(table, branch, monkeypatch):
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_weights_are_repetitions(table, branch, monkeypatch):
     limit, wide = BRANCHES[branch]
-    monkeypatch.setattr(pca, "EXACT_UP_TO", limit)
+    monkeypatch.setattr(skae.nn.pca, "EXACT_UP_TO", limit)
     X = table[:30] if wide else table
     counts = np.random.default_rng(0).integers(1, 4, len(X))
     if wide:
-        monkeypatch.setattr(pca, "EXACT_UP_TO", 35)
+        monkeypatch.setattr(skae.nn.pca, "EXACT_UP_TO", 35)
     x, weight = torch.tensor(X), torch.tensor(counts, dtype=torch.float64)
     repeated = x.repeat_interleave(weight.long(), 0)
     at, again = column_moments(x, weight), column_moments(repeated, torch.ones(len(repeated)))
     for a, b in zip(at, again, strict=True):
         torch.testing.assert_close(a, b)
     values = principal_axes(x, weight, at, 4, generator())[0]
-    monkeypatch.setattr(pca, "EXACT_UP_TO", 2048)
+    monkeypatch.setattr(skae.nn.pca, "EXACT_UP_TO", 2048)
     expected = principal_axes(repeated, torch.ones(len(repeated)), again, 4, generator())[0]
     torch.testing.assert_close(values, expected, rtol=1e-6, atol=0)
 
@@ -66,7 +66,7 @@ def test_weights_are_repetitions(table, branch, monkeypatch):
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_axes_stop_at_the_rank(table, branch, monkeypatch):
     limit, wide = BRANCHES[branch]
-    monkeypatch.setattr(pca, "EXACT_UP_TO", limit)
+    monkeypatch.setattr(skae.nn.pca, "EXACT_UP_TO", limit)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(30 if wide else 150, 3)) @ rng.normal(size=(3, 40))
     x, weight = torch.tensor(X), torch.ones(len(X))
@@ -96,7 +96,7 @@ def test_moments_are_numpys(table):
 def test_chunks_do_not_matter(table, monkeypatch):
     x, weight = torch.tensor(table), torch.ones(len(table))
     whole = column_moments(x, weight)
-    monkeypatch.setattr(pca, "CHUNK_CELLS", 17 * x.shape[1])
+    monkeypatch.setattr(skae.nn.pca, "CHUNK_CELLS", 17 * x.shape[1])
     for a, b in zip(whole, column_moments(x, weight), strict=True):
         torch.testing.assert_close(a, b)
 
