@@ -261,6 +261,6 @@ def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
     if not 0 < tree["rows_seen"] < np.inf or tree["best_epoch"] < 0:
         raise ValueError("rows_seen must be positive and finite, and best_epoch not negative")
     if bool(schema.conditions) != (conditions is not None):
-        raise ValueError("conditions must be stored if and only if columns of conditions are")
+        raise ValueError("the conditions of training rows do not match the columns of conditions")
     if conditions is not None:
         conditions.check_well_formed(schema.n_levels)

@@ -196,8 +196,9 @@ class Saved(Stored):
         files.write(path, KIND, self)
         if unsaved:
             warnings.warn(
-                f"Functions, objects and unknown attributes of {type(self).__name__} are not saved: "
-                f"{', '.join(sorted(unsaved))}. Set them again after loading.",
+                f"{type(self).__name__} was saved without these attributes, which are functions, "
+                f"objects or unknown to skae: {', '.join(sorted(unsaved))}. Set them again after "
+                "loading.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -200,7 +200,7 @@ def test_joblib_keeps_it_and_files_do_not(tmp_path):
     joblib.dump(model, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib")
     np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
-    with pytest.raises(TypeError, match=r"architecture=.*use pickle"):
+    with pytest.raises(TypeError, match=r"architecture=.*Use pickle"):
         model.save(tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
 
