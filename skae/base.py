@@ -79,14 +79,14 @@ class BaseAutoencoder(
         recurrent states for "recurrent". `()` gives a linear autoencoder. "auto" is (256, 128) for
         "mlp", (64,) for "recurrent" and (16, 32) for "conv", or fewer layers for images that are
         too small to be halved twice. Narrower layers, such as (64, 32), train faster and often
-        reconstruct almost as well.
+        reconstruct almost as well. "recurrent" needs at least one layer.
 
     activation : {"silu", "gelu", "relu", "elu", "tanh", "logistic"}, default="silu"
-        Activation function of the hidden layers. Recurrent layers ignore it. The default is smooth,
-        which suits `score_samples`: it differentiates the decoder.
+        Activation function of the hidden layers. Recurrent layers ignore it. The default is a
+        smooth function, because `score_samples` differentiates the decoder.
 
     architecture : {"mlp", "conv", "recurrent"} or object, default="mlp"
-        Kind of network that the encoder and the decoder are.
+        Architecture of the encoder and of the decoder.
 
         - "mlp" is a multilayer perceptron.
         - "conv" is a convolutional network for images and for series of a fixed length. Each
@@ -103,8 +103,8 @@ class BaseAutoencoder(
         Shape of a row: (channels, height, width) for "conv" and (time, channels) for "recurrent".
         One entry may be -1; it is inferred from the number of columns. The rows of `X` are images
         or sequences flattened in C order; arrays of shape ``(n_samples, *feature_shape)`` are
-        accepted, too. A series for "conv" is an image of height 1. None is for rows without such a
-        shape, which "conv" and "recurrent" do not accept.
+        accepted, too. A series for "conv" is an image of height 1. "conv" and "recurrent" require
+        it; None is for rows whose columns have no such arrangement.
 
     linear_skip : bool or "auto", default="auto"
         Whether to add a linear map, initialized at PCA, to the encoder and to the decoder. Training
@@ -125,8 +125,8 @@ class BaseAutoencoder(
     noise : {"isotropic", "diagonal"} or float, default="isotropic"
         Variance of the Gaussian likelihood; the Bernoulli likelihood ignores it. "isotropic" is one
         variance for all columns, as in `sklearn.decomposition.PCA`. "diagonal" is one variance per
-        column, as in `sklearn.decomposition.FactorAnalysis`. A float is a known variance, in
-        squared units of the user.
+        column, as in `sklearn.decomposition.FactorAnalysis`. A float is a known variance, in the
+        squared units of `X`.
 
         An unknown variance is fixed at the mean variance of the columns during training and
         estimated afterwards, from held-out rows if there are any. Variational, conditional and
@@ -144,11 +144,12 @@ class BaseAutoencoder(
         - "swap" sets cells to the value of their column in a different row.
         - "grayscale", for images, sets all channels to their mean.
         - "downsampling", for images, averages blocks of two by two pixels and enlarges the result.
-        - "block", for images, masks a square at a random position.
+        - "block", for images, masks a square at a random position in the same way as "masking".
         - A callable `f(x, generator) -> x` receives rows, a tensor of shape (n, n_features) in the
           user's units, and a `torch.Generator`, from which it should draw its random numbers.
 
-        Standard deviations and ranges of columns are those of the rows passed to the call.
+        Standard deviations and ranges of columns are those of the rows passed to `fit` or
+        `partial_fit`.
 
     corruption_level : float, default=0.3
         Strength of a corruption given by name: the share of cells that it changes. For "gaussian",
@@ -183,8 +184,8 @@ class BaseAutoencoder(
         default was large enough to improve on PCA within two epochs on all data sets tried.
 
     max_epochs : int, default=100
-        Number of passes over the training rows. Large tables need fewer: 10 are enough for 100,000
-        rows of 30 columns.
+        Number of passes over the training rows. Large tables need fewer: in a benchmark with
+        100,000 rows of 30 columns, 10 were enough.
 
     batch_size : int or "auto", default="auto"
         Number of rows per training step. "auto" uses all rows up to 256 of them, so that weighting
@@ -194,11 +195,14 @@ class BaseAutoencoder(
         Whether to hold out rows and keep the weights of the epoch with the best objective on these
         validation rows. Epoch 0, the initial network, is one of the candidates.
 
-        With "auto", rows are held out, but they select the epoch only if they are at least 100:
-        fewer would select it by chance, and the weights of the last epoch are kept. In both cases
-        the noise is estimated from them. False trains on all rows. The content of the rows and
-        `random_state` determine which rows are held out, not their order; equal rows are never
-        separated.
+        With "auto", rows are held out, but they select the epoch only if they are at least 100,
+        because fewer would select it by chance. In both cases the noise is estimated from them.
+        False trains on all rows. If no validation rows select the epoch, the weights of the last
+        epoch are kept, or the initial ones if training improved the objective by less than 1e-4
+        nats per row.
+
+        The content of the rows and `random_state` determine which rows are held out, not their
+        order. Equal rows are never separated.
 
     validation_fraction : float, default=0.1
         Share of the distinct rows that is held out.
@@ -229,11 +233,11 @@ class BaseAutoencoder(
         for float64 tables of at most 262,144 cells, where exact results cost little; for float64
         tables with a column whose mean exceeds 10,000 times its standard deviation; and for values
         whose squares float32 cannot represent. "bfloat16" trains in mixed precision and predicts in
-        float32.
+        float32. Devices of type "mps" always use float32.
 
     random_state : int, RandomState instance or None, default=None
         Determines the held-out rows, the initial weights and all random draws. Pass an int for
-        reproducible results: the same seed gives the same bits.
+        reproducible results: equal seeds give bitwise equal results.
 
     verbose : int, default=0
         Level of verbosity: 1 prints one line per epoch.
@@ -244,8 +248,8 @@ class BaseAutoencoder(
         Number of components of the code.
 
     noise_variance_ : float or ndarray of shape (n_features,)
-        Variance of the Gaussian likelihood, in squared units of the user: one number, or an array
-        if `noise="diagonal"`. It is 0.0 for the Bernoulli likelihood, which has no noise.
+        Variance of the Gaussian likelihood, in the squared units of `X`: one number, or an array if
+        `noise="diagonal"`. It is 0.0 for the Bernoulli likelihood, which has no noise.
 
     module_ : torch.nn.Module
         The trained network.
@@ -261,7 +265,7 @@ class BaseAutoencoder(
         held out.
 
     n_iter_ : int
-        Number of epochs run.
+        Number of epochs run, including those of the fits that were resumed.
 
     best_epoch_ : int
         Epoch of the latest fit whose weights were kept. 0 is the network before its first epoch.
@@ -383,7 +387,7 @@ class BaseAutoencoder(
         return "", None
 
     def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
-        """Validate `y` and return the targets of the rows with positive weight, if it has any.
+        """Validate `y` and return the targets of the rows with positive weight, or None.
 
         `learned` is what previous calls learned from their targets, such as the classes.
         """
@@ -398,7 +402,7 @@ class BaseAutoencoder(
         sample_weight: MatrixLike | None = None,
         X_corrupted: MatrixLike | None = None,
     ) -> Self:
-        """Train the autoencoder and estimate the density of its rows.
+        """Train the autoencoder and estimate the density of rows.
 
         If the fit fails or is interrupted, a previously fitted model is left unchanged.
 
@@ -599,7 +603,7 @@ class BaseAutoencoder(
         Returns
         -------
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
-            Squared error, in squared units of the user. For the Bernoulli likelihood it is the
+            Squared error, in the squared units of `X`. For the Bernoulli likelihood it is the
             deviance: twice the log-likelihood, in nats, that the reconstruction lacks compared to a
             perfect one.
         """

@@ -302,7 +302,8 @@ def rare_rows(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
 def make_net(estimator: BaseEstimator, prepared: PreparedFit) -> Net:
     """Make an initial net: a new one, a copy of a fitted one, or a fitted one with a larger code.
 
-    Raises NetworkMismatchError if parameters other than the size of the code have changed.
+    Raises NetworkMismatchError if the parameters describe a network that differs from the fitted
+    one in more than a larger code.
     """
     resume, parts = prepared.resume, (prepared.schema, prepared.rows, prepared.split)
     if resume is None:

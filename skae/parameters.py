@@ -1,4 +1,4 @@
-"""Classes whose hyper-parameters are class fields, and the documentation they inherit."""
+"""Estimators whose parameters are class fields, and the inheritance of their docstrings."""
 
 import re
 from dataclasses import dataclass, field, fields

@@ -128,6 +128,7 @@ def new_net(
     x = DistinctRows(cells, numbers)
     moments = column_moments(x, weight)
     if full is not rows.values:
+        # Missing cells have been filled with the means of their columns: the variances are too low.
         observed = split.weight @ ~np.isnan(rows.modelled[split.index])
         moments = of_observed_cells(moments, torch.from_numpy(observed) / weight.sum())
     n_cells = len(rows) * (d + sum(max(1, n) for n in schema.n_levels))

@@ -100,8 +100,8 @@ class Fitted:
         """Names of the columns of `X`. Raises AttributeError if they are not all strings."""
         if self.schema.names is None:
             raise AttributeError(
-                "feature_names_in_ is not defined: fit was called with an X whose column names are "
-                "not all strings."
+                "feature_names_in_ is not defined, because not all column names of X in fit were "
+                "strings."
             )
         return self.schema.names
 
@@ -243,7 +243,7 @@ class Saved(Stored):
         state = _with_current_names(state)
         invalid = [key for key in state if not estimator._is_valid_name(key)]
         if invalid:
-            raise ValueError(f"{cls.__name__} has no attribute {invalid[0]!r}")
+            raise ValueError(f"{cls.__name__} has no parameter or saved attribute {invalid[0]!r}")
         parameters = estimator.get_params(deep=False)
         estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
         validate_parameters(estimator)
@@ -263,6 +263,7 @@ def _with_current_names(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_learned(name: str) -> bool:
+    """Return whether a name is that of a fitted attribute."""
     return name.endswith("_") or name == "_n_features_out"
 
 

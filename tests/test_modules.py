@@ -214,7 +214,7 @@ def test_a_checkpoint_knows_the_pair(tmp_path):
     class Local(Tables):
         """Out of pickle's reach."""
 
-    with pytest.raises(ValueError, match=r"architecture.*pickle"):
+    with pytest.raises(ValueError, match=r"architecture.*picklable"):
         model.set_params(architecture=Local()).fit(X)
 
 
