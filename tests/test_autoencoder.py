@@ -275,7 +275,7 @@ def test_interpolation_ends_at_the_reconstructions(curved):
     middle = (fitted.transform(A) + fitted.transform(B)) / 2
     np.testing.assert_allclose(path[:, 2], fitted.inverse_transform(middle), atol=1e-12)
     np.testing.assert_allclose(fitted.interpolate(curved[0], curved[3], 5), path[0], atol=1e-12)
-    with pytest.raises(ValueError, match="pairs"):
+    with pytest.raises(ValueError, match="same number of rows, got 3 and 2"):
         fitted.interpolate(A, B[:2])
     with pytest.raises(ValueError, match="n_steps"):
         fitted.interpolate(A, B, n_steps=1)

@@ -200,7 +200,7 @@ def test_joblib_keeps_it_and_files_do_not(tmp_path):
     joblib.dump(model, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib")
     np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
-    with pytest.raises(TypeError, match=r"architecture=.*use pickle"):
+    with pytest.raises(TypeError, match=r"architecture=.*Use pickle"):
         model.save(tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
 
@@ -214,7 +214,7 @@ def test_a_checkpoint_knows_the_pair(tmp_path):
     class Local(Tables):
         """Out of pickle's reach."""
 
-    with pytest.raises(ValueError, match=r"architecture.*pickle"):
+    with pytest.raises(ValueError, match=r"architecture.*picklable"):
         model.set_params(architecture=Local()).fit(X)
 
 

@@ -481,7 +481,7 @@ def test_the_frozen_wrapper_is_not_saved_but_its_autoencoder_is(tmp_path):
     X, _ = surface(80)
     autoencoder = Autoencoder(2, random_state=0, **FAST).fit(X)
     found = AutoencoderOutlierDetector(FrozenEstimator(autoencoder)).fit(X)
-    with pytest.warns(UserWarning, match=r"not saved: autoencoder\. Set them again"):
+    with pytest.warns(UserWarning, match=r"unknown to skae: autoencoder\. Set them again"):
         found.save(tmp_path / "found.safetensors")
     again = skae.load(tmp_path / "found.safetensors")
     np.testing.assert_array_equal(again.score_samples(X), found.score_samples(X))
@@ -489,7 +489,7 @@ def test_the_frozen_wrapper_is_not_saved_but_its_autoencoder_is(tmp_path):
 
 def test_a_part_is_no_estimator(tmp_path):
     files.write(tmp_path / "part", KIND, SCORES["reconstruction"]())
-    with pytest.raises(ValueError, match="Reconstruction is no estimator"):
+    with pytest.raises(ValueError, match="Reconstruction is not an estimator"):
         skae.load(tmp_path / "part")
 
 

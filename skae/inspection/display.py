@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import check_matplotlib_support
-from skae.parameters import inherit_doc, sections
+from skae.parameters import inherit_doc, split_sections
 
 
 @dataclass_transform(eq_default=False)
@@ -46,7 +46,7 @@ class Display(ABC):
             cls.__doc__ = inherit_doc(cls.__doc__, parent.__doc__, order)
         of_class = f"""Parameters
 ----------
-{sections(cls.__doc__ or "")["Parameters"]}
+{split_sections(cls.__doc__ or "")["Parameters"]}
 
 Returns
 -------

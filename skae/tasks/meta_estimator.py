@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from skae.base import BaseAutoencoder, MatrixLike, thawed, validated_rows
+from skae.base import BaseAutoencoder, MatrixLike, thaw, validate_rows
 from skae.fitting import check_more_than_one_row, read_weight
 from skae.parameters import Declared
 from skae.state import Saved
@@ -27,7 +27,7 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
     _doc_link_template = BaseAutoencoder._doc_link_template
 
     _checks: ClassVar[dict[str, Any]] = {}
-    """How rows are validated, as `validated_rows` takes it."""
+    """How rows are validated, as `validate_rows` takes it."""
 
     def _read_training(
         self, X: MatrixLike, sample_weight: MatrixLike | None
@@ -35,17 +35,15 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
         """The autoencoder that is already fitted, if it is, all rows, and their weights."""
         fitted = None
         if isinstance(self.autoencoder, FrozenEstimator):
-            fitted = thawed(self.autoencoder, X)
-        X = validated_rows(
-            self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._checks
-        )
+            fitted = thaw(self.autoencoder, X)
+        X = validate_rows(self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._checks)
         weight = read_weight(sample_weight, X)
         check_more_than_one_row(self, int(np.count_nonzero(weight)))
         return fitted, X, weight
 
     def _read(self, X: MatrixLike) -> NDArray[Any]:
         check_is_fitted(self)
-        return validated_rows(self, self.autoencoder_, X, reset=False, **self._checks)
+        return validate_rows(self, self.autoencoder_, X, reset=False, **self._checks)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -15,7 +15,7 @@ from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
-from skae.files import is_of
+from skae.files import matches_type
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.step.adam import Adam
@@ -273,10 +273,12 @@ def check_well_formed(arrays: Any, module: nn.Module) -> None:
     """Raise ValueError where `arrays` of a file cannot be those of a net around a module."""
     if not isinstance(arrays, dict) or arrays.keys() != {"history", "generator", "optimizer"}:
         raise ValueError("a training consists of history, generator and optimizer")
-    if not all(is_of(arrays[name], list[dict]) for name in ("history", "optimizer")):
+    if not all(matches_type(arrays[name], list[dict]) for name in ("history", "optimizer")):
         raise ValueError("history and optimizer are lists, an entry for each epoch or weight")
     for epoch in arrays["history"]:
-        if not all(is_of(epoch.get(name, 0.0), float) for name in ("train_loss", "valid_loss")):
+        if not all(
+            matches_type(epoch.get(name, 0.0), float) for name in ("train_loss", "valid_loss")
+        ):
             raise ValueError(f"{epoch!r} is not what was recorded of an epoch")
     generator, state = torch.Generator(), torch.tensor(arrays["generator"])
     if state.ndim != 1 or state.dtype != torch.uint8:

@@ -12,7 +12,7 @@ from skae.base import BaseAutoencoder
 from skae.nn.bodies.layers import dense_chain
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Standardized
-from skae.state import Known
+from skae.state import TableInfo
 
 JUDGE = (64, 64)
 """Widths of the judge's hidden layers."""
@@ -85,5 +85,5 @@ class AdversarialAutoencoder(BaseAutoencoder):
         "prior_weight": [Interval(Real, 0, None, closed="left")],
     }
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Adversarial(n_components, self.prior_weight)

@@ -2,7 +2,7 @@
 
 from skae.base import BaseAutoencoder
 from skae.nn.latent import Deterministic, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 
 class Autoencoder(BaseAutoencoder):
@@ -45,5 +45,5 @@ class Autoencoder(BaseAutoencoder):
     True
     """
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Deterministic(n_components)

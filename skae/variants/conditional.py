@@ -77,7 +77,7 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
     corruption_level: float = 0.7
 
     _condition_parameter = "condition"
-    _indispensable = (*VariationalAutoencoder._indispensable, "condition")
+    _must_be_saved = (*VariationalAutoencoder._must_be_saved, "condition")
 
     _parameter_constraints: ClassVar = {
         "condition": COLUMN_KEY,

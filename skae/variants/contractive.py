@@ -10,7 +10,7 @@ from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Deterministic, Encode, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 
 class Contractive(Deterministic):
@@ -85,5 +85,5 @@ class ContractiveAutoencoder(BaseAutoencoder):
         "n_projections": [Interval(Integral, 1, None, closed="left"), None],
     }
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Contractive(n_components, self.contraction, self.n_projections)

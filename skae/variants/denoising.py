@@ -3,7 +3,7 @@
 from skae.base import BaseAutoencoder
 from skae.nn.corruption import Corruption
 from skae.nn.latent import Deterministic, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 
 class DenoisingAutoencoder(BaseAutoencoder):
@@ -55,5 +55,5 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     corruption: str | Corruption | None = "masking"
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Deterministic(n_components)

@@ -17,7 +17,7 @@ from skae.inference import codes
 from skae.nn.adversaries import PANEL, Adversaries
 from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Code, Encode, Latent
-from skae.state import Known
+from skae.state import TableInfo
 from skae.table.audit import audit
 from skae.table.schema import ColumnKey
 from skae.table.targets import (
@@ -165,8 +165,8 @@ class FairAutoencoder(ConditionedAutoencoder):
     label_weight: float = 10.0
 
     _condition_parameter = "sensitive"
-    _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
-    _encoder_sees_conditions = False
+    _must_be_saved = (*BaseAutoencoder._must_be_saved, "sensitive")
+    _encoder_uses_conditions = False
 
     _density = Importance
 
@@ -179,8 +179,8 @@ class FairAutoencoder(ConditionedAutoencoder):
     def _auto_components(self, n_features: int) -> int:
         return 2 * super()._auto_components(n_features)
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
-        schema = known.schema
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
+        schema = table.schema
         if not schema.conditions:
             return Variational(n_components, False, 1.0, 0.1, 1)
         widths = [max(1, n_levels) for n_levels in schema.n_levels]

@@ -17,7 +17,7 @@ from skae.inference import map_rows
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Discrete, Encode, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 LLOYD_ROUNDS = 20
 """Rounds of k-means that codebooks start with."""
@@ -129,7 +129,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     def _auto_components(self, n_features: int) -> int:
         return self.n_codebooks * max(1, min(n_features, 64) // self.n_codebooks)
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         if n_components % self.n_codebooks:
             raise ValueError(
                 f"n_components={n_components} cannot be shared equally by "

@@ -15,7 +15,7 @@ from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import NormalPerClass
-from skae.state import FittedAttribute, Known
+from skae.state import FittedAttribute, TableInfo
 from skae.table.targets import (
     Probabilistic,
     Targets,
@@ -165,8 +165,8 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
     def _auto_components(self, n_features: int) -> int:
         return min(10, super()._auto_components(n_features))
 
-    def _make_latent(self, n_components: int, known: Known) -> ClassAndStyle:
-        classes, prior = known.learned["classes_"], known.learned["class_prior_"]
+    def _make_latent(self, n_components: int, table: TableInfo) -> ClassAndStyle:
+        classes, prior = table.learned["classes_"], table.learned["class_prior_"]
         if not isinstance(classes, np.ndarray) or classes.shape != prior.shape:
             raise ValueError(f"{classes!r} are not the classes of this model")
         return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))

@@ -11,7 +11,7 @@ from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 
 class Laplacian(Latent):
@@ -136,7 +136,7 @@ class SparseAutoencoder(BaseAutoencoder):
     def _auto_components(self, n_features: int) -> int:
         return min(2 * n_features, 256)
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         if self.sparsity == "l1":
             return Laplacian(n_components, self.sparsity_weight)
         if self.sparsity == "kl":

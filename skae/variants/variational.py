@@ -16,7 +16,7 @@ from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Start, Stochastic, log_normal
 from skae.nn.normal import Normal
 from skae.nn.pca import column_moments
-from skae.state import Known
+from skae.state import TableInfo
 
 ACTIVE = 0.01
 """Variance of a component's posterior mean over rows from which on it says something of them."""
@@ -155,7 +155,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         full = self.posterior_covariance == "full"
         options = self.beta, self.kl_warm_up, self.n_importance_samples
         return Variational(n_components, full, *options)

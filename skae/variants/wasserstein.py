@@ -10,7 +10,7 @@ from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Standardized
-from skae.state import Known
+from skae.state import TableInfo
 
 WIDTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Widths of the kernels that are summed, in terms of the prior's expected squared distance."""
@@ -88,5 +88,5 @@ class WassersteinAutoencoder(BaseAutoencoder):
         "prior_weight": [Interval(Real, 0, None, closed="left")],
     }
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Matched(n_components, self.prior_weight)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from skae._compat.torch import OpOverload, binding, schema
+from skae._compat.torch import OpOverload, operator_schema, python_binding
 
 aten = torch.ops.aten
 
@@ -37,7 +37,7 @@ def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[
     short.eliminate_dead_code()
     # Only now: of a direct binding, fx does not know whether it writes to memory.
     for node in short.nodes:
-        node.target = binding(node.target)
+        node.target = python_binding(node.target)
     used = [node for node in known if copies[node].users]
     for node in known:
         if node not in used:
@@ -49,7 +49,7 @@ def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[
 def _bound(node: Node) -> Iterator[tuple[Any, Any]]:
     """What an operator's schema says about each argument of a call, and the argument."""
     assert isinstance(node.target, OpOverload)
-    arguments = schema(node.target).arguments
+    arguments = operator_schema(node.target).arguments
     yield from zip(arguments, node.args, strict=False)
     by_name = {argument.name: argument for argument in arguments}
     yield from ((by_name[name], value) for name, value in node.kwargs.items())

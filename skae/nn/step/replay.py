@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from skae._compat.torch import make_fx, version
+from skae._compat.torch import make_fx, tensor_version
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, RecordedDraws, ReplayedDraws
 from skae.nn.locks import process_lock
@@ -92,7 +92,9 @@ class Step:
         params = [p.detach() for p in self.params]
         frozen = [p.detach() for p in self.frozen.values()]
         generator, state = self.draws.generator, self.draws.generator.get_state()
-        buffers = [(buffer, version(buffer), buffer.clone()) for buffer in self.module.buffers()]
+        buffers = [
+            (buffer, tensor_version(buffer), buffer.clone()) for buffer in self.module.buffers()
+        ]
         noted = RecordedDraws(generator, self.draws.dtype)
         noted.progress = self.draws.progress
         parts = batch.tensors()
@@ -124,7 +126,7 @@ class Step:
             failure = repr(error)
         finally:
             generator.set_state(state)
-            changed = [entry for entry in buffers if version(entry[0]) != entry[1]]
+            changed = [entry for entry in buffers if tensor_version(entry[0]) != entry[1]]
             for buffer, _, before in changed:
                 buffer.copy_(before)
         if changed:
