@@ -251,9 +251,9 @@ class Broken(Tables):
     ("pair", "message"),
     [
         (NoModule(), r"architecture.encoder\(3\) must return a torch module, not 3"),
-        (WrongInput(), r"architecture.encoder\(3\) must .* shape \(n, 30\) and gives \(n, 3\)"),
-        (WrongOutput(), r"architecture.decoder\(3\) must .* shape \(n, 3\) and gives \(n, 30\)"),
-        (Turned(), r"architecture.decoder\(3\) must .* for two rows it gives \(30, 2\)"),
+        (WrongInput(), r"architecture.encoder\(3\) must .* shape \(n, 30\) to \(n, 3\)"),
+        (WrongOutput(), r"architecture.decoder\(3\) must .* shape \(n, 3\) to \(n, 30\)"),
+        (Turned(), r"architecture.decoder\(3\) must .* for two rows it returns shape \(30, 2\)"),
         (Broken(), r"architecture.decoder\(3\) failed: no decoder today"),
         (Tables, r"architecture.encoder\(3\) failed"),
     ],

@@ -20,8 +20,8 @@ neglected, because the time of a density grows with the cube of their number."""
 class Prior(ABC):
     """Base of priors, distributions of codes `z` (..., k) in float64.
 
-    The weights (n,) of codes sum to 1. `bessel` is a number, Bessel's correction: squared deviations
-    from an estimated mean are multiplied by it.
+    The weights (n,) of codes sum to 1. `bessel` is Bessel's correction, a number by which squared
+    deviations from an estimated mean are multiplied.
     """
 
     is_fixed: ClassVar[bool] = False

@@ -115,7 +115,7 @@ class Residual(nn.Module, ABC):
 
 
 def apply_dropout(x: Tensor, draws: Draws | None, share: float) -> Tensor:
-    """Apply dropout: set a share of the units to zero and scale the others; none without `draws`."""
+    """Set a share of the units to zero and scale the others; without `draws`, change nothing."""
     if draws is None or share == 0:
         return x
     return x * (draws.uniform(x.shape) >= share) / (1 - share)
