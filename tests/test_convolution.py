@@ -10,7 +10,7 @@ from test_common import configured, public_estimators, train
 from test_density import gaussian_by_quadrature
 
 from skae import Autoencoder, ContractiveAutoencoder
-from skae.nn.bodies.convolution import Convolution, Convolutional, Enlargement, Stage, halvings
+from skae.nn.bodies.convolution import Convolution, Convolutional, Stage, Upsampling, halvings
 from skae.table.sequences import full_shape
 
 SHAPES = [
@@ -57,7 +57,7 @@ def test_maps_of_any_size_come_back(shape):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_layers_are_torchs(shape):
     stage = Stage.of(shape, 5)
-    down, up = drawn(Convolution(stage)), drawn(Enlargement(stage, is_last=False))
+    down, up = drawn(Convolution(stage)), drawn(Upsampling(stage, is_last=False))
     large = torch.randn(4, *shape, dtype=torch.float64)
     expected = torch.nn.functional.conv2d(
         large, down.weight, down.bias, stride=stage.stride, padding=stage.padding
