@@ -109,7 +109,7 @@ def main():
     parser.add_argument("--only", choices=["manifolds", "tables"])
     arguments = parser.parse_args()
     # The largest size is sometimes the best of a short range: it is said in the table.
-    warnings.filterwarnings("ignore", message="The largest of the sizes")
+    warnings.filterwarnings("ignore", message="The suggested n_components")
     print(describe_machine())
     parts = {
         "manifolds": (of_manifolds(arguments.seeds), ["<8", "<8", "<22", "<22", ">20"]),
