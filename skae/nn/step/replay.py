@@ -93,7 +93,9 @@ class Step:
         params = [p.detach() for p in self.params]
         frozen = [p.detach() for p in self.frozen.values()]
         generator, state = self.draws.generator, self.draws.generator.get_state()
-        buffers = [(buffer, tensor_version(buffer), buffer.clone()) for buffer in self.module.buffers()]
+        buffers = [
+            (buffer, tensor_version(buffer), buffer.clone()) for buffer in self.module.buffers()
+        ]
         recorded = RecordedDraws(generator, self.draws.dtype)
         recorded.progress = self.draws.progress
         parts = batch.tensors()
