@@ -477,7 +477,7 @@ class BaseAutoencoder(
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, n_components)
             Codes, in the dtype of `X`; never random.
         """
         fitted = self._read_fitted()
@@ -488,12 +488,12 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_components_)
+        Z : array-like of shape (n_samples, n_components)
             Codes.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
+        X : ndarray of shape (n_samples, n_features)
             Rows in the user's units.
         """
         fitted = self._read_fitted()
@@ -610,7 +610,7 @@ class BaseAutoencoder(
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
+        X : ndarray of shape (n_samples, n_features)
             Rows in the user's units, whose density `score_samples` tells if `mean` is False.
         """
         return self._sample(n_samples, mean, random_state, None)

@@ -170,7 +170,7 @@ class VariationalAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        mean : ndarray of shape (n_samples, n_components_)
+        mean : ndarray of shape (n_samples, n_components)
             What `transform` returns.
         covariance : ndarray of shape (n_samples, n_components_[, n_components_])
             Variances, or with `posterior_covariance="full"` matrices.
