@@ -74,6 +74,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "ExampleTitleSortKey",
     "doc_module": "skae",
     "reference_url": {"skae": None},  # names in the code of an example link to their pages
+    "capture_repr": ("_repr_html_",),  # what a figure's last call returns is not shown
     "download_all_examples": False,
     "show_memory": False,
     "write_computation_times": False,  # that page loads scripts from the network

@@ -22,13 +22,19 @@ PAGES = {
     "formulas": "concepts.html",
 }
 WIDTHS = (1280, 1920)
-# A link to a method scrolls to it, so that its picture is one screen; others show the whole page.
+# The picture of a method is the screen that a link to it shows; others show the whole page.
 SCREEN, WHOLE = 1000, 4000
 
 
 def screenshot(address: str, picture: Path, width: int, height: int) -> None:
     """Open `address` in a window of `width` times `height` pixels and save what it shows."""
     with tempfile.TemporaryDirectory() as profile:
+        # Chromium's picture of a page that was scrolled to an anchor is blank, unless in a frame.
+        frame = Path(profile) / "frame.html"
+        frame.write_text(
+            '<body style="margin: 0">'
+            f'<iframe src="{address}" style="border: 0; width: 100vw; height: 100vh"></iframe>'
+        )
         subprocess.run(
             [
                 "chromium",
@@ -41,7 +47,7 @@ def screenshot(address: str, picture: Path, width: int, height: int) -> None:
                 "--virtual-time-budget=10000",  # formulas are drawn after the page is loaded
                 f"--window-size={width},{height}",
                 f"--screenshot={picture}",
-                address,
+                frame.as_uri(),
             ],
             check=True,
             capture_output=True,
