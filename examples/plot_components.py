@@ -1,6 +1,6 @@
 """
-How many components?
-====================
+Model selection: how many components
+====================================
 
 Held-out error falls with every component, whether the data have it or not, so it cannot tell how
 many to take. Held-out density, which ``score`` tells in nats per row, can.

@@ -1,6 +1,6 @@
 """
-The same handwriting, another digit
-===================================
+Conditional variational autoencoder: one handwriting, other digits
+==================================================================
 
 A :class:`~skae.ConditionalVariationalAutoencoder` is given some columns and models the others. Here
 the digit is given: encoder and decoder see it, and the code is left to say how it is written.

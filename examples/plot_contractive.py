@@ -1,6 +1,6 @@
 """
-Codes that hardly move
-======================
+Contractive autoencoder: codes that resist small changes
+========================================================
 
 Rows on a curved surface with two dimensions in a space of twenty, plus noise. An autoencoder with
 six components has four to spare. The singular values of the encoder's Jacobian, the matrix of

@@ -1,6 +1,6 @@
 """
-Repair damaged rows
-===================
+Denoising autoencoder: repair of damaged digits
+===============================================
 
 A :class:`~skae.DenoisingAutoencoder` sees damaged rows while it trains and must give back the clean
 ones, so that it learns which columns tell what of which others. Here 30 % of the pixels of held-out

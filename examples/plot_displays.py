@@ -1,6 +1,6 @@
 """
-Pictures of a model
-===================
+Displays: training, codes, reconstructions and outliers
+=======================================================
 
 What a fitted autoencoder can show of itself: how it learned, where it puts rows, what comes back of
 them, what each component does, and why a row is strange.

@@ -1,6 +1,6 @@
 """
-Hiding a column: leak against usefulness
-========================================
+Fair autoencoder: codes that hide a sensitive column
+====================================================
 
 The code of a :class:`~skae.FairAutoencoder` is to say nothing of sensitive columns and much of the
 others. ``leak_weight`` sets the price of what a panel of judges can tell; this is the curve that it

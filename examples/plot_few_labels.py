@@ -1,6 +1,6 @@
 """
-Few labels, many rows
-=====================
+Semi-supervised classification: few labels, many rows
+=====================================================
 
 Scans are cheap, but somebody has to say which digit each of them shows. Of 1,000 rows of
 :func:`~sklearn.datasets.load_digits` a few are labelled and the others have the class -1, as

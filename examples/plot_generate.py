@@ -1,6 +1,6 @@
 """
-Generate
-========
+Generation: draws, interpolation and traversal
+==============================================
 
 Four ways to make digits, each with eight components: draw codes and decode them, walk from one row
 to another, and change a single component of a row.

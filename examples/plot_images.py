@@ -1,6 +1,6 @@
 """
-Repair images
-=============
+Image restoration: colors, resolution and missing blocks
+========================================================
 
 Colourisation, super-resolution and inpainting are one task: give back what is missing. A
 :class:`~skae.DenoisingAutoencoder` learns it from images that it damages itself. `corruption` names

@@ -1,6 +1,6 @@
 """
-One encoder, many labels
-========================
+Multi-label classification: one encoder for many labels
+=======================================================
 
 Several yes/no questions about the same rows can share what they need: an
 :class:`~skae.AutoencoderClassifier` trains one code for all of them, and one more question is

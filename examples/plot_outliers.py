@@ -1,6 +1,6 @@
 """
-Find outliers, and say why
-==========================
+Outlier detection: which rows, and which cells
+==============================================
 
 Among the scanned zeros of :func:`~sklearn.datasets.load_digits` ten other digits got mixed in, and
 nobody has labelled them. An :class:`~skae.AutoencoderOutlierDetector` learns what most rows have in

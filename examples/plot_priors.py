@@ -1,6 +1,6 @@
 """
-Codes that follow a distribution
-================================
+Wasserstein and adversarial autoencoders: codes that follow a prior
+===================================================================
 
 Codes of a plain autoencoder lie where training has left them. The
 :class:`~skae.WassersteinAutoencoder` and the :class:`~skae.AdversarialAutoencoder` hold the codes

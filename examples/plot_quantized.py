@@ -1,6 +1,6 @@
 """
-A code book of digits
-=====================
+Vector-quantized autoencoder: a codebook of digits
+==================================================
 
 With one codebook, a :class:`~skae.VectorQuantizedAutoencoder` is a k-means whose centres come out
 of a decoder: each row is known by a single number. With two codebooks a row is known by two

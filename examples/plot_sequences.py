@@ -1,6 +1,6 @@
 """
-Sequences of different lengths
-==============================
+Recurrent autoencoder: sequences of different lengths
+=====================================================
 
 With `architecture="recurrent"` an autoencoder reads and writes sequences step by step. Rows stay
 rows, flattened sequences of `feature_shape=(time, channels)`; a sequence that is shorter than

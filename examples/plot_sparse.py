@@ -1,6 +1,6 @@
 """
-Parts of pictures
-=================
+Sparse autoencoder: few active components
+=========================================
 
 A :class:`~skae.SparseAutoencoder` puts each row together from a few features out of a larger
 choice. The pictures here are made of parts that are known: each has a few of sixteen bars, rows and

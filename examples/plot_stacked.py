@@ -1,6 +1,6 @@
 """
-Layer by layer
-==============
+Stacked autoencoder: training layer by layer
+============================================
 
 Eight hidden layers into a code of eight numbers, and eight layers back: a network as deep as this
 may learn nothing without help. ``layerwise_epochs`` is one: each layer is first trained as a small

@@ -1,6 +1,6 @@
 """
-How do you validate an autoencoder?
-===================================
+Validation: seven measures of an autoencoder
+============================================
 
 An autoencoder is trained to restore rows, but restoring them is not what it is for. Codes of
 several sizes are judged by seven measures here, and so is a transformer that restores every

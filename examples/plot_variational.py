@@ -1,6 +1,6 @@
 """
-Codes that are distributions
-============================
+Variational autoencoder: codes that are distributions
+=====================================================
 
 A :class:`~skae.VariationalAutoencoder` gives each row a distribution of codes and holds all of them
 together to the standard normal distribution. Rows drawn from the prior are then like those that

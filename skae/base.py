@@ -541,7 +541,7 @@ class BaseAutoencoder(
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, n_components)
             Codes, in the dtype of `X`. The same rows always have the same codes.
         """
         fitted = self._read_fitted()
@@ -552,12 +552,12 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components)
             Codes.
 
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features_in_)
+        X_original : ndarray of shape (n_samples, n_features)
             Expected row of each code under the likelihood, in the user's units.
         """
         fitted = self._read_fitted()
@@ -683,7 +683,7 @@ class BaseAutoencoder(
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
+        X : ndarray of shape (n_samples, n_features)
             Rows, in the user's units. With `mean=False`, `score_samples` is the log-density of the
             distribution they are drawn from.
         """

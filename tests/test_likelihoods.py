@@ -431,7 +431,9 @@ WRONG = {
         "log_prob": lambda self, batch, out: self.row_log_prob(batch.original.nan_to_num(), out)
     },
     "score": {"cell_score": lambda self, x, out: -Gaussian.cell_score(self, x, out)},
-    "information": {"curved": lambda self, out, jacobian: 2 * Gaussian.information_product(self, out, jacobian)},
+    "information": {
+        "curved": lambda self, out, jacobian: 2 * Gaussian.information_product(self, out, jacobian)
+    },
     "moments": {"mean": lambda self, out: self.center + out},
     "draws": {"sample": lambda self, out, draws: self.mean(out) + draws.normal(out.shape)},
     "deviance": {"cell_deviance": lambda self, x, out: x - self.mean(out)},

@@ -377,7 +377,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Returns
         -------
         p : ndarray of shape (n_samples,)
-            Between 1 / (n_calibration_rows_ + 1) and 1.
+            Between ``1 / (n_calibration_rows_ + 1)`` and 1.
 
         Raises
         ------

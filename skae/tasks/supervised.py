@@ -242,7 +242,7 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, n_components)
             Codes, in the dtype of `X`.
         """
         return self._codes(self._read(X))

@@ -30,7 +30,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components)
             Codes.
         condition : scalar, array-like or DataFrame, default=None
             What is given of the rows: a value for all rows, values of one column for each, one
@@ -39,7 +39,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features_in_)
+        X_original : ndarray of shape (n_samples, n_features)
             Rows in the user's units, the condition filled in; of objects where it holds texts.
 
         Raises
@@ -111,7 +111,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features_in_)
+        X_translated : ndarray of shape (n_samples, n_features)
             Rows in the user's units, the condition filled in; of objects where it holds texts.
 
         Raises

@@ -166,7 +166,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, n_components)
             Codes, as `transform` gives them.
 
         Raises

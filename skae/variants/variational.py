@@ -170,9 +170,9 @@ class VariationalAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        mean : ndarray of shape (n_samples, n_components_)
+        mean : ndarray of shape (n_samples, n_components)
             What `transform` returns.
-        covariance : ndarray of shape (n_samples, n_components_[, n_components_])
+        covariance : ndarray of shape (n_samples, n_components[, n_components])
             Variances, or with `posterior_covariance="full"` matrices.
         """
         fitted = self._read_fitted()
