@@ -66,10 +66,9 @@ class ClassAndStyle(Stochastic):
         log_q = self.posterior(code.h).log_share
         q, known = log_q.exp(), label_weight > 0
         # Unknown classes are summed over. Known classes have no entropy.
-        probability = torch.where(known, classes, q)
+        p = torch.where(known, classes, q)
         entropy = torch.where(known[:, 0], 0.0, -(q * log_q).sum(-1))
-        label_loss = -(label_weight * classes * log_q).sum(-1)
-        return (probability * losses.mT).sum(-1) - entropy + label_loss
+        return (p * losses.mT).sum(-1) - entropy - (label_weight * classes * log_q).sum(-1)
 
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         chosen, z, log_prob = self.posterior(h).draw(n, draws)
