@@ -23,9 +23,9 @@ from skae.nn.network import AuxiliaryLoss, Network
 from skae.nn.pca import column_moments
 from skae.starting import new_net, resumed_net, row_shape, support
 from skae.state import Fitted
-from skae.table.rows import Floats, Rows, hash_rows, largest_sizes
+from skae.table.rows import Floats, Rows, hash_rows, max_abs_values
 from skae.table.schema import MatrixLike, Schema, SeenConditions, as_container
-from skae.table.sequences import filled
+from skae.table.sequences import fill_with_means
 from skae.table.targets import Targets
 from skae.training.batches import Batches
 from skae.training.checkpoint import Checkpoint
@@ -34,7 +34,7 @@ from skae.training.loop import Net
 from skae.training.plan import Plan
 from skae.training.precision import check_overflow
 from skae.training.split import Split, n_repeats
-from skae.training.tensors import as_tensor, batch_of, tensor, with_float64
+from skae.training.tensors import as_tensor, make_batch, tensor, to_float64_device
 
 SMALLEST_SUM = 1e-300
 """Weights with a smaller sum could not be divided by it."""
@@ -113,7 +113,7 @@ class Task:
     def batch(self, some: NDArray[np.intp], network: Network) -> Batch:
         """Distinct rows at some positions, as a network takes them."""
         index = self.split.index[some]
-        return batch_of(self.rows.take(index), network, self.split.weight[some])
+        return make_batch(self.rows.take(index), network, self.split.weight[some])
 
 
 Message = tuple[str, type[Warning]]
@@ -194,7 +194,7 @@ def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -
     corrupted, weight = None, all_weights[all_weights > 0]
     if X_corrupted is not None:
         corrupted = schema.read_corrupted(X_corrupted, rows)
-        largest = largest_sizes(corrupted.modelled)
+        largest = max_abs_values(corrupted.modelled)
         check_overflow(largest, "X_corrupted", schema, torch.float64)
     if len(weight) < len(rows):
         rows = rows.take(all_weights > 0)
@@ -211,7 +211,7 @@ def read_task(options: Any, data: Data, resume: Fitted | None, one_pass: bool) -
         hashes += [hash_rows(values, seed) for values in (targets.values, targets.observed)]
     holds_out = options.early_stopping is not False and not one_pass
     fraction = options.validation_fraction if holds_out else 0.0
-    split = Split.of(rows, weight, hashes, rare_rows(targets, weight), fraction, seed)
+    split = Split.from_rows(rows, weight, hashes, rare_rows(targets, weight), fraction, seed)
     return Task(schema, rows, weight, corrupted, targets, split, resume, one_pass, seed)
 
 
@@ -303,13 +303,13 @@ def choose_batch_size(batch_size: int | str, n: int) -> int:
 def make_batches(options: Any, task: Task, network: Network) -> tuple[Batches, Batches | None]:
     """Training rows and, where some are held out, validation rows."""
     rows, split, targets = task.rows, task.split, task.targets
-    share, trained = split.shares(len(rows)), split.trained
+    share, trained = split.normalized_weight(len(rows)), split.training
     times = np.ones(len(rows), dtype=np.intp)
     batch_size = choose_batch_size(options.batch_size, len(trained))
     times[trained] = n_repeats(rare_rows(targets, task.weight)[trained], batch_size)
     shown = share / times
     shown[trained] *= times[trained].mean()
-    table = batch_of(rows, network, shown)
+    table = make_batch(rows, network, shown)
     if task.corrupted is not None:
         table = table._replace(x=tensor(task.corrupted.values, network), clean=table.x)
     if targets is not None:
@@ -317,7 +317,7 @@ def make_batches(options: Any, task: Task, network: Network) -> tuple[Batches, B
         table = table._replace(targets=values, target_weight=observed)
     corrupt = None if task.corrupted is not None else options.corruption
     if isinstance(corrupt, str):
-        full = filled(rows.values, split.index, split.weight)[:, : rows.n_modelled]
+        full = fill_with_means(rows.values, split.index, split.weight)[:, : rows.n_modelled]
         shape = task.schema.feature_shape
         columns = ColumnStatistics(as_tensor(full), as_tensor(share), table.x, shape)
         corrupt = NamedCorruption(corrupt, options.corruption_level, columns)
@@ -352,7 +352,7 @@ def make_plan(options: Any, task: Task, network: Network) -> Plan:
     return Plan(
         learning_rate=options.learning_rate,
         max_epochs=1 if task.one_pass else options.max_epochs,
-        batch_size=choose_batch_size(options.batch_size, len(split.trained)),
+        batch_size=choose_batch_size(options.batch_size, len(split.training)),
         weight_decay=options.weight_decay / split.weight[~split.held_out].sum(),
         layerwise_epochs=options.layerwise_epochs if is_new else 0,
         one_cycle=not task.one_pass,
@@ -437,7 +437,7 @@ def make_fitted(options: Any, task: Task, net: Net, best_epoch: int) -> Fitted:
         net.module_.auxiliary = None
         net.forget_momentum()
     split, targets, resume = task.split, task.targets, task.resume
-    network = with_float64(net.module_.eval())
+    network = to_float64_device(net.module_.eval())
     few = split.representatives[: None if targets is None else targets.density_rows]
     batch = task.batch(few, network)
     held_out = torch.from_numpy(split.held_out[few]).to(batch.x.device)
@@ -452,7 +452,7 @@ def make_fitted(options: Any, task: Task, net: Net, best_epoch: int) -> Fitted:
         rows_seen += resume.rows_seen
         density = resume.density.blend(density, split.weight.sum() / rows_seen)
     if task.rows.n_levels:
-        conditions = SeenConditions.of(task.rows, task.weight, conditions)
+        conditions = SeenConditions.from_rows(task.rows, task.weight, conditions)
     without = ("callbacks", "random_state", "verbose", "corruption")
     parameters = options.get_params(deep=False).items()
     return Fitted(

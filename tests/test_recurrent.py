@@ -264,10 +264,10 @@ def test_corruption_leaves_lengths_as_they_are(corruption, monkeypatch):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ((3, 2), "Row 3 of X has NaN before its end"),
-        ((4, slice(None)), "Row 4 of X has NaN before its end"),
-        ((5, -1, 0), "Row 5 of X has NaN before its end"),
-        ((6, 0), "Row 6 of X has NaN before its end"),
+        ((3, 2), "Row 3 of X contains NaN before its end"),
+        ((4, slice(None)), "Row 4 of X contains NaN before its end"),
+        ((5, -1, 0), "Row 5 of X contains NaN before its end"),
+        ((6, 0), "Row 6 of X contains NaN before its end"),
     ],
 )
 def test_gaps_are_refused(trained, place, message):
