@@ -84,7 +84,8 @@ def _fold(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[np.uint64]:
     """Compute a 64-bit hash of each row, which depends on its values and the seed only.
 
-    Equal rows have equal hashes whatever their dtype. Different rows almost never have.
+    Equal rows have equal hashes whatever their dtype. Different rows have different hashes except
+    with negligible probability.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[n
         Seed of the hash.
     n_levels : tuple of int
         Number of levels of each of the last columns, 0 for numeric columns. A category is hashed
-        as if it was one-hot encoded.
+        as if it were one-hot encoded.
 
     Returns
     -------

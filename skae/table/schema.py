@@ -121,7 +121,7 @@ class Schema(Stored):
         """Raise ValueError if a schema that was loaded from a file is invalid."""
         modelled = self.modelled.ravel().tolist()
         indices = sorted([*modelled, *(column.index for column in self.conditions)])
-        # The file may state a huge number of columns: it is compared before the range is listed.
+        # The lengths are compared first, as a file may state too many columns to list.
         if not modelled or len(indices) != self.n_columns or indices != [*range(self.n_columns)]:
             raise ValueError(f"a schema of {self.n_columns} columns must hold each of them once")
         if self.names is not None and (
@@ -184,8 +184,7 @@ class Schema(Stored):
         """
         if not self.conditions:
             raise ValueError(
-                f"condition must be None if the model was fitted with {self.parameter}=None, got "
-                f"{condition!r}."
+                f"condition must be None, since the model was fitted with {self.parameter}=None."
             )
         names = [column.name for column in self.conditions]
         requirement = f"condition must hold values of {', '.join(names)}"

@@ -86,8 +86,8 @@ class RowShape(Stored):
             )
         X = np.asarray(X)
         shape = self.full(n_columns or math.prod(row_shape))
-        has_channels = len(row_shape) == len(shape) and row_shape[1:2] == list(shape[1:2])
-        if self.may_end_early and has_channels and row_shape[0] < shape[0]:
+        has_same_channels = len(row_shape) == len(shape) and row_shape[1:2] == list(shape[1:2])
+        if self.may_end_early and has_same_channels and row_shape[0] < shape[0]:
             padding = [(0, 0), (0, shape[0] - row_shape[0]), (0, 0)]
             X = np.pad(X.astype(np.result_type(X, np.float32)), padding, constant_values=np.nan)
             row_shape = list(shape)

@@ -106,7 +106,7 @@ class Split:
 def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
     """Mark the rows whose hash is among the smallest `fraction` of the distinct hashes.
 
-    Equal rows are marked together. No row is marked if all or none would be.
+    Equal rows are marked together. No row is marked if the fraction rounds to none or to all rows.
     """
     distinct = np.unique(hashes)
     count = round(fraction * len(distinct))
@@ -118,7 +118,7 @@ def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
 def n_repeats(rare: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
     """Return how often an epoch uses each row, so that rare rows are a `RARE_SHARE` of batches.
 
-    If each rare row was used once, with a large weight, gradients would have a large variance. No
+    If each rare row were used once, with a large weight, gradients would have a large variance. No
     row is repeated if a batch holds all rows.
     """
     n_rare = rare.sum()
