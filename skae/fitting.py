@@ -24,9 +24,9 @@ from skae.nn.network import AuxiliaryLoss, Network
 from skae.nn.pca import column_moments
 from skae.starting import new_net, resumed_net, row_shape, support
 from skae.state import Fitted
-from skae.table.rows import Floats, Rows, hash_rows, largest_sizes
+from skae.table.rows import Floats, Rows, hash_rows, max_abs_values
 from skae.table.schema import MatrixLike, Schema, SeenConditions, as_container
-from skae.table.sequences import filled
+from skae.table.sequences import fill_with_means
 from skae.table.targets import Targets
 from skae.training.batches import Batches
 from skae.training.checkpoint import Checkpoint
@@ -35,7 +35,7 @@ from skae.training.loop import Net
 from skae.training.plan import Plan
 from skae.training.precision import check_overflow
 from skae.training.split import Split, n_repeats
-from skae.training.tensors import as_tensor, batch_of, tensor, with_float64
+from skae.training.tensors import as_tensor, make_batch, tensor, to_float64_device
 
 MIN_WEIGHT_SUM = 1e-300
 """Smallest sum of sample weights. Dividing by a smaller sum could overflow."""
@@ -120,7 +120,7 @@ class PreparedFit:
     def batch(self, positions: NDArray[np.intp], network: Network) -> Batch:
         """Return the distinct rows at some positions as a batch for a network."""
         index = self.split.index[positions]
-        return batch_of(self.rows.take(index), network, self.split.weight[positions])
+        return make_batch(self.rows.take(index), network, self.split.weight[positions])
 
 
 Message = tuple[str, type[Warning]]
@@ -211,7 +211,7 @@ def prepare_fit(
     corrupted, weight = None, all_weights[all_weights > 0]
     if X_corrupted is not None:
         corrupted = schema.read_corrupted(X_corrupted, rows)
-        largest = largest_sizes(corrupted.modelled)
+        largest = max_abs_values(corrupted.modelled)
         check_overflow(largest, "X_corrupted", schema, torch.float64)
     if len(weight) < len(rows):
         rows = rows.take(all_weights > 0)
@@ -228,7 +228,7 @@ def prepare_fit(
         hashes += [hash_rows(values, seed) for values in (targets.values, targets.observed)]
     holds_out = estimator.early_stopping is not False and not one_pass
     fraction = estimator.validation_fraction if holds_out else 0.0
-    split = Split.of(rows, weight, hashes, rare_rows(targets, weight), fraction, seed)
+    split = Split.from_rows(rows, weight, hashes, rare_rows(targets, weight), fraction, seed)
     return PreparedFit(schema, rows, weight, corrupted, targets, split, resume, one_pass, seed)
 
 
@@ -331,13 +331,13 @@ def make_batches(
 ) -> tuple[Batches, Batches | None]:
     """Return batches of the training rows, and of the validation rows if there are any."""
     rows, split, targets = prepared.rows, prepared.split, prepared.targets
-    share, trained = split.shares(len(rows)), split.trained
+    share, trained = split.normalized_weight(len(rows)), split.training
     repeats = np.ones(len(rows), dtype=np.intp)
     batch_size = choose_batch_size(estimator.batch_size, len(trained))
     repeats[trained] = n_repeats(rare_rows(targets, prepared.weight)[trained], batch_size)
     weight = share / repeats
     weight[trained] *= repeats[trained].mean()
-    table = batch_of(rows, network, weight)
+    table = make_batch(rows, network, weight)
     if prepared.corrupted is not None:
         table = table._replace(x=tensor(prepared.corrupted.values, network), clean=table.x)
     if targets is not None:
@@ -345,7 +345,7 @@ def make_batches(
         table = table._replace(targets=values, target_weight=observed)
     corrupt = None if prepared.corrupted is not None else estimator.corruption
     if isinstance(corrupt, str):
-        full = filled(rows.values, split.index, split.weight)[:, : rows.n_modelled]
+        full = fill_with_means(rows.values, split.index, split.weight)[:, : rows.n_modelled]
         shape = prepared.schema.feature_shape
         columns = ColumnStatistics(as_tensor(full), as_tensor(share), table.x, shape)
         corrupt = NamedCorruption(corrupt, estimator.corruption_level, columns)
@@ -380,7 +380,7 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
     return Plan(
         learning_rate=estimator.learning_rate,
         max_epochs=1 if prepared.one_pass else estimator.max_epochs,
-        batch_size=choose_batch_size(estimator.batch_size, len(split.trained)),
+        batch_size=choose_batch_size(estimator.batch_size, len(split.training)),
         weight_decay=estimator.weight_decay / split.weight[~split.held_out].sum(),
         layerwise_epochs=estimator.layerwise_epochs if is_new else 0,
         one_cycle=not prepared.one_pass,
@@ -470,7 +470,7 @@ def make_fitted(
         net.module_.auxiliary = None
         net.forget_momentum()
     split, targets, resume = prepared.split, prepared.targets, prepared.resume
-    network = with_float64(net.module_.eval())
+    network = to_float64_device(net.module_.eval())
     positions = split.representatives[: None if targets is None else targets.density_rows]
     batch = prepared.batch(positions, network)
     held_out = torch.from_numpy(split.held_out[positions]).to(batch.x.device)
@@ -486,7 +486,7 @@ def make_fitted(
         rows_seen += resume.rows_seen
         density = resume.density.blend(density, split.weight.sum() / rows_seen)
     if prepared.rows.n_levels:
-        conditions = SeenConditions.of(prepared.rows, prepared.weight, conditions)
+        conditions = SeenConditions.from_rows(prepared.rows, prepared.weight, conditions)
     not_kept = ("callbacks", "random_state", "verbose", "corruption")
     parameters = estimator.get_params(deep=False).items()
     return Fitted(

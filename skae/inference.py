@@ -12,7 +12,7 @@ from skae.nn.draws import Draws
 from skae.nn.network import Network
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows
-from skae.training.tensors import batch_of, tensor, with_float64
+from skae.training.tensors import make_batch, tensor, to_float64_device
 from skae.training.threads import one_thread
 
 BLOCK_ROWS = 2048
@@ -52,8 +52,10 @@ def map_rows(
         If the result is not finite.
     """
     like = network or fitted.network
-    result = _map_blocks(lambda block: function(batch_of(block, like)), rows)
-    return _check_finite(result, rows.values, dtype, lambda j: f"{fitted.schema.number(j)} of X")
+    result = _map_blocks(lambda block: function(make_batch(block, like)), rows)
+    return _check_finite(
+        result, rows.values, dtype, lambda j: f"{fitted.schema.column_index(j)} of X"
+    )
 
 
 def codes(rows: Rows, fitted: Fitted) -> Floats:
@@ -105,7 +107,7 @@ def map_codes(
     def block(rows: Rows) -> Tensor:
         z, cells = rows.values[:, : Z.shape[1]], rows.values[:, Z.shape[1] :]
         values = np.hstack([np.zeros((len(z), blank), Z.dtype), cells])
-        batch = batch_of(Rows(values, n_levels), network)
+        batch = make_batch(Rows(values, n_levels), network)
         return function(network.outputs(tensor(z, network), batch))
 
     both = np.hstack([Z, conditions.astype(Z.dtype)]) if conditions.shape[1] else Z
@@ -142,7 +144,7 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
 
 def evaluate_density(method: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
     """Call a method of the fitted density, such as "log_prob", for rows."""
-    network, function = with_float64(fitted.network), getattr(fitted.density, method)
+    network, function = to_float64_device(fitted.network), getattr(fitted.density, method)
     return map_rows(
         lambda batch: function(network, batch, *arguments), rows, fitted, np.float64, network
     )
@@ -170,7 +172,7 @@ def draw_rows(
     fitted : Fitted
         Fitted model.
     """
-    network, density = with_float64(fitted.network), fitted.density
+    network, density = to_float64_device(fitted.network), fitted.density
     generator = torch.Generator(network.like.device).manual_seed(seed)
     draws = Draws(generator, network.like.dtype)
     try:

@@ -133,11 +133,11 @@ def explained_variance_ratio(
     >>> bool(0.6 < scores.mean() < 0.7)
     True
     """
-    rows = _table(X)
+    rows = _flatten_rows(X)
     row_weight = check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
-    reconstructed = _table(_reconstructions(estimator, X), "reconstructions")
+    reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
     # After this shift, the cells of a constant column are exactly 0, and so is their variance.
     smallest = np.fmin.reduce(rows)
     if reconstructed.shape != rows.shape:
@@ -283,7 +283,7 @@ def trustworthiness(
     True
     """
     _validate("trustworthiness", n_neighbors=n_neighbors)
-    rows = _table(X)
+    rows = _flatten_rows(X)
     n = len(rows)
     if n_neighbors >= n / 2:
         raise ValueError(
@@ -554,7 +554,7 @@ def two_sample_auc(
     True
     """
     _validate("two_sample_auc", classifier=classifier, random_state=random_state)
-    real, drawn = _table(X), _table(samples, "samples")
+    real, drawn = _flatten_rows(X), _flatten_rows(samples, "samples")
     if real.shape[1] != drawn.shape[1]:
         raise ValueError(
             f"samples must have the columns of X: samples has {drawn.shape[1]} columns, but X has "
@@ -641,7 +641,7 @@ def neg_two_sample_auc(
     True
     """
     rng = check_random_state(random_state)
-    samples = _draws(estimator, len(_table(X)), rng)
+    samples = _draws(estimator, len(_flatten_rows(X)), rng)
     return -two_sample_auc(X, samples, classifier=classifier, random_state=rng)
 
 
@@ -650,7 +650,7 @@ def _validate(metric: str, **parameters: object) -> None:
     validate_parameter_constraints(CONSTRAINTS, parameters, metric)
 
 
-def _table(X: ArrayLike, name: str = "X") -> Floats:
+def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
     """Validate X and flatten each of its rows, such as images, to one axis."""
     rows = check_array(
         X, dtype=np.float64, ensure_all_finite="allow-nan", allow_nd=True, input_name=name

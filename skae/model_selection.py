@@ -41,8 +41,8 @@ gain of further epochs without them."""
 
 MIN_GAIN = 0.05
 """Smallest gain for which components are kept, as a share of the average gain of the components
-beyond the smallest size. Differences between rows vary little, so that a negligible gain can be
-significant."""
+beyond the smallest size. Sizes are compared row by row, so that even a negligible gain can exceed
+its standard errors."""
 
 RESERVED_PARAMETERS = {"max_epochs", "warm_start"}
 """Parameters that `components_path` sets itself and that cannot be varied."""
@@ -72,10 +72,10 @@ class ComponentsPath:
         - `train_error` and `test_error`: reconstruction errors of training and of held-out rows;
         - `test_nats` and `test_nats_se`: log-density of held-out rows, in nats per row, and its
           standard error;
-        - `worth` and `worth_se`: gain in the log-density of held-out rows by the components that
-          this size has and the previous one has not, compared with training the previous size for
-          as many epochs, in nats per row, and its standard error. They are NaN for sizes where
-          `components_path` did not need them, and absent if `param_name` is not "n_components";
+        - `worth` and `worth_se`: gain in the log-density of held-out rows from the components that
+          were added to the previous size, in nats per row, and its standard error. The baseline is
+          the previous size after as many additional epochs. They are NaN for sizes that
+          `components_path` did not compare so, and absent if `param_name` is not "n_components";
         - `pca_test_error` and `pca_test_nats`: the same for PCA with as many components, NaN where
           PCA is not comparable. They are absent if `param_name` is not "n_components";
         - `seconds`: time of the fits of this value, summed over splits. It excludes the full fit
@@ -139,17 +139,18 @@ def components_path(
 ) -> ComponentsPath:
     """Choose the number of components, or another parameter, by the log-density of held-out rows.
 
-    Neither reconstruction error can choose the number of components: longer codes can always copy
-    more of the training rows, and usually also reconstruct held-out rows better. The log-density of
-    held-out rows falls if a component explains nothing in the data.
+    Reconstruction errors cannot choose the number of components: a longer code can always copy more
+    of a training row, and it usually also reconstructs held-out rows better. The log-density of
+    held-out rows, in contrast, falls if a component explains nothing in the data.
 
     For `n_components`, a path takes about the time of two or three fits, because each size resumes
     from the previous one, which gets additional components, and is trained for a few epochs only.
-    As longer codes have then been trained for longer, the size with the largest log-density is not
-    simply chosen. Beginning at this size, each size is compared with the previous one, trained for
-    as many epochs more. The gain of the additional components must exceed half of what these epochs
-    gained by at least two standard errors, and by at least a twentieth of what components gain on
-    average. Otherwise the size is dropped, and the next smaller one is compared.
+    Longer codes have then been trained for longer, so that the largest log-density alone would be a
+    biased choice. Starting from the size with the largest log-density, each size is compared with
+    the next smaller one, which is trained for as many epochs again. The gain of the additional
+    components must exceed half of the gain of these epochs by two standard errors, and by a
+    twentieth of the average gain of components. Otherwise the size is dropped, and the next smaller
+    one is compared.
 
     For another parameter, one full fit of the estimator is made with its present value. The fits of
     all values resume from it for a few epochs, and the largest log-density is chosen. The present
@@ -157,8 +158,8 @@ def components_path(
     components that a large `beta` has made unused. Use `GridSearchCV` for parameters that change
     the architecture of the network.
 
-    `max_epochs` should be large enough for a full fit to converge. Otherwise the longest code is
-    always the best.
+    `max_epochs` should be large enough for a full fit to converge. Otherwise the longest code
+    always has the largest log-density.
 
     Parameters
     ----------

@@ -19,13 +19,13 @@ from skae.nn.network import Network
 from skae.nn.pca import DistinctRows, column_moments, components_for_share, of_observed_cells
 from skae.state import Fitted, NetworkMismatchError, TableInfo
 from skae.table.columns import Support
-from skae.table.rows import Rows, largest_sizes
+from skae.table.rows import Rows, max_abs_values
 from skae.table.schema import Schema, SeenConditions
-from skae.table.sequences import RowShape, filled
+from skae.table.sequences import RowShape, fill_with_means
 from skae.training.loop import Net, check_well_formed, to_tensors
 from skae.training.precision import check_overflow, check_scales, choose_dtype
 from skae.training.split import Split
-from skae.training.tensors import as_tensor, batch_of
+from skae.training.tensors import as_tensor, make_batch
 from skae.training.threads import choose_device
 
 
@@ -119,8 +119,8 @@ def new_net(
         Net around the initialized network.
     """
     device = choose_device(estimator.device)
-    full = filled(rows.values, split.index, split.weight)
-    largest = largest_sizes(full)
+    full = fill_with_means(rows.values, split.index, split.weight)
+    largest = max_abs_values(full)
     check_overflow(largest, "X", schema, torch.float64)
     d = rows.n_modelled
     cells, conditions = as_tensor(full).tensor_split([d], dim=1)
@@ -150,7 +150,7 @@ def new_net(
             f"hidden_layer_sizes={estimator.hidden_layer_sizes} does not fit into memory."
         ) from error
     network.start(x, weight, moments, generator, DistinctRows(conditions, numbers))
-    batch = batch_of(
+    batch = make_batch(
         rows.take(split.index[split.representatives]), network, split.weight[split.representatives]
     )
     if smaller is not None:

@@ -27,7 +27,7 @@ from skae.fitting import draw_seed
 from skae.nn.batch import Batch
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.objective import trimmed_mean
-from skae.table.rows import hash_rows, merged
+from skae.table.rows import hash_rows, merge_equal_rows
 from skae.training.plan import Plan
 
 FROZEN = {"learning_rate": 1e-300, "early_stopping": False, "random_state": 0}
@@ -565,7 +565,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
     plan = Plan(start.learning_rate, epochs, size)
     # Rows are trained on in an order that their content decides.
     hashes = hash_rows(curved, draw_seed(start.random_state))
-    x = torch.tensor(curved[merged(np.ones(len(curved)), hashes)[0]])
+    x = torch.tensor(curved[merge_equal_rows(np.ones(len(curved)), hashes)[0]])
     scaled = network.inputs.standardize
     for i in range(2):
         down = network.encoder.residual.layers[i]

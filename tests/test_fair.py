@@ -15,7 +15,7 @@ from skae import FairAutoencoder
 from skae.nn.adversaries import MAX_EXCESS_LOSS, N_ADVERSARIES, Adversaries
 from skae.nn.draws import Draws, KeyedDraws
 from skae.table.audit import audit, parity_gap
-from skae.training.tensors import batch_of
+from skae.training.tensors import make_batch
 from skae.variants.fair import Fair
 
 N = 500
@@ -41,7 +41,7 @@ def fitted():
 
 def batch_for(model, rows):
     """Rows of a table as a fitted model's network takes them."""
-    return batch_of(model._fitted.schema.read(rows), model.module_)
+    return make_batch(model._fitted.schema.read(rows), model.module_)
 
 
 def flipped(rows):

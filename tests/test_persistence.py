@@ -381,8 +381,11 @@ BAD_FILES = {
     "bad parameter": (state(trim=7.0), "'trim' parameter"),
     "wrong type": (state(hidden_layer_sizes="many"), "'hidden_layer_sizes' parameter"),
     "a fitted attribute": (state(n_features_in_=4), "saved attribute 'n_features_in_'"),
-    "other columns": (inside("schema", n_columns=4), "columns of a schema do not make up 4"),
-    "columns without number": (inside("schema", n_columns=10**15), "do not make up 10"),
+    "other columns": (inside("schema", n_columns=4), "a schema of 4 columns must hold each"),
+    "columns without number": (
+        inside("schema", n_columns=10**15),
+        "a schema of 10+ columns must hold each",
+    ),
     "columns as text": (inside("schema", n_columns="five"), "n_columns of a Schema cannot be"),
     "wild generator": (
         lambda path: forge(path, wild_generator(10**8)),
@@ -419,11 +422,11 @@ BAD_FILES = {
     "owner of the wrong kind": (inside("schema", owner=5), "owner of a Schema cannot be 5"),
     "one name": (
         inside("schema", names={"names": ["a"]}),
-        "5 columns cannot have the names",
+        "a schema must have 5 names",
     ),
     "names that are numbers": (
         inside("schema", names={"names": [1, 2, 3, 4, 5]}),
-        "5 columns cannot have the names",
+        "a schema must have 5 names",
     ),
     "modelled as text": (inside("schema", modelled="all"), "modelled of a Schema cannot be"),
     "modelled as fractions": (
@@ -432,16 +435,16 @@ BAD_FILES = {
     ),
     "a column twice": (
         instead("schema", "modelled", value=np.array([0, 1, 2, 3, 3])),
-        "columns of a schema do not make up 5",
+        "a schema of 5 columns must hold each",
     ),
     "columns in another order": (
         instead("schema", "modelled", value=np.arange(5)[::-1].copy()),
-        "not in order",
+        "must be in increasing order",
     ),
     "conditions that are none": (inside("schema", conditions=[5]), "conditions of a Schema"),
     "a condition too many": (
         inside("schema", conditions=[column(5)]),
-        "columns of a schema do not make up 5",
+        "a schema of 5 columns must hold each",
     ),
     "support as text": (
         inside("schema", "support", low="none"),
@@ -538,20 +541,23 @@ GROUP, DOSE = ("schema", "conditions", 0), ("schema", "conditions", 1)
 
 BAD_CONDITIONS = {
     "no conditions of rows": (inside(conditions=None), "do not match the columns of conditions"),
-    "no columns": (inside("schema", conditions=[]), "columns of a schema do not make up 7"),
-    "one column": (inside("schema", conditions=[column(5)]), "do not make up 7"),
+    "no columns": (inside("schema", conditions=[]), "a schema of 7 columns must hold each"),
+    "one column": (
+        inside("schema", conditions=[column(5)]),
+        "a schema of 7 columns must hold each",
+    ),
     "index as text": (inside(*GROUP, index="5"), "index of a Column cannot be '5'"),
-    "index beyond the table": (inside(*GROUP, index=99), "do not make up 7"),
+    "index beyond the table": (inside(*GROUP, index=99), "a schema of 7 columns must hold each"),
     "name as number": (inside(*GROUP, name=5), "name of a Column cannot be 5"),
     "levels as text": (inside(*GROUP, levels="high"), "levels of a Column cannot be 'high'"),
     "levels that are no texts": (
         inside(*GROUP, levels={"names": [["high"], {"eval": "1"}]}),
-        "cannot have the levels",
+        "must be sorted distinct values",
     ),
-    "no levels": (inside(*GROUP, levels={"names": []}), "cannot have the levels"),
+    "no levels": (inside(*GROUP, levels={"names": []}), "must be sorted distinct values"),
     "levels of a table": (
         instead(*GROUP, "levels", value=np.zeros((2, 2))),
-        "cannot have the levels",
+        "must be sorted distinct values",
     ),
     "a level too many": (
         inside(*GROUP, levels={"names": ["high", "low", "no"]}),
@@ -559,7 +565,7 @@ BAD_CONDITIONS = {
     ),
     "a number with levels": (
         instead(*DOSE, "levels", value=np.arange(2.0)),
-        "other levels than their columns",
+        "must hold levels of their columns",
     ),
     "column without levels": (without(*GROUP, "levels"), "fields of a Column are"),
     "column with a surplus": (inside(*GROUP, width=2), "fields of a Column are"),
@@ -567,11 +573,11 @@ BAD_CONDITIONS = {
     "cells as text": (inside("conditions", cells="none"), "cells of a SeenConditions cannot be"),
     "cells of other columns": (
         instead("conditions", "cells", value=np.zeros((80, 3))),
-        "not those of this model",
+        "must fit the schema",
     ),
     "cells of other rows": (
         instead("conditions", "cells", value=np.zeros((3, 2))),
-        "not those of this model",
+        "must fit the schema",
     ),
     "cells that are not numbers": (
         instead("conditions", "cells", value=np.full((80, 2), np.nan)),
@@ -579,13 +585,13 @@ BAD_CONDITIONS = {
     ),
     "unknown levels": (
         instead("conditions", "cells", value=np.full((80, 2), 7.0)),
-        "other levels than their columns",
+        "must hold levels of their columns",
     ),
     "negative weights": (instead("conditions", "weight", value=-np.ones(80)), "must be finite"),
     "no weights": (instead("conditions", "weight", value=np.zeros(80)), "must be finite"),
     "weights of a table": (
         instead("conditions", "weight", value=np.ones((80, 1))),
-        "not those of this model",
+        "must fit the schema",
     ),
 }
 

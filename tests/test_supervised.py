@@ -414,7 +414,7 @@ def test_a_bernoulli_autoencoder_serves():
     bits = (X > 0).astype(float)
     inner = skae.Autoencoder(**SMALL, likelihood="bernoulli")
     assert skae.AutoencoderClassifier(inner, random_state=0).fit(bits, Y3).score(bits, Y3) > 0.6
-    with pytest.raises(ValueError, match="likelihood='bernoulli' takes values"):
+    with pytest.raises(ValueError, match="likelihood='bernoulli' supports values"):
         skae.AutoencoderClassifier(inner).fit(X, Y3)
 
 

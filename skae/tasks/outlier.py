@@ -17,7 +17,7 @@ from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weight
 from skae.base import MatrixLike
 from skae.files import Stored
 from skae.fitting import draw_seed
-from skae.table.rows import hash_rows, merged, shuffled
+from skae.table.rows import hash_rows, merge_equal_rows, select_by_hash
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator
 from skae.tasks.outlier_scores import SCORES, Evidence, Floats, moments, spread
 from skae.training.split import hold_out
@@ -252,7 +252,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         hashes = hash_rows(X, seed)
         set_aside = hold_out(hashes, self.calibration_fraction)
         # Equal rows become one of their summed weight: repeating a row is weighting it.
-        distinct, share = merged(weight, hashes)
+        distinct, share = merge_equal_rows(weight, hashes)
         share /= share.mean()
         for_training = ~set_aside[distinct]
         train = distinct[for_training]
@@ -275,7 +275,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
 
     def _learn(self, X: Floats, weight: Floats, hashes: NDArray[np.uint64]) -> None:
         """Learn from distinct rows which residuals and scores are usual."""
-        some = shuffled(hashes, STATISTICS_ROWS)
+        some = select_by_hash(hashes, STATISTICS_ROWS)
         seen, share = self._evidence(X[some]), weight[some]
         self._center_, self._scale_ = spread(seen.residual, share, self.trim)
         name = self.criterion
