@@ -155,7 +155,7 @@ def fit(
     )
     best_epoch, messages = train_net(net, train, valid, plan)
     if not (one_pass or options.warm_start):
-        net.forget_momentum()
+        net.reset_optimizer()
     fitted = make_fitted(options, task, net, best_epoch)
     return fitted, messages + warnings_of_codes(task, fitted)
 
@@ -269,7 +269,7 @@ def draw_seed(random_state: int | RandomState | None) -> int:
 
 def rare_rows(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
     """Rows with targets, where these are a minority: none of them is held out."""
-    known = np.zeros(len(weight), dtype=bool) if targets is None else targets.some
+    known = np.zeros(len(weight), dtype=bool) if targets is None else targets.any_observed
     return known & (weight @ known < 0.5 * weight.sum())
 
 
@@ -342,7 +342,7 @@ def start_auxiliary_loss(net: Net, targets: Targets | None, train: Batches) -> N
         codes = torch.cat([network.encode(batch).mean for batch in chunks])
     tensors = zip(*[batch.tensors() for batch in chunks], strict=True)
     loss.start(codes, chunks[0].with_tensors([torch.cat(parts) for parts in tensors]))
-    net.forget_momentum()
+    net.reset_optimizer()
 
 
 def make_plan(options: Any, task: Task, network: Network) -> Plan:
@@ -435,7 +435,7 @@ def make_fitted(options: Any, task: Task, net: Net, best_epoch: int) -> Fitted:
     """The model of a trained net: its density is estimated here."""
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
-        net.forget_momentum()
+        net.reset_optimizer()
     split, targets, resume = task.split, task.targets, task.resume
     network = with_float64(net.module_.eval())
     few = split.representatives[: None if targets is None else targets.density_rows]

@@ -131,7 +131,7 @@ def new_net(
     network.start_latent(batch, generator)
     if device.type != "cpu":
         generator = torch.Generator(device).manual_seed(seed)
-    return Net.over(network.to(device), generator)
+    return Net.from_module(network.to(device), generator)
 
 
 def resumed_net(options: Any, resume: Fitted) -> Net:
@@ -152,7 +152,7 @@ def resumed_net(options: Any, resume: Fitted) -> Net:
             f"cannot go on from it. Of those that have changed ({', '.join(changed)}), restore "
             "what shapes the network, or fit anew with warm_start=False."
         ) from error
-    net = Net.over(network, torch.Generator(network.like.device))
+    net = Net.from_module(network, torch.Generator(network.like.device))
     net.load_arrays(resume.training)
     return net
 

@@ -111,7 +111,7 @@ def test_labels_cost_the_sum_of_their_cross_entropies_over_known_cells():
 
 
 def test_numbers_cost_half_their_squared_error():
-    family, targets = Numbers.of(TARGETS[:30], np.ones(30))
+    family, targets = Numbers.standardize(TARGETS[:30], np.ones(30))
     values = torch.from_numpy(targets.values)
     counts = torch.from_numpy(targets.observed)
     head, code, out = started(family, values, counts)

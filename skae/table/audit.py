@@ -15,18 +15,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from skae.table.targets import UNLABELLED, read_classes
+from skae.table.targets import UNLABELED, read_classes
 
 Floats = NDArray[np.floating]
 
 FOLDS = 5
 """Parts of the rows: probes predict each part after they were trained on the others."""
 
-LEAF = 5
+MIN_SAMPLES_LEAF = 5
 """Rows of a forest's leaf: with fewer, its probabilities are too rough to tell how sure it is."""
 
 PROBES: dict[str, Callable[[], Any]] = {
-    "forest": lambda: RandomForestClassifier(min_samples_leaf=LEAF, random_state=0),
+    "forest": lambda: RandomForestClassifier(min_samples_leaf=MIN_SAMPLES_LEAF, random_state=0),
     "linear": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
 }
 """Probes by what they can see: anything, or what a linear map tells."""
@@ -57,11 +57,11 @@ def audit(tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: Any)
         y = column_or_1d(y, warn=True)
         check_consistent_length(y, *tables.values())
         values = read_classes(y)[1]
-        y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELLED)
+        y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELED)
         targets.append(("y" if "y" not in sensitive else "y (target)", y, True))
     rows = {}
     for target, classes, is_y in targets:
-        known = classes != UNLABELLED if is_y else np.ones(len(classes), dtype=bool)
+        known = classes != UNLABELED if is_y else np.ones(len(classes), dtype=bool)
         found, indices, counts = np.unique(classes[known], return_inverse=True, return_counts=True)
         if len(found) < 2:
             raise ValueError(f"{target} must hold at least 2 classes, got {found[:5]!r}.")

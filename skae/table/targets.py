@@ -20,7 +20,7 @@ from skae._compat.sklearn import safe_indexing
 
 Floats = NDArray[np.floating]
 
-UNLABELLED = -1
+UNLABELED = -1
 """What stands for an unknown class, as everywhere in scikit-learn."""
 
 
@@ -54,12 +54,14 @@ class Targets:
         return replace(self, values=self.values[rows], observed=self.observed[rows])
 
     @property
-    def some(self) -> NDArray[np.bool_]:
+    def any_observed(self) -> NDArray[np.bool_]:
         """Rows of which any target is known."""
         return np.any(self.observed > 0, axis=1)
 
 
-def counting(y: Any, weight: Floats, estimator: object) -> tuple[Any, NDArray[np.float64]]:
+def targets_of_positive_weight(
+    y: Any, weight: Floats, estimator: object
+) -> tuple[Any, NDArray[np.float64]]:
     """The targets and weights of rows of positive weight; an array or a pandas object.
 
     Raises ValueError where there is no y, or it has another length than X.
@@ -86,7 +88,7 @@ def column_names(y: Any) -> list[str]:
     return [str(name) for name in getattr(y, "columns", numbered)]
 
 
-class Probabilistic(ClassifierMixin):
+class ProbabilisticClassifier(ClassifierMixin):
     """Classifiers of one class per row, the likeliest by `predict_proba`."""
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -140,7 +142,7 @@ class Probabilistic(ClassifierMixin):
         return self.classes_[likely]
 
 
-def same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:
+def check_same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:
     """The classes that a fit knows, or else those announced for it; ValueError if they differ."""
     if announced is None:
         return classes
@@ -160,15 +162,15 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     """
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
-    known = ~_is_unlabelled(y)
+    known = ~_is_unlabeled(y)
     if classes is not None and len(classes) < 2:
         raise ValueError(f"classes must be at least 2 classes, got {classes.tolist()}.")
-    known |= UNLABELLED in classes if classes is not None else len({*y[known].tolist()}) < 2
+    known |= UNLABELED in classes if classes is not None else len({*y[known].tolist()}) < 2
     check_classification_targets(y[known])
     found, indices = np.unique(y[known], return_inverse=True)
     if classes is None:
         if len(found) < 2:
-            only = "no row has a label" if found[0] == UNLABELLED else f"got only {found[0]}"
+            only = "no row has a label" if found[0] == UNLABELED else f"got only {found[0]}"
             raise ValueError(f"y must hold at least 2 classes, {only}.")
         classes = found
     strange = np.setdiff1d(found, classes)
@@ -179,7 +181,7 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     return classes, values
 
 
-def read_shares_of_classes(
+def read_classes_and_prior(
     y: Any, weight: Floats, label_weight: float, classes: NDArray[Any] | None
 ) -> Targets:
     """Classes of rows, each known one at a price, and what shares of the rows the classes have."""
@@ -190,13 +192,13 @@ def read_shares_of_classes(
     return Targets(values, label_weight * values.sum(axis=1, keepdims=True), learned=learned)
 
 
-def _is_unlabelled(y: NDArray[Any]) -> NDArray[np.bool_]:
+def _is_unlabeled(y: NDArray[Any]) -> NDArray[np.bool_]:
     if y.dtype.kind == "O":
-        return np.array([isinstance(c, Real) and c == UNLABELLED for c in y], dtype=bool)
-    return y == UNLABELLED if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
+        return np.array([isinstance(c, Real) and c == UNLABELED for c in y], dtype=bool)
+    return y == UNLABELED if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
 
 
-def read_one_class(
+def read_multiclass(
     y: Any, class_weight: Any, sample_weight: Floats
 ) -> tuple[NDArray[Any], Targets]:
     """Sorted classes, and the class of each row; classes count by `class_weight`."""
@@ -221,7 +223,7 @@ def _class_weights(
     return weights
 
 
-def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
+def read_multilabel(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
     """Labels (n_samples, n_labels) of 0 and 1, NaN where not known."""
     y = check_array(y, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y")
     wrong = np.argwhere(~(np.isnan(y) | (y == 0) | (y == 1)))
@@ -249,7 +251,7 @@ def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
     return Targets(np.nan_to_num(y), weight)
 
 
-def read_label(y: Any) -> Floats:
+def read_binary_label(y: Any) -> Floats:
     """One label (n_samples, 1) of 0 and 1, NaN where not known; -1 beside both is not, too."""
     y = check_array(
         column_or_1d(y, warn=True)[:, None],
@@ -257,7 +259,7 @@ def read_label(y: Any) -> Floats:
         ensure_all_finite="allow-nan",
         input_name="y",
     )
-    unknown = (y == UNLABELLED) & ({0.0, 1.0} <= {*y[:, 0].tolist()})
+    unknown = (y == UNLABELED) & ({0.0, 1.0} <= {*y[:, 0].tolist()})
     return np.where(unknown, np.nan, y)
 
 

@@ -26,10 +26,10 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
     _doc_link_module = "skae"
     _doc_link_template = BaseAutoencoder._doc_link_template
 
-    _checks: ClassVar[dict[str, Any]] = {}
+    _validation_options: ClassVar[dict[str, Any]] = {}
     """How rows are validated, as `validated_rows` takes it."""
 
-    def _read_training(
+    def _read_training_rows(
         self, X: MatrixLike, sample_weight: MatrixLike | None
     ) -> tuple[BaseAutoencoder | None, NDArray[Any], NDArray[np.float64]]:
         """The autoencoder that is already fitted, if it is, all rows, and their weights."""
@@ -37,15 +37,15 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
         if isinstance(self.autoencoder, FrozenEstimator):
             fitted = thawed(self.autoencoder, X)
         X = validated_rows(
-            self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._checks
+            self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._validation_options
         )
         weight = read_weight(sample_weight, X)
         check_more_than_one_row(self, int(np.count_nonzero(weight)))
         return fitted, X, weight
 
-    def _read(self, X: MatrixLike) -> NDArray[Any]:
+    def _read_rows(self, X: MatrixLike) -> NDArray[Any]:
         check_is_fitted(self)
-        return validated_rows(self, self.autoencoder_, X, reset=False, **self._checks)
+        return validated_rows(self, self.autoencoder_, X, reset=False, **self._validation_options)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -27,30 +27,30 @@ from skae._compat.sklearn import Interval, StrOptions, fit_context
 from skae.base import Floats, MatrixLike
 from skae.fitting import draw_seed, read_weight
 from skae.table.targets import (
-    Probabilistic,
+    ProbabilisticClassifier,
     Targets,
     column_names,
-    counting,
     n_columns,
-    read_label,
-    read_labels,
+    read_binary_label,
+    read_multiclass,
+    read_multilabel,
     read_numbers,
-    read_one_class,
+    targets_of_positive_weight,
 )
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator
-from skae.training.heads import Classes, Family, Head, Labels, Numbers, best_map
+from skae.training.heads import Classes, Family, Head, Labels, Numbers, fit_linear_map
 from skae.variants.autoencoder import Autoencoder
 
-PASSES, STEPS = 20, 200
+MIN_EPOCHS, MIN_STEPS = 20, 200
 """Passes over the rows and steps that the default training takes at least."""
 
 DENSITY_ROWS = 256
 """Rows that the density is learnt from, which answers do not need."""
 
-ORDINARY = (1e-3, 1e3)
+FLOAT32_RANGE = (1e-3, 1e3)
 """Deviations, and sizes of cells, between which float32 does as well as float64."""
 
-BATCH, FULL_BATCH = 128, 256
+BATCH_SIZE, FULL_BATCH_ROWS = 128, 256
 """Rows of a step of it, and rows that are few enough to be taken at once."""
 
 
@@ -114,14 +114,14 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         "random_state": ["random_state"],
     }
 
-    _checks: ClassVar = {"may_miss": True, "dtype": [np.float64, np.float32]}
+    _validation_options: ClassVar = {"may_miss": True, "dtype": [np.float64, np.float32]}
 
     @abstractmethod
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         """What y says; learns what it takes to answer in kind."""
 
     @abstractmethod
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+    def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         """What one more y says."""
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -158,20 +158,20 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         return self
 
     def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> None:
-        given, X, weight = self._read_training(X, sample_weight)
-        X, (y, weight) = X[weight > 0], counting(y, weight, self)
-        family, answers = self._read_answers(y, weight)
-        new = given or clone(self.autoencoder or _default(X))
+        pretrained, X, weight = self._read_training_rows(X, sample_weight)
+        X, (y, weight) = X[weight > 0], targets_of_positive_weight(y, weight, self)
+        family, targets = self._read_targets(y, weight)
+        new = pretrained or clone(self.autoencoder or _default_autoencoder(X))
         if get_tags(new).target_tags.required:
             raise TypeError(f"autoencoder must do without targets, got {new!r}, a classifier.")
         self.autoencoder_ = new.set_params(random_state=draw_seed(self.random_state))
         if self.fine_tune:
             head = Head(family, self.label_weight, self.reconstruction_weight)
-            targets = replace(answers, loss=head, density_rows=DENSITY_ROWS)
-            new._fit_targets(X, targets, weight, resume=given is not None)
-        elif given is None:
+            targets = replace(targets, loss=head, density_rows=DENSITY_ROWS)
+            new._fit_targets(X, targets, weight, resume=pretrained is not None)
+        elif pretrained is None:
             new.fit(X, sample_weight=weight)
-        self._maps_ = [*best_map(family, self._codes(X).astype(np.float64), answers, weight)]
+        self._maps_ = [*fit_linear_map(family, self._codes(X).astype(np.float64), targets, weight)]
         self.n_components_ = new.n_components_
         self._n_features_out = new._n_features_out
 
@@ -215,20 +215,20 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
                 "Labels can be added to several labels, but this model was fitted to one class for "
                 "each row: fit it to a y of several columns of 0 and 1, or fit another model."
             )
-        X = self._read(X)
+        X = self._read_rows(X)
         weight = read_weight(sample_weight, X)
-        X, (y, weight) = X[weight > 0], counting(y, weight, self)
+        X, (y, weight) = X[weight > 0], targets_of_positive_weight(y, weight, self)
         taken = self.label_names_
         if name is None:
             name = next(n for n in (f"y{j}" for j in count(len(taken))) if n not in taken)
         if not isinstance(name, str) or name in taken:
             raise ValueError(f"name must be a text, none of {taken}, got {name!r}.")
-        family, answers = self._read_label(y, weight)
-        added = best_map(family, self._codes(X).astype(np.float64), answers, weight)
-        self.__dict__.update(_maps_=[*self._maps_, *added], **self._named([*taken, name]))
+        family, targets = self._read_added_label(y, weight)
+        added = fit_linear_map(family, self._codes(X).astype(np.float64), targets, weight)
+        self.__dict__.update(_maps_=[*self._maps_, *added], **self._output_names([*taken, name]))
         return self
 
-    def _named(self, names: list[str]) -> dict[str, Any]:
+    def _output_names(self, names: list[str]) -> dict[str, Any]:
         """Fitted attributes that follow from the names of outputs."""
         return {"label_names_": names}
 
@@ -245,14 +245,14 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         Z : ndarray of shape (n_samples, n_components_)
             Codes, in the dtype of `X`.
         """
-        return self._codes(self._read(X))
+        return self._codes(self._read_rows(X))
 
     def _codes(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(X))
 
     def _outputs(self, X: MatrixLike, link: Callable[[Tensor], Tensor] = torch.positive) -> Floats:
         """What maps and a link function make of rows' codes."""
-        codes = torch.from_numpy(self._codes(self._read(X)).astype(np.float64, copy=False))
+        codes = torch.from_numpy(self._codes(self._read_rows(X)).astype(np.float64, copy=False))
         # Maps are applied one by one: the entries of wider tables would differ in the last bit.
         maps = [torch.from_numpy(part) for part in self._maps_]
         pairs = zip(maps[::2], maps[1::2], strict=True)
@@ -264,7 +264,7 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         return tags
 
 
-class AutoencoderClassifier(Probabilistic, _Supervised):
+class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
     """Classifier on the codes of an autoencoder that is trained for both, rows and labels.
 
     A code is trained to restore its row and to tell its class by a linear map at once: rows
@@ -333,21 +333,21 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
 
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         if n_columns(y) > 1:
-            self.__dict__.update(self._named(column_names(y)))
-            return Labels(), read_labels(y, self.class_weight, weight)
-        self.classes_, answers = read_one_class(y, self.class_weight, weight)
+            self.__dict__.update(self._output_names(column_names(y)))
+            return Labels(), read_multilabel(y, self.class_weight, weight)
+        self.classes_, targets = read_multiclass(y, self.class_weight, weight)
         if len(self.classes_) > 2:
-            return Classes(), answers
-        return Labels(), replace(answers, values=answers.values[:, 1:])
+            return Classes(), targets
+        return Labels(), replace(targets, values=targets.values[:, 1:])
 
-    def _named(self, names: list[str]) -> dict[str, Any]:
+    def _output_names(self, names: list[str]) -> dict[str, Any]:
         return {"label_names_": names, "classes_": np.arange(len(names))}
 
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+    def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         class_weight = None if isinstance(self.class_weight, list) else self.class_weight
-        return Labels(), read_labels(read_label(y), class_weight, weight)
+        return Labels(), read_multilabel(read_binary_label(y), class_weight, weight)
 
     def decision_function(self, X: MatrixLike) -> Floats:
         """Log-odds of labels, or logits of classes.
@@ -434,12 +434,12 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     True
     """
 
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        self.__dict__.update(self._named(column_names(y)), _is_vector_=y.ndim == 1)
-        return self._read_label(y, weight)
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+        self.__dict__.update(self._output_names(column_names(y)), _is_vector_=y.ndim == 1)
+        return self._read_added_label(y, weight)
 
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        return Numbers.of(read_numbers(y), weight)
+    def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+        return Numbers.standardize(read_numbers(y), weight)
 
     def predict(self, X: MatrixLike) -> Floats:
         """Expected targets of rows.
@@ -477,27 +477,29 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
         return super().score(X, y, sample_weight)
 
 
-def _default(X: Floats) -> Autoencoder:
+def _default_autoencoder(X: Floats) -> Autoencoder:
     """What is trained if nothing is given: a code to be told from 70 % of the cells."""
     n, n_features = X.shape
-    is_small = n <= FULL_BATCH
-    batch_size = n if is_small else BATCH
+    is_small = n <= FULL_BATCH_ROWS
+    batch_size = n if is_small else BATCH_SIZE
     return Autoencoder(
         round(2 * n_features**0.5),
         linear_skip=False,
         corruption="masking",
         corruption_level=0.3,
         learning_rate=5e-3,
-        max_epochs=max(PASSES, ceil(STEPS * batch_size / n)),
+        max_epochs=max(MIN_EPOCHS, ceil(MIN_STEPS * batch_size / n)),
         batch_size=batch_size,
         early_stopping=False,
         # Half the time, where nothing is lost.
-        precision="auto" if is_small or not _is_ordinary(X) else "float32",
+        precision="auto" if is_small or not _suits_float32(X) else "float32",
     )
 
 
-def _is_ordinary(X: Floats) -> bool:
+def _suits_float32(X: Floats) -> bool:
     """Whether four digits of cells tell their rows apart, in columns of common magnitude."""
     deviation = X.std(axis=0)
-    is_near = np.abs(X.mean(axis=0)) <= ORDINARY[1] * deviation
-    return bool(is_near.all() and deviation.max() > ORDINARY[0] and np.abs(X).max() < ORDINARY[1])
+    is_near = np.abs(X.mean(axis=0)) <= FLOAT32_RANGE[1] * deviation
+    return bool(
+        is_near.all() and deviation.max() > FLOAT32_RANGE[0] and np.abs(X).max() < FLOAT32_RANGE[1]
+    )

@@ -45,7 +45,7 @@ class Batches:
     width: int | None = None
 
     @classmethod
-    def all(cls, table: Batch) -> Self:
+    def all_rows(cls, table: Batch) -> Self:
         """All rows of a table."""
         return cls(table, torch.arange(len(table.x), device=table.x.device))
 
@@ -56,7 +56,7 @@ class Batches:
     def _n_cells(self) -> int:
         return self.table.x.shape[1] if self.width is None else self.width
 
-    def taken(self, index: Tensor) -> Batch:
+    def take(self, index: Tensor) -> Batch:
         """Copies of the table's rows with these numbers."""
         return self.table.map(lambda part: part.index_select(0, index))
 
@@ -64,7 +64,7 @@ class Batches:
         """The same rows, corrupted once and for all."""
         if self.corrupt is None:
             return self
-        return Batches.all(self._corrupted(self.taken(self.index), generator))
+        return Batches.all_rows(self._corrupted(self.take(self.index), generator))
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """All rows in a new order, `size` at a time; in the given order where one batch has all."""
@@ -72,33 +72,33 @@ class Batches:
         index = self.index if size >= len(self) else self.index[order]
         # Small batches are copied many at a time: such a copy costs more to call than to make.
         for block in index.split(size * max(1, COPIED_CELLS // (size * self._n_cells))):
-            for batch in self.taken(block).split(size):
+            for batch in self.take(block).split(size):
                 yield self._corrupted(batch, generator)
 
     def chunks(self, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """All rows in their order, some at a time; corrupted where there is a generator for it."""
         size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self._n_cells))
         for index in self.index.split(size):
-            batch = self.taken(index)
+            batch = self.take(index)
             yield batch if generator is None else self._corrupted(batch, generator)
 
     def _corrupted(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
             return batch
-        like, conditions = batch.x.tensor_split([batch.x.shape[1] - self.n_conditions], dim=1)
+        features, conditions = batch.x.tensor_split([batch.x.shape[1] - self.n_conditions], dim=1)
         # A corruption may work in place, and what it sees is often the target, too.
-        x: object = self.corrupt(like.clone(), generator)
-        kind = (like.shape, like.dtype)
+        x: object = self.corrupt(features.clone(), generator)
+        kind = (features.shape, features.dtype)
         if not isinstance(x, Tensor) or (x.shape, x.dtype) != kind:
             raise TypeError(
-                f"corruption must return a tensor of shape {tuple(like.shape)} and dtype "
-                f"{like.dtype}, as it is given; it returned {x!r}."
+                f"corruption must return a tensor of shape {tuple(features.shape)} and dtype "
+                f"{features.dtype}, as it is given; it returned {x!r}."
             )
-        if not x.isfinite().all() and like.isfinite().all():
+        if not x.isfinite().all() and features.isfinite().all():
             raise ValueError("corruption returned NaN or infinite values.")
         if batch.observed is not None:
             # Missing cells stay missing, and no others become missing.
-            x = torch.where(like.isnan() | x.isnan(), like, x)
+            x = torch.where(features.isnan() | x.isnan(), features, x)
         if self.n_conditions:
             x = torch.cat([x, conditions], 1)
         return batch._replace(x=x, clean=batch.original)

@@ -26,14 +26,14 @@ class Family(ABC):
     """How answers follow from a linear map of codes: its price in nats, and its best solution."""
 
     @abstractmethod
-    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+    def loss(self, out: Tensor, values: Tensor) -> Tensor:
         """Price (..., n, m) of outputs (..., n, n_outputs) where the answers are `values`."""
 
     @abstractmethod
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
         """Weights (k, n_outputs) and biases for codes (n, k) of unit scale."""
 
-    def in_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+    def to_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         """Weights and biases for answers in the user's units."""
         return coef, intercept
 
@@ -41,7 +41,7 @@ class Family(ABC):
 class Classes(Family):
     """One of several classes: softmax."""
 
-    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+    def loss(self, out: Tensor, values: Tensor) -> Tensor:
         return -(values * out.log_softmax(-1)).sum(-1, keepdim=True)
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
@@ -57,25 +57,25 @@ class Classes(Family):
         return coef, intercept
 
 
-class Separate(Family):
+class IndependentTargets(Family):
     """Answers of which each has a map of its own."""
 
     @abstractmethod
-    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+    def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
         """Weights (k,) and bias for one answer (n,)."""
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-        maps = [self.solve_one(Z, *pair) for pair in zip(values.T, weight.T, strict=True)]
+        maps = [self.solve_single(Z, *pair) for pair in zip(values.T, weight.T, strict=True)]
         return np.stack([coef for coef, _ in maps], axis=1), np.array([bias for _, bias in maps])
 
 
-class Labels(Separate):
+class Labels(IndependentTargets):
     """Labels that are there or not, each on its own: sigmoids."""
 
-    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+    def loss(self, out: Tensor, values: Tensor) -> Tensor:
         return F.softplus(out) - values * out
 
-    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+    def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
         there, absent = weight @ value, weight @ (1 - value)
         if min(there, absent) > 0:
             known = weight > 0
@@ -86,14 +86,14 @@ class Labels(Separate):
 
 
 @dataclass
-class Numbers(Separate):
+class Numbers(IndependentTargets):
     """Numbers with normal noise of variance 1 in units of their own: least squares."""
 
     center: Floats
     scale: Floats
 
     @classmethod
-    def of(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Targets]":
+    def standardize(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Targets]":
         """The family for numbers (n, m), NaN where not known, and these in their units."""
         known = ~np.isnan(y)
         values, counts = np.nan_to_num(y), weight[:, None] * known
@@ -109,10 +109,10 @@ class Numbers(Separate):
         scale = np.where(scale > 0, scale, 1.0)
         return cls(center, scale), Targets(known * (values - center) / scale, known.astype(float))
 
-    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+    def loss(self, out: Tensor, values: Tensor) -> Tensor:
         return 0.5 * (out - values) ** 2
 
-    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+    def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
         known = weight > 0
         # Where training starts, all rows with a target may be held out.
         if not known.any():
@@ -120,7 +120,7 @@ class Numbers(Separate):
         model = Ridge().fit(Z[known], value[known], weight[known])
         return model.coef_, model.intercept_
 
-    def in_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+    def to_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         return coef * self.scale, intercept * self.scale + self.center
 
 
@@ -128,7 +128,7 @@ def _logistic() -> LogisticRegression:
     return LogisticRegression(tol=1e-7, max_iter=10_000)
 
 
-def units(Z: Floats, weight: Floats) -> tuple[Floats, float]:
+def center_and_scale(Z: Floats, weight: Floats) -> tuple[Floats, float]:
     """Mean of codes, and one deviation for all their components.
 
     A ridge penalty then spares the components that differ most between rows. Codes that differ by
@@ -139,15 +139,17 @@ def units(Z: Floats, weight: Floats) -> tuple[Floats, float]:
     return center, scale if scale > ROUNDING * (1 + np.abs(center).max()) else 1.0
 
 
-def best_map(family: Family, Z: Floats, answers: Targets, weight: Floats) -> tuple[Floats, Floats]:
+def fit_linear_map(
+    family: Family, Z: Floats, targets: Targets, weight: Floats
+) -> tuple[Floats, Floats]:
     """Weights (k, n_outputs) and biases that tell answers from codes best."""
-    some = answers.some
-    answers, Z, weight = answers.take(some), Z[some], weight[some]
-    center, scale = units(Z, weight)
-    counts = answers.observed * weight[:, None]
-    coef, intercept = family.solve((Z - center) / scale, answers.values, counts)
+    some = targets.any_observed
+    targets, Z, weight = targets.take(some), Z[some], weight[some]
+    center, scale = center_and_scale(Z, weight)
+    counts = targets.observed * weight[:, None]
+    coef, intercept = family.solve((Z - center) / scale, targets.values, counts)
     coef = coef / scale
-    return family.in_units(coef, intercept - center @ coef)
+    return family.to_user_units(coef, intercept - center @ coef)
 
 
 class Head(AuxiliaryLoss):
@@ -180,7 +182,7 @@ class Head(AuxiliaryLoss):
     def start(self, codes: Tensor, batch: Batch) -> None:
         known = (codes, batch.weight, *_targets(batch))
         Z, share, values, counts = (t.cpu().double().numpy() for t in known)
-        center, scale = units(Z, share)
+        center, scale = center_and_scale(Z, share)
         coef, intercept = self.family.solve((Z - center) / scale, values, counts * share[:, None])
         self.register_buffer("center", torch.from_numpy(center).to(codes))
         self.register_buffer("scale", torch.tensor(scale).to(codes))
@@ -190,8 +192,8 @@ class Head(AuxiliaryLoss):
 
     def forward(self, losses: Tensor, code: Code, batch: Batch) -> Tensor:
         values, counts = _targets(batch)
-        nats = self.family.nats(self.linear((code.z - self.center) / self.scale), values)
-        price = self.price * (counts * nats).sum(-1).reshape(-1, len(counts)).mean(0)
+        loss = self.family.loss(self.linear((code.z - self.center) / self.scale), values)
+        price = self.price * (counts * loss).sum(-1).reshape(-1, len(counts)).mean(0)
         return self.share * losses + price
 
     def penalized(self) -> list[Tensor]:

@@ -29,11 +29,11 @@ def pretrain(network: Network, train: Batches, plan: Plan, generator: torch.Gene
     table = train.table._replace(targets=None, target_weight=None)
     batches = replace(train, table=table)
     for layer in shallow_layers(network):
-        Net.over(layer, generator).fit_rows(batches, None, shallow)
-        rows = batches.taken(batches.index)
+        Net.from_module(layer, generator).fit_rows(batches, None, shallow)
+        rows = batches.take(batches.index)
         with torch.no_grad():
             codes = layer.encode(rows._replace(x=rows.original))
-        batches = Batches.all(Batch(codes, rows.weight))
+        batches = Batches.all_rows(Batch(codes, rows.weight))
         if isinstance(train.corrupt, NamedCorruption):
             batches.corrupt = train.corrupt.of_codes(codes, rows.weight)
     for body in (network.encoder, network.decoder):

@@ -37,10 +37,10 @@ class Net(NeuralNet):
 
     plan: Plan
     generator: torch.Generator
-    _best: "_Best | None"
+    _best: "_BestEpoch | None"
 
     @classmethod
-    def over(cls, module: nn.Module, generator: torch.Generator) -> "Net":
+    def from_module(cls, module: nn.Module, generator: torch.Generator) -> "Net":
         """A net around an initialised module, with its generator on the module's device."""
         parameter = next(module.parameters())
         net = cls(module, criterion=nn.Identity, device=str(parameter.device), verbose=0)
@@ -50,7 +50,7 @@ class Net(NeuralNet):
 
     def duplicate(self, module: nn.Module) -> "Net":
         """A net in the same state, around a copy of its module, that shares nothing with it."""
-        net = Net.over(module, torch.Generator(self.generator.device))
+        net = Net.from_module(module, torch.Generator(self.generator.device))
         net.load_arrays(self.arrays())
         return net
 
@@ -64,7 +64,7 @@ class Net(NeuralNet):
         self._tables = [train] if valid is None else [train, valid]
         self.verbose = plan.verbose
         self.callbacks = plan.callbacks + ([plan.contexts] if plan.contexts else [])
-        self._listening = bool(plan.callbacks)
+        self._has_callbacks = bool(plan.callbacks)
         for group in self.optimizer_.param_groups:
             group["weight_decay"] = plan.weight_decay if group["penalized"] else 0.0
         self._draws = Draws(self.generator, self.dtype)
@@ -73,13 +73,13 @@ class Net(NeuralNet):
         self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
         self._best, first_epoch = None, len(self.history)
         if valid is not None:
-            self._best = _Best()
+            self._best = _BestEpoch()
             valid = valid.corrupted(self.generator)
-            self._best.offer(0, self.evaluate(valid), self.module_, plan.tol)
+            self._best.update(0, self.evaluate(valid), self.module_, plan.tol)
         self.initialize_callbacks()
         self.notify("on_train_begin")
         with suppress(StopTraining):
-            self._stop_where_patience_ended()
+            self._stop_if_out_of_patience()
             self.fit_loop(train, valid, epochs=plan.max_epochs - self._epochs_done)
         kept, end = len(self.history) - first_epoch, self.evaluate(train)
         if self._best is not None and plan.restore_best:
@@ -90,14 +90,14 @@ class Net(NeuralNet):
         del self._step, self._draws, self._best, self._tables
         return kept, end
 
-    def forget_momentum(self) -> None:
+    def reset_optimizer(self) -> None:
         """Drop the optimiser's state: the next training starts a new one."""
         with self._current_init_context("optimizer"):
             self.initialize_optimizer()
 
     def arrays(self) -> dict[str, Any]:
         """What training needs to go on, in numpy arrays: history, generator and any momentum."""
-        states = [self.optimizer_.state[p] for p in self._trained()]
+        states = [self.optimizer_.state[p] for p in self._trainable_parameters()]
         moved = any(float(state["step"]) for state in states)
         return {
             "history": copy.deepcopy(list(self.history)),
@@ -112,7 +112,7 @@ class Net(NeuralNet):
         # Devices' generators differ in size: training goes on from a fresh one on another device.
         if len(state) == len(self.generator.get_state()):
             self.generator.set_state(state)
-        for p, saved in zip(self._trained(), arrays["optimizer"], strict=False):
+        for p, saved in zip(self._trainable_parameters(), arrays["optimizer"], strict=False):
             for name, value in saved.items():
                 self.optimizer_.state[p][name].copy_(torch.tensor(value))
 
@@ -145,9 +145,9 @@ class Net(NeuralNet):
         self.load_arrays(progress["training"])
         if progress["best"] is not None:
             state = to_tensors(progress["best"]["state"])
-            self._best = _Best(**progress["best"] | {"state": state})
+            self._best = _BestEpoch(**progress["best"] | {"state": state})
 
-    def _trained(self) -> list[Tensor]:
+    def _trainable_parameters(self) -> list[Tensor]:
         return [p for p in self.module_.parameters() if p.requires_grad]
 
     def evaluate(self, rows: Batches) -> float:
@@ -189,12 +189,12 @@ class Net(NeuralNet):
         self.history.new_batch()
         losses, sizes = [], []
         for batch in iterator.batches(self.plan.batch_size, self.generator):
-            if self._listening:
+            if self._has_callbacks:
                 self.notify("on_batch_begin", batch=batch, training=True)
             loss = self.train_step(batch)["loss"]
             losses.append(loss)
             sizes.append(len(batch.x))
-            if self._listening:
+            if self._has_callbacks:
                 self.notify("on_batch_end", batch=batch, training=True, loss=loss, y_pred=None)
         weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
         mean = float(torch.stack(losses).cpu().double() @ weights)
@@ -217,7 +217,7 @@ class Net(NeuralNet):
         loss, *gradients = self._step(
             batch, remaining * max(1, (self._batches_per_epoch - 1) if full else 1)
         )
-        if self._listening:
+        if self._has_callbacks:
             # Callbacks may change gradients in place, which a replayed step's do not allow.
             gradients = [gradient.clone() for gradient in gradients]
             for p, gradient in zip(self._step.params, gradients, strict=True):
@@ -236,7 +236,7 @@ class Net(NeuralNet):
     def _epochs_done(self) -> int:
         return self._steps_done // self._batches_per_epoch
 
-    def _stop_where_patience_ended(self) -> None:
+    def _stop_if_out_of_patience(self) -> None:
         """Stop where, in the schedule's second half, nothing has improved for too many epochs."""
         if self._best is not None and self.plan.patience is not None:
             since = max(self._best.waiting_since, self.plan.max_epochs // 2)
@@ -246,7 +246,7 @@ class Net(NeuralNet):
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
         if self._best is not None:
             loss = self.history[-1, "valid_loss"]
-            improved = self._best.offer(self._epochs_done, loss, self.module_, self.plan.tol)
+            improved = self._best.update(self._epochs_done, loss, self.module_, self.plan.tol)
             self.history.record("valid_loss_best", improved)
 
     def notify(self, method_name: str, **kwargs: object) -> None:
@@ -261,7 +261,7 @@ class Net(NeuralNet):
                     raise
                 raise StopTraining from None
         if method_name == "on_epoch_end":
-            self._stop_where_patience_ended()
+            self._stop_if_out_of_patience()
 
 
 def as_history(rows: list[dict[str, Any]]) -> History:
@@ -312,7 +312,7 @@ def _groups(module: nn.Module) -> list[dict[str, object]]:
 
 
 @dataclass
-class _Best:
+class _BestEpoch:
     """The weights of the epoch that does best on held-out rows, and since when none does."""
 
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -321,7 +321,7 @@ class _Best:
     reference: float = math.inf
     waiting_since: int = 0
 
-    def offer(self, epoch: int, loss: float, module: nn.Module, tol: float) -> bool:
+    def update(self, epoch: int, loss: float, module: nn.Module, tol: float) -> bool:
         """Note an epoch's held-out loss; True where it is the best so far."""
         if loss < self.reference - tol:
             self.reference, self.waiting_since = loss, epoch
