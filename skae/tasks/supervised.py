@@ -106,8 +106,8 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         Number of components of the codes.
 
     label_names_ : list of str
-        Names of the outputs. Names are the columns of `y` if it was a DataFrame, otherwise "y" and
-        a number, and the names passed to `add_label`. A classifier has them only if `y` has
+        Names of the outputs: the columns of `y` if it was a DataFrame, otherwise "y0", "y1" and so
+        on, then those added by `add_label`. A classifier has this attribute only if `y` has
         several columns.
 
     n_features_in_ : int
@@ -185,11 +185,11 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         self.autoencoder_ = new.set_params(random_state=draw_seed(self.random_state))
         if self.fine_tune:
             head = Head(family, self.label_weight, self.reconstruction_weight)
-            targets = replace(targets, loss=head, density_rows=DENSITY_ROWS)
-            new._fit_targets(X, targets, weight, resume=pretrained is not None)
+            with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
+            new._fit_targets(X, with_loss, weight, resume=pretrained is not None)
         elif pretrained is None:
             new.fit(X, sample_weight=weight)
-        self._maps_ = [*fit_linear_map(family, self._codes(X).astype(np.float64), targets, weight)]
+        self._maps_ = [*fit_linear_map(family, self._encode(X).astype(np.float64), targets, weight)]
         self.n_components_ = new.n_components_
         self._n_features_out = new._n_features_out
 
@@ -246,7 +246,7 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         if not isinstance(name, str) or name in names:
             raise ValueError(f"name must be a string that is not in {names}, got {name!r}.")
         family, targets = self._read_added_label(y, weight)
-        added = fit_linear_map(family, self._codes(X).astype(np.float64), targets, weight)
+        added = fit_linear_map(family, self._encode(X).astype(np.float64), targets, weight)
         self.__dict__.update(_maps_=[*self._maps_, *added], **self._output_names([*names, name]))
         return self
 
@@ -267,14 +267,14 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         Z : ndarray of shape (n_samples, n_components_)
             Codes, in the dtype of `X`.
         """
-        return self._codes(self._read_rows(X))
+        return self._encode(self._read_rows(X))
 
-    def _codes(self, X: Floats) -> Floats:
+    def _encode(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(X))
 
     def _outputs(self, X: MatrixLike, link: Callable[[Tensor], Tensor] = torch.positive) -> Floats:
         """Apply the linear maps and a link function to the codes of rows."""
-        codes = torch.from_numpy(self._codes(self._read_rows(X)).astype(np.float64, copy=False))
+        codes = torch.from_numpy(self._encode(self._read_rows(X)).astype(np.float64, copy=False))
         # Maps are applied one at a time: in a joint product, outputs would differ in the last bit
         # from those before `add_label`.
         maps = [torch.from_numpy(part) for part in self._maps_]

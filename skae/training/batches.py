@@ -70,7 +70,7 @@ class Batches:
         """Return the same rows, corrupted once."""
         if self.corrupt is None:
             return self
-        return Batches.all_rows(self._corrupted(self.take(self.index), generator))
+        return Batches.all_rows(self._corrupt_batch(self.take(self.index), generator))
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Iterate over batches of `size` rows in random order; a full batch keeps the order."""
@@ -79,16 +79,16 @@ class Batches:
         # Many small batches are copied at once, because the call takes longer than the copy.
         for block in index.split(size * max(1, COPIED_CELLS // (size * self._n_cells))):
             for batch in self.take(block).split(size):
-                yield self._corrupted(batch, generator)
+                yield self._corrupt_batch(batch, generator)
 
     def chunks(self, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Iterate over all rows in order for evaluation; a generator corrupts them."""
         size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self._n_cells))
         for index in self.index.split(size):
             batch = self.take(index)
-            yield batch if generator is None else self._corrupted(batch, generator)
+            yield batch if generator is None else self._corrupt_batch(batch, generator)
 
-    def _corrupted(self, batch: Batch, generator: torch.Generator) -> Batch:
+    def _corrupt_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
             return batch
         features, conditions = batch.x.tensor_split([batch.x.shape[1] - self.n_conditions], dim=1)
