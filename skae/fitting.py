@@ -170,7 +170,7 @@ def fit(
     )
     best_epoch, messages = train_net(net, train, valid, plan)
     if not (one_pass or estimator.warm_start):
-        net.forget_momentum()
+        net.reset_optimizer()
     fitted = make_fitted(estimator, prepared, net, best_epoch)
     return fitted, messages + code_warnings(prepared, fitted)
 
@@ -292,7 +292,7 @@ def draw_seed(random_state: int | RandomState | None) -> int:
 
 def rare_rows(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
     """Mark the rows with known targets if they are a minority. None of them is held out."""
-    known = np.zeros(len(weight), dtype=bool) if targets is None else targets.some
+    known = np.zeros(len(weight), dtype=bool) if targets is None else targets.any_observed
     return known & (weight @ known < 0.5 * weight.sum())
 
 
@@ -370,7 +370,7 @@ def start_auxiliary_loss(net: Net, targets: Targets | None, train: Batches) -> N
         codes = torch.cat([network.encode(batch).mean for batch in chunks])
     tensors = zip(*[batch.tensors() for batch in chunks], strict=True)
     loss.start(codes, chunks[0].with_tensors([torch.cat(parts) for parts in tensors]))
-    net.forget_momentum()
+    net.reset_optimizer()
 
 
 def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network) -> Plan:
@@ -468,7 +468,7 @@ def make_fitted(
     """Estimate the density of a trained net and return the fitted model."""
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
-        net.forget_momentum()
+        net.reset_optimizer()
     split, targets, resume = prepared.split, prepared.targets, prepared.resume
     network = to_float64_device(net.module_.eval())
     positions = split.representatives[: None if targets is None else targets.density_rows]

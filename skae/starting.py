@@ -158,7 +158,7 @@ def new_net(
     network.start_latent(batch, generator)
     if device.type != "cpu":
         generator = torch.Generator(device).manual_seed(seed)
-    return Net.over(network.to(device), generator)
+    return Net.from_module(network.to(device), generator)
 
 
 def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
@@ -182,7 +182,7 @@ def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
             f"resume from it. The changed parameters are: {', '.join(changed)}. Restore those that "
             "determine the network, or fit from scratch with warm_start=False."
         ) from error
-    net = Net.over(network, torch.Generator(network.like.device))
+    net = Net.from_module(network, torch.Generator(network.like.device))
     net.load_arrays(resume.training)
     return net
 

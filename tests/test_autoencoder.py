@@ -695,9 +695,7 @@ class Recorder(Callback):
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         self.events.append("epoch_begin")
-        self.held_out = (
-            None if dataset_valid is None else dataset_valid.taken(dataset_valid.index).x
-        )
+        self.held_out = None if dataset_valid is None else dataset_valid.take(dataset_valid.index).x
 
     def on_batch_begin(self, net, **kwargs):
         self.events.append("batch_begin")

@@ -284,9 +284,9 @@ def test_parity_gaps():
 @pytest.mark.parametrize(
     ("rows", "y", "message"),
     [
-        (X[:, [0, 1, 2, 3, 4, 5, 6]][X[:, -1] == 1], None, "6 must hold at least 2 classes"),
-        (X, np.zeros(N), "y must hold at least 2 classes"),
-        (X, np.r_[np.ones(3), np.zeros(N - 3)], "Class 1.* of y has 3 rows"),
+        (X[:, [0, 1, 2, 3, 4, 5, 6]][X[:, -1] == 1], None, "6 must contain at least 2 classes"),
+        (X, np.zeros(N), "y must contain at least 2 classes"),
+        (X, np.r_[np.ones(3), np.zeros(N - 3)], "Each class of y .* got 3 of class 1"),
         (X, Y[1:], "inconsistent"),
         (X, X[:, 0], "Unknown label type"),
     ],

@@ -497,31 +497,34 @@ BAD_FILES = {
         "arrays do not match the network",
     ),
     "no scale": (without("module", "inputs.scale"), "arrays do not match the network"),
-    "training as text": (inside(training="long"), "a training consists of"),
-    "training without history": (without("training", "history"), "a training consists of"),
-    "history as text": (inside("training", history="long"), "are lists"),
-    "history of texts": (inside("training", history=["long"]), "are lists"),
+    "training as text": (inside(training="long"), "the training state must consist of"),
+    "training without history": (
+        without("training", "history"),
+        "the training state must consist of",
+    ),
+    "history as text": (inside("training", history="long"), "must be lists"),
+    "history of texts": (inside("training", history=["long"]), "must be lists"),
     "loss as text": (
         inside("training", "history", 0, train_loss="small"),
-        "not what was recorded",
+        "must be numbers",
     ),
     "generator as text": (inside("training", generator="seed"), "are invalid"),
     "generator in fractions": (
         instead("training", "generator", value=np.zeros(5056)),
-        "consists of bytes",
+        "must be a vector of bytes",
     ),
     "broken generator": (
         instead("training", "generator", value=np.full(5056, 255, np.uint8)),
         "are invalid",
     ),
-    "optimizer as text": (inside("training", optimizer="Adam"), "are lists"),
+    "optimizer as text": (inside("training", optimizer="Adam"), "must be lists"),
     "optimizer of another network": (
         inside("training", optimizer=[{"dict": {}}]),
         "are invalid",
     ),
     "momentum of another shape": (
         instead("training", "optimizer", 0, "exp_avg", value=np.zeros(3)),
-        "the optimizer's state",
+        "the state of the optimizer",
     ),
     "other shapes": (
         lambda path: forge(path, arrays=lambda arrays: {k: v.ravel() for k, v in arrays.items()}),

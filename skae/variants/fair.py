@@ -22,9 +22,9 @@ from skae.table.audit import audit
 from skae.table.schema import ColumnKey
 from skae.table.targets import (
     Targets,
-    counting,
+    read_multiclass,
     read_numbers,
-    read_one_class,
+    targets_of_positive_weight,
 )
 from skae.training.heads import Classes, Family, Head, Numbers
 from skae.variants.conditioned import COLUMN_KEY, ConditionedAutoencoder
@@ -214,16 +214,16 @@ class FairAutoencoder(ConditionedAutoencoder):
     def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
         if y is None:
             return None
-        y, weight = counting(y, weight, self)
+        y, weight = targets_of_positive_weight(y, weight, self)
         y = np.asarray(y)
         # Constant targets carry no information and are treated as missing.
         if (y == y[:1]).all():
             return None
         family: Family = Classes()
         if y.dtype.kind == "f" and not (y == np.round(y)).all():
-            family, targets = Numbers.of(read_numbers(y), weight)
+            family, targets = Numbers.standardize(read_numbers(y), weight)
         else:
-            targets = read_one_class(y, None, weight)[1]
+            targets = read_multiclass(y, None, weight)[1]
         return replace(targets, loss=Head(family, self.label_weight, 1.0))
 
     def fit(

@@ -17,11 +17,11 @@ from skae.nn.latent import Code, Encode, Stochastic, log_normal
 from skae.nn.normal import NormalPerClass
 from skae.state import FittedAttribute, TableInfo
 from skae.table.targets import (
-    Probabilistic,
+    ProbabilisticClassifier,
     Targets,
-    counting,
-    read_shares_of_classes,
-    same_classes,
+    check_same_classes,
+    read_classes_and_prior,
+    targets_of_positive_weight,
 )
 
 
@@ -87,7 +87,7 @@ class ClassAndStyle(Stochastic):
         return torch.cat([draws.normal((n, self.n_components)), self.one_hot[chosen]], -1)
 
 
-class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # type: ignore[misc]  # score wants y
+class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoencoder):  # type: ignore[misc]  # score wants y
     """Variational autoencoder with a class in its code: a classifier for few labels.
 
     This is the model M2 of Kingma et al. [1]_. A class and a style, a normal code that is
@@ -177,10 +177,10 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))
 
     def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
-        y, weight = counting(y, weight, self)
+        y, weight = targets_of_positive_weight(y, weight, self)
         label_weight = 0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight
-        classes = same_classes(learned.get("classes_"), classes)
-        return read_shares_of_classes(y, weight, float(label_weight), classes)
+        classes = check_same_classes(learned.get("classes_"), classes)
+        return read_classes_and_prior(y, weight, float(label_weight), classes)
 
     def partial_fit(
         self,
