@@ -248,14 +248,14 @@ def test_which_nan_it_is_does_not_matter():
 @pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt_and_pepper", "swap"])
 def test_corruption_leaves_lengths_as_they_are(corruption, monkeypatch):
     seen = []
-    corrupt = Batches._corrupted
+    corrupt = Batches._corrupt_batch
 
     def noted(self, batch, generator):
         corrupted = corrupt(self, batch, generator)
         seen.append((batch.x, corrupted.x))
         return corrupted
 
-    monkeypatch.setattr(Batches, "_corrupted", noted)
+    monkeypatch.setattr(Batches, "_corrupt_batch", noted)
     DenoisingAutoencoder(2, **RNN | {"corruption": corruption, "batch_size": 30}).fit(ROWS)
     assert any(not torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in seen)
     assert all(torch.equal(x.isnan(), y.isnan()) for x, y in seen)
