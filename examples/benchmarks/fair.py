@@ -16,7 +16,7 @@ share for the worst class, the share of translated rows that are assigned to the
 the share of held-out rows whose own class has the highest density.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/fair.py --data DIR [--only SECTION ...]
-[--seeds N] [--rst DIR]`. The first DIR holds `adult.npz` and `german.npz`.
+[--seeds N] [--rst DIR]`. The data folder holds `adult.npz` and `german.npz`.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def digits(folder, n_seeds):
     )
     classifier = SVC(C=10).fit(pixels, digit)
     classes, others = np.repeat(np.arange(10), 200), (y_test + 1 + np.arange(len(test)) % 9) % 10
-    yield "Digits under their class: shares that another model, or the density, gets correct"
+    yield "Digits under their class: shares that another model, or the density, gets right"
     yield "seed", "n_components", "draws", "worst class", "translated", "by density", "seconds"
     for seed in range(n_seeds):
         for k in (4, 8, 16):
