@@ -75,8 +75,8 @@ for panel, value in zip(panels, raw[1:], strict=True):
 panels[0].axhline(
     max(y[test].mean(), 1 - y[test].mean()), color="gray", ls=":", label="majority class"
 )
-panels[0].set(xlabel="AUC of a forest for the group", ylabel="accuracy for y")
-panels[1].set(xlabel="AUC of a forest for the group", ylabel="parity gap")
+panels[0].set(xlabel="AUC of a forest that predicts the group", ylabel="accuracy for y")
+panels[1].set(xlabel="AUC of a forest that predicts the group", ylabel="parity gap")
 panels[0].legend(fontsize=8)
 figure.suptitle("Each point is one leak_weight; codes further left hide more")
 plt.show()

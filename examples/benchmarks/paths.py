@@ -110,7 +110,7 @@ def main():
     parser.add_argument("--only", choices=["manifolds", "tables"])
     arguments = parser.parse_args()
     # skae warns if the largest size is suggested. The table shows this anyway.
-    warnings.filterwarnings("ignore", message="The largest of the sizes")
+    warnings.filterwarnings("ignore", message="The suggested n_components")
     print(describe_machine())
     parts = {
         "manifolds": (report_manifolds(arguments.seeds), ["<8", "<8", "<22", "<22", ">20"]),
