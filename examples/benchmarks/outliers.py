@@ -123,10 +123,10 @@ def split(X, y, seed, novelty):
     return X[normal[:half]], X[rest], y[rest]
 
 
-def measure(make, uses_original, X, y, seed, novelty):
+def measure(make, raw, X, y, seed, novelty):
     """Return the area under the ROC curve, the average precision, and seconds of the fit."""
     train, test, labels = split(X, y, seed, novelty)
-    if not uses_original:
+    if not raw:
         scaler = StandardScaler().fit(train)
         scaled = scaler.transform(train)
         test = scaled if test is train else scaler.transform(test)
@@ -180,7 +180,7 @@ def main():
     if not files:
         parser.error(f"no .npz file to use in {arguments.data}")
     results = {}
-    for name, (make, uses_original, is_random) in detectors(arguments.novelty).items():
+    for name, (make, raw, is_random) in detectors(arguments.novelty).items():
         if arguments.only and name not in arguments.only:
             continue
         # The seed changes the rows for novelty. Otherwise it changes random detectors only.
@@ -189,9 +189,7 @@ def main():
         for file in files:
             with np.load(file, allow_pickle=False) as data:
                 X, y = data["X"].astype(np.float64), data["y"]
-            figures = [
-                measure(make, uses_original, X, y, seed, arguments.novelty) for seed in seeds
-            ]
+            figures = [measure(make, raw, X, y, seed, arguments.novelty) for seed in seeds]
             results[name].append(figures)
             area, precision, seconds = np.mean(figures, axis=0)
             print(f"  {name} {file.stem}: {area:.3f} {precision:.3f} {seconds:.2f} s", flush=True)
