@@ -456,8 +456,15 @@ def test_an_interrupt_anywhere_in_training_leaves_the_model(fitted, method, para
     assert fitted._fitted is not before
 
 
-STEPS = ["read_task", "make_net", "make_batches", "start_auxiliary_loss", "make_plan", "train_net"]
-STEPS += ["make_fitted", "warnings_of_codes"]
+STEPS = [
+    "prepare_fit",
+    "make_net",
+    "make_batches",
+    "start_auxiliary_loss",
+    "make_plan",
+    "train_net",
+]
+STEPS += ["make_fitted", "code_warnings"]
 
 
 @pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
@@ -491,7 +498,7 @@ def test_an_interrupt_of_any_step_leaves_the_model(
 def test_a_warning_that_is_raised_leaves_the_model(fitted, monkeypatch):
     before, expected = fitted._fitted, codes_and_losses(fitted)
     message = "codes are of no use", ConvergenceWarning
-    monkeypatch.setattr(skae.fitting, "warnings_of_codes", lambda task, fitted: [message])
+    monkeypatch.setattr(skae.fitting, "code_warnings", lambda prepared, fitted: [message])
     with pytest.raises(ConvergenceWarning, match="of no use"):
         fitted.fit(X)
     assert_left_as_it_was(fitted, before, expected)

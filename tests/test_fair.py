@@ -12,11 +12,11 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
 from skae import FairAutoencoder
-from skae.nn.adversaries import MISLED, PANEL, Adversaries
+from skae.nn.adversaries import MAX_EXCESS_LOSS, N_ADVERSARIES, Adversaries
 from skae.nn.draws import Draws, KeyedDraws
 from skae.table.audit import audit, parity_gap
-from skae.training.tensors import batch_of
-from skae.variants.fair import Private
+from skae.training.tensors import make_batch
+from skae.variants.fair import Fair
 
 N = 500
 
@@ -41,7 +41,7 @@ def fitted():
 
 def batch_for(model, rows):
     """Rows of a table as a fitted model's network takes them."""
-    return batch_of(model._fitted.schema.read(rows), model.module_)
+    return make_batch(model._fitted.schema.read(rows), model.module_)
 
 
 def flipped(rows):
@@ -165,10 +165,10 @@ def test_judges_lack_nats(panel):
     classes, number = rng.integers(2, size=7), rng.normal(size=7)
     number -= number.mean()
     conditions = torch.from_numpy(np.column_stack([np.eye(2)[classes] * 2 - 1, number]))
-    lack = panel(z, conditions, torch.ones(7).double(), learns=True)
+    lack = panel(z, conditions, torch.ones(7).double(), train=True)
     expected = torch.zeros(7).double()
     layers = [*zip(panel.weights, panel.biases, strict=True)]
-    for i in range(PANEL):
+    for i in range(N_ADVERSARIES):
         out = z
         for j, (slopes, bias) in enumerate(layers):
             out = (F.silu(out) if j else out) @ (3 * slopes[i]) + 3 * bias[i]
@@ -176,7 +176,7 @@ def test_judges_lack_nats(panel):
             out[..., :2].movedim(-1, 1), torch.from_numpy(classes).expand(2, 7), reduction="none"
         )
         squares = (out[..., 2] - conditions[:, 2]) ** 2 / (2 * (number**2).mean())
-        expected += (nats + squares).mean(0) / PANEL
+        expected += (nats + squares).mean(0) / N_ADVERSARIES
     torch.testing.assert_close(lack, expected)
 
 
@@ -185,32 +185,34 @@ def test_nothing_is_gained_by_misleading_judges(panel):
     z = 1e3 * torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
     conditions = torch.eye(2).double()[[0, 0, 0, 0, 1, 1]]
     conditions = torch.cat([conditions, torch.zeros(6, 1)], 1)
-    bound = -torch.tensor([2 / 3] * 4 + [1 / 3] * 2, dtype=torch.float64).log() + 2 * MISLED
-    seen = panel(z, conditions, torch.ones(6).double(), learns=False)
+    bound = (
+        -torch.tensor([2 / 3] * 4 + [1 / 3] * 2, dtype=torch.float64).log() + 2 * MAX_EXCESS_LOSS
+    )
+    seen = panel(z, conditions, torch.ones(6).double(), train=False)
     assert (seen <= bound + 1e-9).all()
-    assert (panel(z, conditions, torch.ones(6).double(), learns=True) >= seen).all()
+    assert (panel(z, conditions, torch.ones(6).double(), train=True) >= seen).all()
 
 
 def test_only_a_panel_that_learns_is_moved(panel):
     z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
     conditions = torch.tensor([[1.0, -1.0, 0.5]]).double().expand(5, 3)
-    panel(z, conditions, torch.ones(5).double(), learns=False).sum().backward()
+    panel(z, conditions, torch.ones(5).double(), train=False).sum().backward()
     assert z.grad.abs().sum() > 0
     assert all(p.grad is None for p in panel.parameters())
-    panel(z.detach(), conditions, torch.ones(5).double(), learns=True).sum().backward()
+    panel(z.detach(), conditions, torch.ones(5).double(), train=True).sum().backward()
     assert all(p.grad is not None for p in panel.parameters())
 
 
 def test_judges_start_without_an_opinion():
     panel = Adversaries(3, [4])
     panel.reset(torch.Generator().manual_seed(0))
-    lack = panel(torch.randn(6, 3), torch.eye(4)[[0, 1, 2, 3, 0, 1]], torch.ones(6), learns=False)
+    lack = panel(torch.randn(6, 3), torch.eye(4)[[0, 1, 2, 3, 0, 1]], torch.ones(6), train=False)
     torch.testing.assert_close(lack, torch.full((6,), 4.0).log())
 
 
 def test_a_lesson_costs_nothing():
     """What judges learn moves them, but is no part of the objective."""
-    latent = Private(2, 7.0, [2]).double()
+    latent = Fair(2, 7.0, [2]).double()
     latent.start_from(torch.zeros(0), torch.zeros(0), torch.Generator().manual_seed(0))
     h = torch.randn(9, 4, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
     draws = Draws(torch.Generator().manual_seed(2), torch.float64)
@@ -282,9 +284,9 @@ def test_parity_gaps():
 @pytest.mark.parametrize(
     ("rows", "y", "message"),
     [
-        (X[:, [0, 1, 2, 3, 4, 5, 6]][X[:, -1] == 1], None, "6 must hold at least 2 classes"),
-        (X, np.zeros(N), "y must hold at least 2 classes"),
-        (X, np.r_[np.ones(3), np.zeros(N - 3)], "Class 1.* of y has 3 rows"),
+        (X[:, [0, 1, 2, 3, 4, 5, 6]][X[:, -1] == 1], None, "6 must contain at least 2 classes"),
+        (X, np.zeros(N), "y must contain at least 2 classes"),
+        (X, np.r_[np.ones(3), np.zeros(N - 3)], "Each class of y .* got 3 of class 1"),
         (X, Y[1:], "inconsistent"),
         (X, X[:, 0], "Unknown label type"),
     ],

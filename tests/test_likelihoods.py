@@ -1,441 +1,598 @@
-"""The contracts of likelihoods, of missing cells and blocks of columns, and of priors."""
+"""The contract of likelihoods: what every family must satisfy, whatever its distribution is.
+
+Families are found in `LIKELIHOODS`. Every check is a function of one likelihood. It must pass for
+each family, and it must fail for a likelihood that is wrong in the way that the check looks for.
+"""
 
 import math
+from functools import cache
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from torch.distributions import MultivariateNormal
+from contracts import assert_fails, assert_passes, concrete_classes, draws, named_checks, normal
 
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws
 from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.blocks import Blocks
-from skae.nn.likelihoods.gaussian import Gaussian
-from skae.nn.prior import WIDEST, NormalPrior, StandardNormalPrior
+from skae.nn.likelihoods.gaussian import NOISE_FLOOR, Gaussian
 
 N, D, K = 60, 5, 3
+NOISES = ("isotropic", "diagonal", 0.3)
+PAIRS = [(0, 1), (1, 2), (3, 4)]
+"""Columns over whose cells densities are summed: within and across the blocks below."""
 
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def draws(seed=0):
-    return Draws(generator(seed), torch.float64)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
-
-
-X = normal(N, D).sigmoid()
-OBSERVED = torch.rand(N, D, generator=generator(1)) < 0.7
-WEIGHT = torch.rand(N, generator=generator(2), dtype=torch.float64)
-WEIGHT[::7] = 0
-WEIGHT /= WEIGHT.sum()
-COMPLETE = Batch(X, WEIGHT)
-EVERY = Batch(X, WEIGHT, observed=torch.ones_like(OBSERVED))
-MISSING = Batch(torch.where(OBSERVED, X, torch.nan), WEIGHT, observed=OBSERVED)
-OUT = normal(N, D, seed=3)
-JACOBIAN = normal(N, D, K, seed=4)
-SPREAD = normal(N, D, seed=5) ** 2
+EXACT = {"rtol": 1e-5, "atol": 1e-6}
+"""Tolerance of a sum over a grid of cells."""
 
 FAMILIES = {
     **{
         f"{name}-{noise}": lambda name=name, noise=noise: make_likelihood(name, D, noise)
         for name in LIKELIHOODS
-        for noise in ("isotropic", "diagonal", 0.3)
+        for noise in NOISES
+    },
+    **{
+        f"{name}-{noise}-trained": lambda name=name, noise=noise: make_likelihood(
+            name, D, noise, True
+        )
+        for name in LIKELIHOODS
+        for noise in NOISES
+        if make_likelihood(name, D, noise, True).is_trained
     },
     "blocks": lambda: Blocks([Gaussian(2, "diagonal"), Bernoulli(2), Gaussian(1, 0.3)]),
     "blocks-estimated": lambda: Blocks([Gaussian(3), Gaussian(2, "diagonal")]),
+    "blocks-trained": lambda: Blocks([Gaussian(2, "isotropic", True), Bernoulli(3)]),
 }
 
 
+TABLE = normal(N, D).sigmoid()
+"""Rows from which likelihoods start; the cells lie in the support of every family."""
+
+OBSERVED = draws(1).uniform((N, D)) < 0.7
+WEIGHT = draws(2).uniform((N,))
+WEIGHT[::7] = 0
+WEIGHT /= WEIGHT.sum()
+
+
 def started(likelihood):
-    """A likelihood of the table's columns; where its noise is estimated, with an estimate."""
+    """A likelihood that has started from the table, its noise estimated where it is not known."""
     likelihood = likelihood.double()
-    likelihood.start(X.mean(0), X.var(0), X.var(0).mean().sqrt())
-    if likelihood.is_known:
+    likelihood.start(TABLE.mean(0), TABLE.var(0), TABLE.var(0).mean().sqrt())
+    with torch.no_grad():
+        likelihood.start_noise(torch.linspace(0.5, 2, D).double())
+    if likelihood.is_known or likelihood.is_trained:
         return likelihood
-    squares = likelihood.squares(COMPLETE, OUT)
-    return likelihood.update(likelihood.statistics(COMPLETE, squares, WEIGHT))
+    batch = Batch(TABLE, WEIGHT)
+    squares = likelihood.squares(batch, normal(N, likelihood.n_outputs))
+    return likelihood.update(likelihood.statistics(batch, squares, WEIGHT))
 
 
-@pytest.fixture(params=FAMILIES)
-def likelihood(request):
-    return started(FAMILIES[request.param]())
+def case_of(likelihood):
+    """A likelihood with rows that are drawn from it, some decoder's outputs for them and more."""
+    out = normal(N, likelihood.n_outputs, seed=3)
+    x = likelihood.sample(out, draws(4)).detach()
+    return SimpleNamespace(
+        likelihood=likelihood,
+        fixed=likelihood.fixed(),
+        out=out,
+        x=x,
+        jacobian=normal(N, likelihood.n_outputs, K, seed=5),
+        spread=normal(N, likelihood.n_outputs, seed=6) ** 2,
+        complete=Batch(x, WEIGHT),
+        missing=Batch(torch.where(OBSERVED, x, torch.nan), WEIGHT, observed=OBSERVED),
+    )
 
 
-@pytest.fixture(params=["complete", "missing"])
-def batch(request):
-    return COMPLETE if request.param == "complete" else MISSING
+@cache
+def case_named(name):
+    return case_of(started(FAMILIES[name]()))
 
 
-# --------------------------------------------------------------------- of every likelihood
+# ------------------------------------------------------------------------- sums over all rows
 
 
-def test_score_is_the_derivative(likelihood, batch):
-    out = OUT.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(likelihood.log_prob(batch, out).sum(), out)
-    torch.testing.assert_close(likelihood.score(batch, out), expected)
+def supports(likelihood):
+    """The support of each column."""
+    parts = getattr(likelihood, "parts", [likelihood])
+    return [part.support for part in parts for _ in range(part.n_columns)]
 
 
-def test_information_is_the_expected_curvature(likelihood, batch):
-    """In exponential families minus the second derivative, which the row does not enter."""
-    z = torch.zeros(N, K, dtype=torch.float64, requires_grad=True)
-    out = OUT + (JACOBIAN @ z[..., None])[..., 0]
-    log_prob = likelihood.log_prob(batch, out).sum()
-    (score,) = torch.autograd.grad(log_prob, z, create_graph=True)
-    rows = [torch.autograd.grad(score[:, i].sum(), z, retain_graph=True)[0] for i in range(K)]
-    expected = -torch.stack(rows, -1)
-    torch.testing.assert_close(likelihood.information(batch, OUT, JACOBIAN), expected)
+def cell_values(case, column):
+    """All values of a cell of the first row, as far as they matter, and the measure of each."""
+    drawn = case.likelihood.sample(case.out[:1].expand(500, -1), draws())[:, column].detach()
+    if (drawn == drawn.round()).all():
+        low, high = supports(case.likelihood)[column]
+        values = torch.arange(max(low, drawn.min() - 50), min(high, drawn.max() + 50) + 1)
+        return values.double(), torch.ones(len(values)).double()
+    # The steps grow with the distance, so that the grid also reaches the end of heavy tails.
+    t = torch.linspace(-6, 6, 121, dtype=torch.float64)
+    return drawn.mean() + drawn.std() * t.sinh(), (t[1] - t[0]) * drawn.std() * t.cosh()
 
 
-def test_cells_that_are_all_observed_are_complete_rows(likelihood):
+def rows_of_pair(case, pair):
+    """Copies of the first row with all values of two cells, and the measure of each copy."""
+    (a, of_a), (b, of_b) = (cell_values(case, column) for column in pair)
+    rows = case.x[0].repeat(len(a) * len(b), 1)
+    rows[:, pair[0]] = a.repeat_interleave(len(b))
+    rows[:, pair[1]] = b.repeat(len(a))
+    return rows, torch.outer(of_a, of_b).flatten()
+
+
+def pair_alone(case, pair):
+    """A batch of rows of which only two cells are observed, their measure and their outputs."""
+    rows, measure = rows_of_pair(case, pair)
+    observed = torch.zeros(D, dtype=torch.bool)
+    observed[[*pair]] = True
+    batch = Batch(rows, measure, observed=observed.expand(len(rows), -1))
+    return batch, measure, case.out[:1].expand(len(rows), -1)
+
+
+def share_of_pair(case, pair):
+    """The probability of each copy of the first row, given that only two cells are observed."""
+    batch, measure, out = pair_alone(case, pair)
+    return batch, measure * case.likelihood.log_prob(batch, out).exp().detach(), out
+
+
+# --------------------------------------------------------------------------------- the contract
+
+
+def check_density(case):
+    """Densities integrate to 1 and masses sum to 1, over all values of every two cells."""
+    for pair in PAIRS:
+        _, share, _ = share_of_pair(case, pair)
+        assert float(share.sum()) == pytest.approx(1, abs=1e-6)
+
+
+def check_missing(case):
+    """The density of the observed cells is that of the row, the missing cells integrated out."""
+    for pair in PAIRS:
+        rows, measure = rows_of_pair(case, pair)
+        out = case.out[:1].expand(len(rows), -1)
+        log_prob = case.likelihood.log_prob(Batch(rows, measure), out)
+        observed = torch.ones(1, D, dtype=torch.bool)
+        observed[:, [*pair]] = False
+        rest = Batch(torch.where(observed, case.x[:1], torch.nan), WEIGHT[:1], observed=observed)
+        torch.testing.assert_close(
+            (log_prob + measure.log()).logsumexp(0, keepdim=True),
+            case.likelihood.log_prob(rest, case.out[:1]),
+            **EXACT,
+        )
+
+
+def check_score(case):
+    """The score is the derivative of the log-density by the outputs, 0 for missing cells."""
+    for batch in (case.complete, case.missing):
+        out = case.out.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(case.likelihood.log_prob(batch, out).sum(), out)
+        torch.testing.assert_close(case.likelihood.score(batch, out), expected)
+
+
+def check_information(case):
+    """The information is the expected outer product of the score, whose expectation is 0."""
+    one = torch.eye(case.likelihood.n_outputs).double()[None]
+    for pair in PAIRS:
+        batch, share, out = share_of_pair(case, pair)
+        score = case.likelihood.score(batch, out)
+        torch.testing.assert_close(share @ score, torch.zeros_like(out[0]), **EXACT)
+        first = batch.map(lambda t: t[:1])
+        found = case.likelihood.information(first, out[:1], one)[0]
+        torch.testing.assert_close((score.mT * share) @ score, found, **EXACT)
+    for batch in (case.complete, case.missing):
+        whole = case.likelihood.information(batch, case.out, one.expand(N, -1, -1))
+        torch.testing.assert_close(
+            case.likelihood.information(batch, case.out, case.jacobian),
+            case.jacobian.mT @ whole @ case.jacobian,
+        )
+
+
+def check_moments(case):
+    """The expected row is `mean`, and `noise_variance`, where there is noise, its variance."""
+    mean = case.likelihood.mean(case.out[:1])[0]
+    noise = case.fixed.noise_variance
+    for pair in PAIRS:
+        batch, share, _ = share_of_pair(case, pair)
+        for column in pair:
+            cells = batch.x[:, column]
+            torch.testing.assert_close(share @ cells, mean[column], **EXACT)
+            if noise[column] > 0:
+                variance = share @ (cells - mean[column]) ** 2
+                torch.testing.assert_close(variance, noise[column], **EXACT)
+
+
+def check_draws(case):
+    """Draws have the density's mean, covariance and entropy; the same seed gives the same draws."""
+    n = 20_000
+    out = case.out[:1].expand(n, -1)
+    drawn = case.likelihood.sample(out, draws()).detach()
+    assert torch.equal(drawn, case.likelihood.sample(out, draws()))
+    for pair in PAIRS:
+        batch, share, _ = share_of_pair(case, pair)
+        cells, own = batch.x[:, [*pair]], drawn[:, [*pair]]
+        mean = share @ cells
+        covariance = ((cells - mean).mT * share) @ (cells - mean)
+        deviation = covariance.diagonal().sqrt()
+        assert ((own.mean(0) - mean).abs() <= 5 * deviation / n**0.5).all()
+        error = (torch.cov(own.mT) - covariance) / torch.outer(deviation, deviation)
+        assert error.abs().max() < 8 / n**0.5
+        alone = Batch(drawn, share, observed=batch.observed[:1].expand(n, -1))
+        nats = case.likelihood.log_prob(alone, out)
+        entropy = -torch.special.xlogy(share, share / batch.weight).sum()
+        assert abs(nats.mean() + entropy) <= 5 * nats.std() / n**0.5 + 1e-9
+
+
+def check_deviance(case):
+    """The deviance is 0 for the expected row, at least 0 for others and 0 for missing cells."""
+    for batch in (case.complete, case.missing):
+        cells = case.likelihood.deviance(batch, case.out)
+        assert (cells >= 0).all()
+        assert batch.observed is None or not cells[~OBSERVED].any()
+    mean = Batch(case.likelihood.mean(case.out), WEIGHT)
+    best = case.likelihood.deviance(mean, case.out)
+    torch.testing.assert_close(best, torch.zeros_like(best), rtol=0, atol=1e-9)
+
+
+def check_complete_rows(case):
+    """Rows whose cells are all observed are complete rows, and rows without cells say nothing."""
+    likelihood, out = case.likelihood, case.out
+    every = case.complete._replace(observed=torch.ones_like(OBSERVED))
+    nothing = case.missing._replace(observed=torch.zeros_like(OBSERVED))
+    for method in (likelihood.log_prob, likelihood.score, likelihood.deviance, likelihood.squares):
+        torch.testing.assert_close(method(every, out), method(case.complete, out))
+        assert not method(nothing, out).any()
+    assert not likelihood.information(nothing, out, case.jacobian).any()
+    squares = case.fixed.squares(case.complete, out, case.spread, 1.1)
+    torch.testing.assert_close(case.fixed.squares(every, out, case.spread, 1.1), squares)
+
+
+def check_leading_axes(case):
+    """Leading axes of the outputs stay: every entry is that of its own outputs."""
+    several = torch.stack([case.out, case.out + 1, case.out - 1])
+    for batch in (case.complete, case.missing):
+        for method in ("log_prob", "score", "deviance"):
+            function = getattr(case.likelihood, method)
+            expected = torch.stack([function(batch, out) for out in several])
+            torch.testing.assert_close(function(batch, several), expected)
+    expected = torch.stack([case.likelihood.mean(out) for out in several])
+    torch.testing.assert_close(case.likelihood.mean(several), expected)
+    assert case.likelihood.sample(several, draws()).shape == expected.shape
+
+
+def check_corrupted_rows(case):
+    """Rows that the encoder sees corrupted are compared with the clean ones."""
+    corrupted = case.complete._replace(x=torch.zeros_like(case.x), clean=case.x)
     for method in ("log_prob", "score", "deviance", "squares"):
-        function = getattr(likelihood, method)
-        torch.testing.assert_close(function(EVERY, OUT), function(COMPLETE, OUT))
-    squares = likelihood.squares(COMPLETE, OUT, SPREAD, 1.1)
-    torch.testing.assert_close(likelihood.squares(EVERY, OUT, SPREAD, 1.1), squares)
-    estimates = [
-        likelihood.update(likelihood.statistics(some, squares, WEIGHT)).coordinates()
-        for some in (EVERY, COMPLETE)
-    ]
-    if likelihood.is_pooled or likelihood.is_known:
-        torch.testing.assert_close(*estimates)
-    else:  # the mean of all columns counts as one row more where cells may be missing
-        torch.testing.assert_close(*estimates, rtol=0, atol=0.1)
+        function = getattr(case.likelihood, method)
+        torch.testing.assert_close(function(corrupted, case.out), function(case.complete, case.out))
 
 
-def test_missing_cells_contribute_nothing(likelihood):
-    log_prob = likelihood.cell_log_prob(X, OUT)
-    expected = torch.where(OBSERVED, log_prob, 0.0).sum(-1)
-    torch.testing.assert_close(likelihood.log_prob(MISSING, OUT), expected)
-    for cells in (
-        likelihood.score(MISSING, OUT),
-        likelihood.deviance(MISSING, OUT),
-        likelihood.squares(MISSING, OUT, SPREAD),
-    ):
-        assert not cells[~OBSERVED].any()
-        assert cells[OBSERVED].all()
-    nothing = Batch(MISSING.x, WEIGHT, observed=torch.zeros_like(OBSERVED))
-    assert not likelihood.log_prob(nothing, OUT).any()
-    assert not likelihood.information(nothing, OUT, JACOBIAN).any()
+def check_statistics(case):
+    """The statistics of a table are the sums of those of its parts."""
+    for batch in (case.complete, case.missing):
+        squares = case.fixed.squares(batch, case.out, case.spread)
+        whole = case.fixed.statistics(batch, squares, WEIGHT)
+        parts = [
+            case.fixed.statistics(batch.map(lambda t, s=s: t[s]), squares[s], WEIGHT[s])
+            for s in (slice(25), slice(25, 26), slice(26, None))
+        ]
+        assert all(part.keys() == whole.keys() for part in parts)
+        for name, expected in whole.items():
+            torch.testing.assert_close(sum(part[name] for part in parts), expected)
 
 
-def test_several_outputs_of_each_row(likelihood, batch):
-    """Leading axes are those of the outputs."""
-    several = torch.stack([OUT, OUT + 1])
-    for method in ("log_prob", "score", "deviance"):
-        function = getattr(likelihood, method)
-        expected = torch.stack([function(batch, out) for out in several])
-        torch.testing.assert_close(function(batch, several), expected)
+def check_update(case):
+    """The updated noise has the largest expected log-density, of uncertain outputs, too."""
+    spread = case.spread.sqrt()
+
+    def expected(likelihood, batch):
+        # Two points with the mean and variance of the outputs: exact for squares.
+        both = (likelihood.log_prob(batch, case.out + side * spread) for side in (1, -1))
+        return float(WEIGHT @ sum(both)) / 2
+
+    for batch in (case.complete, case.missing):
+        squares = case.fixed.squares(batch, case.out, case.spread)
+        updated = case.fixed.update(case.fixed.statistics(batch, squares, WEIGHT))
+        at = updated.coordinates()
+        if case.fixed.is_known:
+            torch.testing.assert_close(at, case.fixed.coordinates())
+            continue
+        best = expected(updated, batch)
+        assert best > expected(case.fixed, batch)
+        if batch.observed is None:  # else columns of few cells are drawn towards the mean
+            free = updated.noise_variance > 0
+            for step in (-0.05, 0.05):
+                assert expected(updated.at(at + step * free), batch) < best
 
 
-def test_corrupted_rows_are_judged_by_the_clean_ones(likelihood):
-    corrupted = COMPLETE._replace(x=torch.zeros_like(X), clean=X)
-    for method in ("log_prob", "score", "deviance", "squares"):
-        function = getattr(likelihood, method)
-        torch.testing.assert_close(function(corrupted, OUT), function(COMPLETE, OUT))
-
-
-def test_statistics_of_parts_add_up(likelihood, batch):
-    squares = likelihood.squares(batch, OUT, SPREAD)
-    whole = likelihood.statistics(batch, squares, WEIGHT)
-    parts = [
-        likelihood.statistics(batch.map(lambda t, s=s: t[s]), squares[s], WEIGHT[s])
-        for s in (slice(25), slice(25, None))
-    ]
-    assert all(part.keys() == whole.keys() for part in parts)
-    for name, expected in whole.items():
-        torch.testing.assert_close(sum(part[name] for part in parts), expected)
-
-
-def test_update_is_the_mean_over_observed_cells(likelihood, batch):
-    squares = likelihood.squares(batch, OUT, SPREAD)
-    updated = likelihood.update(likelihood.statistics(batch, squares, WEIGHT))
-    if likelihood.is_known:
-        torch.testing.assert_close(updated.coordinates(), likelihood.coordinates())
-        return
-    observed = torch.ones_like(X) if batch.observed is None else OBSERVED.double()
-    own = (WEIGHT @ squares) / (WEIGHT @ observed)
-    if likelihood.is_pooled:
-        pooled = (WEIGHT @ squares).sum() / (WEIGHT @ observed).sum()
-        torch.testing.assert_close(updated.noise_variance, pooled.expand(D))
-    elif isinstance(likelihood, Gaussian):
-        # Missing cells make the mean of all columns count as one row more.
-        torch.testing.assert_close(updated.noise_variance, own, rtol=0.1, atol=0.1)
-
-
-def test_coordinates_are_those_of_the_noise(likelihood):
+def check_coordinates(case):
+    """Coordinates determine the noise, and a step of log 2 doubles it."""
+    likelihood = case.fixed
     coordinates = likelihood.coordinates()
     assert coordinates.dtype == torch.float64
-    torch.testing.assert_close(likelihood.at(coordinates).coordinates(), coordinates)
-    assert torch.equal(likelihood.at(coordinates).noise_variance, likelihood.noise_variance)
-    assert likelihood.change(likelihood.at(coordinates)) == 0
-    if likelihood.is_known:
+    again = likelihood.at(coordinates)
+    torch.testing.assert_close(again.coordinates(), coordinates)
+    assert torch.equal(again.noise_variance, likelihood.noise_variance)
+    assert likelihood.change(again) == 0
+    assert likelihood.is_finite()
+    assert not likelihood.with_noise(torch.full((D,), torch.nan).double()).is_finite()
+    if not likelihood.noise_variance.any():
         return
-    moved = likelihood.at(coordinates + math.log(2))
-    torch.testing.assert_close(moved.noise_variance, 2 * likelihood.noise_variance)
-    further = (moved.coordinates() - coordinates)[likelihood.noise_variance > 0]
-    torch.testing.assert_close(further, torch.full_like(further, math.log(2)))
-    assert likelihood.change(moved) == pytest.approx(0.5)
-    half = likelihood.blended(moved, 0.5)
+    twice = likelihood.at(coordinates + math.log(2))
+    torch.testing.assert_close(twice.noise_variance, 2 * likelihood.noise_variance)
+    moved = (twice.coordinates() - coordinates)[likelihood.noise_variance > 0]
+    torch.testing.assert_close(moved, torch.full_like(moved, math.log(2)))
+    assert likelihood.change(twice) == pytest.approx(0.5)
+    half = likelihood.blended(twice, 0.5)
     torch.testing.assert_close(half.noise_variance, 1.5 * likelihood.noise_variance)
 
 
-def test_what_is_not_finite_is_seen(likelihood):
-    assert likelihood.is_finite()
-    assert not likelihood.with_noise(torch.full((D,), torch.nan).double()).is_finite()
-
-
-def test_another_noise_scales_scores_where_it_says_so(likelihood):
-    if likelihood.has_common_scale:
-        other = likelihood.at(likelihood.coordinates() + 0.7)
-        factor = other.rescaled(likelihood)
+def check_rescaling(case):
+    """Where it says so, another noise only scales scores and informations."""
+    if case.fixed.has_common_scale:
+        other = case.fixed.at(case.fixed.coordinates() + 0.7)
+        factor = other.rescaled(case.fixed)
         torch.testing.assert_close(
-            other.score(MISSING, OUT), factor * likelihood.score(MISSING, OUT)
+            other.score(case.missing, case.out), factor * case.fixed.score(case.missing, case.out)
         )
         torch.testing.assert_close(
-            other.information(COMPLETE, OUT, JACOBIAN),
-            factor * likelihood.information(COMPLETE, OUT, JACOBIAN),
+            other.information(case.complete, case.out, case.jacobian),
+            factor * case.fixed.information(case.complete, case.out, case.jacobian),
         )
 
 
-def test_draws_have_the_mean(likelihood):
-    drawn = likelihood.sample(OUT[:4].expand(40_000, 4, D), draws())
-    mean = likelihood.mean(OUT[:4])
-    error = 5 * drawn.std(0) / 200
-    assert ((drawn.mean(0) - mean).abs() <= error).all()
+def check_fixed(case):
+    """The fixed likelihood is the same distribution, without a noise that is trained."""
+    assert not case.fixed.is_trained
+    assert not any(p is not None for p in case.fixed.parameters())
+    for batch in (case.complete, case.missing):
+        for method in ("log_prob", "score", "deviance", "squares"):
+            expected = getattr(case.likelihood, method)(batch, case.out)
+            torch.testing.assert_close(getattr(case.fixed, method)(batch, case.out), expected)
 
 
-def test_scores_of_draws_have_the_information_as_covariance(likelihood):
-    """And their mean is 0."""
-    drawn = likelihood.sample(OUT[:1].expand(40_000, 1, D), draws())[:, 0]
-    some = Batch(drawn, torch.ones(len(drawn)).double())
-    score = likelihood.score(some, OUT[:1].expand(len(drawn), -1))
-    assert (score.mean(0).abs() <= 5 * score.std(0) / 200).all()
-    information = likelihood.information(some, OUT[:1], torch.eye(D).double()[None])[0]
-    covariance = torch.cov(score.mT)
-    scale = information.diagonal().sqrt()
-    assert ((covariance - information) / torch.outer(scale, scale)).abs().max() < 8 / 200
+def check_corrected(case):
+    """The corrected noise is the old one times the factor by which the squares exceed it."""
+    noise = case.fixed.noise_variance
+    for batch in (case.complete, case.missing):
+        squares = 3 * noise.expand(N, D)
+        squares = squares if batch.observed is None else torch.where(OBSERVED, squares, 0.0)
+        corrected = case.fixed.corrected(case.fixed.statistics(batch, squares, WEIGHT))
+        known = torch.cat(
+            [
+                torch.full((part.n_columns,), part.is_known)
+                for part in getattr(case.fixed, "parts", [case.fixed])
+            ]
+        )
+        torch.testing.assert_close(corrected.noise_variance, torch.where(known, noise, 3 * noise))
 
 
-# --------------------------------------------------------------------------- the Gaussian
-
-
-@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
-def test_a_trained_noise_is_corrected_by_a_factor(noise):
-    """That by which the squares of validation rows exceed it, in the mean over cells."""
-    likelihood = make_likelihood("gaussian", D, noise, True).double()
-    likelihood.start(X.mean(0), X.var(0), X.var(0).mean().sqrt())
+def check_start(case):
+    """A linear decoder starts at the columns' means, and its slope is one of rows on the scale."""
+    scale = TABLE.var(0).mean().sqrt()
     with torch.no_grad():
-        likelihood.start_noise(X.var(0))
-        assert likelihood.is_trained
-        fixed = likelihood.fixed()
-        assert not fixed.is_trained
-        squares = 3 * fixed.noise_variance.expand(N, D)
-        for batch in (COMPLETE, MISSING):
-            kept = squares if batch.observed is None else torch.where(OBSERVED, squares, 0.0)
-            statistics = fixed.statistics(batch, kept, WEIGHT)
-            corrected = fixed.corrected(statistics)
-            torch.testing.assert_close(corrected.noise_variance, 3 * fixed.noise_variance)
+        bias, slope = case.likelihood.start(TABLE.mean(0), TABLE.var(0), scale)
+        case.likelihood.start_noise(torch.linspace(0.5, 2, D).double())
+    assert bias.shape == slope.shape == (case.likelihood.n_outputs,)
+    torch.testing.assert_close(case.likelihood.mean(bias), TABLE.mean(0))
+    moved = torch.autograd.functional.jacobian(case.likelihood.mean, bias) @ slope
+    torch.testing.assert_close(moved, scale.expand(D))
+    assert case.likelihood.baseline().shape == ()
 
 
-def test_rows_tell_their_squares_by_the_log_density():
-    """Where one noise scales all: to second order, which is exact for a linear decoder."""
-    likelihood = started(Gaussian(D))
+def check_single_block(case):
+    """A block alone is the plain likelihood."""
+    block = Blocks([case.likelihood])
+    assert block.n_outputs == case.likelihood.n_outputs
+    for batch in (case.complete, case.missing):
+        for method in ("log_prob", "score", "deviance", "squares"):
+            expected = getattr(case.likelihood, method)(batch, case.out)
+            torch.testing.assert_close(getattr(block, method)(batch, case.out), expected)
+        torch.testing.assert_close(
+            block.information(batch, case.out, case.jacobian),
+            case.likelihood.information(batch, case.out, case.jacobian),
+        )
+        squares = block.squares(batch, case.out, case.spread, 1.3)
+        expected = case.likelihood.squares(batch, case.out, case.spread, 1.3)
+        torch.testing.assert_close(squares, expected)
+        updated = [
+            some.update(some.statistics(batch, squares, WEIGHT)).noise_variance
+            for some in (block.fixed(), case.fixed)
+        ]
+        torch.testing.assert_close(*updated)
+    torch.testing.assert_close(block.mean(case.out), case.likelihood.mean(case.out))
+    drawn = (some.sample(case.out, draws()) for some in (block, case.likelihood))
+    torch.testing.assert_close(*drawn)
+    torch.testing.assert_close(block.baseline(), case.likelihood.baseline())
+    assert (block.is_known, block.is_trained) == (case.fixed.is_known, case.likelihood.is_trained)
+
+
+CHECKS = named_checks(globals())
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_contract(family, check):
+    assert_passes(CHECKS[check], case_named(family))
+
+
+def test_every_family_is_checked():
+    assert concrete_classes(Likelihood) == {*LIKELIHOODS.values(), Blocks}
+
+
+# ---------------------------------------------------------------------------- negative controls
+
+WRONG = {
+    "density": {  # lacks the normalizer
+        "row_log_prob": lambda self, x, out: self.cell_log_prob(x, out).sum(-1),
+        "cell_log_prob": lambda self, x, out: -0.5 * self._squares(x, out),
+    },
+    "missing": {  # counts missing cells as zeros
+        "log_prob": lambda self, batch, out: self.row_log_prob(batch.original.nan_to_num(), out)
+    },
+    "score": {"cell_score": lambda self, x, out: -Gaussian.cell_score(self, x, out)},
+    "information": {
+        "curved": lambda self, out, jacobian: 2 * Gaussian.information_product(self, out, jacobian)
+    },
+    "moments": {"mean": lambda self, out: self.center + out},
+    "draws": {"sample": lambda self, out, draws: self.mean(out) + draws.normal(out.shape)},
+    "deviance": {"cell_deviance": lambda self, x, out: x - self.mean(out)},
+    "complete_rows": {  # rescales rows by their share of observed cells, but not complete ones
+        "log_prob": lambda self, batch, out: (
+            Gaussian.log_prob(self, batch, out) * (1 if batch.observed is None else 1.01)
+        )
+    },
+    "leading_axes": {  # looks at the first of several outputs only
+        "log_prob": lambda self, batch, out: Gaussian.log_prob(
+            self, batch, out.reshape(-1, N, D)[0]
+        )
+    },
+    "corrupted_rows": {
+        "log_prob": lambda self, batch, out: Gaussian.log_prob(
+            self, batch._replace(clean=None), out
+        )
+    },
+    "statistics": {  # are means over the rows of a part
+        "statistics": lambda self, batch, squares, weight: {
+            name: sums / weight.sum()
+            for name, sums in Gaussian.statistics(self, batch, squares, weight).items()
+        }
+    },
+    "update": {
+        "update": lambda self, statistics: self.with_noise(
+            Gaussian.update(self, statistics).noise_variance.sqrt()
+        )
+    },
+    "coordinates": {"coordinates": lambda self: self.noise_variance.double()},
+    "rescaling": {"rescaled": lambda self, old: Gaussian.rescaled(old, self)},
+    "fixed": {"fixed": lambda self: self.with_noise(2 * self.noise_variance)},
+    "corrected": {"corrected": lambda self, statistics: self},
+    "start": {
+        "start": lambda self, center, variance, scale: (
+            center,
+            Gaussian.start(self, center, variance, scale)[1],
+        )
+    },
+    "single_block": {  # states something of rows that blocks, which ask for cells, never hear of
+        "log_prob": lambda self, batch, out: Gaussian.log_prob(self, batch, out) + 1
+    },
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_wrong_likelihood_fails(check):
+    wrong = type("Wrong", (Gaussian,), WRONG[check])
+    assert_fails(CHECKS[check], case_of(started(wrong(D))))
+
+
+# ----------------------------------------------------------------------------- single families
+
+
+def test_expected_squares_of_moved_codes_follow_from_log_densities():
+    """To second order, which is exact for a linear decoder, where one noise scales all."""
+    case = case_named("gaussian-isotropic")
+    likelihood, J = case.fixed, case.jacobian
     shift, root = normal(N, K, seed=7), normal(N, K, K, seed=8)
     covariance, bessel = root @ root.mT, torch.tensor(1.3).double()
-    gradient = (JACOBIAN.mT @ likelihood.score(COMPLETE, OUT)[..., None])[..., 0]
-    information = likelihood.information(COMPLETE, OUT, JACOBIAN)
+    gradient = (J.mT @ likelihood.score(case.complete, case.out)[..., None])[..., 0]
+    information = likelihood.information(case.complete, case.out, J)
     moved = (information @ shift[..., None])[..., 0] - 2 * gradient
     found = likelihood.row_squares(
-        likelihood.squares(COMPLETE, OUT).sum(-1),
+        likelihood.squares(case.complete, case.out).sum(-1),
         (moved * shift).sum(-1),
         torch.einsum("nij,nij->n", information, covariance),
         bessel,
     )
-    out = OUT + (JACOBIAN @ shift[..., None])[..., 0]
-    variance = (JACOBIAN @ covariance * JACOBIAN).sum(-1)
-    expected = likelihood.squares(COMPLETE, out, variance, bessel)
+    out = case.out + (J @ shift[..., None])[..., 0]
+    expected = likelihood.squares(case.complete, out, (J @ covariance * J).sum(-1), bessel)
     torch.testing.assert_close(found, expected.mean(-1, keepdim=True))
 
 
 def test_the_noise_has_a_floor():
-    likelihood = started(Gaussian(D, "diagonal"))
-    statistics = likelihood.statistics(COMPLETE, torch.zeros_like(X), WEIGHT)
-    updated = likelihood.update(statistics).noise_variance
-    torch.testing.assert_close(updated, 1e-6 * X.var(0))
+    fixed = case_named("gaussian-diagonal").fixed
+    statistics = fixed.statistics(Batch(TABLE, WEIGHT), torch.zeros_like(TABLE), WEIGHT)
+    expected = NOISE_FLOOR * TABLE.var(0)
+    torch.testing.assert_close(fixed.update(statistics).noise_variance, expected)
 
 
-# ------------------------------------------------------------------------------- blocks
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+def test_noise_is_estimated_from_observed_cells(noise):
+    """Of a column with few observed cells, the mean of all columns counts as one row more."""
+    likelihood = make_likelihood("gaussian", 3, noise).double()
+    likelihood.start(torch.zeros(3), torch.ones(3), torch.tensor(1.0))
+    observed = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
+    squares = torch.tensor([[1.0, 4.0, 9.0], [2.0, 6.0, 0.0], [3.0, 0.0, 0.0]]).double()
+    share = torch.tensor([0.5, 0.25, 0.25]).double()
+    batch = Batch(squares, share, observed=observed)
+    found = likelihood.update(likelihood.statistics(batch, squares, share)).noise_variance
+    columns = [1.75, (0.5 * 4 + 0.25 * 6) / 0.75, 9.0]
+    pooled = (1.75 + 3.5 + 4.5) / (1 + 0.75 + 0.5)
+    each = [(n * own + pooled) / (n + 1) for n, own in zip((3, 2, 1), columns, strict=True)]
+    expected = each if noise == "diagonal" else [pooled] * 3
+    torch.testing.assert_close(found, torch.tensor(expected).double())
 
 
-@pytest.mark.parametrize("batch", [COMPLETE, MISSING], ids=["complete", "missing"])
-def test_blocks_of_one_family_are_that_family(batch):
-    whole, blocks = (
-        started(made) for made in (Gaussian(D, 0.3), Blocks([Gaussian(2, 0.3), Gaussian(3, 0.3)]))
-    )
-    for method in ("log_prob", "score", "deviance", "squares"):
-        expected = getattr(whole, method)(batch, OUT)
-        torch.testing.assert_close(getattr(blocks, method)(batch, OUT), expected)
-    torch.testing.assert_close(
-        blocks.information(batch, OUT, JACOBIAN), whole.information(batch, OUT, JACOBIAN)
-    )
-    torch.testing.assert_close(blocks.mean(OUT), whole.mean(OUT))
-    torch.testing.assert_close(blocks.baseline(), whole.baseline())
-    assert (blocks.is_known, blocks.has_common_scale) == (True, True)
+def test_means_of_coin_flips_are_rows_of_a_bernoulli():
+    """Cells between 0 and 1 count as the mean of the log-masses of the flips."""
+    case = case_named("bernoulli-isotropic")
+    one, zero = (Batch(torch.full_like(TABLE, value), WEIGHT) for value in (1.0, 0.0))
+    of_one, of_zero = (case.likelihood.cell_log_prob(flip.x, case.out) for flip in (one, zero))
+    expected = (TABLE * of_one + (1 - TABLE) * of_zero).sum(-1)
+    torch.testing.assert_close(case.likelihood.log_prob(Batch(TABLE, WEIGHT), case.out), expected)
+    check_score(SimpleNamespace(**vars(case) | {"complete": Batch(TABLE, WEIGHT)}))
 
 
-@pytest.mark.parametrize("batch", [COMPLETE, MISSING], ids=["complete", "missing"])
-def test_blocks_are_their_parts(batch):
+@pytest.mark.parametrize("name", ["complete", "missing"])
+def test_blocks_are_their_parts(name):
+    """Each part sees its own columns and outputs; the noise of each is estimated on its own."""
     parts = [Gaussian(2, "diagonal"), Bernoulli(3)]
-    blocks = Blocks(parts).double()
-    center, variance, scale = X.mean(0), X.var(0), X.var(0).mean().sqrt()
-    bias, slope = blocks.start(center, variance, scale)
+    case = case_of(started(Blocks(parts)))
+    batch, out = getattr(case, name), case.out
+    blocks, (first, second) = case.likelihood, case.likelihood.parts
     columns = slice(2), slice(2, D)
     total = 0.0
-    for part, some in zip(parts, columns, strict=True):
-        assert torch.equal(bias[some], part.start(center[some], variance[some], scale)[0])
-        assert torch.equal(slope[some], part.start(center[some], variance[some], scale)[1])
+    for part, some in zip((first, second), columns, strict=True):
         own = batch.map(lambda t, some=some: t if t.ndim == 1 else t[:, some])
         for method in ("score", "deviance"):
-            expected = getattr(part, method)(own, OUT[:, some])
-            torch.testing.assert_close(getattr(blocks, method)(batch, OUT)[:, some], expected)
-        total = total + part.log_prob(own, OUT[:, some])
-    torch.testing.assert_close(blocks.log_prob(batch, OUT), total)
-    statistics = blocks.statistics(batch, blocks.squares(batch, OUT, SPREAD), WEIGHT)
+            expected = getattr(part, method)(own, out[:, some])
+            torch.testing.assert_close(getattr(blocks, method)(batch, out)[:, some], expected)
+        total = total + part.log_prob(own, out[:, some])
+    torch.testing.assert_close(blocks.log_prob(batch, out), total)
+    updated = blocks.update(
+        blocks.statistics(batch, blocks.squares(batch, out, case.spread), WEIGHT)
+    )
     own = batch.map(lambda t: t if t.ndim == 1 else t[:, :2])
-    squares = parts[0].squares(own, OUT[:, :2], SPREAD[:, :2])
-    expected = parts[0].update(parts[0].statistics(own, squares, WEIGHT)).noise_variance
-    updated = blocks.update(statistics)
+    squares = first.squares(own, out[:, :2], case.spread[:, :2])
+    expected = first.update(first.statistics(own, squares, WEIGHT)).noise_variance
     torch.testing.assert_close(updated.noise_variance[:2], expected)
     assert not updated.noise_variance[2:].any()
     assert (blocks.is_known, blocks.has_common_scale, blocks.is_trained) == (False, False, False)
-    drawn = blocks.sample(OUT, draws())
-    assert {*drawn[:, 2:].flatten().tolist()} == {0.0, 1.0}
+
+
+def test_blocks_of_known_noise_are_one_gaussian():
+    """Also where the noise of all rows has a common scale."""
+    whole = case_named("gaussian-0.3")
+    blocks = started(Blocks([Gaussian(2, 0.3), Gaussian(3, 0.3)]))
+    for batch in (whole.complete, whole.missing):
+        expected = whole.likelihood.log_prob(batch, whole.out)
+        torch.testing.assert_close(blocks.log_prob(batch, whole.out), expected)
+    assert (blocks.is_known, blocks.has_common_scale) == (True, True)
 
 
 def test_blocks_train_the_noise_of_their_parts():
-    blocks = Blocks([Gaussian(2, "isotropic", True), Gaussian(3, 0.3, True)]).double()
-    blocks.start(X.mean(0), X.var(0), X.var(0).mean().sqrt())
-    with torch.no_grad():
-        blocks.start_noise(torch.ones(D).double())
+    blocks = started(Blocks([Gaussian(2, "isotropic", True), Gaussian(3, 0.3, True)]))
     assert blocks.is_trained
     assert len([*blocks.parameters()]) == 1
-    fixed = blocks.fixed()
-    assert not fixed.is_trained
-    torch.testing.assert_close(fixed.noise_variance[2:], torch.full((3,), 0.3).double())
-    torch.testing.assert_close(
-        fixed.noise_variance[:2], X.var(0).mean().expand(2), rtol=1e-4, atol=0
-    )
-    statistics = fixed.statistics(COMPLETE, 2 * fixed.noise_variance.expand(N, D), WEIGHT)
-    corrected = fixed.corrected(statistics).noise_variance
-    torch.testing.assert_close(corrected, fixed.noise_variance * torch.tensor([2.0, 2, 1, 1, 1]))
+    known = torch.full((3,), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(blocks.fixed().noise_variance[2:], known, rtol=0, atol=0)
 
 
-# ------------------------------------------------------------------------------- priors
-
-
-def a_normal(k=K):
-    root = normal(k, k, seed=9)
-    return NormalPrior(normal(k, seed=10), root @ root.mT + torch.eye(k).double())
-
-
-def a_standard(k=K):
-    return StandardNormalPrior.start(normal(10, k), torch.full((10,), 0.1), torch.tensor(1.0))
-
-
-PRIORS = [a_normal, a_standard]
-
-
-@pytest.fixture(params=PRIORS, ids=["normal", "standard"])
-def prior(request):
-    return request.param()
-
-
-def test_the_log_density_is_torchs(prior):
-    z = normal(20, K, seed=11)
-    expected = MultivariateNormal(prior.mean, prior.covariance).log_prob(z)
-    torch.testing.assert_close(prior.log_prob(z), expected)
-    less = 0.5 * K * math.log(2 * math.pi)
-    torch.testing.assert_close(prior.height(z) + prior.constant - less, expected)
-
-
-def test_derivatives_are_those_of_the_log_density(prior):
-    z = normal(20, K, seed=11).requires_grad_()
-    (score,) = torch.autograd.grad(prior.log_prob(z).sum(), z, create_graph=True)
-    torch.testing.assert_close(prior.score(z), score)
-    rows = [torch.autograd.grad(score[:, i].sum(), z, retain_graph=True)[0] for i in range(K)]
-    expected = -torch.stack(rows, -1)
-    torch.testing.assert_close(prior.precision(z).expand(20, K, K), expected)
-    assert (torch.linalg.eigvalsh(prior.precision(z)) > 0).all()
-    pull = prior.score(z) + (prior.precision(z) @ z[..., None])[..., 0]
-    torch.testing.assert_close(prior.pull(z).expand(20, K), pull)
-
-
-def test_draws_of_a_prior_have_its_moments(prior):
-    z = prior.draw(40_000, draws())
-    deviation = prior.covariance.diagonal().sqrt()
-    assert ((z.mean(0) - prior.mean).abs() <= 5 * deviation / 200).all()
-    error = torch.cov(z.mT) - prior.covariance
-    assert (error / torch.outer(deviation, deviation)).abs().max() < 8 / 200
-
-
-def test_a_prior_is_what_its_tensors_and_coordinates_say(prior):
-    again = type(prior).restore(prior.tensors(), K)
-    at = prior.at(prior.coordinates())
-    for other in (again, at):
-        assert all(torch.equal(a, b) for a, b in zip(
-            other.tensors().values(), prior.tensors().values(), strict=True
-        ))  # fmt: skip
-    assert prior.change(at) == 0
-    assert prior.is_finite()
-    with pytest.raises(ValueError, match="not those of this model"):
-        type(prior).restore(prior.tensors(), K + 1)
-    coordinates = prior.coordinates()
-    coordinates[K] = -1.0  # a variance
-    assert prior.at(coordinates) is None
-
-
-def test_update_gives_the_moments_of_posteriors():
-    """The covariance of the means, as PCA scales it, plus the mean covariance."""
-    z, root = normal(50, K), normal(50, K, K, seed=1)
-    covariances, weight = root @ root.mT, torch.full((50,), 0.02).double()
-    updated = a_normal().update(z, covariances, weight, torch.tensor(50 / 49).double())
-    torch.testing.assert_close(updated.mean, z.mean(0))
-    torch.testing.assert_close(updated.covariance, torch.cov(z.mT) + covariances.mean(0))
-    start = NormalPrior.start(z, weight, torch.tensor(50 / 49).double())
-    torch.testing.assert_close(start.covariance, torch.cov(z.mT), rtol=1e-6, atol=1e-6)
-
-
-def test_what_the_latent_states_is_not_learned():
-    standard = a_standard()
-    z, weight = 3 + normal(50, K), torch.full((50,), 0.02).double()
-    assert standard.update(z, torch.zeros(50, K, K), weight, torch.tensor(1.0)) is standard
-    assert standard.blended(standard, 0.3) is standard
-    assert standard.is_fixed
-    assert a_standard(WIDEST + 1).restricted() is None
-
-
-def test_wide_codes_vary_along_leading_axes():
-    k = WIDEST + 6
-    axes = torch.linalg.qr(normal(k, 4))[0]
-    inner = NormalPrior(normal(4), torch.diag(torch.arange(1.0, 5).double()))
-    wide = inner.extended(torch.ones(k).double(), axes)
-    torch.testing.assert_close(wide.mean, 1 + axes @ inner.mean)
-    narrow, center, found = wide.restricted()
-    assert found.shape == (k, WIDEST)
-    torch.testing.assert_close(center, wide.mean)
-    torch.testing.assert_close(
-        found @ narrow.covariance @ found.mT, wide.covariance, rtol=0, atol=1e-8
-    )
-    z = wide.draw(20_000, draws())
-    left = z - center - (z - center) @ axes @ axes.mT
-    assert left.abs().max() < 1e-4
-    error = torch.cov(((z - center) @ axes).mT) - inner.covariance
-    np.testing.assert_allclose(error, 0, atol=0.2)
-    assert inner.restricted() is None
+def test_a_trained_noise_starts_where_it_is_asked_to():
+    """At column variances in units of the table's scale; its gradient is that of the density."""
+    likelihood = started(Gaussian(D, "diagonal", True))
+    scale = TABLE.var(0).mean()
+    expected = scale * torch.linspace(0.5, 2, D).double() + NOISE_FLOOR * TABLE.var(0)
+    torch.testing.assert_close(likelihood.fixed().noise_variance, expected)
+    case = case_of(likelihood)
+    loss = likelihood.log_prob(case.complete, case.out).sum()
+    assert torch.autograd.grad(loss, likelihood.log_noise)[0].all()

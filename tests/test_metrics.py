@@ -294,7 +294,11 @@ class Broken(TransformerMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize(
-    ("restored", "message"), [((1, 0.0), "must restore rows of shape"), ((3, np.nan), "as NaN")]
+    ("restored", "message"),
+    [
+        ((1, 0.0), "must return reconstructions of shape"),
+        ((3, np.nan), "contain NaN where X does not"),
+    ],
 )
 def test_broken_reconstructions_are_no_score(restored, message):
     with pytest.raises(ValueError, match=message):
@@ -546,7 +550,10 @@ def test_what_an_estimator_cannot_do_is_said():
         (partial(code_stability, random_state="a"), "'random_state' parameter"),
         (partial(explained_variance_ratio, sample_weight=[1, 2]), "sample_weight"),
         (probe_score, "requires y, the targets"),
-        (partial(probe_score, y=np.eye(3, dtype=int)[SPECIES]), "probe must be given"),
+        (
+            partial(probe_score, y=np.eye(3, dtype=int)[SPECIES]),
+            "probe must be a classifier or a regressor",
+        ),
         (partial(probe_score, y=SPECIES, probe="linear"), "'probe' parameter"),
     ],
 )
@@ -559,7 +566,7 @@ def test_bad_parameters_are_named(call, message):
     ("X", "samples", "options", "message"),
     [
         (IRIS, IRIS[:, :3], {}, "samples has 3 columns, but X has 4"),
-        (IRIS, IRIS[:4], {}, "samples 4, but both are split into 5"),
+        (IRIS, IRIS[:4], {}, "at least 5 rows each, one for each fold, got 150 and 4"),
         (IRIS[0], IRIS, {}, "Expected 2D array"),
         (IRIS, [["a"] * 4] * 9, {}, "could not convert"),
         (IRIS, IRIS, {"classifier": "forest"}, "'classifier' parameter"),

@@ -186,20 +186,20 @@ def test_a_gross_error_does_not_hide_the_rest():
 
 def test_units_are_the_standard_deviation_without_outliers():
     X = np.random.default_rng(0).normal(5, 2, size=(10_000, 1))
-    units = Units.of(X, np.ones(len(X)))
+    units = Units.from_rows(X, np.ones(len(X)))
     assert units.center == pytest.approx(np.median(X))
     assert units.scale == pytest.approx(X.std())
-    np.testing.assert_allclose(units.leave(units.enter(X)), X)
+    np.testing.assert_allclose(units.to_user(units.to_network(X)), X)
     X[:10] = 1e6
-    assert Units.of(X, np.ones(len(X))).scale == pytest.approx(2, rel=0.2)
+    assert Units.from_rows(X, np.ones(len(X))).scale == pytest.approx(2, rel=0.2)
 
 
 def test_a_column_of_mostly_one_value_has_units():
     X = np.zeros((1000, 1))
     X[:50] = 3.0
-    assert Units.of(X, np.ones(1000)).scale == pytest.approx(X.std())
+    assert Units.from_rows(X, np.ones(1000)).scale == pytest.approx(X.std())
     X[0] = 1e9
-    assert Units.of(X, np.ones(1000)).scale < 10
+    assert Units.from_rows(X, np.ones(1000)).scale < 10
 
 
 # -------------------------------------------------------------------------------- p-values
@@ -263,14 +263,14 @@ def test_rows_set_aside_do_not_train():
 
 def test_none_are_set_aside_unless_asked(fitted):
     assert fitted.n_calibration_rows_ == 0
-    with pytest.raises(ValueError, match="set calibration_fraction"):
+    with pytest.raises(ValueError, match="Set calibration_fraction"):
         fitted.p_values(surface()[0])
 
 
 def test_few_calibration_rows_are_said():
     X, _ = surface(60, 3)
     few = detector(calibration_fraction=0.3)
-    message = r"Only 18 rows.*0.0526.*calibration_fraction"
+    message = r"Only 18 calibration rows.*0.0526.*calibration_fraction"
     with pytest.warns(UserWarning, match=message) as at_fit:
         few.fit(X)
     with pytest.warns(UserWarning, match=message) as later:
@@ -279,7 +279,7 @@ def test_few_calibration_rows_are_said():
         make_pipeline(MinMaxScaler(), few).fit(X)
     said = (*at_fit, *later, *in_pipeline)
     assert [warning.filename for warning in said] == [__file__] * 3
-    with pytest.raises(ValueError, match=r"calibration_fraction=0.5 leaves a single row"):
+    with pytest.raises(ValueError, match=r"calibration_fraction=0.5 leaves fewer than 2 rows"):
         detector(calibration_fraction=0.5).fit(X[:2])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -481,7 +481,7 @@ def test_the_frozen_wrapper_is_not_saved_but_its_autoencoder_is(tmp_path):
     X, _ = surface(80)
     autoencoder = Autoencoder(2, random_state=0, **FAST).fit(X)
     found = AutoencoderOutlierDetector(FrozenEstimator(autoencoder)).fit(X)
-    with pytest.warns(UserWarning, match=r"not saved: autoencoder\. Set them again"):
+    with pytest.warns(UserWarning, match=r"unknown to skae: autoencoder\. Set them again"):
         found.save(tmp_path / "found.safetensors")
     again = skae.load(tmp_path / "found.safetensors")
     np.testing.assert_array_equal(again.score_samples(X), found.score_samples(X))
@@ -489,7 +489,7 @@ def test_the_frozen_wrapper_is_not_saved_but_its_autoencoder_is(tmp_path):
 
 def test_a_part_is_no_estimator(tmp_path):
     files.write(tmp_path / "part", KIND, SCORES["reconstruction"]())
-    with pytest.raises(ValueError, match="Reconstruction is no estimator"):
+    with pytest.raises(ValueError, match="Reconstruction is not an estimator"):
         skae.load(tmp_path / "part")
 
 

@@ -363,6 +363,6 @@ def test_a_fit_with_targets_documents_what_it_shares_with_others():
     doc = FairAutoencoder.fit.__doc__
     parameters = section(doc, "Parameters")
     assert "sensitive columns among them" in parameters
-    assert "0 a row left out" in parameters
+    assert "0 is the same as leaving it out" in parameters
     assert "self : object" in section(doc, "Returns")
     assert "Where X or y cannot be used" in section(doc, "Raises")

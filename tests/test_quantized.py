@@ -179,7 +179,7 @@ def test_components_that_codebooks_cannot_share(curved):
 @pytest.mark.parametrize("indices", [[[6]], [[-1]], [[0, 0]], [[0.5]]])
 def test_numbers_of_no_code(curved, indices):
     fitted = small(max_epochs=0).fit(curved)
-    with pytest.raises(ValueError, match="indices must be whole numbers from 0 to 5 in 1 columns"):
+    with pytest.raises(ValueError, match="indices must be integers from 0 to 5 in 1 columns"):
         fitted.dequantize(indices)
 
 

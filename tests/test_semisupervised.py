@@ -250,7 +250,7 @@ def test_training_goes_on_in_passes(blobs):
     assert model.score(X, y) > 0.9
     np.testing.assert_array_equal(model.class_prior_, prior)
     before = model.predict_proba(X)
-    with pytest.raises(ValueError, match=r"y holds 7, but the classes are \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"y contains 7, but the classes are \[0, 1, 2\]"):
         model.partial_fit(X, np.full(150, 7))
     model.partial_fit(X, y, classes=[0, 1, 2])
     before = model.predict_proba(X)

@@ -298,8 +298,8 @@ def test_warm_up_ends():
 def test_held_out_rows_are_judged_by_the_full_objective(curved):
     """Whatever the warm-up, before any epoch as after the last."""
     fitted = small(2, kl_warm_up=0.5, beta=3.0).fit(curved)
-    rows = Batches.all(weighted(curved))
-    net = Net.over(fitted.module_, torch.Generator())
+    rows = Batches.all_rows(weighted(curved))
+    net = Net.from_module(fitted.module_, torch.Generator())
     judged = net.evaluate(rows)
     fitted.module_.latent.warm_up = 0.0
     assert net.evaluate(rows) == judged
