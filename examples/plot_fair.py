@@ -3,9 +3,9 @@ Fair autoencoder: codes that hide a sensitive column
 ====================================================
 
 The code of a :class:`~skae.FairAutoencoder` is trained to hide sensitive columns and to keep as
-much as possible of the others. ``leak_weight`` is the weight of a penalty: it penalizes what a
-group of adversaries, small networks that are trained at the same time, can predict about the
-sensitive columns. This example draws the resulting compromise on a generated table, for which the
+much as possible of the others. Adversaries, small networks that are trained at the same time,
+predict the sensitive columns from the code, and ``leak_weight`` is the weight of a penalty on what
+they can predict. This example draws the resulting compromise on a generated table, for which the
 truth is known.
 """
 
