@@ -3,8 +3,8 @@ Model selection: how many components
 ====================================
 
 The error on held-out rows falls with every further component, whether or not the data need it, so
-it cannot determine the number of components. The log-density of held-out rows, which ``score``
-returns in nats per row, is largest at a suitable size and can. :func:`~skae.components_path` fits
+it cannot determine the number of components. The log-density of held-out rows can, because it is
+largest at a suitable size; ``score`` returns it in nats per row. :func:`~skae.components_path` fits
 all sizes, from the smallest to the largest, in about the time of two or three fits.
 """
 

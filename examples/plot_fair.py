@@ -3,9 +3,9 @@ Fair autoencoder: codes that hide a sensitive column
 ====================================================
 
 The code of a :class:`~skae.FairAutoencoder` is trained to hide sensitive columns and to keep as
-much as possible of the others. ``leak_weight`` is the weight of a penalty: it penalizes what a
-group of adversaries, small networks that are trained at the same time, can predict about the
-sensitive columns. This example draws the resulting compromise on a generated table, for which the
+much as possible of the others. Adversaries, small networks that are trained at the same time,
+predict the sensitive columns from the code, and ``leak_weight`` is the weight of a penalty on what
+they can predict. This example draws the resulting compromise on a generated table, for which the
 truth is known.
 """
 
@@ -75,8 +75,8 @@ for panel, value in zip(panels, raw[1:], strict=True):
 panels[0].axhline(
     max(y[test].mean(), 1 - y[test].mean()), color="gray", ls=":", label="majority class"
 )
-panels[0].set(xlabel="AUC of a forest for the group", ylabel="accuracy for y")
-panels[1].set(xlabel="AUC of a forest for the group", ylabel="parity gap")
+panels[0].set(xlabel="AUC of a forest that predicts the group", ylabel="accuracy for y")
+panels[1].set(xlabel="AUC of a forest that predicts the group", ylabel="parity gap")
 panels[0].legend(fontsize=8)
 figure.suptitle("Each point is one leak_weight; codes further left hide more")
 plt.show()

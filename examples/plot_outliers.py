@@ -33,7 +33,7 @@ for name, detector in detectors.items():
     precision = average_precision_score(is_other, -detector.score_samples(X))
     print(
         f"{name}: average precision {precision:.2f}; {is_outlier.sum()} of {len(X)} rows are "
-        f"detected, {(is_outlier & is_other).sum()} of the ten other digits among them"
+        f"detected, including {(is_outlier & is_other).sum()} of the ten other digits"
     )
 
 # %%

@@ -22,11 +22,12 @@ draws = np.random.RandomState(0).randn(2000, 2)
 
 # %%
 # The energy distance is 0 if two distributions are equal. Its value for fresh draws shows how large
-# it is by chance. The codes of the plain autoencoder have a scale of their own. They are measured
-# twice, as they are and standardized, and drawn standardized, so that only their shape counts. The
-# codes of the Wasserstein autoencoder are as close to the normal distribution as fresh draws, but
-# its reconstruction error is larger. The codes of the adversarial autoencoder have the center and
-# the scale of the prior at almost no increase of the error, but keep the gaps between the digits.
+# it is by chance. The codes of the plain autoencoder have a scale of their own. They are
+# standardized before they are drawn and measured a second time, so that only their shape counts.
+# The codes of the Wasserstein autoencoder are as close to the normal distribution as fresh draws,
+# but its reconstruction error is larger. The codes of the adversarial autoencoder have the center
+# and the scale of the prior at almost no increase of the error, but keep the gaps between the
+# digits.
 
 
 def energy_distance(codes: np.ndarray) -> float:

@@ -40,8 +40,8 @@ plt.show()
 
 # %%
 # More epochs do not replace pre-training. Five epochs for each of eight layers and twenty for all
-# layers are sixty epochs in total. After as many epochs, the plain network still reconstructs every
-# row as the mean row.
+# layers are sixty epochs in total. After as many epochs, the network without pre-training still
+# reconstructs every row as the mean row.
 #
 # With a ``corruption``, each layer learns to restore its input from a corrupted version. This is a
 # stacked denoising autoencoder. It reconstructs held-out rows with a smaller error if 30 % of their

@@ -76,12 +76,12 @@ def report(name):
     best = found.best_params_
     print(f"\n{name}: {X.shape[0]} rows, {X.shape[1]} columns")
     print(
-        f"The grid search selects {type(best['reduce']).__name__} with {best['reduce__n_components']} "
+        f"Grid search selects {type(best['reduce']).__name__} with {best['reduce__n_components']} "
         f"components: accuracy {found.score(test, y_test):.3f} on held-out rows."
     )
     train, test = scaler.fit_transform(train), scaler.transform(test)
     autoencoder = Autoencoder(size, random_state=0)
-    print(f"Codes of {size} numbers, held-out rows; log-density in nats per row, higher is better:")
+    print(f"{size} components, held-out rows; log-density in nats per row, higher is better:")
     print(f"{'model':<14}{'squared error':>15}{'log-density':>14}", end="")
     print(f"{'accuracy':>10}{'seconds':>9}")
     for reducer in (PCA(size), autoencoder):
@@ -108,7 +108,7 @@ def draw(autoencoder, train, test, y):
     for ax, reducer in zip(axes, (PCA(2).fit(train), flat), strict=True):
         codes = reducer.transform(test)
         dots = ax.scatter(*codes.T, c=y, cmap="tab10", s=10)
-        ax.set(title=f"{type(reducer).__name__}: codes of 2", xticks=[], yticks=[])
+        ax.set(title=f"{type(reducer).__name__}: 2 components", xticks=[], yticks=[])
     axes[1].legend(
         *dots.legend_elements(), title="digit", loc="center left", bbox_to_anchor=(1, 0.5)
     )
@@ -119,7 +119,7 @@ def draw(autoencoder, train, test, y):
         f"PCA({pca.n_components_})": pca.inverse_transform(pca.transform(test)),
         f"Autoencoder({pca.n_components_})": autoencoder.reconstruct(test),
     }
-    left.suptitle("Held-out digits and reconstructions from codes of 8")
+    left.suptitle("Held-out digits, reconstructed from 8 components")
     grid = left.subplots(3, 8)
     for row, (title, images) in zip(grid, pictures.items(), strict=True):
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
