@@ -87,11 +87,8 @@ class Fair(Variational):
         adversary_loss = N_ADVERSARIES * (weight @ adversary_loss) / weight.sum()
         rise = (draws.schedule() / PENALTY_WARM_UP).clamp_max(1.0)
         # The last term trains the adversaries. Its value is 0, so it does not change the objective.
-        return (
-            penalty
-            - self.penalty_weight * rise * code_loss
-            + (adversary_loss - adversary_loss.detach())
-        )
+        penalty = penalty - self.penalty_weight * rise * code_loss
+        return penalty + (adversary_loss - adversary_loss.detach())
 
 
 class FairAutoencoder(ConditionedAutoencoder):
@@ -289,10 +286,7 @@ class FairAutoencoder(ConditionedAutoencoder):
         fitted = self._read_fitted()
         schema = fitted.schema
         if not schema.conditions:
-            raise ValueError(
-                "audit requires sensitive columns, but this model was fitted with sensitive=None. "
-                "Set sensitive to the columns to hide and fit again."
-            )
+            raise ValueError("audit needs sensitive columns: set sensitive and fit again.")
         rows = schema.read(X)
         pairs = zip(schema.conditions, rows.conditions.T, strict=True)
         sensitive = {column.name: column.classes(cells) for column, cells in pairs}
