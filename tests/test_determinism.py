@@ -130,7 +130,7 @@ def fit_in_two_jobs(backend):
 
 
 def test_two_threads():
-    """Processes of their own come in test_faults.py, with all else that needs some."""
+    """Fits in processes of their own are in test_processes.py."""
     fit_in_two_jobs("threading")
 
 

@@ -360,7 +360,7 @@ def test_every_parameter_of_every_method_is_documented(estimator):
 
 
 def test_a_fit_with_targets_documents_what_it_shares_with_others():
-    own, base = FairAutoencoder.fit.__doc__, BaseAutoencoder.fit.__doc__
+    own, base = (inspect.getdoc(cls.fit) for cls in (FairAutoencoder, BaseAutoencoder))
     inherited = section(base, "Parameters")
     weight = inherited[inherited.index("sample_weight :") :].split("\n\n")[0]
     assert weight in section(own, "Parameters")
