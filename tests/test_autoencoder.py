@@ -75,7 +75,8 @@ def assert_is_pca(autoencoder, X, k):
 @pytest.mark.parametrize("k", [2, 8])
 def test_linear_autoencoder_stays_pca(digits, k):
     linear = Autoencoder(k, hidden_layer_sizes=(), early_stopping=False, random_state=0)
-    assert_is_pca(linear.fit(digits), digits, k)
+    some = digits[::3]
+    assert_is_pca(linear.fit(some), some, k)
 
 
 @pytest.mark.slow
@@ -147,7 +148,7 @@ def test_untrained_overcomplete_is_the_identity(curved):
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
 def test_share_of_variance_counts_components_as_pca(digits, share):
-    some = digits[:400]
+    some = digits[:150]
     fitted = Autoencoder(share, hidden_layer_sizes=(), max_epochs=0, random_state=0).fit(some)
     assert fitted.n_components_ == PCA(share, svd_solver="full").fit(some).n_components_
 
@@ -546,7 +547,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
     curved, batch_size, corruption
 ):
     """Each of which denoises what it sees, rows or codes, where there is a corruption."""
-    epochs = 7
+    epochs = 3
     parameters = {
         "hidden_layer_sizes": (12, 9),
         "activation": "tanh",

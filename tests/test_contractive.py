@@ -88,6 +88,7 @@ def test_without_draws_the_norm_is_exact(curved):
     torch.testing.assert_close(penalty(fitted, curved), expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_a_larger_weight_contracts_more(digits):
     """On rows it has not seen; at 0.1 all but a few directions are contracted."""
     train, test = digits[::2], digits[1::2][:300]

@@ -137,6 +137,7 @@ def test_gaussian_noise_may_exceed_the_data(curved):
 # ------------------------------------------------------------------- estimator
 
 
+@pytest.mark.slow
 def test_damage_is_repaired(digits):
     """On rows that neither fit has seen, a third of whose cells are lost."""
     train, test = digits[::2], digits[1::2]

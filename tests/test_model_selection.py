@@ -51,7 +51,14 @@ def path(rows):
 # ------------------------------------------------------------------------------ what it finds
 
 
-@pytest.mark.parametrize(("k", "noise"), [(2, 0.03), (2, 0.3), (4, 0.1)])
+@pytest.mark.parametrize(
+    ("k", "noise"),
+    [
+        (2, 0.03),
+        pytest.param(2, 0.3, marks=pytest.mark.slow),
+        pytest.param(4, 0.1, marks=pytest.mark.slow),
+    ],
+)
 def test_it_finds_the_number_of_causes(k, noise):
     X = manifold(k, noise)
     estimator = Autoencoder(max_epochs=60, random_state=0)
@@ -59,6 +66,7 @@ def test_it_finds_the_number_of_causes(k, noise):
 
 
 @pytest.mark.parametrize("name", ["Variational", "Wasserstein"])
+@pytest.mark.slow
 def test_other_families_find_it_too(name):
     estimator = getattr(skae, f"{name}Autoencoder")(max_epochs=60, random_state=0)
     path = components_path(estimator, manifold(2), param_range=range(1, 4))

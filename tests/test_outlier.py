@@ -25,6 +25,8 @@ from skae.state import KIND
 from skae.tasks.outlier import Units
 from skae.tasks.outlier_scores import SCORES
 
+pytestmark = pytest.mark.xdist_group("outlier")  # they share a fit
+
 CANCER = load_breast_cancer(as_frame=True).data
 FAST = {"max_epochs": 5, "hidden_layer_sizes": (8,)}
 LINEAR = Autoencoder(2, hidden_layer_sizes=(), max_epochs=0, early_stopping=False)
@@ -119,7 +121,10 @@ def test_the_automatic_threshold_leaves_normal_rows_alone(trim):
 def test_repeating_is_weighting(criterion):
     X, _ = surface(120, 5)
     count = np.arange(120) % 3
-    weighted = detector(criterion=criterion, contamination=0.2, calibration_fraction=0.3)
+    autoencoder = Autoencoder(2, **FAST)
+    weighted = detector(
+        autoencoder=autoencoder, criterion=criterion, contamination=0.2, calibration_fraction=0.3
+    )
     repeated = clone(weighted).fit(np.repeat(X, count, axis=0))
     weighted.fit(X, sample_weight=count)
     np.testing.assert_array_equal(weighted.score_samples(X), repeated.score_samples(X))
@@ -205,6 +210,7 @@ def test_a_column_of_mostly_one_value_has_units():
 # -------------------------------------------------------------------------------- p-values
 
 
+@pytest.mark.slow
 def test_false_alarms_are_as_frequent_as_said():
     """On rows like those of training, 5 % have a p-value of at most .05."""
     shares = []
@@ -441,15 +447,14 @@ WAYS = {
 @pytest.mark.parametrize(
     "parameters",
     [
-        {},
         *({"criterion": criterion} for criterion in SCORES),
-        {"autoencoder": Autoencoder(2, **FAST), "calibration_fraction": 0.4},
+        {"calibration_fraction": 0.4},
     ],
     ids=str,
 )
 def test_every_round_trip_keeps_the_bits(way, parameters, tmp_path):
     X, _ = surface(80)
-    found = detector(**parameters).fit(X)
+    found = detector(autoencoder=Autoencoder(2, **FAST), **parameters).fit(X)
     again = way(found, tmp_path)
     assert type(again) is AutoencoderOutlierDetector
     assert vars(again).keys() == vars(found).keys()

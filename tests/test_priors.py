@@ -19,6 +19,8 @@ from skae.training.threads import one_thread
 from skae.variants.adversarial import Adversarial
 from skae.variants.wasserstein import MOMENTS, WIDTHS, Matched, discrepancy
 
+pytestmark = pytest.mark.xdist_group("priors")  # they share a fit
+
 HELD = (WassersteinAutoencoder, AdversarialAutoencoder)
 
 

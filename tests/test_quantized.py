@@ -56,6 +56,7 @@ def codebooks(outputs, n_codebooks, n_codes):
 # ------------------------------------------------------------------------ k-means
 
 
+@pytest.mark.slow
 def test_one_codebook_is_as_good_as_kmeans(digits):
     """On rows that neither has seen; nearly all codes are used, about as often as others."""
     train, test = train_test_split(digits, test_size=0.3, random_state=0)

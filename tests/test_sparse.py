@@ -129,6 +129,7 @@ def test_codes_are_in_their_range(digits, kind):
         assert codes.max() > 0
 
 
+@pytest.mark.slow
 def test_kl_brings_mean_activations_to_the_target(digits):
     off, on = (
         sparse(n_components=20, sparsity="kl", sparsity_weight=w, target_rate=0.1, max_epochs=15)

@@ -1,9 +1,7 @@
 """A traced step gives autograd's bits; the fused update gives `torch.optim.Adam`'s."""
 
-import numpy as np
 import pytest
 import torch
-from test_common import public_estimators
 from torch import nn
 
 from skae.nn.batch import Batch
@@ -16,7 +14,6 @@ from skae.nn.latent import Deterministic
 from skae.nn.likelihoods import make_likelihood
 from skae.nn.network import Network
 from skae.nn.pca import DistinctRows, column_moments
-from skae.nn.step import replay
 from skae.nn.step.adam import Adam
 from skae.nn.step.replay import Step
 
@@ -73,17 +70,19 @@ def assert_same_bits(a, b):
         assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+OPTIONS = [
+    {},
+    {"dropout": 0.0},
+    {"trim": 0.0},
+    {"tied": True},
+    {"likelihood": "bernoulli"},
+    *({"activation": name} for name in ACTIVATIONS),
+]
+
+
 @pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"dropout": 0.0},
-        {"trim": 0.0},
-        {"tied": True},
-        {"likelihood": "bernoulli"},
-        *({"activation": name} for name in ACTIVATIONS),
-    ],
+    ("dtype", "options"),
+    [(torch.float32, {}), *((torch.float64, options) for options in OPTIONS)],
     ids=str,
 )
 def test_traced_step_has_autograds_bits(dtype, options):
@@ -284,21 +283,3 @@ def test_a_trace_that_differs_from_autograd_is_not_used():
     step, _ = run(Wrong(), torch.float32, ALWAYS, [cells(torch.ones(3, 2))])
     assert list(step._replays.values()) == [None]
     assert step.failures == ["the replay differs from autograd"]
-
-
-SPECIAL = {"condition": [0], "sensitive": [0]}
-
-
-@pytest.mark.parametrize("estimator_class", public_estimators(), ids=lambda c: c.__name__)
-def test_every_estimators_step_is_traced(estimator_class, monkeypatch):
-    """A step that cannot be traced would be slow without a word: the history has the reason."""
-    monkeypatch.setattr(replay, "TRACE_PAYS_AFTER", 0)
-    X = np.random.default_rng(0).normal(size=(60, 5))
-    X[:, 0] = np.arange(60) % 2
-    parameters = estimator_class().get_params()
-    small = {"max_epochs": 2, "batch_size": 16, "hidden_layer_sizes": (4,), "random_state": 0}
-    chosen = {name: value for name, value in (small | SPECIAL).items() if name in parameters}
-    fitted = estimator_class(**chosen).fit(X, X[:, 0].astype(int))
-    history = getattr(fitted, "autoencoder_", fitted).history_
-    assert [epoch["trace_failures"] for epoch in history] == [[]] * len(history)
-    assert history[-1]["traced_shapes"] >= 1
