@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from skae.density.base import CODES_AT_ONCE, by_blocks
+from skae.density.base import CODES_AT_ONCE, map_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Discrete
@@ -83,7 +83,7 @@ class Enumeration:
                 total = torch.logaddexp(total, (fit + log_share[some, None]).logsumexp(0))
             return total
 
-        return by_blocks(log_sum, network, batch, len(codes))
+        return map_blocks(log_sum, network, batch, len(codes))
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         shares = self.shares.cumsum(-1)

@@ -8,7 +8,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
-from skae.density.base import CODES_AT_ONCE, by_blocks
+from skae.density.base import CODES_AT_ONCE, map_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Stochastic
@@ -59,7 +59,7 @@ class Importance:
                 total += self.likelihood.squares(rows, out).sum(0)
             return total / IMPORTANCE_SAMPLES
 
-        return by_blocks(mean, network, batch, IMPORTANCE_SAMPLES)
+        return map_blocks(mean, network, batch, IMPORTANCE_SAMPLES)
 
     @classmethod
     def restore(cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]) -> Self:
@@ -79,7 +79,7 @@ class Importance:
                 total = torch.logaddexp(total, (fit + log_ratio.double()).logsumexp(0))
             return total - math.log(n_samples)
 
-        return by_blocks(log_mean, network, batch, n_samples)
+        return map_blocks(log_mean, network, batch, n_samples)
 
     def elbo(self, network: Network, batch: Batch, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
         """The evidence lower bound of rows in nats, shape (n,), float64."""
@@ -92,7 +92,7 @@ class Importance:
             divergence = cast(Stochastic, network.latent).divergence(network.encode(batch).h)
             return total / n_samples - divergence.double()
 
-        return by_blocks(mean, network, batch, n_samples)
+        return map_blocks(mean, network, batch, n_samples)
 
     def _drawn(
         self, network: Network, batch: Batch, n_samples: int
