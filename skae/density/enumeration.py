@@ -69,7 +69,7 @@ class Enumeration:
         n_codebooks, n_codes = self.shares.shape
         if n_codes**n_codebooks > MAX_CODES:
             raise ValueError(
-                f"The density is a sum over all n_codes**n_codebooks codes, which must be at most "
+                "The density is a sum over all n_codes**n_codebooks codes, which must be at most "
                 f"{MAX_CODES}, got {n_codes**n_codebooks} with n_codes={n_codes} and "
                 f"n_codebooks={n_codebooks}. Reduce n_codes or n_codebooks."
             )

@@ -43,6 +43,7 @@ class Importance:
             return cls(likelihood)
         used = held_out if has_validation else torch.ones_like(held_out)
         batch = batch.map(lambda part: part[used])
+        # Squares are averaged over draws first, so that `statistics` is called once for all rows.
         squares = cls(likelihood)._squares(network, batch)
         weight = batch.weight / batch.weight.sum()
         statistics = likelihood.statistics(network.inputs.modelled(batch), squares, weight)
