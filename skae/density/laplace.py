@@ -144,7 +144,7 @@ class Laplace:
         log_det = torch.linalg.slogdet(
             expansion.information + self.prior.precision(expansion.z)
         ).logabsdet
-        # The log-density at the mode is larger by gain / 2 where the quadratic expansion is accurate.
+        # After convergence, the expansion predicts that the mode is higher by gain / 2.
         correction = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
         # The terms k / 2 log(2 pi) of the prior and of the normal integral cancel.
         return log_joint + correction - 0.5 * (log_det - 2 * self.prior.constant)
