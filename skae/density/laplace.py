@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import skae._compat.torch  # noqa: F401  # before the first call of torch.func.jvp
+import skae._compat.torch  # noqa: F401  # silences the first call of torch.func.jvp
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
@@ -64,8 +64,6 @@ level per process, not per thread."""
 class Laplace:
     """Density that integrates over the code of each row with a normal approximation at its mode.
 
-    The methods without a docstring of their own are documented in `Density`.
-
     Attributes
     ----------
     likelihood : Likelihood
@@ -100,10 +98,11 @@ class Laplace:
         """
         family = network.latent.prior
         if network.latent.n_components > WIDEST and not family.is_fixed:
-            share = batch.weight.double() / batch.weight.double().sum()
+            # The time of each step grows with k**3, so only the leading axes of codes are used.
+            weight = batch.weight.double() / batch.weight.double().sum()
             z = network.encode(batch).mean.double()
-            center = share @ z
-            axes = leading_axes((z - center).mT * share @ (z - center))[1]
+            center = weight @ z
+            axes = leading_axes((z - center).mT * weight @ (z - center))[1]
             inner = cls.estimate(_SubspaceNetwork(network, center, axes), batch, held_out)
             return Laplace(inner.likelihood, inner.prior.extended(center, axes))
         size = _rows_at_once(network, network.likelihood)
@@ -276,7 +275,7 @@ class _Expansion:
     out : Tensor of shape (n, d)
         Outputs of the decoder at `z`.
     errors : Tensor of shape (n,)
-        Sums of squared errors of rows.
+        Sums of squared errors of rows; 0 if the noise is known and they are not needed.
     gradient : Tensor of shape (n, k)
         Derivative of the log-likelihood with respect to the code.
     information : Tensor of shape (n, k, k)
@@ -362,6 +361,7 @@ class _Expansion:
         return squares.double()
 
     def _blocks(self) -> list[slice]:
+        """Return slices of all rows in blocks."""
         size = self._block_size
         return [slice(i, i + size) for i in range(0, len(self.z), size)]
 
@@ -413,11 +413,11 @@ class _RowWeights:
     Attributes
     ----------
     codes, codes_bessel : Tensor of shape (n,) and ()
-        Weights of all rows, for the prior. The correction n / (n - 1) is that of PCA; it is needed
-        because the mean code is estimated from the same rows.
+        Weights of all rows, for the prior. The correction is n / (n - 1), as in PCA, with the total
+        weight n, because the mean code is estimated from the same rows.
     errors, errors_bessel : Tensor of shape (n,) and ()
-        Weights of the validation rows, for the noise. They need no correction, because the network
-        was not trained on them. Without validation rows, these are the same as for the codes.
+        Weights of the validation rows, for the noise, and no correction (1), because the network
+        was not trained on these rows. Without validation rows, both are those of the codes.
     """
 
     codes: Tensor
@@ -474,7 +474,7 @@ def _em_iteration(density: Laplace, expansion: _Expansion, weights: _RowWeights)
 
 
 def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:
-    """Extrapolate two iterations from `start`, as if further steps shrank at the same rate.
+    """Extrapolate two iterations from `start`, assuming that steps keep shrinking at their rate.
 
     The result is `second` if the extrapolated parameters are not finite or describe no prior.
     """
