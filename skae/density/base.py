@@ -15,8 +15,8 @@ MAX_CELLS = 2**22
 """Largest number of cells, or of hidden units, in one block of rows. It limits the memory."""
 
 CODES_AT_ONCE = 256
-"""Largest number of codes of a row that are drawn at once. It is a constant, whatever the number
-of rows, because the drawn codes of a row depend on it."""
+"""Largest number of codes of a row that are drawn or decoded at once. It does not depend on the
+number of rows, so that the codes drawn for a row do not depend on the other rows."""
 
 
 class Density(Protocol):

@@ -15,8 +15,8 @@ from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
 MAX_CODES = 65_536
-"""Largest number of codes of a sum, because each code is decoded once or, with conditions, once
-per row."""
+"""Largest number of codes to sum over. It limits the time, because with conditions each code is
+decoded once per row."""
 
 
 @dataclass
