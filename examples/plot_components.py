@@ -1,11 +1,11 @@
 """
-How many components?
-====================
+Model selection: how many components
+====================================
 
-Held-out error falls with every component, whether the data have it or not, so it cannot tell how
-many to take. Held-out density, which ``score`` tells in nats per row, can.
-:func:`~skae.components_path` goes from the smallest size to the largest at the price of two or
-three fits.
+The error on held-out rows falls with every further component, whether or not the data need it, so
+it cannot determine the number of components. The log-density of held-out rows can, because it is
+largest at a suitable size; ``score`` returns it in nats per row. :func:`~skae.components_path` fits
+all sizes, from the smallest to the largest, in about the time of two or three fits.
 """
 
 import matplotlib.pyplot as plt
@@ -15,10 +15,11 @@ from sklearn.datasets import load_digits
 from skae import Autoencoder, ComponentsPathDisplay, components_path
 
 # %%
-# Made rows, so that the answer is known: three hidden causes, bent by a random network into twelve
-# columns, plus noise. The error of held-out rows goes on falling beyond three components, if
-# slowly. Their density has its maximum at three, the true size, which is suggested. PCA needs more
-# than the true size to follow the bends: its density goes on rising, and stays below.
+# The rows are generated, so that the right number of components is known: a random nonlinear
+# network maps three hidden causes to twelve columns, and noise is added. The error on held-out rows
+# keeps falling slowly beyond three components. Their log-density has its maximum at three, the true
+# number, which is suggested. PCA needs more than three components to follow the curved surface: its
+# density keeps rising, but stays below that of the autoencoder.
 rng = np.random.RandomState(0)
 causes = rng.randn(1500, 3)
 X = np.tanh(causes @ rng.randn(3, 20)) @ rng.randn(20, 12) / np.sqrt(20)
@@ -32,12 +33,13 @@ print(path.results[columns].round(2).to_string())
 plt.show()
 
 # %%
-# A real table has no true size. Scanned digits are worth a component more for long: both errors
-# fall and both densities rise up to the largest size, the autoencoder's ever more slowly and always
-# above PCA's. The largest density alone would take the largest size. But longer codes have been
-# trained for longer here, and ``worth`` takes that off: it is what the last components bring
-# compared with training for as long without them. The last ones bring too little, and a smaller
-# size is suggested.
+# A real table has no true number of components. For scanned digits, both errors fall and both
+# densities rise up to the largest size. The density of the autoencoder rises more and more slowly
+# and is always above that of PCA. The maximum of the density alone would select the largest size.
+# However, models with longer codes have been trained for longer here. The column ``worth`` takes
+# this into account: it is the gain in held-out density from the last components, compared with
+# training for the same time without them. The last components gain too little, so a smaller size is
+# suggested.
 digits = load_digits().data / 16
 estimator = Autoencoder(max_epochs=40, random_state=0)
 path = components_path(estimator, digits, param_range=[2, 4, 8, 12, 16, 24])

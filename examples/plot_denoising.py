@@ -1,11 +1,11 @@
 """
-Repair damaged rows
-===================
+Denoising autoencoder: repair of damaged digits
+===============================================
 
-A :class:`~skae.DenoisingAutoencoder` sees damaged rows while it trains and must give back the clean
-ones, so that it learns which columns tell what of which others. Here 30 % of the pixels of held-out
-digits are set to 0. PCA and the plain autoencoder, which have only seen clean digits, take the
-damage for part of the picture. All three have 16 components.
+A :class:`~skae.DenoisingAutoencoder` is trained to restore clean rows from corrupted ones, so that
+it learns to predict columns from one another. Here 30 % of the pixels of held-out digits are set to
+0. PCA and the plain autoencoder, which were fitted to clean digits only, reproduce part of the
+corruption. All three models have 16 components.
 """
 
 import matplotlib.pyplot as plt
@@ -17,31 +17,32 @@ from skae import Autoencoder, DenoisingAutoencoder
 
 X = load_digits().data
 train, test = X[:1200], X[1200:]
-damaged = np.where(np.random.RandomState(0).uniform(size=test.shape) < 0.3, 0, test)
+corrupted = np.where(np.random.RandomState(0).uniform(size=test.shape) < 0.3, 0, test)
 
 models = {
     "PCA": PCA(16, random_state=0),
     "Autoencoder": Autoencoder(16, max_epochs=40, random_state=0),
     "DenoisingAutoencoder": DenoisingAutoencoder(16, max_epochs=40, random_state=0),
 }
-pictures = {"original": test, "damaged": damaged}
+images = {"original": test, "corrupted": corrupted}
 for name, model in models.items():
     model.fit(train)
-    pictures[name] = model.inverse_transform(model.transform(damaged))
+    images[name] = model.inverse_transform(model.transform(corrupted))
 
 # %%
-# Squared errors against the original pixels, as shares of the damage itself. Below 1, a model has
-# repaired more than it has spoilt.
-damage = ((damaged - test) ** 2).sum()
+# The squared errors of the restored rows, divided by that of the corrupted rows. A model with a
+# ratio below 1 removes more error than it adds.
+corrupted_error = ((corrupted - test) ** 2).sum()
 for name in models:
-    print(f"{name}: {((pictures[name] - test) ** 2).sum() / damage:.2f} of the damage is left")
+    error = ((images[name] - test) ** 2).sum()
+    print(f"{name}: {error / corrupted_error:.2f} of the corrupted rows' error")
 
 # %%
-# Ten held-out digits, one of each kind.
+# Ten held-out digits, one of each class.
 shown = [np.flatnonzero(load_digits().target[1200:] == digit)[0] for digit in range(10)]
-figure, axes = plt.subplots(len(pictures), 10, figsize=(9, 5), layout="constrained")
-for row, (name, images) in zip(axes, pictures.items(), strict=True):
-    for axis, image in zip(row, images[shown], strict=True):
+figure, axes = plt.subplots(len(images), 10, figsize=(9, 5), layout="constrained")
+for row, (name, rows) in zip(axes, images.items(), strict=True):
+    for axis, image in zip(row, rows[shown], strict=True):
         axis.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
         axis.set(xticks=[], yticks=[])
     row[0].set_ylabel(name.removesuffix("Autoencoder") or "Plain", rotation=0, ha="right")

@@ -1,9 +1,9 @@
 """
-Pictures of a model
-===================
+Displays: training, codes, reconstructions and outliers
+=======================================================
 
-What a fitted autoencoder can show of itself: how it learned, where it puts rows, what comes back of
-them, what each component does, and why a row is strange.
+The displays of skae show how a fitted autoencoder was trained, where its codes lie, how well it
+reconstructs rows, what each component does, and why a row is an outlier.
 """
 
 import matplotlib.pyplot as plt
@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from skae import (
     Autoencoder,
     AutoencoderOutlierDetector,
-    CodeSpaceDisplay,
+    LatentSpaceDisplay,
     LossCurveDisplay,
     OutlierExplanationDisplay,
     ReconstructionDisplay,
@@ -26,42 +26,43 @@ train, test = X[:1200], X[1200:]
 autoencoder = Autoencoder(8, max_epochs=20, random_state=0).fit(train)
 
 # %%
-# Did it learn? Both curves fall. Training rows gain more than held-out rows, whose curve is almost
-# level in the end; the dotted line is the epoch whose weights are kept.
+# Both loss curves fall. The curve of the training rows falls further than that of the validation
+# rows, which is almost level in the end. The dotted line marks the epoch whose weights are kept.
 LossCurveDisplay.from_estimator(autoencoder)
 print(f"epoch {autoencoder.best_epoch_} of {autoencoder.n_iter_} is kept")
 plt.show()
 
 # %%
-# Where are the rows? Dots are held-out digits with codes of two numbers, beside PCA of the same
-# rows. For the autoencoder 4 and 6 are two groups, for PCA one; 5, 8 and some of the 1s lie on top
-# of each other in the middle of its picture.
+# Each dot is a held-out digit at its code of two numbers, next to PCA of the same rows. The
+# autoencoder places 4 and 6 in two groups, PCA in one. The classes 5, 8 and some of the 1s overlap
+# near the center of the autoencoder's codes.
 flat = Autoencoder(2, max_epochs=20, random_state=0).fit(train)
-CodeSpaceDisplay.from_estimator(flat, test, digit[1200:])
+LatentSpaceDisplay.from_estimator(flat, test, digit[1200:])
 plt.show()
 
 # %%
-# What comes back of held-out digits from eight numbers each? PCA, though fitted to the very rows
-# that are drawn, keeps less of the variance, and its pictures are paler: see the 5 and the last 2.
+# Held-out digits are reconstructed from codes of eight numbers. PCA explains less of the variance,
+# although it was fitted to the very rows that are drawn, and its images are paler: see the 5 and
+# the last 2.
 shares = {
     "Autoencoder": explained_variance_ratio(autoencoder, test),
     "PCA": explained_variance_ratio(PCA(8).fit(test), test),
 }
-print(*(f"{name} keeps {share:.0%} of the variance" for name, share in shares.items()), sep="\n")
+print(*(f"{name} explains {share:.0%} of the variance" for name, share in shares.items()), sep="\n")
 ReconstructionDisplay.from_estimator(autoencoder, test, feature_shape=(8, 8), with_pca=True)
 plt.show()
 
 # %%
-# What does a component do? It changes in a row of pictures, while the others stay as they are in
-# the code of a 0. The one on top puts ink into the hole of the 0. Most others are harder to name:
-# nothing makes a component mean something by itself.
+# Each line of images changes one component of the code of a 0, while the others keep their values.
+# The component at the top adds ink inside the 0. Most other components are harder to name, because
+# training does not give single components a meaning.
 TraversalDisplay.from_estimator(autoencoder, test, row=5, feature_shape=(8, 8))
 plt.show()
 
 # %%
-# Why is a row strange? Row 7 of a table of wines was given an alcohol of 0. It is found to be the
-# strangest, and alcohol has most of the blame, with the value that was expected beside it. Row 121
-# is as it was measured: several of its columns share the blame.
+# Row 7 of a table of wines is given an alcohol content of 0. The detector ranks this row as the
+# most unusual one. The largest share of its score belongs to alcohol, and the expected value is
+# shown next to it. Row 121 holds its original values: several columns share its score.
 wine = load_wine(as_frame=True).data
 wine.loc[7, "alcohol"] = 0.0
 detector = AutoencoderOutlierDetector(random_state=0).fit(wine)

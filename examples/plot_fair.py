@@ -1,10 +1,12 @@
 """
-Hiding a column: leak against usefulness
-========================================
+Fair autoencoder: codes that hide a sensitive column
+====================================================
 
-The code of a :class:`~skae.FairAutoencoder` is to say nothing of sensitive columns and much of the
-others. ``leak_weight`` sets the price of what a panel of judges can tell; this is the curve that it
-moves along, on a made-up table of which the truth is known.
+The code of a :class:`~skae.FairAutoencoder` is trained to hide sensitive columns and to keep as
+much as possible of the others. Adversaries, small networks that are trained at the same time,
+predict the sensitive columns from the code, and ``leak_weight`` is the weight of a penalty on what
+they can predict. This example draws the resulting compromise on a generated table, for which the
+truth is known.
 """
 
 import matplotlib.pyplot as plt
@@ -16,9 +18,10 @@ from sklearn.metrics import roc_auc_score
 from skae import FairAutoencoder
 
 # %%
-# Of twelve columns, four hold what two traits say, four what two other traits say, but larger in
-# one group than in the other, and four are noise that is centred elsewhere in each group. The group
-# is the sensitive column. The target depends on all four traits, and, unfairly, on the group.
+# The table has twelve columns. Four are combinations of two traits. Four are combinations of two
+# other traits, on a larger scale in one group than in the other. Four are noise with a different
+# mean in each group. The group is the sensitive column. The target depends on all four traits and,
+# unfairly, on the group.
 
 rng = np.random.default_rng(0)
 n = 1500
@@ -34,48 +37,52 @@ y = (traits.sum(axis=1) + 2 * group + rng.normal(size=n) / 2 > 1).astype(int)
 train, test = slice(0, 1000), slice(1000, n)
 
 
-def probed(Z: np.ndarray) -> tuple[float, float, float]:
-    """A forest's AUC for the group; logistic regression's accuracy for y and its parity gap."""
+def evaluate(Z: np.ndarray) -> tuple[float, float, float]:
+    """Return a forest's AUC for the group, and accuracy and parity gap of a linear model of y."""
     forest = RandomForestClassifier(min_samples_leaf=5, random_state=0).fit(Z[train], group[train])
-    leak = roc_auc_score(group[test], forest.predict_proba(Z[test])[:, 1])
-    says = LogisticRegression(max_iter=1000).fit(Z[train], y[train]).predict(Z[test])
-    shares = [says[group[test] == g].mean() for g in (0, 1)]
-    return float(leak), float((says == y[test]).mean()), float(np.ptp(shares))
+    auc = roc_auc_score(group[test], forest.predict_proba(Z[test])[:, 1])
+    predicted = LogisticRegression(max_iter=1000).fit(Z[train], y[train]).predict(Z[test])
+    rates = [predicted[group[test] == g].mean() for g in (0, 1)]
+    return float(auc), float((predicted == y[test]).mean()), float(np.ptp(rates))
 
 
 # %%
-# Codes are those of rows that training has not seen, and so are the probes' rows. "y given" are
-# codes that were trained for the target, too.
+# The forest and the logistic regression are fitted to the codes of the training rows and evaluated
+# on the codes of held-out rows. The curve "with y" shows codes that were also trained to predict
+# the target.
 
 weights = (0, 0.3, 1)
-curves: dict[str, list[tuple[float, float, float]]] = {"rows alone": [], "y given": []}
+curves: dict[str, list[tuple[float, float, float]]] = {"without y": [], "with y": []}
 for name, curve in curves.items():
-    target = y[train] if name == "y given" else None
+    target = y[train] if name == "with y" else None
     for weight in weights:
         fair = FairAutoencoder(
             sensitive=-1, leak_weight=weight, max_epochs=12, early_stopping=False, random_state=0
         )
-        curve.append(probed(fair.fit(X[train], target).transform(X)))
+        curve.append(evaluate(fair.fit(X[train], target).transform(X)))
 
-raw = probed(X[:, :-1])
-print(f"rows: AUC {raw[0]:.2f}, accuracy {raw[1]:.2f}, parity gap {raw[2]:.2f}")
+raw = evaluate(X[:, :-1])
+print(f"original rows: AUC {raw[0]:.2f}, accuracy {raw[1]:.2f}, parity gap {raw[2]:.2f}")
 figure, panels = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained", sharex=True)
 for name, curve in curves.items():
-    leaks, accuracies, gaps = zip(*curve, strict=True)
+    aucs, accuracies, gaps = zip(*curve, strict=True)
     for panel, values in zip(panels, (accuracies, gaps), strict=True):
-        panel.plot(leaks, values, "o-", label=f"code, {name}")
-    for weight, place in zip(weights, zip(leaks, accuracies, strict=True), strict=True):
-        panels[0].annotate(f"{weight:g}", place, (3, 3), textcoords="offset points", fontsize=7)
+        panel.plot(aucs, values, "o-", label=f"code, {name}")
+    for weight, point in zip(weights, zip(aucs, accuracies, strict=True), strict=True):
+        panels[0].annotate(f"{weight:g}", point, (3, 3), textcoords="offset points", fontsize=7)
 for panel, value in zip(panels, raw[1:], strict=True):
-    panel.plot(raw[0], value, "k*", label="rows as they are")
-panels[0].axhline(max(y[test].mean(), 1 - y[test].mean()), color="gray", ls=":", label="nothing")
-panels[0].set(xlabel="group told by a forest (AUC)", ylabel="accuracy for y")
-panels[1].set(xlabel="group told by a forest (AUC)", ylabel="parity gap")
+    panel.plot(raw[0], value, "k*", label="original rows")
+panels[0].axhline(
+    max(y[test].mean(), 1 - y[test].mean()), color="gray", ls=":", label="majority class"
+)
+panels[0].set(xlabel="AUC of a forest that predicts the group", ylabel="accuracy for y")
+panels[1].set(xlabel="AUC of a forest that predicts the group", ylabel="parity gap")
 panels[0].legend(fontsize=8)
-figure.suptitle("Each point a leak_weight: to the left hides more")
+figure.suptitle("Each point is one leak_weight; codes further left hide more")
 plt.show()
 
 # %%
-# ``audit`` makes the same report for any table, by cross-validation; here of the last code.
+# ``audit`` makes a similar report for any table by cross-validation. Here it is called for the last
+# of the models above.
 
 print(fair.audit(X[test], y[test]).round(2).to_string())

@@ -1,13 +1,13 @@
 """
-Few labels, many rows
-=====================
+Semi-supervised classification: few labels, many rows
+=====================================================
 
-Scans are cheap, but somebody has to say which digit each of them shows. Of 1,000 rows of
-:func:`~sklearn.datasets.load_digits` a few are labelled and the others have the class -1, as
-everywhere in scikit-learn. A logistic regression can only learn from the labelled ones. An
-:class:`~skae.AutoencoderClassifier` learns from all rows what digits look like, and a
-:class:`~skae.SemiSupervisedVariationalAutoencoder` (M2) also where one class ends and another
-begins.
+Scans are cheap, but a person has to label the digit on each of them. Of 1,000 rows of
+:func:`~sklearn.datasets.load_digits` only a few are labeled; the others have the class -1, as in
+scikit-learn's semi-supervised estimators. A logistic regression can only learn from the labeled
+rows. An :class:`~skae.AutoencoderClassifier` learns from all rows what digits look like. A
+:class:`~skae.SemiSupervisedVariationalAutoencoder` (M2) also uses all rows to find the boundaries
+between the classes.
 """
 
 import matplotlib.pyplot as plt
@@ -23,17 +23,17 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
     X / 16, y, train_size=1000, stratify=y, random_state=0
 )
-place = pd.Series(y_train).groupby(y_train).cumcount().to_numpy()  # of a row within its class
+rank_in_class = pd.Series(y_train).groupby(y_train).cumcount().to_numpy()
 
 # %%
-# Accuracy on rows that no model has seen, for 2 to 20 labels of each class.
+# The accuracy on held-out rows, for 2 to 20 labels per class.
 accuracy = {}
 for n_labels in (2, 5, 20):
-    is_labelled = place < n_labels
-    few = np.where(is_labelled, y_train, -1)
-    logistic = LogisticRegression().fit(X_train[is_labelled], y_train[is_labelled])
-    joint = AutoencoderClassifier(random_state=0).fit(X_train, few)
-    m2 = SemiSupervisedVariationalAutoencoder(max_epochs=30, random_state=0).fit(X_train, few)
+    is_labeled = rank_in_class < n_labels
+    y_few = np.where(is_labeled, y_train, -1)
+    logistic = LogisticRegression().fit(X_train[is_labeled], y_train[is_labeled])
+    joint = AutoencoderClassifier(random_state=0).fit(X_train, y_few)
+    m2 = SemiSupervisedVariationalAutoencoder(max_epochs=30, random_state=0).fit(X_train, y_few)
     accuracy[n_labels] = {
         "LogisticRegression": logistic.score(X_test, y_test),
         "AutoencoderClassifier": joint.score(X_test, y_test),
@@ -42,18 +42,19 @@ for n_labels in (2, 5, 20):
 accuracy = pd.DataFrame(accuracy).T.rename_axis("labels per class")
 print(accuracy.round(3))
 
-axis = accuracy.plot(style="o-", figsize=(5, 3.2), logx=True, ylabel="accuracy on new rows")
+axis = accuracy.plot(style="o-", figsize=(5, 3.2), logx=True, ylabel="accuracy on held-out rows")
 axis.set_xticks(accuracy.index, accuracy.index)
 axis.minorticks_off()
 plt.tight_layout()
 
 # %%
-# Small differences in one draw of labels mean little; :doc:`/labels` has more draws and more sets.
+# Small differences for a single choice of labels mean little; :doc:`/labels` compares more choices
+# and more data sets.
 #
-# Why rows without a label help M2: it explains each by a class and by a style, a normal code that
-# has least left to tell if the class is that of rows like it. Its codes are the style, then the
-# probabilities of the classes. Here each row of pictures keeps the style of the scan on its left,
-# and the class is each digit in turn.
+# Unlabeled rows help M2, because it explains each row by a class and a style. The style is a code
+# with a normal prior, and it contains the least information if the class is that of similar rows.
+# ``transform`` returns the style, followed by the probabilities of the classes. Each line of images
+# below keeps the style of the scan on its left and combines it with each digit in turn.
 scans = X_test[[np.flatnonzero(y_test == digit)[1] for digit in (2, 3, 4, 6, 8)]]
 styles = m2.transform(scans)[:, : m2.n_components_]
 figure, axes = plt.subplots(len(scans), 11, figsize=(8, 3.8), layout="constrained")

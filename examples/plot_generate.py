@@ -1,9 +1,9 @@
 """
-Generate
-========
+Generation: draws, interpolation and traversal
+==============================================
 
-Four ways to make digits, each with eight components: draw codes and decode them, walk from one row
-to another, and change a single component of a row.
+Four autoencoders with eight components each generate digits in three ways: they decode codes that
+are drawn at random, interpolate between two rows, and change a single component of a row.
 """
 
 import matplotlib.pyplot as plt
@@ -27,12 +27,12 @@ families = (
 models = [family(8, max_epochs=20, random_state=0).fit(X[:1200]) for family in families]
 
 
-def show(title: str, pictures: list[np.ndarray]) -> None:
-    """One row of pictures for each model."""
+def show(title: str, images: list[np.ndarray]) -> None:
+    """Draw one line of images for each model."""
     figure, axes = plt.subplots(len(models), 10, figsize=(9, 4), layout="constrained")
     figure.suptitle(title)
-    for row, model, images in zip(axes, models, pictures, strict=True):
-        for axis, image in zip(row, images, strict=True):
+    for row, model, line in zip(axes, models, images, strict=True):
+        for axis, image in zip(row, line, strict=True):
             axis.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
             axis.set(xticks=[], yticks=[])
         name = type(model).__name__.removesuffix("Autoencoder") or "Plain"
@@ -40,19 +40,19 @@ def show(title: str, pictures: list[np.ndarray]) -> None:
 
 
 # %%
-# Expected rows of drawn codes. The plain autoencoder draws from the normal distribution that was
-# fitted to its codes afterwards, the others from the standard normal distribution that they were
-# trained for.
+# The mean rows of drawn codes. The plain autoencoder draws codes from a normal distribution that is
+# fitted to its codes after training. The others draw codes from the standard normal distribution,
+# the prior of their training.
 show("Samples", [model.sample(10, mean=True, random_state=0) for model in models])
 
 # %%
-# The straight line between the codes of a 0 and a 3, both held out.
+# Rows along the straight line between the codes of a 0 and a 3. Both digits are held out.
 held_out = X[1200:]
 zero, three = (held_out[np.flatnonzero(digit[1200:] == number)[-1]] for number in (0, 3))
 show("From a 0 to a 3", [model.interpolate(zero, three, n_steps=10) for model in models])
 
 # %%
-# The component that varies most, from two standard deviations below its mean to two above.
+# The component with the largest variance, from two standard deviations below its mean to two above.
 traversals = []
 for model in models:
     codes = model.transform(X[:1200])

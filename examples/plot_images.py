@@ -1,16 +1,17 @@
 """
-Repair images
-=============
+Image restoration: colors, resolution and missing blocks
+========================================================
 
-Colourisation, super-resolution and inpainting are one task: give back what is missing. A
-:class:`~skae.DenoisingAutoencoder` learns it from images that it damages itself. `corruption` names
-the damage: "grayscale" takes the colours, "downsampling" half the resolution, "block" a square.
-`feature_shape` tells it that a row is an image of so many channels, lines and pixels per line.
+Colorization, super-resolution and inpainting are the same task: they restore what is missing. A
+:class:`~skae.DenoisingAutoencoder` learns this task from images that it corrupts during training.
+``corruption`` selects what is removed: "grayscale" removes the colors, "downsampling" half of the
+resolution, and "block" a square. ``feature_shape`` declares that each row is an image with these
+numbers of channels, lines and pixels per line.
 
-Here the images are patches of two photographs, 8 pixels wide. Each photograph has models of its
-own, which never see a rectangle of it: the pictures show what they make of that. A code as long as
-the row leaves nothing out, so that what does not need repair passes unchanged; the model learns
-what to add.
+The images are patches of two photographs, 8 pixels wide. Each photograph has models of its own. A
+rectangle of the photograph is held out, and the figure shows how the models restore it. The code is
+as long as the row and loses nothing, so that intact parts of a patch pass unchanged, and the model
+only learns what to add.
 """
 
 import matplotlib.pyplot as plt
@@ -26,14 +27,14 @@ corners = [(200, 40), (150, 180)]
 
 
 def as_patches(image):
-    """Rows, each a patch of an image whose sides are multiples of `SIZE`."""
+    """Split an image into patches and return them as rows; its sides are multiples of `SIZE`."""
     channels, height, width = image.shape
     parts = image.reshape(channels, height // SIZE, SIZE, width // SIZE, SIZE)
     return parts.transpose(1, 3, 0, 2, 4).reshape(-1, channels * SIZE * SIZE)
 
 
 def as_image(patches):
-    """The inverse, for the held-out rectangles."""
+    """Join the patches of a held-out rectangle into an image."""
     parts = patches.reshape(HEIGHT // SIZE, WIDTH // SIZE, 3, SIZE, SIZE)
     return parts.transpose(0, 3, 1, 4, 2).reshape(HEIGHT, WIDTH, 3).clip(0, 1)
 
@@ -51,21 +52,21 @@ for image, (top, left) in zip(photographs, corners, strict=True):
     train.append(np.stack(patches))
 
 # %%
-# The damage to the held-out patches is done by hand here. Its measure is the peak signal-to-noise
-# ratio: 10 dB are a tenth of the squared error.
+# Functions of this script corrupt the held-out patches. The quality of an image is measured by the
+# peak signal-to-noise ratio: 10 dB more mean a tenth of the squared error.
 
 
-def without_colours(X):
+def remove_colors(X):
     return np.repeat(X.reshape(len(X), 3, -1).mean(axis=1), 3, axis=0).reshape(len(X), -1)
 
 
-def at_half_resolution(X):
+def halve_resolution(X):
     small = torch.nn.functional.avg_pool2d(torch.from_numpy(X.reshape(-1, 3, SIZE, SIZE)), 2)
     large = torch.nn.functional.interpolate(small, scale_factor=2, mode="bilinear")
     return large.numpy().reshape(len(X), -1)
 
 
-def with_a_hole(X):
+def remove_block(X):
     images = X.reshape(-1, 3, SIZE, SIZE).copy()
     images[:, :, 2:6, 2:6] = 0
     return images.reshape(len(X), -1)
@@ -76,12 +77,12 @@ def psnr(X, Y):
 
 
 tasks = {
-    "grayscale": without_colours,
-    "downsampling": at_half_resolution,
-    "block": with_a_hole,
+    "grayscale": remove_colors,
+    "downsampling": halve_resolution,
+    "block": remove_block,
 }
 figure, axes = plt.subplots(6, 3, figsize=(8, 12), layout="constrained")
-for i, (corruption, damage) in enumerate(tasks.items()):
+for i, (corruption, corrupt) in enumerate(tasks.items()):
     for row, patches, image in zip(axes[2 * i : 2 * i + 2], train, test, strict=True):
         model = DenoisingAutoencoder(
             3 * SIZE * SIZE,
@@ -92,11 +93,11 @@ for i, (corruption, damage) in enumerate(tasks.items()):
             random_state=0,
         ).fit(patches)
         rows = as_patches(image)
-        damaged = damage(rows)
-        repaired = model.reconstruct(damaged)
-        titles = ["original", f"{corruption}: {psnr(damaged, rows):.1f} dB"]
-        titles.append(f"restored: {psnr(repaired, rows):.1f} dB")
-        for ax, picture, title in zip(row, (rows, damaged, repaired), titles, strict=True):
+        corrupted = corrupt(rows)
+        restored = model.reconstruct(corrupted)
+        titles = ["original", f"{corruption}: {psnr(corrupted, rows):.1f} dB"]
+        titles.append(f"restored: {psnr(restored, rows):.1f} dB")
+        for ax, picture, title in zip(row, (rows, corrupted, restored), titles, strict=True):
             ax.imshow(as_image(picture))
             ax.set_title(title, fontsize=9)
             ax.axis("off")

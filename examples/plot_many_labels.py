@@ -1,11 +1,11 @@
 """
-One encoder, many labels
-========================
+Multi-label classification: one encoder for many labels
+=======================================================
 
-Several yes/no questions about the same rows can share what they need: an
-:class:`~skae.AutoencoderClassifier` trains one code for all of them, and one more question is
-answered later from the code as it is. The rows are scans of digits. Each question is answered for
-every fifth row only.
+Several labels of the same rows can share one code. An :class:`~skae.AutoencoderClassifier` trains
+one code for all labels, and further labels can be added later without training it again. The rows
+are scans of digits, and the labels are yes/no questions about the digit. Each label is known for
+about a fifth of the rows.
 """
 
 import matplotlib.pyplot as plt
@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 from skae import AutoencoderClassifier
 
 X, digit = load_digits(return_X_y=True, as_frame=True)
-questions = pd.DataFrame(
+Y = pd.DataFrame(
     {
         "is even": digit % 2 == 0,
         "is above 4": digit > 4,
@@ -34,30 +34,33 @@ questions = pd.DataFrame(
         "has a closed loop": digit.isin([0, 6, 8, 9]),
     }
 ).astype(float)
-X_train, X_test, all_answers, truth = train_test_split(
-    X / 16, questions, train_size=800, random_state=0
-)
-is_asked = np.random.default_rng(0).random(all_answers.shape) < 0.2
-answers = all_answers.where(is_asked)
-print(answers.head().T)
+X_train, X_test, Y_complete, Y_test = train_test_split(X / 16, Y, train_size=800, random_state=0)
+is_known = np.random.default_rng(0).random(Y_complete.shape) < 0.2
+Y_train = Y_complete.where(is_known)
+print(Y_train.head().T)
 
 # %%
-# A cell that is NaN is an answer that nobody gave. The first six questions train the encoder.
+# NaN marks a label that is not known. The first six labels train the encoder.
 added = "has a closed loop"
-classifier = AutoencoderClassifier(random_state=0).fit(X_train, answers.drop(columns=added))
+classifier = AutoencoderClassifier(random_state=0).fit(X_train, Y_train.drop(columns=added))
 before = classifier.predict_proba(X_test)
 
 # %%
-# Later somebody wants to know of closed loops and answers for 60 rows. No network is trained again:
-# the new label is a logistic regression on codes, and the earlier answers stay what they were.
-answers[added] = all_answers[added].iloc[:60]
-classifier.add_label(X_train.iloc[:60], answers[added].iloc[:60], name=added)
+# A label for closed loops is added later, with known values for 60 rows. The network is not trained
+# again: the new label is predicted from the codes by a logistic regression, and the predictions of
+# the other labels do not change.
+Y_train[added] = Y_complete[added].iloc[:60]
+classifier.add_label(X_train.iloc[:60], Y_train[added].iloc[:60], name=added)
 probability = pd.DataFrame(classifier.predict_proba(X_test), columns=classifier.label_names_)
-print("earlier answers are the same:", (probability.iloc[:, :-1].to_numpy() == before).all())
+print(
+    "predictions of the other labels are unchanged:",
+    (probability.iloc[:, :-1].to_numpy() == before).all(),
+)
 
 # %%
-# The same answers for classifiers that know one question each: on pixels, on as many principal
-# components as the shared code has, and a nonlinear one on pixels.
+# The labels are also predicted by classifiers that know one label each: a logistic regression on
+# the pixels, another on as many principal components as the shared code has, and a nonlinear
+# classifier on the pixels.
 pca = PCA(classifier.n_components_).fit(X_train)
 single = {
     "logistic": LogisticRegression(),
@@ -67,17 +70,17 @@ single = {
 precision = pd.DataFrame(
     {
         name: {
-            question: average_precision_score(
-                truth[question],
-                model.fit(X_train[known], answers.loc[known, question]).decision_function(X_test),
+            label: average_precision_score(
+                Y_test[label],
+                model.fit(X_train[known], Y_train.loc[known, label]).decision_function(X_test),
             )
-            for question, known in answers.notna().items()
+            for label, known in Y_train.notna().items()
         }
         for name, model in single.items()
     }
 )
 precision["shared code"] = average_precision_score(
-    truth[probability.columns], probability, average=None
+    Y_test[probability.columns], probability, average=None
 )
 print(precision.round(3))
 
@@ -85,11 +88,11 @@ figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 rows = precision.rename({added: f"{added} (added)"})
 axis.plot(rows, rows.index, "o", label=rows.columns)
 axis.invert_yaxis()
-axis.set_xlabel("average precision on new rows")
+axis.set_xlabel("average precision on held-out rows")
 figure.legend(loc="outside right")
 plt.show()
 
 # %%
-# The added label had 60 answers and a code that was made for other questions. These questions suit
-# a shared code, for all are about the digit; labels that have little to do with each other can gain
-# less.
+# The added label had 60 known values and a code that was trained for other labels. These labels
+# suit a shared code, because all of them depend on the digit. Labels that have little in common can
+# gain less.

@@ -1,11 +1,11 @@
 """
-Find outliers, and say why
-==========================
+Outlier detection: which rows, and which cells
+==============================================
 
-Among the scanned zeros of :func:`~sklearn.datasets.load_digits` ten other digits got mixed in, and
-nobody has labelled them. An :class:`~skae.AutoencoderOutlierDetector` learns what most rows have in
-common, scores each row by how little that explains it, and says which cells it did not expect.
-:class:`~sklearn.ensemble.IsolationForest` is asked the same.
+Ten other digits are mixed into the scanned zeros of :func:`~sklearn.datasets.load_digits`, and no
+row is labeled. An :class:`~skae.AutoencoderOutlierDetector` learns what most rows have in common,
+scores each row by how well this explains it, and shows which cells are unexpected.
+:class:`~sklearn.ensemble.IsolationForest` is fitted to the same rows for comparison.
 """
 
 import matplotlib.pyplot as plt
@@ -22,42 +22,44 @@ X = digits.data.loc[digits.target.index[digits.target == 0].union(others)]
 is_other = X.index.isin(others)
 
 # %%
-# Find. The best threshold is not known: average precision judges the order of the rows, of which
-# the ten strangers should be the first.
+# Detection. The best threshold is not known, so the ranking of the rows is evaluated by average
+# precision: the ten other digits should come first.
 detectors = {
     "AutoencoderOutlierDetector": AutoencoderOutlierDetector(random_state=0),
     "IsolationForest": IsolationForest(random_state=0),
 }
 for name, detector in detectors.items():
-    found = detector.fit_predict(X) == -1
+    is_outlier = detector.fit_predict(X) == -1
     precision = average_precision_score(is_other, -detector.score_samples(X))
     print(
-        f"{name}: average precision {precision:.2f}; {found.sum()} of {len(X)} rows are called "
-        f"outliers, {(found & is_other).sum()} of the ten strangers among them"
+        f"{name}: average precision {precision:.2f}; {is_outlier.sum()} of {len(X)} rows are "
+        f"detected, including {(is_outlier & is_other).sum()} of the ten other digits"
     )
 
 # %%
-# Threshold. How many false alarms are to be expected? Rows set aside in ``fit`` answer: of normal
-# rows, at most 5 % have a p-value of at most .05, on average over what is set aside.
+# Threshold. A p-value limits the rate of false alarms: ``fit`` sets rows aside and compares scores
+# with theirs. Of normal rows, at most 5 % have a p-value of at most .05, on average over the choice
+# of the rows that are set aside.
 calibrated = AutoencoderOutlierDetector(calibration_fraction=0.4, random_state=0)
 zeros = X[~is_other]
 calibrated.fit(zeros[::2])
 p = calibrated.p_values(zeros[1::2])
 print(f"false alarms among {len(p)} new zeros: {(p <= 0.05).mean():.1%}")
-print(f"p-values of the ten strangers: at most {calibrated.p_values(X[is_other]).max():.3f}")
+print(f"p-values of the ten other digits: at most {calibrated.p_values(X[is_other]).max():.3f}")
 
 # %%
-# Explain. ``deviation`` is how far each pixel is from ``expected``, in robust standard deviations:
-# red is ink where none was expected, blue is ink that is missing. A zero has no ink in the middle.
-# Last, the rows that are strangest to the isolation forest, which gives no reasons.
+# Explanation. ``deviation`` is the difference between each pixel and its ``expected`` value, in
+# robust standard deviations: red is unexpected ink, blue is missing ink. A zero has no ink in the
+# middle. The last line shows the rows that are most unusual to the isolation forest, which does not
+# explain its scores.
 detector = detectors["AutoencoderOutlierDetector"]
-strangest = X.iloc[np.argsort(detector.score_samples(X))[:8]]
-why = detector.explain(strangest)
+unusual = X.iloc[np.argsort(detector.score_samples(X))[:8]]
+explanation = detector.explain(unusual)
 pictures = {
-    "row": strangest,
-    "expected": why["expected"],
-    "deviation": why["deviation"],
-    "forest's": X.iloc[np.argsort(detectors["IsolationForest"].score_samples(X))[:8]],
+    "row": unusual,
+    "expected": explanation["expected"],
+    "deviation": explanation["deviation"],
+    "forest": X.iloc[np.argsort(detectors["IsolationForest"].score_samples(X))[:8]],
 }
 figure, axes = plt.subplots(4, 8, figsize=(9, 5.2), layout="constrained")
 for row, (name, cells) in zip(axes, pictures.items(), strict=True):
@@ -70,20 +72,20 @@ for row, (name, cells) in zip(axes, pictures.items(), strict=True):
         axis.imshow(image.reshape(8, 8), **style)
         axis.set(xticks=[], yticks=[])
     row[0].set_ylabel(name)
-for row, shown in ((axes[0], strangest), (axes[3], pictures["forest's"])):
+for row, shown in ((axes[0], unusual), (axes[3], pictures["forest"])):
     for axis, index in zip(row, shown.index, strict=True):
         axis.set_title(f"a {digits.target[index]}")
 plt.show()
 
 # %%
-# The same as a table: the three pixels that have the largest shares in the score of the strangest
-# row, what they hold and what was expected.
-first = why.iloc[0]
+# The same explanation as a table: the three pixels with the largest shares in the score of the most
+# unusual row, their values and the expected values.
+first = explanation.iloc[0]
 largest = first["share"].nlargest(3).index
 print(
-    why.iloc[:1]
+    explanation.iloc[:1]
     .stack(0, future_stack=True)
     .droplevel(0)[largest]
-    .T.assign(value=strangest.iloc[0][largest])
+    .T.assign(value=unusual.iloc[0][largest])
     .round(2)
 )

@@ -1,11 +1,12 @@
 """
-Codes that follow a distribution
-================================
+Wasserstein and adversarial autoencoders: codes that follow a prior
+===================================================================
 
-Codes of a plain autoencoder lie where training has left them. The
-:class:`~skae.WassersteinAutoencoder` and the :class:`~skae.AdversarialAutoencoder` hold the codes
-of all rows together to the standard normal distribution, the first by comparing them with draws,
-the second by a judge that learns to tell codes from draws.
+Nothing controls the distribution of the codes of a plain autoencoder. The
+:class:`~skae.WassersteinAutoencoder` and the :class:`~skae.AdversarialAutoencoder` fit the
+distribution of the codes of all rows to a prior, the standard normal distribution. The first
+penalizes a distance between codes and draws from the prior. The second trains a discriminator that
+learns to distinguish codes from draws.
 """
 
 import matplotlib.pyplot as plt
@@ -20,15 +21,17 @@ train, test = X[:1200], X[1200:]
 draws = np.random.RandomState(0).randn(2000, 2)
 
 # %%
-# The energy distance is 0 where two distributions are the same; that of fresh draws tells what
-# chance makes of it. The plain autoencoder's codes have a scale of their own and are measured and
-# drawn standardised, so that only their shape counts. The Wasserstein autoencoder's codes come as
-# near to the normal distribution as fresh draws, at a price in error. The adversarial one's have
-# its centre and scale and about the price of none, but keep the gaps between the digits.
+# The energy distance is 0 if two distributions are equal. Its value for fresh draws shows how large
+# it is by chance. The codes of the plain autoencoder have a scale of their own. They are
+# standardized before they are drawn and measured a second time, so that only their shape counts.
+# The codes of the Wasserstein autoencoder are as close to the normal distribution as fresh draws,
+# but its reconstruction error is larger. The codes of the adversarial autoencoder have the center
+# and the scale of the prior at almost no increase of the error, but keep the gaps between the
+# digits.
 
 
 def energy_distance(codes: np.ndarray) -> float:
-    """Distance of codes' distribution from that of standard normal draws."""
+    """Return the energy distance between codes and standard normal draws."""
     return float(
         2 * cdist(codes, draws).mean() - cdist(codes, codes).mean() - cdist(draws, draws).mean()
     )
@@ -39,13 +42,13 @@ models = [
     WassersteinAutoencoder(2, max_epochs=40, random_state=0),
     AdversarialAutoencoder(2, prior_weight=10, max_epochs=40, random_state=0),
 ]
-chance = np.random.RandomState(1).randn(len(train), 2)
-print(f"draws: energy distance {energy_distance(chance):.4f}")
+fresh = np.random.RandomState(1).randn(len(train), 2)
+print(f"fresh draws: energy distance {energy_distance(fresh):.4f}")
 figure, panels = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
 for panel, model in zip(panels, models, strict=True):
     codes = model.fit(train).transform(train)
     if isinstance(model, Autoencoder):
-        print(f"Autoencoder, its own scale: energy distance {energy_distance(codes):.4f}")
+        print(f"Autoencoder, not standardized: energy distance {energy_distance(codes):.4f}")
         codes = (codes - codes.mean(axis=0)) / codes.std(axis=0)
     name = type(model).__name__
     error = model.reconstruction_error(test).mean()

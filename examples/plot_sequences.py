@@ -1,15 +1,15 @@
 """
-Sequences of different lengths
-==============================
+Recurrent autoencoder: sequences of different lengths
+=====================================================
 
-With `architecture="recurrent"` an autoencoder reads and writes sequences step by step. Rows stay
-rows, flattened sequences of `feature_shape=(time, channels)`; a sequence that is shorter than
-others ends with NaN, and those steps count nowhere: neither in the loss, nor in the code, nor in
-the density. What comes back has full length, so that the model also says how a sequence would go
-on.
+With ``architecture="recurrent"``, the encoder and the decoder process sequences step by step. Each
+row is a flattened sequence of ``feature_shape=(time, channels)``. A sequence that is shorter than
+the others ends with NaN. These steps are missing: the loss, the code and the density ignore them.
+Reconstructions have the full length, so that the model also predicts how a sequence continues.
 
-Here they are swinging springs, each with a frequency, a damping and a phase of its own, seen for a
-random time. A variational autoencoder also draws new ones.
+The sequences are oscillations of springs. Each has its own frequency, damping and phase, and is
+observed for a random time. The model is a variational autoencoder, which can also draw new
+sequences.
 """
 
 import matplotlib.pyplot as plt
@@ -23,9 +23,9 @@ t = np.arange(steps)
 frequency, damping, phase = (
     rng.uniform(low, high, (n, 1)) for low, high in ((0.3, 0.7), (0.02, 0.1), (0, 2 * np.pi))
 )
-whole = np.exp(-damping * t) * np.sin(frequency * t + phase) + 0.03 * rng.normal(size=(n, steps))
+complete = np.exp(-damping * t) * np.sin(frequency * t + phase) + 0.03 * rng.normal(size=(n, steps))
 length = rng.integers(8, steps + 1, n)
-X = np.where(t < length[:, None], whole, np.nan)
+X = np.where(t < length[:, None], complete, np.nan)
 train, test = X[:200], X[200:]
 
 model = VariationalAutoencoder(
@@ -39,15 +39,15 @@ model = VariationalAutoencoder(
 ).fit(train)
 
 # %%
-# Held-out springs: the steps that the model has seen, what comes back, and how the spring really
-# went on. Below, drawn ones.
+# The upper panels show held-out springs: the observed steps, the reconstruction and the true
+# continuation. The lower panels show sequences that are drawn from the model.
 
 figure, axes = plt.subplots(2, 4, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained")
 cut = np.flatnonzero((length[200:] > 9) & (length[200:] < 14))[:4]
 for ax, i in zip(axes[0], cut, strict=True):
-    ax.plot(t, whole[200 + i], "o", color="lightgray", label="what followed")
-    ax.plot(t, test[i], "o", color="C0", label="seen")
-    ax.plot(t, model.reconstruct(test[i : i + 1])[0], color="C1", label="restored")
+    ax.plot(t, complete[200 + i], "o", color="lightgray", label="true continuation")
+    ax.plot(t, test[i], "o", color="C0", label="observed")
+    ax.plot(t, model.reconstruct(test[i : i + 1])[0], color="C1", label="reconstruction")
     ax.set_title(f"{length[200 + i]} steps", fontsize=9)
 axes[0, 0].legend(fontsize=7)
 for ax, row in zip(axes[1], model.sample(4, mean=True, random_state=1), strict=True):
@@ -56,8 +56,8 @@ for ax, row in zip(axes[1], model.sample(4, mean=True, random_state=1), strict=T
 plt.show()
 
 # %%
-# The density of a short sequence is that of the steps it has. Noise that is not a spring has a low
-# one, whatever its length.
+# The density of a short sequence is that of its observed steps. Noise has a low density, whatever
+# its length.
 
 noise = np.where(np.isnan(test), np.nan, np.nanstd(test) * rng.normal(size=test.shape))
 print(f"springs {model.score(test):.1f}, noise {model.score(noise):.1f} nats per row")

@@ -1,11 +1,12 @@
 """
-Parts of pictures
-=================
+Sparse autoencoder: few active components
+=========================================
 
-A :class:`~skae.SparseAutoencoder` puts each row together from a few features out of a larger
-choice. The pictures here are made of parts that are known: each has a few of sixteen bars, rows and
-columns of an 8 by 8 grid, plus noise. PCA's components mix the bars, since any rotation of them
-restores pictures as well. A price on active components settles which rotation is meant.
+A :class:`~skae.SparseAutoencoder` composes each row from a few features out of many. The images of
+this example consist of known parts: each contains a few of sixteen bars, the lines and columns of
+an 8 by 8 grid, plus noise. The components of PCA are mixtures of bars, because any rotation of them
+reconstructs the images equally well. A penalty on active components makes one rotation better than
+the others.
 """
 
 import matplotlib.pyplot as plt
@@ -26,9 +27,9 @@ train, test = X[:700], X[700:]
 
 # %%
 # With ``hidden_layer_sizes=()`` the decoder is a single dictionary of features. ``weight_decay``
-# keeps features from growing, which would make their components small and cheap. A component is
-# counted as active where it exceeds a thousandth of the standard deviation that it has in the fit
-# without a price.
+# keeps the features small. Without it, features could grow and components shrink, which would
+# reduce the penalty but change nothing else. A component counts as active if it exceeds a
+# thousandth of its standard deviation in the fit without a penalty.
 weights = (0.0, 0.3, 1.0, 3.0)
 fits = {}
 for weight in weights:
@@ -41,27 +42,27 @@ for weight in weights:
         max_epochs=40,
         random_state=0,
     ).fit(train)
-least = 1e-3 * fits[0.0].transform(train).std(axis=0)
-shares = [(fits[weight].transform(test) > least).mean() for weight in weights]
+threshold = 1e-3 * fits[0.0].transform(train).std(axis=0)
+shares = [(fits[weight].transform(test) > threshold).mean() for weight in weights]
 for weight, share in zip(weights, shares, strict=True):
     error = fits[weight].reconstruction_error(test).mean()
     print(f"sparsity_weight {weight:g}: {share:.2f} active, held-out error {error:.2f}")
 
 # %%
-# What one active component adds to a picture. With a price of 1 each bar has a
-# component of its own.
+# The images show what each component adds when it is active. With ``sparsity_weight=1``, each bar
+# has a component of its own.
 pca = PCA(16, random_state=0).fit(train)
 
 
 def features(model: SparseAutoencoder) -> np.ndarray:
-    """The sixteen features that contribute most, strongest first."""
+    """Return the sixteen features that contribute most, strongest first."""
     sizes = np.diag(model.transform(train).std(axis=0))
     pictures = model.inverse_transform(sizes) - model.inverse_transform(np.zeros_like(sizes))
     return pictures[np.argsort(-(pictures**2).sum(axis=1))[:16]]
 
 
-def likeness(pictures: np.ndarray) -> float:
-    """Mean cosine of each bar with the picture that is most like it."""
+def mean_cosine(pictures: np.ndarray) -> float:
+    """Return the cosine of each bar with the most similar feature, averaged over bars."""
     centered = bars - bars.mean(axis=1, keepdims=True)
     pictures = pictures - pictures.mean(axis=1, keepdims=True)
     lengths = np.outer(np.linalg.norm(centered, axis=1), np.linalg.norm(pictures, axis=1))
@@ -75,22 +76,22 @@ panels = {
 }
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
 for axis, (name, pictures) in zip(axes, panels.items(), strict=True):
-    print(f"{name}: cosine with the true bars {likeness(pictures):.2f}")
+    print(f"{name}: cosine with the true bars {mean_cosine(pictures):.2f}")
     pictures = pictures / np.abs(pictures).max(axis=1, keepdims=True)
     tiles = np.pad(pictures.reshape(4, 4, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
     axis.imshow(tiles.swapaxes(1, 2).reshape(40, 40), cmap="RdBu_r", vmin=-1, vmax=1)
     axis.set(title=name, xticks=[], yticks=[])
 
 # %%
-# The share of active components falls with the price.
+# The share of active components falls as ``sparsity_weight`` rises.
 figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
 axis.plot(weights, shares, "o-")
 axis.set(xlabel="sparsity_weight", ylabel="share of active components")
 
 # %%
-# Of handwritten digits nobody knows the parts. Where three components may be active in each row,
-# features are strokes and arcs: black is ink that a component adds, red is ink that it takes away.
-# The pictures of 8 by 8 points are smoothed for the eye.
+# The true parts of handwritten digits are not known. If three components may be active per row, the
+# features are strokes and arcs. Black is ink that a component adds, red is ink that it removes. The
+# images of 8 by 8 pixels are smoothed for display.
 digits = load_digits().data
 strokes = SparseAutoencoder(
     36,

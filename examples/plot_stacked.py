@@ -1,11 +1,11 @@
 """
-Layer by layer
-==============
+Stacked autoencoder: training layer by layer
+============================================
 
-Eight hidden layers into a code of eight numbers, and eight layers back: a network as deep as this
-may learn nothing without help. ``layerwise_epochs`` is one: each layer is first trained as a small
-autoencoder of what the layer below says, then all of them together. The start at PCA, the default,
-is another.
+The encoder of this example has eight hidden layers, and so has the decoder. A network as deep as
+this may learn nothing without help. ``layerwise_epochs`` trains each layer first as a small
+autoencoder of the output of the layer below, and then all layers together. The alternative is the
+default: the network is initialized at the PCA solution.
 """
 
 import matplotlib.pyplot as plt
@@ -23,15 +23,15 @@ deep = Autoencoder(
 )
 
 
-def fitted(**changes):
+def fit_deep(**changes):
     return Autoencoder(**{**deep.get_params(), **changes}).fit(train)
 
 
 # %%
-# The objective while all layers are trained together. Without pre-training the curves are flat: no
-# epoch is better than the start. After five epochs for each layer they begin lower and go on
-# falling.
-models = {"all at once": fitted(), "layer by layer": fitted(layerwise_epochs=5)}
+# The curves show the objective while all layers are trained together. Without pre-training they are
+# flat: no epoch is better than the initial weights. After five epochs of pre-training per layer,
+# they begin lower and continue to fall.
+models = {"all at once": fit_deep(), "layer by layer": fit_deep(layerwise_epochs=5)}
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
 for panel, (name, model) in zip(panels, models.items(), strict=True):
     LossCurveDisplay.from_estimator(model, ax=panel)
@@ -39,19 +39,21 @@ for panel, (name, model) in zip(panels, models.items(), strict=True):
 plt.show()
 
 # %%
-# Is it only a matter of epochs? Five for each of eight layers and twenty for all are sixty in all.
-# With as many, the plain network still answers every row with the mean row.
+# More epochs do not replace pre-training. Five epochs for each of eight layers and twenty for all
+# layers are sixty epochs in total. After as many epochs, the network without pre-training still
+# reconstructs every row as the mean row.
 #
-# With a ``corruption`` each layer learns to restore what it sees from a corrupted version: this
-# makes a stacked denoising autoencoder. Held-out rows of which 30 % of the pixels are set to 0 come
-# back with a smaller error, clean ones with a larger one.
+# With a ``corruption``, each layer learns to restore its input from a corrupted version. This is a
+# stacked denoising autoencoder. It reconstructs held-out rows with a smaller error if 30 % of their
+# pixels are set to 0, and with a larger error if they are clean.
 #
-# The start at PCA makes all this unnecessary for clean rows: the same deep network is then a little
-# better without any pre-training, and the default, two wide layers that start at PCA, has the
-# smallest error of all. For corrupted rows it is no help: there the pre-trained ones are better.
-models["all at once, 60 epochs"] = fitted(max_epochs=60)
-models["layer by layer, masking"] = fitted(layerwise_epochs=5, corruption="masking")
-models["start at PCA"] = fitted(linear_skip=True)
+# For clean rows, initialization at the PCA solution makes pre-training unnecessary: the same deep
+# network is then a little better without any pre-training, and the default, two wide layers that
+# start at PCA, has the smallest error of all. For corrupted rows this initialization does not help:
+# the pre-trained networks are better.
+models["all at once, 60 epochs"] = fit_deep(max_epochs=60)
+models["layer by layer, masking"] = fit_deep(layerwise_epochs=5, corruption="masking")
+models["start at PCA"] = fit_deep(linear_skip=True)
 models["default: two layers"] = Autoencoder(8, max_epochs=20, random_state=0).fit(train)
 models["PCA"] = PCA(8, random_state=0).fit(train)
 

@@ -1,10 +1,10 @@
 """
-How do you validate an autoencoder?
-===================================
+Validation: seven measures of an autoencoder
+============================================
 
-An autoencoder is trained to restore rows, but restoring them is not what it is for. Codes of
-several sizes are judged by seven measures here, and so is a transformer that restores every
-training row without an error and is of no use.
+An autoencoder is trained to reconstruct rows, but reconstruction is not its purpose. This example
+compares codes of several sizes by seven measures. It applies the same measures to a transformer
+that reconstructs every training row without error, although its code is useless.
 """
 
 import matplotlib.pyplot as plt
@@ -21,8 +21,8 @@ X, digit = load_digits(return_X_y=True)
 train, test, _, test_digit = train_test_split(X / 16, digit, test_size=0.4, random_state=0)
 
 
-def judge(model):
-    """Seven measures of a model that is fitted to the training rows."""
+def evaluate(model):
+    """Return seven measures of a model that is fitted to the training rows."""
     errors = [
         ((model.inverse_transform(model.transform(rows)) - rows) ** 2).sum(axis=1).mean()
         for rows in (train, test)
@@ -31,9 +31,9 @@ def judge(model):
         "training error": errors[0],
         "held-out error": errors[1],
         "held-out share of variance": metrics.explained_variance_ratio(model, test),
-        "held-out nats": model.score(test) if hasattr(model, "score") else float("nan"),
-        "digit told from the code": metrics.probe_score(model, test, test_digit),
-        "neighbours kept": metrics.neighbourhood_trustworthiness(model, test),
+        "held-out nats per row": model.score(test) if hasattr(model, "score") else float("nan"),
+        "digit predicted from code": metrics.probe_score(model, test, test_digit),
+        "neighbors kept": metrics.trustworthiness(model, test),
         "same code from other rows": metrics.code_stability(
             model, train, over="folds", n_repeats=2
         ),
@@ -41,16 +41,16 @@ def judge(model):
 
 
 # %%
-# Both errors fall with every size, and the share of variance is held-out error in another unit.
-# From 16 to 32 components they fall by about two thirds or more, but hardly anything else gets
-# better: the digit was told as well before, neighbours were all but kept before, and other training
-# rows already gave nearly the same codes up to rotation. The autoencoder's density hardly rises
-# there; PCA's does. Two components do worst by every measure.
+# Both errors fall with every size, and the share of variance is the held-out error in another unit.
+# From 16 to 32 components the errors fall by about two thirds or more, but hardly any other measure
+# improves: the digit was predicted as well before, almost all neighbors were kept before, and other
+# training rows already gave nearly the same codes up to rotation. The density of the autoencoder
+# hardly rises there, while that of PCA does. Two components are the worst by every measure.
 sizes = [2, 8, 16, 32]
 autoencoders = [Autoencoder(size, max_epochs=10, random_state=0) for size in sizes]
 pcas = [PCA(size, random_state=0) for size in sizes]
 tables = {
-    name: pd.DataFrame([judge(model.fit(train)) for model in models], index=sizes)
+    name: pd.DataFrame([evaluate(model.fit(train)) for model in models], index=sizes)
     for name, models in {"Autoencoder": autoencoders, "PCA": pcas}.items()
 }
 print(pd.concat(tables).T.round(2).to_string())
@@ -66,13 +66,13 @@ plt.show()
 
 
 # %%
-# A code of one number can hold a whole row: the number under which the row is kept. What is new
-# gets the number of the nearest row kept. Its training error is 0. Held-out error finds that out,
-# but not how bad it is: one number keeps more variance than eight components of PCA. The probe
-# does: it tells digits from the number no better than by chance, one of ten. Of neighbours it keeps
-# fewer than the first component of PCA alone, and from other training rows come codes with nothing
-# in common. Other seeds would not show it: nothing is drawn.
-class Copying(TransformerMixin, BaseEstimator):
+# The code of the transformer below is a single number, the index of the nearest training row. Its
+# training error is 0. The held-out error is not, but it does not show how bad the code is: the
+# number explains more variance than eight components of PCA. The probe does: it predicts digits
+# from the number no better than chance, one of ten. The code keeps fewer neighbors than the first
+# component of PCA alone. Codes of transformers that are fitted to different training rows have
+# nothing in common. Different seeds would not show this, because the transformer is not random.
+class NearestRow(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         self.rows_ = X
         self.nearest_ = NearestNeighbors(n_neighbors=1).fit(X)
@@ -85,10 +85,10 @@ class Copying(TransformerMixin, BaseEstimator):
         return self.rows_[codes[:, 0]]
 
 
-judged = {
-    "Copying": judge(Copying().fit(train)),
-    "PCA(1)": judge(PCA(1).fit(train)),
+results = {
+    "NearestRow": evaluate(NearestRow().fit(train)),
+    "PCA(1)": evaluate(PCA(1).fit(train)),
     "PCA(8)": tables["PCA"].loc[8],
 }
-print(pd.DataFrame(judged).round(2))
-print(f"same code from other seeds: {metrics.code_stability(Copying(), train):.2f}")
+print(pd.DataFrame(results).round(2))
+print(f"same code from other seeds: {metrics.code_stability(NearestRow(), train):.2f}")

@@ -1,10 +1,10 @@
 """
-Codes that are distributions
-============================
+Variational autoencoder: codes that are distributions
+=====================================================
 
-A :class:`~skae.VariationalAutoencoder` gives each row a distribution of codes and holds all of them
-together to the standard normal distribution. Rows drawn from the prior are then like those that
-were seen.
+A :class:`~skae.VariationalAutoencoder` encodes each row as a distribution of codes. Training keeps
+these distributions close to the prior, the standard normal distribution, so that decoded draws from
+the prior resemble the training rows.
 """
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ X, digit = load_digits(return_X_y=True)
 train, test = X[:1200], X[1200:]
 
 # %%
-# Two components: the codes of held-out digits, beside PCA's.
+# The codes of held-out digits with two components, next to those of PCA.
 pca = PCA(2, random_state=0).fit(train)
 flat = VariationalAutoencoder(2, max_epochs=40, random_state=0).fit(train)
 figure, panels = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
@@ -32,9 +32,11 @@ for panel, model in zip(panels, (pca, flat), strict=True):
 figure.colorbar(points, ticks=range(10), label="digit")
 
 # %%
-# ``beta`` is the price of information. A component's divergence from the prior tells how many nats
-# it says of a row. A component counts as active if its posterior mean has a variance above 0.01:
-# all do here, but with a beta of 4 most of them say next to nothing, and the error rises.
+# ``beta`` is the weight of the divergence between the posterior of the code and the prior. The
+# divergence of a component measures how much information, in nats, the component contains about a
+# row. A component counts as active if its posterior mean has a variance above 0.01. All components
+# are active here, but with a ``beta`` of 4 most of them contain almost no information, and the
+# error is larger.
 betas = (0.1, 1.0, 4.0)
 models = {b: VariationalAutoencoder(16, beta=b, max_epochs=25, random_state=0) for b in betas}
 figure, panel = plt.subplots(figsize=(6, 3.5), layout="constrained")
@@ -46,11 +48,11 @@ for beta, model in models.items():
         f"beta {beta:g}: {(mean.var(axis=0) > 0.01).sum()} of 16 active, {nats.sum():.1f} nats, "
         f"held-out error {model.reconstruction_error(test).mean():.0f}"
     )
-panel.set(xlabel="component, most informative first", ylabel="divergence, nats per row")
+panel.set(xlabel="component, most informative first", ylabel="divergence (nats per row)")
 panel.legend()
 
 # %%
-# Rows drawn from each model.
+# Mean rows of codes that are drawn from the prior, for each model.
 figure, axes = plt.subplots(len(betas), 12, figsize=(9, 2.6), layout="constrained")
 for row, (beta, model) in zip(axes, models.items(), strict=True):
     for axis, image in zip(row, model.sample(12, mean=True, random_state=0), strict=True):

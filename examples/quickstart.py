@@ -2,9 +2,9 @@
 PCA and an autoencoder, side by side
 ====================================
 
-On scikit-learn's digits and breast-cancer data: one grid search over both reducers and their sizes
-inside a classification pipeline, a table of what each keeps of rows it has not seen, the rows that
-look least normal, and one picture, `quickstart.png`.
+This script compares both on scikit-learn's digits and breast-cancer data. A grid search inside a
+classification pipeline selects the reducer and its size. A table shows how well each reconstructs
+and describes held-out rows, followed by the least likely rows. The picture is `quickstart.png`.
 """
 
 import time
@@ -24,20 +24,20 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skae import Autoencoder
 
 
-def sixteenths(X):
-    """Pixels from 0 to 16 as shares of black."""
+def scale_pixels(X):
+    """Scale pixels from [0, 16] to [0, 1]."""
     return X / 16
 
 
 DATA = {
-    # Pixels share a unit: one factor for all keeps blank ones quiet, standardising would not.
-    "digits": (load_digits, FunctionTransformer(sixteenths), 8),
+    # Pixels share a unit. Standardizing them would amplify those that are almost always blank.
+    "digits": (load_digits, FunctionTransformer(scale_pixels), 8),
     "breast cancer": (load_breast_cancer, StandardScaler(), 5),
 }
 
 
 def search(scaler, X, y):
-    """Grid search over the reducer step itself and its size."""
+    """Run a grid search over the reducer and its size."""
     pipeline = Pipeline(
         [
             ("scale", scaler),
@@ -57,7 +57,7 @@ def search(scaler, X, y):
 
 
 def compare(reducer, train, test, y_train, y_test):
-    """Held-out squared error, nats per row, a classifier's accuracy and the seconds of the fit."""
+    """Return squared error, log-density and accuracy on held-out rows, and seconds of the fit."""
     start = time.perf_counter()
     reducer.fit(train)
     seconds = time.perf_counter() - start
@@ -67,8 +67,8 @@ def compare(reducer, train, test, y_train, y_test):
     return error, reducer.score(test), classifier.score(codes, y_test), seconds
 
 
-def run(name):
-    """Print one data set's part of the table; returns the autoencoder and the held-out rows."""
+def report(name):
+    """Print the results of a data set and return its autoencoder and its rows."""
     load, scaler, size = DATA[name]
     X, y = load(return_X_y=True)
     train, test, y_train, y_test = train_test_split(X, y, test_size=0.3, random_state=0, stratify=y)
@@ -76,19 +76,20 @@ def run(name):
     best = found.best_params_
     print(f"\n{name}: {X.shape[0]} rows, {X.shape[1]} columns")
     print(
-        f"Grid search picks {type(best['reduce']).__name__} with {best['reduce__n_components']} "
+        f"Grid search selects {type(best['reduce']).__name__} with {best['reduce__n_components']} "
         f"components: accuracy {found.score(test, y_test):.3f} on held-out rows."
     )
     train, test = scaler.fit_transform(train), scaler.transform(test)
     autoencoder = Autoencoder(size, random_state=0)
-    print(f"{'code of ' + str(size):<14}{'squared error':>15}{'nats per row':>14}", end="")
+    print(f"{size} components, held-out rows; log-density in nats per row, higher is better:")
+    print(f"{'model':<14}{'squared error':>15}{'log-density':>14}", end="")
     print(f"{'accuracy':>10}{'seconds':>9}")
     for reducer in (PCA(size), autoencoder):
-        error, nats, accuracy, seconds = compare(reducer, train, test, y_train, y_test)
-        print(f"{type(reducer).__name__:<14}{error:>15.3f}{nats:>14.2f}", end="")
+        error, log_density, accuracy, seconds = compare(reducer, train, test, y_train, y_test)
+        print(f"{type(reducer).__name__:<14}{error:>15.3f}{log_density:>14.2f}", end="")
         print(f"{accuracy:>10.3f}{seconds:>9.2f}")
     log_prob = autoencoder.score_samples(test)
-    print("Least normal held-out rows:", end=" ")
+    print("Least likely held-out rows:", end=" ")
     print(
         ", ".join(
             f"row {i} (class {y_test[i]}, {log_prob[i]:.0f} nats)" for i in log_prob.argsort()[:3]
@@ -99,7 +100,7 @@ def run(name):
 
 
 def draw(autoencoder, train, test, y):
-    """One picture: codes beside PCA's, originals and reconstructions, the loss curve."""
+    """Draw codes of PCA and an autoencoder, reconstructions of both, and the loss curves."""
     figure = plt.figure(figsize=(11, 8), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.2, 1])
     axes = top.subplots(1, 2)
@@ -107,7 +108,7 @@ def draw(autoencoder, train, test, y):
     for ax, reducer in zip(axes, (PCA(2).fit(train), flat), strict=True):
         codes = reducer.transform(test)
         dots = ax.scatter(*codes.T, c=y, cmap="tab10", s=10)
-        ax.set(title=f"{type(reducer).__name__}: codes of 2", xticks=[], yticks=[])
+        ax.set(title=f"{type(reducer).__name__}: 2 components", xticks=[], yticks=[])
     axes[1].legend(
         *dots.legend_elements(), title="digit", loc="center left", bbox_to_anchor=(1, 0.5)
     )
@@ -118,7 +119,7 @@ def draw(autoencoder, train, test, y):
         f"PCA({pca.n_components_})": pca.inverse_transform(pca.transform(test)),
         f"Autoencoder({pca.n_components_})": autoencoder.reconstruct(test),
     }
-    left.suptitle("Held-out digits and what codes of 8 keep of them")
+    left.suptitle("Held-out digits, reconstructed from 8 components")
     grid = left.subplots(3, 8)
     for row, (title, images) in zip(grid, pictures.items(), strict=True):
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
@@ -129,19 +130,23 @@ def draw(autoencoder, train, test, y):
     ax = right.subplots()
     epochs = np.arange(1, autoencoder.n_iter_ + 1)
     ax.plot(epochs, autoencoder.loss_curve_, label="training rows")
-    ax.plot(epochs, autoencoder.validation_curve_, label="held-out rows")
+    ax.plot(epochs, autoencoder.validation_curve_, label="validation rows")
     ax.axvline(autoencoder.best_epoch_, color="gray", ls=":", label="epoch kept")
-    ax.set(title="Objective", xlabel="epoch", ylabel="nats per row")
+    ax.set(
+        title="Training objective",
+        xlabel="epoch",
+        ylabel="negative log-likelihood (nats per row)",
+    )
     ax.legend()
     figure.savefig("quickstart.png", dpi=110)
     print("\nPicture: quickstart.png")
 
 
 def main():
-    """Run both data sets and draw the digits."""
+    """Compare the models on both data sets and draw the digits."""
     start = time.perf_counter()
-    run("breast cancer")
-    autoencoder, train, test, y_test = run("digits")
+    report("breast cancer")
+    autoencoder, train, test, y_test = report("digits")
     draw(autoencoder, train, test, y_test)
     print(f"{time.perf_counter() - start:.0f} seconds in all")
 

@@ -1,7 +1,7 @@
 """Autoencoders as scikit-learn estimators."""
 
 from skae import metrics
-from skae.inspection.codes import CodeSpaceDisplay, ReconstructionDisplay, TraversalDisplay
+from skae.inspection.codes import LatentSpaceDisplay, ReconstructionDisplay, TraversalDisplay
 from skae.inspection.reports import (
     ComponentsPathDisplay,
     LossCurveDisplay,
@@ -33,13 +33,13 @@ __all__ = [
     "AutoencoderOutlierDetector",
     "AutoencoderRegressor",
     "Checkpoint",
-    "CodeSpaceDisplay",
     "ComponentsPath",
     "ComponentsPathDisplay",
     "ConditionalVariationalAutoencoder",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "FairAutoencoder",
+    "LatentSpaceDisplay",
     "LossCurveDisplay",
     "OutlierExplanationDisplay",
     "ReconstructionDisplay",

@@ -1,6 +1,6 @@
-"""Trees of numbers, texts and arrays in one file: safetensors with a JSON text in its header.
+"""Files of skae: trees of numbers, texts and arrays in the safetensors format.
 
-Reading such a file executes nothing that it says, whoever wrote it.
+The header of a file contains the tree as JSON. Reading a file executes no code from it.
 """
 
 import hashlib
@@ -19,25 +19,25 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-FORMAT = 2
-"""Version of the layout: a reader knows its own and all earlier ones."""
+FORMAT = 3
+"""Version of the file format. Files of this and of all earlier versions can be read."""
 
-MALFORMED = (
+MALFORMED_ERRORS = (
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError
 )  # fmt: skip
-"""What reading nonsense may raise."""
+"""Exceptions that reading invalid contents may raise."""
 
 Arrays = dict[str, NDArray[Any]]
 
 CLASSES: dict[str, type["Stored"]] = {}
-"""skae's classes that files may hold, by name."""
+"""Classes of skae that files may contain, by name."""
 
 
 class Stored:
-    """Objects that files may hold: estimators and what a fit leaves in them.
+    """Base class of objects that files may contain: estimators and parts of their fitted state.
 
-    Their `__getstate__` gives plain values, arrays and other such objects, whose layout is part of
-    the file format.
+    `__getstate__` returns plain values, arrays and other stored objects. The names of the
+    subclasses and of their attributes are part of the file format.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -46,54 +46,71 @@ class Stored:
             CLASSES[cls.__name__] = cls
 
     def _stored_state(self) -> dict[str, Any]:
-        """What a file holds of the object."""
+        """Return the attributes that a file contains."""
         return dict(self.__getstate__() or {})  # type: ignore[call-overload]
 
     @classmethod
     def _from_stored_state(cls, state: dict[str, Any]) -> Any:
-        """The object that a file holds; raises ValueError where the state is not one's."""
+        """Make an object from the attributes that a file contains.
+
+        Raises ValueError if they do not match the fields of the class.
+        """
         if is_dataclass(cls):
             kinds = {field.name: field.type for field in fields(cls)}
             if kinds.keys() != state.keys():
-                raise ValueError(f"a {cls.__name__} does not consist of {', '.join(state)}")
-            wrong = [name for name, kind in kinds.items() if not is_of(state[name], kind)]
+                raise ValueError(
+                    f"the fields of a {cls.__name__} are {', '.join(kinds)}, got {', '.join(state)}"
+                )
+            wrong = [name for name, kind in kinds.items() if not matches_type(state[name], kind)]
             if wrong:
                 raise ValueError(f"{wrong[0]} of a {cls.__name__} cannot be {state[wrong[0]]!r}")
-        thing = object.__new__(cls)
-        vars(thing).update(state)
-        return thing
+        instance = object.__new__(cls)
+        vars(instance).update(state)
+        return instance
 
 
-def is_of(value: object, kind: Any) -> bool:
-    """Whether a value is what an annotation says: a class, an array, a sequence or a union."""
+def matches_type(value: object, kind: Any) -> bool:
+    """Return whether a value matches a type: a class, an array, a sequence or a union of types."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return any(is_of(value, part) for part in parts)
+        return any(matches_type(value, part) for part in parts)
     if origin is np.ndarray:
         [dtype] = get_args(parts[1])
         if not isinstance(value, np.ndarray) or dtype is Any:
             return isinstance(value, np.ndarray)
-        # The size of an index is the platform's.
+        # The size of an integer depends on the platform that wrote the file.
         is_index = issubclass(dtype, np.integer)
         return np.issubdtype(value.dtype, np.integer if is_index else dtype)
     if origin in (list, Sequence):
         kinds = list if origin is list else (list, tuple)
-        return isinstance(value, kinds) and all(is_of(item, parts[0]) for item in value)
+        return isinstance(value, kinds) and all(matches_type(item, parts[0]) for item in value)
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return kind is Any or isinstance(value, kind)
 
 
 def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
-    """Write a tree, all or nothing: an existing file is replaced in one step.
+    """Write a tree to a file. An existing file is replaced in a single step.
 
-    Raises TypeError where the tree holds what is no number, text, array or container of these.
+    Parameters
+    ----------
+    path : str or path-like
+        Path of the file.
+    kind : str
+        Kind of the contents, which `read` compares with the expected kind.
+    tree : object
+        Numbers, texts, arrays, `Stored` objects, and lists, tuples and dicts of these.
+
+    Raises
+    ------
+    TypeError
+        If the tree contains anything else.
     """
     arrays: Arrays = {}
     text = json.dumps(_encode(tree, arrays))
     header = {"skae": str(FORMAT), "kind": kind, "tree": text, "sha256": _digest(text, arrays)}
     path = Path(path)
-    # Unlike those of tempfile, it has the permissions that the user's files have.
+    # tempfile would create a file that only the user can read.
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
         with open(part, "xb") as file:
@@ -106,8 +123,8 @@ def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
         raise
 
 
-def fits(value: object) -> bool:
-    """Whether a value can be part of a tree."""
+def can_encode(value: object) -> bool:
+    """Return whether a value can be part of a tree."""
     try:
         _encode(value, {})
     except TypeError:
@@ -116,42 +133,57 @@ def fits(value: object) -> bool:
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[int, Any]:
-    """The format of a file, and the tree that `write` has put into it.
+    """Read a file that `write` has written.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Path of the file.
+    kind : str
+        Expected kind of the contents.
+
+    Returns
+    -------
+    version : int
+        Version of the file format.
+    tree : object
+        Contents of the file.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such file.
+        If the file does not exist.
     ValueError
-        Where it is not such a file, is damaged, is of another kind or of a later format.
+        If the file was not written by `write`, is damaged, or has another kind or a later format.
     """
     name = os.fspath(path)
     if not Path(path).exists():
-        raise FileNotFoundError(f"There is no file {name!r}.")
+        raise FileNotFoundError(f"File {name!r} does not exist.")
     try:
         with safe_open(name, framework="numpy") as file:
             header = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{name!r} is not a file of skae's, or it is damaged: {error}") from None
+        raise ValueError(f"{name!r} is not a file of skae, or it is damaged: {error}") from None
     if header.get("kind") != kind:
-        raise ValueError(f"{name!r} holds no {kind} of skae's.")
+        raise ValueError(f"{name!r} does not contain a skae {kind}.")
     version = header.get("skae", "")
     if not version.isdecimal() or int(version) > FORMAT:
         raise ValueError(
             f"{name!r} has format {version!r}, but this version of skae reads formats up to "
-            f"{FORMAT}. Install a later skae."
+            f"{FORMAT}. Install a later version of skae."
         )
     text = header.get("tree", "")
     if _digest(text, arrays) != header.get("sha256"):
-        raise ValueError(f"{name!r} is damaged: its checksum is wrong. Restore it from a copy.")
+        raise ValueError(f"{name!r} is damaged: its checksum is wrong. Restore it from a backup.")
     try:
         return int(version), _decode(json.loads(text), arrays)
-    except MALFORMED as error:
-        raise ValueError(f"The contents of {name!r} make no sense: {error!r}") from None
+    except MALFORMED_ERRORS as error:
+        raise ValueError(f"The contents of {name!r} are invalid: {error!r}") from None
 
 
 def _digest(text: str, arrays: Arrays) -> str:
+    """Compute the checksum of a tree and its arrays."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -161,7 +193,10 @@ def _digest(text: str, arrays: Arrays) -> str:
 
 
 def _encode(value: Any, arrays: Arrays) -> Any:
-    """JSON for a tree; its arrays are put into `arrays`. What JSON lacks is a tagged dict."""
+    """Convert a tree to JSON values and add its arrays to `arrays`.
+
+    Values that JSON does not have become a dict of one tag and its content.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
@@ -175,7 +210,7 @@ def _encode(value: Any, arrays: Arrays) -> Any:
     if isinstance(value, Stored):
         name = type(value).__name__
         if CLASSES.get(name) is not type(value):
-            raise TypeError(f"{name} is not one of skae's estimators: use pickle for it.")
+            raise TypeError(f"{name} is not a class of skae. Use pickle to store it.")
         return {"object": [name, _encode(value._stored_state(), arrays)]}
     if isinstance(value, slice):
         return {"slice": [_encode(part, arrays) for part in (value.start, value.stop, value.step)]}
@@ -187,10 +222,14 @@ def _encode(value: Any, arrays: Arrays) -> Any:
         return {"array": name}
     if isinstance(value, np.ndarray) and all(isinstance(item, str) for item in value.flat):
         return {"names": value.tolist()}
-    raise TypeError(f"a {type(value).__name__} cannot be written to a file of numbers and texts")
+    raise TypeError(
+        f"{type(value).__name__} cannot be saved to a file, which contains only numbers, texts and "
+        "arrays."
+    )
 
 
 def _decode(value: Any, arrays: Arrays) -> Any:
+    """Convert JSON values and arrays back to a tree."""
     if isinstance(value, list):
         return [_decode(item, arrays) for item in value]
     if not isinstance(value, dict):
@@ -205,9 +244,9 @@ def _decode(value: Any, arrays: Arrays) -> Any:
             return slice(*content)
         case "RandomState":
             name, keys, position, *rest = _decode(content, arrays)
-            # numpy believes what it is told and would read beyond the keys.
+            # numpy does not check the state and would read beyond the end of the keys.
             if keys.dtype != np.uint32 or keys.shape != (624,) or not 0 <= position <= 624:
-                raise ValueError("this is no state of a RandomState")
+                raise ValueError("the state of a RandomState is invalid")
             state = RandomState()
             state.set_state((name, keys, position, *rest))
             return state
@@ -218,6 +257,6 @@ def _decode(value: Any, arrays: Arrays) -> Any:
         case "object":
             name, state = content
             if name not in CLASSES:
-                raise ValueError(f"this version of skae has no {name!r}")
+                raise ValueError(f"this version of skae has no class {name!r}")
             return CLASSES[name]._from_stored_state(_decode(state, arrays))
     raise ValueError(f"unknown tag {tag!r}")

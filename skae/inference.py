@@ -1,4 +1,4 @@
-"""What a fitted model says of rows and codes, block by block."""
+"""Predictions of a fitted model for rows and codes, computed block by block."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ from skae.nn.draws import Draws
 from skae.nn.network import Network
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows
-from skae.training.tensors import batch_of, tensor, with_float64
+from skae.training.tensors import make_batch, tensor, to_float64_device
 from skae.training.threads import one_thread
 
-BLOCK = 2048
-"""Rows that inference handles at once: larger blocks leave the processor's cache."""
+BLOCK_ROWS = 2048
+"""Number of rows per block. Larger blocks do not fit into the processor's cache."""
 
 
 def map_rows(
@@ -28,16 +28,38 @@ def map_rows(
 ) -> Floats:
     """Apply a function of batches to rows, block by block.
 
-    The batches have the dtype and the device of `network`, which is the fitted one by default. The
-    result has `dtype`, by default that of the rows. Raises ValueError where it is not finite.
+    Parameters
+    ----------
+    function : callable
+        Maps a batch of n rows to a tensor of shape (n, ...).
+    rows : Rows
+        Rows of a table.
+    fitted : Fitted
+        Fitted model.
+    dtype : dtype or None, default=None
+        dtype of the result. None is the dtype of the rows.
+    network : Network or None, default=None
+        Network whose dtype and device the batches have. None is the fitted network.
+
+    Returns
+    -------
+    result : ndarray of shape (n_rows, ...)
+        Values of the function.
+
+    Raises
+    ------
+    ValueError
+        If the result is not finite.
     """
     like = network or fitted.network
-    result = _in_blocks(lambda block: function(batch_of(block, like)), rows)
-    return _finite(result, rows.values, dtype, lambda j: f"{fitted.schema.number(j)} of X")
+    result = _map_blocks(lambda block: function(make_batch(block, like)), rows)
+    return _check_finite(
+        result, rows.values, dtype, lambda j: f"{fitted.schema.column_index(j)} of X"
+    )
 
 
 def codes(rows: Rows, fitted: Fitted) -> Floats:
-    """Codes (n, k) of rows, in their dtype."""
+    """Compute the codes of rows, shape (n, k), in the dtype of the rows."""
     return map_rows(lambda batch: fitted.network.encode(batch).mean, rows, fitted)
 
 
@@ -47,46 +69,68 @@ def map_codes(
     conditions: Floats | None,
     fitted: Fitted,
     network: Network,
-    name: str = "Z",
+    name: str = "X",
 ) -> Floats:
-    """Apply a function to the decoder's outputs for codes under conditions, block by block.
+    """Apply a function to the decoder's outputs for codes, block by block.
 
-    The result has the codes' dtype. Raises ValueError where it is not finite; the message calls the
-    codes by `name`.
+    Parameters
+    ----------
+    function : callable
+        Maps outputs of the decoder, shape (n, n_outputs), to a tensor of shape (n, ...).
+    Z : ndarray of shape (n, k)
+        Codes.
+    conditions : ndarray of shape (n, n_conditions) or None
+        Conditions of the codes, if the decoder receives conditions.
+    fitted : Fitted
+        Fitted model.
+    network : Network
+        Network whose decoder is used.
+    name : str, default="X"
+        Name of the codes in error messages.
+
+    Returns
+    -------
+    result : ndarray of shape (n, ...)
+        Values of the function, in the dtype of the codes.
+
+    Raises
+    ------
+    ValueError
+        If the result is not finite.
     """
     if conditions is None:
         conditions = np.zeros((len(Z), 0))
-    # Rows whose modelled cells are blank carry the conditions; without any, nothing reads them.
+    # The decoder reads the conditions from a batch of rows, whose modelled cells it ignores.
     n_levels = fitted.schema.n_levels
     blank = len(fitted.schema.modelled) if n_levels else 0
 
     def block(rows: Rows) -> Tensor:
         z, cells = rows.values[:, : Z.shape[1]], rows.values[:, Z.shape[1] :]
         values = np.hstack([np.zeros((len(z), blank), Z.dtype), cells])
-        batch = batch_of(Rows(values, n_levels), network)
+        batch = make_batch(Rows(values, n_levels), network)
         return function(network.outputs(tensor(z, network), batch))
 
     both = np.hstack([Z, conditions.astype(Z.dtype)]) if conditions.shape[1] else Z
-    result = _in_blocks(block, Rows(both))
-    return _finite(result, both, None, lambda j: f"{j} of {name}")
+    result = _map_blocks(block, Rows(both))
+    return _check_finite(result, both, None, lambda j: f"{j} of {name}")
 
 
 def decode(Z: Floats, conditions: Floats | None, fitted: Fitted) -> Floats:
-    """Expected rows of codes, in the user's columns."""
+    """Compute the expected rows of codes, in the columns of the user."""
     network = fitted.network
     cells = map_codes(network.likelihood.mean, Z, conditions, fitted, network)
     return fitted.schema.write(cells, conditions)
 
 
 def reconstructions(rows: Rows, fitted: Fitted) -> Floats:
-    """Rows as they come back from their codes, in the user's columns."""
+    """Compute the reconstructions of rows, in the columns of the user."""
     network = fitted.network
     cells = map_rows(lambda batch: network.likelihood.mean(network.restored(batch)), rows, fitted)
     return fitted.schema.write(cells, rows.conditions)
 
 
 def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
-    """Errors of rows, or of cells in the user's columns."""
+    """Compute the reconstruction errors of rows, or of their cells in the columns of the user."""
     network = fitted.network
 
     def error(batch: Batch) -> Tensor:
@@ -98,11 +142,11 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
     return fitted.schema.write(result) if per_feature else result
 
 
-def ask_density(question: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
-    """Call a method of the density for rows."""
-    network, answer = with_float64(fitted.network), getattr(fitted.density, question)
+def evaluate_density(method: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
+    """Call a method of the fitted density, such as "log_prob", for rows."""
+    network, function = to_float64_device(fitted.network), getattr(fitted.density, method)
     return map_rows(
-        lambda batch: answer(network, batch, *arguments), rows, fitted, np.float64, network
+        lambda batch: function(network, batch, *arguments), rows, fitted, np.float64, network
     )
 
 
@@ -113,8 +157,22 @@ def draw_rows(
     conditions: Floats | None,
     fitted: Fitted,
 ) -> Floats:
-    """Rows from the model in the user's columns, under conditions, or those of training rows."""
-    network, density = with_float64(fitted.network), fitted.density
+    """Draw rows from the model, in the columns of the user.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    mean : bool
+        Whether to return the expected rows of the drawn codes.
+    seed : int
+        Determines the draws.
+    conditions : ndarray of shape (n, n_conditions) or None
+        Conditions of the rows. None draws them from those of the training rows.
+    fitted : Fitted
+        Fitted model.
+    """
+    network, density = to_float64_device(fitted.network), fitted.density
     generator = torch.Generator(network.like.device).manual_seed(seed)
     draws = Draws(generator, network.like.dtype)
     try:
@@ -131,21 +189,28 @@ def draw_rows(
     return fitted.schema.write(cells, conditions)
 
 
-def _in_blocks(function: Callable[[Rows], Tensor], rows: Rows) -> Floats:
+def _map_blocks(function: Callable[[Rows], Tensor], rows: Rows) -> Floats:
+    """Apply a function to blocks of rows and concatenate the results."""
     with torch.inference_mode(False), torch.no_grad(), one_thread:
-        blocks = [function(block).cpu().numpy() for block in rows.blocks(BLOCK)]
+        blocks = [function(block).cpu().numpy() for block in rows.blocks(BLOCK_ROWS)]
     return np.concatenate(blocks)
 
 
-def _finite(result: Floats, source: Floats, dtype: Any, describe: Callable[[int], str]) -> Floats:
-    """A result in a dtype, by default that of what it was computed from; ValueError if it broke."""
+def _check_finite(
+    result: Floats, source: Floats, dtype: Any, describe: Callable[[int], str]
+) -> Floats:
+    """Convert a result to a dtype, by default that of its source, and check that it is finite.
+
+    The error names the largest cell of the first row of the source whose result is not finite;
+    `describe` returns the name of a column.
+    """
     result = result.astype(dtype or source.dtype, copy=False)
     if not np.isfinite(result).all():
         row = int(np.argmin(np.isfinite(result.reshape(len(source), -1)).all(axis=1)))
         column = int(np.nanargmax(np.abs(source[row])))
         raise ValueError(
-            f"Column {describe(column)} holds {source[row, column]:g} in row {row}, too far from "
-            "the training rows to compute with. Leave the row out, clip it, or fit with "
-            "precision='float64'."
+            f"Column {describe(column)} contains {source[row, column]:g} in row {row}, which is "
+            "too far from the training rows to compute with. Remove or clip this value, or fit "
+            "with precision='float64'."
         )
     return result

@@ -1,4 +1,4 @@
-"""What codes and draws are worth: scorers for cross-validation and grid searches."""
+"""Metrics of codes, reconstructions and samples: scorers for cross-validation and searches."""
 
 from itertools import combinations
 from numbers import Integral, Real
@@ -37,20 +37,24 @@ __all__ = [
     "code_stability",
     "explained_variance_ratio",
     "neg_two_sample_auc",
-    "neighbourhood_trustworthiness",
     "probe_score",
+    "trustworthiness",
     "two_sample_auc",
 ]
 
 Floats = NDArray[np.float64]
 
-MOST = 20
-"""Different whole numbers, as floats, up to which they are classes."""
+MAX_FLOAT_CLASSES = 20
+"""A float target of whole numbers holds classes if it has at most this many distinct values.
 
-FEWEST = 3
-"""Rows whose codes can be compared at least."""
+scikit-learn treats any such target as classes, but one with more values is more likely a count.
+"""
 
-LARGEST_SEED = 2**31 - 1
+MIN_COMPARED_ROWS = 3
+"""Smallest number of held-out rows for which `code_stability` is computed."""
+
+MAX_SEED = 2**31 - 1
+"""Exclusive upper bound of the seeds that `code_stability` draws."""
 
 
 CONSTRAINTS = {
@@ -62,7 +66,7 @@ CONSTRAINTS = {
     "classifier": [HasMethods("fit"), None],
     "random_state": ["random_state"],
 }
-"""What parameters of scorers may be."""
+"""Valid values of the parameters of all metrics, as scikit-learn declares them."""
 
 
 def explained_variance_ratio(
@@ -72,41 +76,47 @@ def explained_variance_ratio(
     *,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Share of the variance of rows that is left in their reconstructions.
+    """Compute the share of the variance of rows that their reconstructions explain.
 
-    1 is a perfect reconstruction. 0 is as good as the column means of `X`, negative is worse. Units
-    matter as they do for PCA: columns with larger variance count more.
+    The score is 1 for perfect reconstructions, 0 if they are as good as the column means of `X`,
+    and negative if they are worse. The units of the columns matter, as they do for PCA: a column
+    with a larger variance counts more.
 
     Parameters
     ----------
     estimator : estimator or Pipeline
-        A fitted estimator with a method `reconstruct`, or with `transform` and `inverse_transform`.
+        A fitted estimator with a method `reconstruct`, or with the methods `transform` and
+        `inverse_transform`.
     X : array-like of shape (n_samples, n_features)
-        Rows in the user's units. Missing cells (NaN) are left out.
+        Rows in the user's units. Missing cells (NaN) are ignored.
     y : None
         Ignored.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights of rows; None weighs all alike.
+        Non-negative weights of the rows. If None, all rows have the same weight.
 
     Returns
     -------
     score : float
-        At most 1; greater is better. If all rows are equal it is 1 for perfect reconstructions and
-        0 for others, as in `sklearn.metrics.r2_score`.
+        The share, at most 1; greater is better. If all rows are equal, it is 1 for perfect
+        reconstructions and 0 otherwise, as in `sklearn.metrics.r2_score`.
 
     Raises
     ------
     TypeError
-        Where the estimator cannot reconstruct rows.
+        If the estimator has none of the required methods.
+    ValueError
+        If the reconstructions have another shape than `X`, or are NaN where `X` is not.
 
     See Also
     --------
-    sklearn.metrics.explained_variance_score : Weighs columns alike, and takes off mean errors.
+    sklearn.metrics.explained_variance_score : Weights all columns equally and ignores constant
+        errors of a column.
 
     Notes
     -----
-    It is one minus the sum of squared errors over the sum of squared deviations of `X` from its own
-    column means. On its training rows, PCA has `PCA.explained_variance_ratio_.sum()` [1]_.
+    The score is one minus the sum of squared errors divided by the sum of squared deviations of `X`
+    from its own column means. For PCA and its training rows, it is
+    `PCA.explained_variance_ratio_.sum()` [1]_.
 
     References
     ----------
@@ -123,36 +133,41 @@ def explained_variance_ratio(
     >>> bool(0.6 < scores.mean() < 0.7)
     True
     """
-    rows = _table(X)
+    rows = _flatten_rows(X)
     row_weight = check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
-    restored = _table(_reconstructions(estimator, X), "reconstructions")
-    # From their least value, cells of a constant column are exactly 0 and so is their variance.
-    least = np.fmin.reduce(rows)
-    if restored.shape != rows.shape:
+    reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
+    # After this shift, the cells of a constant column are exactly 0, and so is their variance.
+    smallest = np.fmin.reduce(rows)
+    if reconstructed.shape != rows.shape:
         raise ValueError(
-            f"estimator must restore rows of shape {rows.shape}, but gives {restored.shape}."
+            f"estimator must return reconstructions of shape {rows.shape}, got "
+            f"{reconstructed.shape}."
         )
-    rows, restored = rows - least, restored - least
+    rows, reconstructed = rows - smallest, reconstructed - smallest
     missing = np.isnan(rows)
-    if np.isnan(restored[~missing]).any():
-        raise ValueError("estimator restores some cells as NaN: what it has learnt is broken.")
+    if np.isnan(reconstructed[~missing]).any():
+        raise ValueError(
+            "estimator returned reconstructions that contain NaN where X does not. Check that its "
+            "fitted parameters are finite."
+        )
     weight = np.where(missing, 0.0, row_weight[:, None])
-    rows, errors = np.where(missing, 0.0, rows), np.where(missing, 0.0, rows - restored)
-    of_column = weight.sum(axis=0)
-    center = (weight * rows).sum(axis=0) / np.where(of_column > 0, of_column, 1.0)
-    lost, total = (weight * errors**2).sum(), (weight * (rows - center) ** 2).sum()
-    return float(1 - lost / total) if total else float(lost == 0)
+    rows, errors = np.where(missing, 0.0, rows), np.where(missing, 0.0, rows - reconstructed)
+    column_weight = weight.sum(axis=0)
+    center = (weight * rows).sum(axis=0) / np.where(column_weight > 0, column_weight, 1.0)
+    unexplained, total = (weight * errors**2).sum(), (weight * (rows - center) ** 2).sum()
+    return float(1 - unexplained / total) if total else float(unexplained == 0)
 
 
 def active_units(
     estimator: BaseEstimator, X: ArrayLike, y: object = None, *, threshold: float = 0.01
 ) -> float:
-    """Number of components of the code that tell rows apart.
+    """Count the components of the code that vary over rows.
 
-    A component that has the same value for all rows says nothing of them. Variational autoencoders
-    give up components that are not worth their price: this is posterior collapse.
+    A component that has the same value for all rows carries no information about them. Variational
+    autoencoders stop using components that reduce the reconstruction error by less than they add to
+    the KL divergence from the prior; this is called posterior collapse.
 
     Parameters
     ----------
@@ -163,27 +178,29 @@ def active_units(
     y : None
         Ignored.
     threshold : float, default=0.01
-        Variance over the rows above which a component is active. The default is that of the
-        literature; variances are mostly far from it, on either side.
+        Variance over the rows above which a component is active; non-negative. The default is the
+        value of [1]_. The result rarely depends on it, as most variances are far above or far below
+        it.
 
     Returns
     -------
     score : float
-        A whole number from 0 to the size of the code; greater is more used.
+        A whole number from 0 to the number of components. Greater means that more components are
+        used.
 
     Raises
     ------
     ValueError
-        Where `threshold` is negative.
+        If `threshold` is negative.
     TypeError
-        Where the estimator has no codes.
+        If the estimator has no method `transform`.
 
     Notes
     -----
-    The count is that of [1]_. An estimator with a method `posterior`, or whose `autoencoder_` or
-    last step has one, holds its codes to the standard normal distribution: variances are taken as
-    they are. Other codes have scales of their own: variances are relative to that of the component
-    which varies most.
+    If the estimator has a method `posterior`, its codes are regularized towards the standard normal
+    distribution, and their variances are compared with `threshold` as they are [1]_. The method may
+    also be that of the last step of a Pipeline, or of `autoencoder_`. Other codes have arbitrary
+    scales, so that their variances are divided by the largest one first.
 
     References
     ----------
@@ -202,51 +219,53 @@ def active_units(
     _validate("active_units", threshold=threshold)
     variance = _codes(estimator, X).var(axis=0)
     last = _last_step(estimator)
-    has_scale = hasattr(getattr(last, "autoencoder_", last), "posterior")
-    unit = 1.0 if has_scale else variance.max()
+    has_unit_scale = hasattr(getattr(last, "autoencoder_", last), "posterior")
+    unit = 1.0 if has_unit_scale else variance.max()
     return float((variance > threshold * unit).sum())
 
 
-def neighbourhood_trustworthiness(
+def trustworthiness(
     estimator: BaseEstimator, X: ArrayLike, y: object = None, *, n_neighbors: int = 5
 ) -> float:
-    """How far the neighbours of rows among the codes are neighbours among the rows, too.
+    """Compute how well nearest neighbors among the codes are also neighbors among the rows.
 
     Parameters
     ----------
     estimator : estimator or Pipeline
         A fitted estimator with a method `transform`.
     X : array-like of shape (n_samples, n_features)
-        Rows in the user's units. Missing cells (NaN) are left out of distances, as
-        `sklearn.metrics.pairwise.nan_euclidean_distances` does.
+        Rows in the user's units. Distances ignore missing cells (NaN), as those of
+        `sklearn.metrics.pairwise.nan_euclidean_distances` do.
     y : None
         Ignored.
     n_neighbors : int, default=5
-        Neighbours of each row that are looked at, fewer than half the rows.
+        Number of neighbors of each row, less than half the number of rows. The default is that of
+        `sklearn.manifold.trustworthiness`.
 
     Returns
     -------
     score : float
-        1 if all neighbours among the codes are as near among the rows, about 0.5 if codes are
-        noise; greater is better.
+        A number from 0 to 1; greater is better. It is 1 if the `n_neighbors` nearest neighbors of
+        each row are the same among the codes, and about 0.5 if the codes are noise.
 
     Raises
     ------
     ValueError
-        Where `n_neighbors` is not a positive integer, or not less than half the number of rows.
+        If `n_neighbors` is not a positive integer less than half the number of rows.
     TypeError
-        Where the estimator has no codes.
+        If the estimator has no method `transform`.
 
     See Also
     --------
-    sklearn.manifold.trustworthiness : The same number, from rows and codes. It holds all distances
-        at once.
+    sklearn.manifold.trustworthiness : Computes the same number from rows and codes. It needs memory
+        for all pairwise distances.
 
     Notes
     -----
-    The measure is that of [1]_: a neighbour among the codes costs as many points as its rank among
-    the neighbours of the row exceeds `n_neighbors`. Distances are Euclidean. They are computed for
-    so many rows at a time as scikit-learn's setting `working_memory` allows.
+    The measure is that of [1]_. Each neighbor of a row among the codes is ranked by its distance
+    among the rows, and the amount by which its rank exceeds `n_neighbors` is subtracted from the
+    score. Distances are Euclidean. They are computed for as many rows at a time as scikit-learn's
+    setting `working_memory` allows.
 
     References
     ----------
@@ -257,14 +276,14 @@ def neighbourhood_trustworthiness(
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.decomposition import PCA
-    >>> from skae.metrics import neighbourhood_trustworthiness
+    >>> from skae.metrics import trustworthiness
     >>> X = load_digits().data
-    >>> two, eight = (neighbourhood_trustworthiness(PCA(k).fit(X), X) for k in (2, 8))
+    >>> two, eight = (trustworthiness(PCA(k).fit(X), X) for k in (2, 8))
     >>> bool(two < 0.9 < eight)
     True
     """
-    _validate("neighbourhood_trustworthiness", n_neighbors=n_neighbors)
-    rows = _table(X)
+    _validate("trustworthiness", n_neighbors=n_neighbors)
+    rows = _flatten_rows(X)
     n = len(rows)
     if n_neighbors >= n / 2:
         raise ValueError(
@@ -273,21 +292,23 @@ def neighbourhood_trustworthiness(
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(_codes(estimator, X))
     neighbors = search.kneighbors(return_distance=False)
 
-    def costs(distance: Floats, start: int) -> NDArray[np.intp]:
-        """Points of rows, the first of which is `start`, from their distances to all."""
+    def excess_ranks(distance: Floats, start: int) -> NDArray[np.intp]:
+        """Sum the excess ranks of each row's neighbors, for a chunk of rows that begins at `start`.
+
+        `distance` has the shape (n_chunk, n_samples).
+        """
         index = np.arange(len(distance))
         distance[index, start + index] = np.inf
-        cost = np.zeros(len(distance), dtype=np.intp)
+        excess = np.zeros(len(distance), dtype=np.intp)
         for neighbor in neighbors[start : start + len(distance)].T:
             nearer = (distance < distance[index, neighbor][:, None]).sum(axis=1)
-            cost += np.maximum(nearer + 1 - n_neighbors, 0)
-        return cost
+            excess += np.maximum(nearer + 1 - n_neighbors, 0)
+        return excess
 
     metric = "nan_euclidean" if np.isnan(rows).any() else "euclidean"
-    cost = sum(
-        part.sum() for part in pairwise_distances_chunked(rows, reduce_func=costs, metric=metric)
-    )
-    return float(1 - 2 * cost / (n * n_neighbors * (2 * n - 3 * n_neighbors - 1)))
+    chunks = pairwise_distances_chunked(rows, reduce_func=excess_ranks, metric=metric)
+    excess = sum(chunk.sum() for chunk in chunks)
+    return float(1 - 2 * excess / (n * n_neighbors * (2 * n - 3 * n_neighbors - 1)))
 
 
 def probe_score(
@@ -298,10 +319,10 @@ def probe_score(
     probe: BaseEstimator | None = None,
     cv: Any = FOLDS,
 ) -> float:
-    """How well a simple model, the probe, tells targets from codes.
+    """Compute how well a simple model, the probe, predicts targets from codes.
 
-    The estimator stays as it is fitted. The probe is trained on codes of `X` and judged on others,
-    by cross-validation.
+    The estimator is not changed. Only the probe is trained and scored, by cross-validation on the
+    codes of `X`.
 
     Parameters
     ----------
@@ -310,34 +331,36 @@ def probe_score(
     X : array-like of shape (n_samples, n_features)
         Rows in the user's units.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Classes or numbers to be told. It may be left out only because scikit-learn calls scorers
-        without it where a search is given none: this is an error here.
+        Classes or numbers to predict. It is required, although it has a default: scikit-learn
+        calls scorers without `y` if a search is fitted without it.
     probe : classifier, regressor or None, default=None
-        What learns from codes; a clone of it is trained. None is logistic regression for classes
-        and ridge regression for numbers, on standardised codes: a linear probe tells what a code
-        says plainly [1]_.
-    cv : int, splitter or iterable, default=5
-        Splits of the rows, as `sklearn.model_selection.cross_val_score` takes them. A number is
-        that of folds: of shuffled rows, always the same, for classes stratified.
+        Model that predicts `y` from the codes. A clone of it is fitted. If None, the codes are
+        standardized, and the model is a logistic regression for classes and a ridge regression for
+        numbers. It is linear by default, as its score then measures how directly the codes
+        represent the targets [1]_.
+    cv : int, cross-validation generator or iterable, default=5
+        Splits of the rows, as `sklearn.model_selection.cross_val_score` accepts them. An integer is
+        the number of folds. Rows are then shuffled, with a fixed seed, as tables are often sorted;
+        the folds are stratified for classes.
 
     Returns
     -------
     score : float
-        Mean over the splits of the probe's own score: accuracy of classifiers, R^2 of regressors.
-        Greater is better.
+        Mean of the probe's own score over the splits: the accuracy of classifiers, R^2 of
+        regressors. Greater is better.
 
     Raises
     ------
     ValueError
-        Where `y` is None, or of a type that the default probe cannot tell.
+        If `y` is None, or if `probe` is None and the type of `y` has no default probe.
     TypeError
-        Where the estimator has no codes.
+        If the estimator has no method `transform`.
 
     Notes
     -----
-    What classes are, `sklearn.utils.multiclass.type_of_target` decides: whole numbers are classes,
-    floats such as 3.0 included if they are at most 20 different ones. If they are quantities, give
-    a regressor as `probe`.
+    `sklearn.utils.multiclass.type_of_target` decides whether `y` holds classes: whole numbers are
+    classes. Unlike there, floats such as 3.0 are classes only if they have at most 20 distinct
+    values. If whole numbers are quantities, pass a regressor as `probe`.
 
     References
     ----------
@@ -357,21 +380,27 @@ def probe_score(
     _validate("probe_score", probe=probe)
     if y is None:
         raise ValueError(
-            "probe_score requires y, the targets that codes are to tell, but it is None: give y to "
-            "the search or to cross_val_score, too."
+            "probe_score requires y, the targets to predict from the codes, got None. Pass y to "
+            "cross_val_score or to the fit of the search."
         )
     if probe is None:
         kind = type_of_target(y, input_name="y")
-        if kind == "multiclass" and np.asarray(y).dtype.kind == "f" and len(np.unique(y)) > MOST:
+        if (
+            kind == "multiclass"
+            and np.asarray(y).dtype.kind == "f"
+            and len(np.unique(y)) > MAX_FLOAT_CLASSES
+        ):
             kind = "continuous"
         if kind in ("binary", "multiclass"):
             probe = PROBES["linear"]()
         elif kind in ("continuous", "continuous-multioutput"):
             probe = make_pipeline(StandardScaler(), Ridge())
         else:
-            raise ValueError(f"probe must be given where y is of type {kind!r}.")
+            raise ValueError(
+                f"probe must be a classifier or a regressor if y is of type {kind!r}, got None."
+            )
     if isinstance(cv, Integral):
-        # Tables are often sorted, and parts of a sorted one are not like each other.
+        # Tables are often sorted; without shuffling, their folds would differ from each other.
         splitter = StratifiedKFold if is_classifier(probe) else KFold
         cv = splitter(int(cv), shuffle=True, random_state=0)
     codes = _codes(estimator, X)
@@ -387,48 +416,50 @@ def code_stability(
     n_repeats: int = 3,
     random_state: int | RandomState | None = 0,
 ) -> float:
-    """How alike the codes of the same rows are if the estimator is trained several times.
+    """Compute how similar the codes of the same rows are if the estimator is fitted repeatedly.
 
-    It trains: each call fits `n_repeats` clones of the estimator on three quarters of `X` and
-    compares their codes of the other quarter. What the estimator itself has learnt plays no part;
-    it need not be fitted.
+    Each call fits `n_repeats` clones of the estimator on three quarters of `X` and compares their
+    codes of the remaining quarter. The estimator itself need not be fitted and is not changed.
 
     Parameters
     ----------
     estimator : estimator or Pipeline
-        What to train, with the methods `fit` and `transform`.
+        An estimator with the methods `fit` and `transform`. Clones of it are fitted.
     X : array-like of shape (n_samples, n_features)
         Rows in the user's units.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-        Passed to `fit`.
+        Targets, passed to `fit`.
     over : {"seeds", "folds"}, default="seeds"
-        What differs between clones. "seeds": every parameter `random_state`, those of nested
-        estimators included. "folds": the training rows, of which each clone misses another of
-        `n_repeats` folds; the seeds are the same.
+        What differs between the clones. With "seeds", each clone has another value of every
+        parameter `random_state`, including those of nested estimators. With "folds", the training
+        rows are divided into `n_repeats` folds, and each clone is fitted without another one; all
+        clones have the same seeds.
     n_repeats : int, default=3
-        Number of clones, at least 2.
+        Number of clones, at least 2. Time is proportional to it. With the default, the score is the
+        mean of three pairs.
     random_state : int, RandomState instance or None, default=0
-        Decides the split, the folds and the seeds. Fixed by default, so that the candidates of a
-        search are compared alike.
+        Determines the split, the folds and the seeds. It is fixed by default, so that all
+        candidates of a search are compared on the same rows.
 
     Returns
     -------
     score : float
-        Mean over pairs of clones, from 0 to 1; greater is better. 1: the same codes up to rotation,
-        reflection and one scale. Codes of which one is constant have 0 in common.
+        Mean similarity of all pairs of clones, from 0 to 1; greater is better. It is 1 if the codes
+        are equal up to a rotation, a reflection, a shift and one scale. The similarity of a pair is
+        0 if one of its codes is constant.
 
     Raises
     ------
     ValueError
-        Where `over` or `n_repeats` is none of the above, or X has fewer than 9 rows.
+        If `over` or `n_repeats` is invalid, or if `X` has fewer than 9 rows.
     TypeError
-        Where the estimator has no codes.
+        If the estimator has no method `transform`.
 
     Notes
     -----
-    Two codes are compared by linear centred kernel alignment (CKA) [1]_. Its directions count by
-    their variance. Independent codes do not quite reach 0: with k components of equal variance and
-    n rows set aside they have about k / n.
+    Two codes are compared by linear centered kernel alignment (CKA) [1]_, in which a direction
+    counts in proportion to its variance. The similarity of independent codes is slightly above 0:
+    about k / n for k components of equal variance and n compared rows.
 
     References
     ----------
@@ -449,18 +480,21 @@ def code_stability(
     _validate("code_stability", over=over, n_repeats=n_repeats, random_state=random_state)
     rng = check_random_state(random_state)
     train, test = next(ShuffleSplit(1, test_size=0.25, random_state=rng).split(X))
-    if len(test) < FEWEST:
-        raise ValueError(f"X must have at least {4 * FEWEST - 3} rows: a quarter is compared.")
-    seeds, parts = rng.randint(LARGEST_SEED, size=n_repeats).tolist(), [train] * n_repeats
+    if len(test) < MIN_COMPARED_ROWS:
+        raise ValueError(
+            f"X must have at least {4 * MIN_COMPARED_ROWS - 3} rows, since the codes of a quarter "
+            f"of them are compared, got {len(train) + len(test)}."
+        )
+    seeds, parts = rng.randint(MAX_SEED, size=n_repeats).tolist(), [train] * n_repeats
     if over == "folds":
         folds = KFold(n_repeats, shuffle=True, random_state=rng)
         seeds, parts = seeds[:1] * n_repeats, [train[kept] for kept, _ in folds.split(train)]
     codes = []
     for seed, part in zip(seeds, parts, strict=True):
-        learner = _seeded(estimator, seed)
-        learner.fit(safe_indexing(X, part), None if y is None else safe_indexing(y, part))
-        codes.append(_codes(learner, safe_indexing(X, test)))
-    return float(np.mean([_alignment(A, B) for A, B in combinations(codes, 2)]))
+        model = _clone_with_seed(estimator, seed)
+        model.fit(safe_indexing(X, part), None if y is None else safe_indexing(y, part))
+        codes.append(_codes(model, safe_indexing(X, test)))
+    return float(np.mean([_linear_cka(A, B) for A, B in combinations(codes, 2)]))
 
 
 def two_sample_auc(
@@ -470,41 +504,42 @@ def two_sample_auc(
     classifier: BaseEstimator | None = None,
     random_state: int | RandomState | None = 0,
 ) -> float:
-    """How well a classifier tells real rows from drawn ones.
+    """Compute how well a classifier distinguishes real rows from samples of a generator.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Real rows, best such as the generator has not been trained on.
+        At least 5 real rows, preferably rows that the generator was not trained on.
     samples : array-like of shape (n_draws, n_features)
-        Drawn rows, as many or not; at least 5 of either.
+        At least 5 rows drawn from the generator. Their number may differ from that of `X`.
     classifier : classifier or None, default=None
-        What learns to tell them apart; clones of it are trained. None is a random forest, which
-        sees columns in any units and knows no bounds on what differences look like.
+        Model that distinguishes the two tables. Clones of it are fitted. If None, it is a random
+        forest, since a forest does not depend on the units of the columns and finds nonlinear
+        differences.
     random_state : int, RandomState instance or None, default=0
-        Decides the folds and the default classifier. Fixed by default, so that generators are
-        compared alike.
+        Determines the folds and the default classifier. It is fixed by default, so that all
+        generators are compared by the same test.
 
     Returns
     -------
     auc : float
-        Area under the ROC curve, mean over 5 folds; smaller is better. 0.5: the rows cannot be told
-        apart. 1: always. Clearly below 0.5: drawn rows repeat real ones, as each row's double is
-        in the other class.
+        Area under the ROC curve, the mean over 5 folds; smaller is better. It is 0.5 if the two
+        tables cannot be distinguished, and 1 if they can be distinguished perfectly. It is clearly
+        below 0.5 if the samples copy rows of `X`, since the copy of a row has the opposite label.
 
     Raises
     ------
     ValueError
-        Where the numbers of columns differ, or there are fewer than 5 rows of either.
+        If the tables have different numbers of columns, or if one has fewer than 5 rows.
 
     See Also
     --------
-    neg_two_sample_auc : The scorer.
+    neg_two_sample_auc : Scorer of fitted generators by the same test.
 
     Notes
     -----
-    It is a classifier two-sample test [1]_, with the area under the ROC curve, on which unequal
-    numbers of rows have no effect, in the place of accuracy.
+    This is a classifier two-sample test [1]_ with the area under the ROC curve in place of the
+    accuracy, as it does not depend on the numbers of rows in the two tables.
 
     References
     ----------
@@ -519,16 +554,16 @@ def two_sample_auc(
     True
     """
     _validate("two_sample_auc", classifier=classifier, random_state=random_state)
-    real, drawn = _table(X), _table(samples, "samples")
+    real, drawn = _flatten_rows(X), _flatten_rows(samples, "samples")
     if real.shape[1] != drawn.shape[1]:
         raise ValueError(
-            f"samples has {drawn.shape[1]} columns, but X has {real.shape[1]}: they must be of the "
-            "same columns."
+            f"samples must have the columns of X: samples has {drawn.shape[1]} columns, but X has "
+            f"{real.shape[1]}."
         )
     if min(len(real), len(drawn)) < FOLDS:
         raise ValueError(
-            f"X has {len(real)} rows and samples {len(drawn)}, but both are split into {FOLDS} "
-            "parts: give at least as many rows of either."
+            f"X and samples must have at least {FOLDS} rows each, one for each fold, got "
+            f"{len(real)} and {len(drawn)}."
         )
     if classifier is None:
         classifier = PROBES["forest"]().set_params(random_state=random_state)
@@ -546,44 +581,47 @@ def neg_two_sample_auc(
     classifier: BaseEstimator | None = None,
     random_state: int | RandomState | None = 0,
 ) -> float:
-    """How well what an estimator draws passes for real rows: minus `two_sample_auc`.
+    """Compute minus `two_sample_auc` of rows that a fitted estimator draws.
 
     Parameters
     ----------
     estimator : estimator or Pipeline
-        A fitted estimator with a method `sample` that takes a number of rows and `random_state`. If
-        it is the last step of a Pipeline, the earlier ones take draws back to the units of `X` and
-        need `inverse_transform`.
+        A fitted estimator with a method `sample` that accepts a number of rows and `random_state`.
+        If it is the last step of a Pipeline, the earlier steps need a method `inverse_transform`,
+        which converts its samples to the units of `X`.
     X : array-like of shape (n_samples, n_features)
-        Real rows in the user's units; at least 5. As many are drawn.
+        At least 5 real rows in the user's units. The same number of rows is drawn.
     y : None
         Ignored.
     classifier : classifier or None, default=None
-        What learns to tell real rows from drawn ones; None is a random forest.
+        Model that distinguishes real rows from samples. If None, it is a random forest, as in
+        `two_sample_auc`.
     random_state : int, RandomState instance or None, default=0
-        Decides the draws, the folds and the default classifier. Fixed by default, so that the
-        candidates of a search are compared alike.
+        Determines the samples, the folds and the default classifier. It is fixed by default, so
+        that all candidates of a search are compared by the same test.
 
     Returns
     -------
     score : float
-        -0.5: drawn rows cannot be told from real ones; -1: always. Greater is better.
+        Minus the area under the ROC curve; greater is better. It is -0.5 if samples cannot be
+        distinguished from real rows, and -1 if they can be distinguished perfectly.
 
     Raises
     ------
     TypeError
-        Where the estimator has no method `sample`.
+        If the estimator has no method `sample`.
     ValueError
-        Where there are fewer than 5 rows.
+        If `X` has fewer than 5 rows.
 
     See Also
     --------
-    two_sample_auc : The same for any two tables.
+    two_sample_auc : Compares any two tables.
 
     Notes
     -----
-    The test is that of [1]_. Draws that repeat training rows pass it, too, unless `X` are other
-    rows: cross-validate.
+    The test is that of [1]_. Only held-out rows, as in cross-validation, make it a test of
+    generalization: if `X` holds the training rows, an estimator that draws copies of them scores
+    above -0.5.
 
     References
     ----------
@@ -603,17 +641,17 @@ def neg_two_sample_auc(
     True
     """
     rng = check_random_state(random_state)
-    samples = _draws(estimator, len(_table(X)), rng)
+    samples = _draws(estimator, len(_flatten_rows(X)), rng)
     return -two_sample_auc(X, samples, classifier=classifier, random_state=rng)
 
 
-def _validate(scorer: str, **parameters: object) -> None:
-    """Raise InvalidParameterError where a parameter breaks its constraint."""
-    validate_parameter_constraints(CONSTRAINTS, parameters, scorer)
+def _validate(metric: str, **parameters: object) -> None:
+    """Raise InvalidParameterError if a parameter of a metric is invalid."""
+    validate_parameter_constraints(CONSTRAINTS, parameters, metric)
 
 
-def _table(X: ArrayLike, name: str = "X") -> Floats:
-    """Validated numbers with a row for each row, whatever shape it has."""
+def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
+    """Validate X and flatten each of its rows, such as images, to one axis."""
     rows = check_array(
         X, dtype=np.float64, ensure_all_finite="allow-nan", allow_nd=True, input_name=name
     )
@@ -621,11 +659,13 @@ def _table(X: ArrayLike, name: str = "X") -> Floats:
 
 
 def _codes(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:
+    """Compute the codes of rows."""
     _require(estimator, "transform")
     return np.asarray(estimator.transform(X))
 
 
 def _reconstructions(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:
+    """Compute the reconstructions of rows."""
     if hasattr(estimator, "reconstruct"):
         return np.asarray(estimator.reconstruct(X))
     _require(estimator, "transform", "inverse_transform")
@@ -633,7 +673,7 @@ def _reconstructions(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:
 
 
 def _draws(estimator: BaseEstimator, n: int, random_state: RandomState) -> ArrayLike:
-    """Rows that an estimator, or a pipeline's last step, draws, in units of the input."""
+    """Draw `n` rows from an estimator or the last step of a Pipeline, in the units of its input."""
     if not isinstance(estimator, Pipeline):
         _require(estimator, "sample")
         return estimator.sample(n, random_state=random_state)
@@ -642,6 +682,7 @@ def _draws(estimator: BaseEstimator, n: int, random_state: RandomState) -> Array
 
 
 def _require(estimator: BaseEstimator, *methods: str) -> None:
+    """Raise TypeError if an estimator lacks one of the methods."""
     for method in methods:
         if not hasattr(estimator, method):
             raise TypeError(
@@ -650,24 +691,26 @@ def _require(estimator: BaseEstimator, *methods: str) -> None:
 
 
 def _last_step(estimator: BaseEstimator) -> BaseEstimator:
+    """Return the last step of a Pipeline, which may be nested, or the estimator itself."""
     return _last_step(estimator[-1]) if isinstance(estimator, Pipeline) else estimator
 
 
-def _seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:
-    """A clone whose every `random_state` is `seed`."""
-    learner = clone(estimator)
-    names = [name for name in learner.get_params() if name.split("__")[-1] == "random_state"]
-    return learner.set_params(**dict.fromkeys(names, seed))
+def _clone_with_seed(estimator: BaseEstimator, seed: int) -> BaseEstimator:
+    """Clone an estimator and set each `random_state`, including nested ones, to `seed`."""
+    copy = clone(estimator)
+    names = [name for name in copy.get_params() if name.split("__")[-1] == "random_state"]
+    return copy.set_params(**dict.fromkeys(names, seed))
 
 
-def _alignment(A: NDArray[Any], B: NDArray[Any]) -> float:
-    """Linear CKA of two codes of the same rows."""
-    A, B = _centred(A), _centred(B)
+def _linear_cka(A: NDArray[Any], B: NDArray[Any]) -> float:
+    """Compute the linear centered kernel alignment of two codes of the same rows."""
+    A, B = _center(A), _center(B)
     norm = np.linalg.norm(A.T @ A) * np.linalg.norm(B.T @ B)
     return min(1.0, float(np.linalg.norm(A.T @ B) ** 2 / norm)) if norm else 0.0
 
 
-def _centred(codes: NDArray[Any]) -> Floats:
-    # From the first row, constant components are exactly 0 and stay so.
+def _center(codes: NDArray[Any]) -> Floats:
+    """Subtract the mean of each component."""
+    # Subtracting the first row makes constant components exactly 0 before means are rounded.
     codes = codes.astype(np.float64) - codes[:1]
     return codes - codes.mean(axis=0)

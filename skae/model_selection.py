@@ -1,4 +1,4 @@
-"""Which size of code, or which value of another parameter? A path of fits on held-out rows."""
+"""Selection of the number of components, or of another parameter, by a path of fits."""
 
 import copy
 import warnings
@@ -25,55 +25,65 @@ Floats = NDArray[np.floating]
 
 MatrixLike = Any
 
-EPOCHS = 0.6
-"""Epochs of all steps of a path together, as a share of those of one fit."""
+PATH_EPOCHS = 0.6
+"""Number of epochs of all fits of a path together, as a share of `max_epochs`."""
 
-LONGEST = 12
-"""Sizes of a path at most, unless they are given."""
+MAX_DEFAULT_SIZES = 12
+"""Largest number of sizes that a path fits if `param_range` is None."""
 
-EPOCHS_TO_COME = 0.5
-"""What epochs still to come are worth, as a share of what the last as many were worth."""
+EXPECTED_GAIN = 0.5
+"""Gain in log-density that further epochs are expected to bring, as a share of the gain of the same
+number of epochs before them."""
 
-STANDARD_ERRORS = 2.0
-"""Standard errors by which a component must be worth more than that."""
+N_STANDARD_ERRORS = 2.0
+"""Number of standard errors by which the gain of additional components must exceed the expected
+gain of further epochs without them."""
 
-LEAST_SHARE = 0.05
-"""What it must be worth at least, as a share of what components beyond the first size are worth on
-average, up to the best size: row by row, a trifle may be significant."""
+MIN_GAIN = 0.05
+"""Smallest gain for which components are kept, as a share of the average gain of the components
+beyond the smallest size. Sizes are compared row by row, so that even a negligible gain can exceed
+its standard errors."""
 
-OWN = {"max_epochs", "warm_start"}
-"""Parameters that a path sets itself."""
+RESERVED_PARAMETERS = {"max_epochs", "warm_start"}
+"""Parameters that `components_path` sets itself and that cannot be varied."""
 
-SCORED_ROWS = 1000
-"""Held-out rows of a split whose densities are computed at most: more would hardly be surer."""
+MAX_SCORED_ROWS = 1000
+"""Largest number of held-out rows of a split whose log-density is computed, since more rows would
+hardly make the mean more precise."""
 
-HELD_OUT = 0.25
+TEST_SIZE = 0.25
+"""Share of the rows that the default split holds out."""
 
 
 @dataclass(frozen=True)
 class ComponentsPath:
-    """What `components_path` found along the values of a parameter.
+    """Results of `components_path` for the values of a parameter.
 
     Attributes
     ----------
     param_name : str
-        The parameter.
+        Name of the parameter.
     results : DataFrame
-        A row for each value, which is its index. Errors are means over rows of the sum of a row's
-        squared errors, in squared units of what the autoencoder sees (Bernoulli: deviances),
-        densities mean nats per row. Rows that several splits hold out count once, with their mean.
+        One row per value, with the values as its index. Errors and log-densities are means over
+        rows. The error of a row is the sum of the squared errors of its cells, in squared units of
+        the autoencoder's input, or its deviance for the Bernoulli likelihood. A row that several
+        splits hold out counts once, with its mean.
 
-        - `train_error` and `test_error`, of training and of held-out rows;
-        - `test_nats`, the held-out log-density, and `test_nats_se`, its standard error;
-        - `worth` and `worth_se`, for sizes of the code that were in doubt: held-out nats that the
-          last components are worth, compared with training for as long without them;
-        - `pca_test_error` and `pca_test_nats`, for sizes of the code where PCA is comparable;
-        - `seconds`, what the value has cost, the fit that all values of another parameter than the
-          size go on from not counted.
+        - `train_error` and `test_error`: reconstruction errors of training and of held-out rows;
+        - `test_nats` and `test_nats_se`: log-density of held-out rows, in nats per row, and its
+          standard error;
+        - `worth` and `worth_se`: gain in the log-density of held-out rows from the components that
+          were added to the previous size, in nats per row, and its standard error. The baseline is
+          the previous size after as many additional epochs. They are NaN for sizes that
+          `components_path` did not compare so, and absent if `param_name` is not "n_components";
+        - `pca_test_error` and `pca_test_nats`: the same for PCA with as many components, NaN where
+          PCA is not comparable. They are absent if `param_name` is not "n_components";
+        - `seconds`: time of the fits of this value, summed over splits. It excludes the full fit
+          from which the values of a parameter other than "n_components" start.
 
-        Standard errors tell how much other held-out rows would change the means, not other fits.
+        Standard errors describe the variation over held-out rows, not the variation over fits.
     suggested : int, float or object
-        The value to take.
+        The suggested value.
 
     Examples
     --------
@@ -95,14 +105,16 @@ class ComponentsPath:
     suggested: Any
 
     def one_standard_error(self) -> Any:
-        """The first value whose held-out nats are within one standard error of the suggested one's.
+        """Return the first value that is at most one standard error worse than the suggested one.
 
-        "First" is in the order in which values were given; sizes of the code are sorted. Breiman et
-        al. [1]_ take a simpler model so, if it is not clearly worse than the best.
+        Values are compared by the log-density of held-out rows (`test_nats`). They are tried in the
+        order of `param_range`, or in increasing order if they are sizes of the code. Breiman et al.
+        [1]_ proposed this rule to choose a simpler model that is not clearly worse than the best.
 
         Returns
         -------
         value : int, float or object
+            The first such value, which may be the suggested one.
 
         References
         ----------
@@ -110,8 +122,8 @@ class ComponentsPath:
            trees", 1984.
         """
         nats, error = self.results["test_nats"], self.results["test_nats_se"]
-        enough = nats >= nats[self.suggested] - error[self.suggested]
-        return nats.index.tolist()[int(np.argmax(enough))]
+        is_close = nats >= nats[self.suggested] - error[self.suggested]
+        return nats.index.tolist()[int(np.argmax(is_close))]
 
 
 def components_path(
@@ -125,48 +137,56 @@ def components_path(
     groups: ArrayLike | None = None,
     random_state: int | RandomState | None = 0,
 ) -> ComponentsPath:
-    """Find the size of the code, or the value of another parameter, that held-out rows ask for.
+    """Choose the number of components, or another parameter, by the log-density of held-out rows.
 
-    Training error rewards copying, and held-out error rewards ever longer codes. Held-out density
-    does neither: a component that the data do not have costs more than it explains.
+    Reconstruction errors cannot choose the number of components: a longer code can always copy more
+    of a training row, and it usually also reconstructs held-out rows better. The log-density of
+    held-out rows, in contrast, falls if a component explains nothing in the data.
 
-    A path costs two or three fits, since values learn from each other: each size of the
-    code goes on from the one before it, which gets more components, for a few epochs. As longer
-    codes have thus been trained for longer, the largest density alone would mislead. From there the
-    path goes back: a size is dropped as long as its last components are worth less than training
-    for as long without them. What they are worth beyond half of what these epochs were worth must
-    exceed two standard errors, and a twentieth of what components are worth on average.
+    For `n_components`, a path takes about the time of two or three fits, because each size resumes
+    from the previous one, which gets additional components, and is trained for a few epochs only.
+    Longer codes have then been trained for longer, so that the largest log-density alone would be a
+    biased choice. Starting from the size with the largest log-density, each size is compared with
+    the next smaller one, which is trained for as many epochs again. The gain of the additional
+    components must exceed half of the gain of these epochs by two standard errors, and by a
+    twentieth of the average gain of components. Otherwise the size is dropped, and the next smaller
+    one is compared.
 
-    Values of another parameter all go on from one full fit of the estimator as it is, and the
-    largest held-out density decides. Start from a good value: what a bad one has ruined, such as
-    codes that were given up, a few epochs do not bring back. Parameters that shape the network need
-    a `GridSearchCV`.
+    For another parameter, one full fit of the estimator is made with its present value. The fits of
+    all values resume from it for a few epochs, and the largest log-density is chosen. The present
+    value should be a good one: a few epochs do not repair what a bad value has damaged, such as
+    components that a large `beta` has made unused. Use `GridSearchCV` for parameters that change
+    the architecture of the network.
 
-    `max_epochs` should be enough for a full fit: of a path that is far from done, the longest code
-    is always the best.
+    `max_epochs` should be large enough for a full fit to converge. Otherwise the longest code
+    always has the largest log-density.
 
     Parameters
     ----------
     estimator : autoencoder or Pipeline
-        Any autoencoder of the package, not fitted, or a pipeline that ends in one, whose earlier
-        steps are fitted to the training rows of each split. It is not changed.
+        An autoencoder of skae, or a Pipeline that ends with one. It need not be fitted and is not
+        changed. The earlier steps of a Pipeline are fitted to the training rows of each split.
     X : array-like of shape (n_samples, n_features)
         Rows in the user's units.
     y : array-like of shape (n_samples,), default=None
         Targets, for estimators whose `fit` uses them.
     param_name : str, default="n_components"
-        Parameter of the autoencoder.
+        Parameter of the autoencoder whose values are compared. All parameters are allowed except
+        `max_epochs` and `warm_start`, which the path sets, and those that change the architecture
+        of the network.
     param_range : iterable, default=None
-        Its values. Sizes of the code are taken in increasing order; by default they are at most 12,
-        from 1 to three times the square root of the number of columns.
+        Values to compare, without duplicates. Sizes of the code are sorted, and duplicates among
+        them are removed. If None, the sizes are at most 12 integers from 1 to three times the
+        square root of the number of columns, or to the number of columns if this is smaller. It is
+        required for other parameters.
     cv : int, cross-validation generator or iterable, default=None
-        Splits into training and held-out rows. By default a quarter of the rows is held out, once;
-        each further split costs as much again.
+        Splits into training and held-out rows. If None, a random quarter of the rows is held out
+        once, as each split takes the time of one path.
     groups : array-like of shape (n_samples,), default=None
-        Groups of rows, for splitters that keep them together.
+        Groups of rows, for splitters that keep the rows of a group together.
     random_state : int, RandomState instance or None, default=0
-        Decides the default split, and which rows have their density computed: at most 1,000 of each
-        split. The estimator's own decides the rest.
+        Determines the default split, and the held-out rows whose log-density is computed: at most
+        1,000 of each split. The fits themselves depend on the `random_state` of the estimator.
 
     Returns
     -------
@@ -176,19 +196,20 @@ def components_path(
     Raises
     ------
     ValueError
-        Where a value cannot be used, or `param_range` is missing.
+        If `param_name`, a value of `param_range` or a split is invalid, or if `param_range` is
+        missing.
     TypeError
-        Where the estimator is not an autoencoder.
+        If the estimator is not an autoencoder.
 
     Warns
     -----
     UserWarning
-        Where the largest size is suggested: a larger one may be better.
+        If the largest size of the path is suggested, since a larger one may be better.
 
     See Also
     --------
-    ComponentsPathDisplay : Draws the path.
-    sklearn.model_selection.GridSearchCV : Compares full fits, of several parameters at once.
+    ComponentsPathDisplay : Plots the results.
+    sklearn.model_selection.GridSearchCV : Compares full fits, also of several parameters.
 
     Examples
     --------
@@ -203,186 +224,224 @@ def components_path(
     >>> bool(path.results["test_nats"][2] > path.results["pca_test_nats"].max())
     True
     """
-    prepare, autoencoder = _parts(estimator, param_name)
+    preprocessing, autoencoder = _split_pipeline(estimator, param_name)
     X, y, groups = indexable(X, y, groups)
     seeds = check_random_state(random_state)
     splitter = (
-        ShuffleSplit(1, test_size=HELD_OUT, random_state=seeds)
+        ShuffleSplit(1, test_size=TEST_SIZE, random_state=seeds)
         if cv is None
         else check_cv(cv, y, classifier=is_classifier(autoencoder))
     )
-    splits = [_Split.of(prepare, X, y, parts, seeds) for parts in splitter.split(X, y, groups)]
+    splits = [
+        _Split.make(preprocessing, X, y, parts, seeds) for parts in splitter.split(X, y, groups)
+    ]
     if not splits:
-        raise ValueError("cv must make at least one split into training and held-out rows.")
+        raise ValueError("cv must yield at least one split into training and held-out rows, got 0.")
     by_size = param_name == "n_components"
-    values = _values(param_range, by_size, param_name, splits[0].train)
-    walk = _walk_up if by_size else _walk_from_one
-    walks = [walk(autoencoder, param_name, values, split) for split in splits]
-    results = _table(values, walks, param_name)
+    values = _check_values(param_range, by_size, param_name, splits[0].train)
+    fit_values = _fit_increasing_sizes if by_size else _fit_from_common_start
+    fits = [fit_values(autoencoder, param_name, values, split) for split in splits]
+    results = _make_results(values, fits, param_name)
     best = int(results["test_nats"].to_numpy().argmax())
     if by_size:
         results[["worth", "worth_se"]] = np.nan
-        best = _walk_down(values, walks, results, best)
+        best = _select_size(values, fits, results, best)
         if best == len(values) - 1 > 0:
             warnings.warn(
-                f"The largest of the sizes, {values[-1]}, is suggested: extend param_range.",
+                f"The suggested n_components={values[-1]} is the largest value of the path. A "
+                "larger one may be better: extend param_range.",
                 UserWarning,
                 stacklevel=2,
             )
         _add_pca(results, splits, autoencoder)
-    results["seconds"] = [sum(step.seconds for step in steps) for steps in zip(*walks, strict=True)]
+    results["seconds"] = [
+        sum(fit.seconds for fit in fits_of_value) for fits_of_value in zip(*fits, strict=True)
+    ]
     return ComponentsPath(param_name, results, values[best])
 
 
 @dataclass
 class _Split:
-    """Training and held-out rows as the autoencoder sees them, and which rows of X are held out.
+    """Training and held-out rows of one split, in the units of the autoencoder's input.
 
-    The density is computed of those that are `scored`.
+    Attributes
+    ----------
+    train, test : array-like
+        Training and held-out rows.
+    scored : array-like
+        Held-out rows whose log-density is computed.
+    y : array-like or None
+        Targets of the training rows.
+    test_index, scored_index : ndarray of int
+        Indices in X of the rows in `test` and `scored`.
     """
 
     train: MatrixLike
     test: MatrixLike
     scored: MatrixLike
     y: MatrixLike | None
-    tested_index: NDArray[np.intp]
+    test_index: NDArray[np.intp]
     scored_index: NDArray[np.intp]
 
     @classmethod
-    def of(
+    def make(
         cls,
-        prepare: BaseEstimator | None,
+        preprocessing: BaseEstimator | None,
         X: MatrixLike,
         y: MatrixLike,
         parts: Any,
         seeds: RandomState,
     ) -> "_Split":
-        trained, tested = (
+        """Make a split from the training and test rows that a splitter yields, indices or masks."""
+        train, test = (
             np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
             for rows in parts
         )
-        if not (len(trained) and len(tested)):
-            raise ValueError("cv must leave rows to train on and rows to hold out in each split.")
-        y = None if y is None else safe_indexing(y, trained)
-        scored = seeds.permutation(tested)[:SCORED_ROWS]
-        tables = [safe_indexing(X, rows) for rows in (trained, tested, scored)]
-        if prepare is not None:
-            prepare = clone(prepare).fit(tables[0], y)
-            tables = [*map(prepare.transform, tables)]
-        return cls(tables[0], tables[1], tables[2], y, tested, scored)
+        if not (len(train) and len(test)):
+            raise ValueError(
+                "cv must yield splits with training rows and held-out rows, got a split with "
+                f"{len(train)} and {len(test)}."
+            )
+        y = None if y is None else safe_indexing(y, train)
+        scored = seeds.permutation(test)[:MAX_SCORED_ROWS]
+        tables = [safe_indexing(X, rows) for rows in (train, test, scored)]
+        if preprocessing is not None:
+            preprocessing = clone(preprocessing).fit(tables[0], y)
+            tables = [*map(preprocessing.transform, tables)]
+        return cls(tables[0], tables[1], tables[2], y, test, scored)
 
 
-def _by_row(index: Sequence[NDArray[np.intp]], values: Sequence[Floats]) -> Floats:
-    """Values of distinct rows: a mean for those that several splits hold out."""
-    _, places = np.unique(np.concatenate(index), return_inverse=True)
-    return np.bincount(places, np.concatenate(values)) / np.bincount(places)
+def _mean_by_row(index: Sequence[NDArray[np.intp]], values: Sequence[Floats]) -> Floats:
+    """Average the values of each distinct row, which several splits may hold out."""
+    _, row = np.unique(np.concatenate(index), return_inverse=True)
+    return np.bincount(row, np.concatenate(values)) / np.bincount(row)
 
 
 @dataclass
-class _Step:
-    """One value's fit, and what held-out rows say of it."""
+class _Fit:
+    """A fitted model for one value and one split, and its log-density of held-out rows.
+
+    Attributes
+    ----------
+    model : autoencoder
+        The fitted model.
+    split : _Split
+        The rows of the split.
+    nats : ndarray of shape (n_scored,)
+        Log-density of each scored row, in nats.
+    seconds : float
+        Time of the fit and of the log-density.
+    continued_nats : ndarray of shape (n_scored,) or None
+        Log-density of each scored row after as many epochs more; None before it is needed.
+    """
 
     model: BaseEstimator
     split: _Split
     nats: Floats
     seconds: float
-    longer: Floats | None = None
+    continued_nats: Floats | None = None
 
     @classmethod
-    def of(cls, model: BaseEstimator, split: _Split) -> "_Step":
+    def make(cls, model: BaseEstimator, split: _Split) -> "_Fit":
+        """Fit a model, which may resume from earlier training, and measure the time."""
         start = perf_counter()
         model.fit(split.train, split.y)
         nats = model.score_samples(split.scored)
         return cls(model, split, nats, perf_counter() - start)
 
-    def go_on(self) -> Floats:
-        """Held-out nats of rows after as many epochs again."""
-        if self.longer is None:
-            longer = _Step.of(copy.deepcopy(self.model), self.split)
-            self.longer = longer.nats
-            self.seconds += longer.seconds
-        return self.longer
+    def continue_training(self) -> Floats:
+        """Return the log-density of scored rows after training a copy for as many epochs more."""
+        if self.continued_nats is None:
+            continued = _Fit.make(copy.deepcopy(self.model), self.split)
+            self.continued_nats = continued.nats
+            self.seconds += continued.seconds
+        return self.continued_nats
 
 
-def _walk_up(
+def _fit_increasing_sizes(
     autoencoder: BaseEstimator, param_name: str, values: Sequence[Any], split: _Split
-) -> list[_Step]:
-    """Fits of increasing sizes, each going on from the one before."""
-    model, steps = clone(autoencoder), []
-    epochs = _few_epochs(autoencoder, values)
+) -> list[_Fit]:
+    """Fit increasing sizes of the code, each resuming from the one before."""
+    model, fits = clone(autoencoder), []
+    epochs = _epochs_per_value(autoencoder, values)
     for value in values:
         model = copy.deepcopy(model).set_params(max_epochs=epochs, **{param_name: value})
-        steps.append(_Step.of(model, split))
-    return steps
+        fits.append(_Fit.make(model, split))
+    return fits
 
 
-def _walk_from_one(
+def _fit_from_common_start(
     autoencoder: BaseEstimator, param_name: str, values: Sequence[Any], split: _Split
-) -> list[_Step]:
-    """Fits of all values, each going on from the same one."""
+) -> list[_Fit]:
+    """Fit all values, each resuming from the same full fit."""
     start = clone(autoencoder).fit(split.train, split.y)
-    start.set_params(max_epochs=_few_epochs(autoencoder, values))
-    steps = []
+    start.set_params(max_epochs=_epochs_per_value(autoencoder, values))
+    fits = []
     for value in values:
         model = copy.deepcopy(start).set_params(**{param_name: value})
         try:
-            steps.append(_Step.of(model, split))
+            fits.append(_Fit.make(model, split))
         except NetworkMismatchError as error:
             raise ValueError(
-                f"{param_name} shapes the network, so that its values cannot go on from one fit: "
-                "use GridSearchCV for it."
+                f"param_name={param_name!r} changes the architecture of the network, so that its "
+                "values cannot resume from one fit. Use GridSearchCV to compare them."
             ) from error
-    return steps
+    return fits
 
 
-def _few_epochs(autoencoder: BaseEstimator, values: Sequence[Any]) -> int:
+def _epochs_per_value(autoencoder: BaseEstimator, values: Sequence[Any]) -> int:
+    """Compute the number of epochs of each fit of a path."""
     epochs = autoencoder.get_params()["max_epochs"]
-    return min(epochs, max(1, round(EPOCHS * epochs / len(values))))
+    return min(epochs, max(1, round(PATH_EPOCHS * epochs / len(values))))
 
 
-def _nats(steps: Sequence[_Step], of_step: Callable[[_Step], Floats]) -> Floats:
-    """Held-out nats of distinct rows by one value's fits, one for each split."""
-    return _by_row([step.split.scored_index for step in steps], [*map(of_step, steps)])
+def _nats_by_row(fits: Sequence[_Fit], get_nats: Callable[[_Fit], Floats]) -> Floats:
+    """Compute the log-density of each distinct scored row from one value's fits on all splits."""
+    return _mean_by_row([fit.split.scored_index for fit in fits], [*map(get_nats, fits)])
 
 
-def _walk_down(
-    sizes: Sequence[int], walks: Sequence[Sequence[_Step]], results: pd.DataFrame, best: int
+def _select_size(
+    sizes: Sequence[int], fits: Sequence[Sequence[_Fit]], results: pd.DataFrame, best: int
 ) -> int:
-    """Place of the largest size up to the best whose last components are worth having.
+    """Return the index of the largest size up to `best` whose additional components are kept.
 
-    Notes in the results what those in doubt are worth.
+    `fits` holds a list for each split, with one fit for each size. The gains that are computed are
+    written to the columns `worth` and `worth_se` of `results`.
     """
     means, i = results["test_nats"].to_numpy(), best
     while i > 0:
-        longer, shorter = ([walk[j] for walk in walks] for j in (i, i - 1))
-        nats, before = (_nats(steps, lambda step: step.nats) for steps in (longer, shorter))
-        typical = (means[best] - means[0]) * (sizes[i] - sizes[i - 1]) / (sizes[best] - sizes[0])
-        least = LEAST_SHARE * typical
-        # What training on brings could only lower a gain that is a trifle already.
-        if (nats - before).mean() > least:
-            trained_on = _nats(shorter, _Step.go_on)
-            worth = nats - trained_on
+        larger, smaller = ([fits_of_split[j] for fits_of_split in fits] for j in (i, i - 1))
+        nats, before = (
+            _nats_by_row(same_size, lambda fit: fit.nats) for same_size in (larger, smaller)
+        )
+        average = (means[best] - means[0]) * (sizes[i] - sizes[i - 1]) / (sizes[best] - sizes[0])
+        threshold = MIN_GAIN * average
+        # Further epochs of the smaller size can only reduce the gain: skip them if it is too small.
+        if (nats - before).mean() > threshold:
+            continued = _nats_by_row(smaller, _Fit.continue_training)
+            worth = nats - continued
             results.loc[sizes[i], ["worth", "worth_se"]] = worth.mean(), _standard_error(worth)
-            excess = worth - EPOCHS_TO_COME * (trained_on - before)
-            if excess.mean() > max(STANDARD_ERRORS * _standard_error(excess), least):
+            excess = worth - EXPECTED_GAIN * (continued - before)
+            if excess.mean() > max(N_STANDARD_ERRORS * _standard_error(excess), threshold):
                 break
         i -= 1
     return i
 
 
-def _table(
-    values: Sequence[Any], walks: Sequence[Sequence[_Step]], param_name: str
+def _make_results(
+    values: Sequence[Any], fits: Sequence[Sequence[_Fit]], param_name: str
 ) -> pd.DataFrame:
-    """Errors and nats of all values, a row for each."""
+    """Tabulate the errors and log-densities of all values, one row per value."""
     rows = []
-    for steps in zip(*walks, strict=True):
-        nats = _nats(steps, lambda step: step.nats)
-        errors = [step.model.reconstruction_error(step.split.test) for step in steps]
-        on_training_rows = [step.model.reconstruction_error(step.split.train) for step in steps]
+    for fits_of_value in zip(*fits, strict=True):
+        nats = _nats_by_row(fits_of_value, lambda fit: fit.nats)
+        test_index = [fit.split.test_index for fit in fits_of_value]
+        errors = [fit.model.reconstruction_error(fit.split.test) for fit in fits_of_value]
+        train_errors = [fit.model.reconstruction_error(fit.split.train) for fit in fits_of_value]
         rows.append(
             {
-                "train_error": np.mean([each.mean() for each in on_training_rows]),
-                "test_error": _by_row([s.split.tested_index for s in steps], errors).mean(),
+                "train_error": np.mean([error.mean() for error in train_errors]),
+                "test_error": _mean_by_row(test_index, errors).mean(),
                 "test_nats": nats.mean(),
                 "test_nats_se": _standard_error(nats),
             }
@@ -393,72 +452,93 @@ def _table(
 
 
 def _add_pca(results: pd.DataFrame, splits: Sequence[_Split], autoencoder: BaseEstimator) -> None:
-    """Add PCA's held-out errors and nats at the same sizes; NaN where they cannot be compared."""
+    """Add the errors and log-densities of PCA with as many components to the results.
+
+    They stay NaN where PCA is not comparable: with conditions, with another likelihood than the
+    Gaussian, for rows that are not vectors of observed numbers, and for sizes that are not less
+    than the numbers of training rows and columns.
+    """
     results[["pca_test_error", "pca_test_nats"]] = np.nan
     parameters = autoencoder.get_params()
-    has_given = any(parameters.get(name) is not None for name in ("condition", "sensitive"))
-    if has_given or parameters["likelihood"] != "gaussian":
+    is_conditional = any(parameters.get(name) is not None for name in ("condition", "sensitive"))
+    if is_conditional or parameters["likelihood"] != "gaussian":
         return
     try:
         tables = [[*map(check_array, (s.train, s.test, s.scored))] for s in splits]
     except ValueError:  # images, sequences of different lengths
         return
-    most = min(min(train.shape) for train, _, _ in tables)
-    for size in results.index[results.index < most]:
+    max_size = min(min(train.shape) for train, _, _ in tables)
+    for size in results.index[results.index < max_size]:
         errors, nats = [], []
         for train, test, scored in tables:
             pca = PCA(size, random_state=0).fit(train)
             errors.append(((test - pca.inverse_transform(pca.transform(test))) ** 2).sum(axis=1))
             nats.append(pca.score_samples(scored))
         results.loc[size, ["pca_test_error", "pca_test_nats"]] = (
-            _by_row([split.tested_index for split in splits], errors).mean(),
-            _by_row([split.scored_index for split in splits], nats).mean(),
+            _mean_by_row([split.test_index for split in splits], errors).mean(),
+            _mean_by_row([split.scored_index for split in splits], nats).mean(),
         )
 
 
 def _standard_error(values: Floats) -> float:
+    """Compute the standard error of the mean, infinite for a single value."""
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else np.inf
 
 
-def _parts(estimator: BaseEstimator, param_name: str) -> tuple[BaseEstimator | None, BaseEstimator]:
-    """What prepares rows, if anything does, and an autoencoder of its own that goes on."""
+def _split_pipeline(
+    estimator: BaseEstimator, param_name: str
+) -> tuple[BaseEstimator | None, BaseEstimator]:
+    """Return the preprocessing steps, or None, and a clone of the autoencoder with a warm start.
+
+    Raises TypeError or ValueError if the estimator or the parameter is invalid.
+    """
     steps: list[BaseEstimator] = []
     while isinstance(estimator, Pipeline):
         steps += [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
         estimator = estimator.steps[-1][1]
-    prepare = make_pipeline(*steps) if steps else None
+    preprocessing = make_pipeline(*steps) if steps else None
     if not all(hasattr(estimator, name) for name in ("reconstruction_error", "score_samples")):
         raise TypeError(
-            f"estimator must be an autoencoder or a Pipeline that ends in one, got {estimator!r}."
+            f"estimator must be an autoencoder or a Pipeline that ends with one, got {estimator!r}."
         )
     if param_name not in estimator.get_params():
         raise ValueError(
-            f"param_name={param_name!r} is not a parameter of {type(estimator).__name__}."
+            f"param_name must be a parameter of {type(estimator).__name__}, got {param_name!r}."
         )
-    if param_name in OWN:
-        raise ValueError(f"param_name={param_name!r} is what a path sets itself.")
-    return prepare, clone(estimator).set_params(warm_start=True)
+    if param_name in RESERVED_PARAMETERS:
+        raise ValueError(
+            f"param_name must not be {param_name!r}, which components_path sets itself."
+        )
+    return preprocessing, clone(estimator).set_params(warm_start=True)
 
 
-def _values(
+def _check_values(
     param_range: Iterable[Any] | None, by_size: bool, param_name: str, X: MatrixLike
 ) -> list[Any]:
+    """Return the values of a path, sorted and distinct if they are sizes of the code.
+
+    Raises ValueError if they are invalid.
+    """
     if param_range is None:
         if not by_size:
-            raise ValueError(f"param_range must say which values of {param_name} to fit.")
+            raise ValueError(
+                f"param_range must hold the values of {param_name} to compare, got None."
+            )
         d = int(np.prod(np.shape(X)[1:]))
         largest = min(d, round(3 * d**0.5))
-        if largest <= LONGEST:
+        if largest <= MAX_DEFAULT_SIZES:
             return [*range(1, largest + 1)]
-        return np.unique(np.geomspace(1, largest, LONGEST).round().astype(int)).tolist()
+        return np.unique(np.geomspace(1, largest, MAX_DEFAULT_SIZES).round().astype(int)).tolist()
     values = list(param_range)
     if not values:
-        raise ValueError("param_range must hold at least one value.")
+        raise ValueError("param_range must hold at least one value, got 0.")
     if by_size:
         sizes = check_array([values], dtype=None, input_name="param_range")[0]
         if sizes.dtype.kind not in "iu" or sizes.min() < 1:
-            raise ValueError(f"param_range must hold sizes of the code, from 1 on, got {values}.")
+            raise ValueError(
+                f"param_range must hold positive integers for n_components, got {values}."
+            )
         return np.unique(sizes).tolist()
     if any(value == other for value, other in combinations(values, 2)):
-        raise ValueError(f"param_range must not hold a value twice, got {values}.")
+        raise ValueError(f"param_range must hold distinct values, got {values}.")
     return values

@@ -1,4 +1,4 @@
-"""Hyper-parameters stated once, as class fields; `__init__` and the docs follow from them."""
+"""Estimators whose parameters are class fields, and the inheritance of their docstrings."""
 
 import re
 from dataclasses import dataclass, field, fields
@@ -9,8 +9,8 @@ _SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n-{3,}\n", re.MULTILINE)
 _ENTRY = re.compile(r"^(?=\S)", re.MULTILINE)
 
 
-def sections(doc: str) -> dict[str, str]:
-    """Split a numpydoc text into {title: body}; the summary's title is empty."""
+def split_sections(doc: str) -> dict[str, str]:
+    """Split a numpydoc docstring into {title: body}. The title of the summary is empty."""
     doc = cleandoc(doc)
     starts = list(_SECTION.finditer(doc))
     ends = [*(match.start() for match in starts), len(doc)]
@@ -20,32 +20,47 @@ def sections(doc: str) -> dict[str, str]:
     }
 
 
-def _entries(body: str) -> dict[str, str]:
-    """Split the body of a `Parameters`-like section into {name: text}."""
+def _split_entries(body: str) -> dict[str, str]:
+    """Split the body of a section such as `Parameters` into {name: text}."""
     parts = [part.rstrip() for part in _ENTRY.split(body) if part.strip()]
     return {re.split("[:(\n]", part)[0].strip(): part for part in parts}
 
 
-def _names(entry: str) -> list[str]:
-    """The parameters that an entry such as `A, B` or `**kwargs` is of."""
+def _parameter_names(entry: str) -> list[str]:
+    """Return the parameters that an entry such as `A, B` or `**kwargs` documents."""
     return entry.replace("*", "").split(", ")
 
 
 def inherit_doc(doc: str | None, parent_doc: str | None, order: list[str]) -> str:
-    """Add to `doc` what `parent_doc` documents of the same.
+    """Complete a numpydoc docstring with that of its parent.
 
-    Entries of the parent appear beside those that `doc` has itself; its summary and `Returns` do
-    where `doc` has none. Parameters are put in `order`, and those that are not in it are dropped.
+    Parameters
+    ----------
+    doc : str or None
+        Docstring of a class or a method. Its own texts take precedence.
+    parent_doc : str or None
+        Docstring of the parent class, or of the method that is overridden. It adds the entries that
+        `doc` lacks in `Parameters`, `Attributes`, `Raises` and `Warns`, and the summary and
+        `Returns` if `doc` has none.
+    order : list of str
+        Names of the parameters, in the order in which to list them. Others are omitted.
+
+    Returns
+    -------
+    merged : str
+        The completed docstring.
     """
     titles = ("", "Parameters", "Attributes", "Returns", "Raises", "Warns")
-    merged = dict.fromkeys(titles, "") | sections(doc or "")
-    for title, body in sections(parent_doc or "").items():
+    merged = dict.fromkeys(titles, "") | split_sections(doc or "")
+    for title, body in split_sections(parent_doc or "").items():
         if title in ("", "Returns"):
             merged[title] = merged[title] or body
         elif title in titles:
-            entries = _entries(body) | _entries(merged[title])
+            entries = _split_entries(body) | _split_entries(merged[title])
             if title == "Parameters":
-                entries = {e: entries[e] for name in order for e in entries if name in _names(e)}
+                entries = {
+                    e: entries[e] for name in order for e in entries if name in _parameter_names(e)
+                }
             merged[title] = "\n\n".join(entries.values())
     return "\n\n".join(
         f"{title}\n{'-' * len(title)}\n{body}" if title else body
@@ -56,16 +71,15 @@ def inherit_doc(doc: str | None, parent_doc: str | None, order: list[str]) -> st
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 class Declared:
-    """Base of classes whose constructor parameters are their annotated class fields.
+    """Base class of estimators whose constructor parameters are their annotated class fields.
 
-    The generated `__init__` only stores its arguments, as scikit-learn's `clone` and
-    `set_params` require. Parameters are keyword-only unless their field says otherwise,
-    which subclasses inherit. A class states the `_parameter_constraints` of its own parameters;
-    those of its parents are added.
+    The generated `__init__` only stores its arguments, as `clone` and `set_params` of scikit-learn
+    require. Parameters are keyword-only unless their field is declared with `kw_only=False`, which
+    subclasses inherit. A class defines `_parameter_constraints` for its own parameters only; the
+    constraints of its parents are added.
 
-    What a parent documents under `Parameters` and `Attributes` appears in the docstring of every
-    subclass. A public method that overrides another inherits what its docstring leaves out: the
-    summary, entries of `Parameters`, `Raises` and `Warns`, and `Returns`.
+    A class inherits the `Parameters` and `Attributes` of its parent's docstring. A public method
+    that overrides another inherits what its docstring does not contain, as in `inherit_doc`.
     """
 
     _own_constraints: ClassVar[dict[str, list[object]]] = {}
@@ -75,8 +89,8 @@ class Declared:
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
         parameters = fields(cls)  # type: ignore[arg-type]
-        # What a class itself states is kept: a parent's merged constraints hold its parents' too,
-        # which must not undo what another parent changes.
+        # A class keeps its own constraints separately. The merged constraints of one parent contain
+        # those of its parents, which must not override the changes of another parent.
         cls._own_constraints = vars(cls).get("_parameter_constraints", {})
         cls._parameter_constraints = {}
         for base in reversed(cls.__mro__):

@@ -1,4 +1,4 @@
-"""Where training starts: the network that parameters describe, new, copied or restored."""
+"""Initial networks of a fit: new ones, copies of fitted ones, and those restored from files."""
 
 import copy
 from numbers import Integral
@@ -6,214 +6,262 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 from skae._compat.sklearn import validate_parameters
-from skae.files import is_of
+from skae.files import matches_type
 from skae.nn.bodies.architectures import make_architecture
 from skae.nn.bodies.body import make_bodies
 from skae.nn.growth import grow
 from skae.nn.inputs import Inputs
 from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
-from skae.nn.linear import DistinctRows, components_for_share, moments, of_present_cells
 from skae.nn.network import Network
-from skae.state import Fitted, Known, NetworkMismatchError
+from skae.nn.pca import DistinctRows, column_moments, components_for_share, of_observed_cells
+from skae.state import Fitted, NetworkMismatchError, TableInfo
 from skae.table.columns import Support
-from skae.table.rows import Rows, largest_sizes
+from skae.table.rows import Rows, max_abs_values
 from skae.table.schema import Schema, SeenConditions
-from skae.table.sequences import RowShape, filled
-from skae.training.loop import Net, refuse_malformed, to_tensors
-from skae.training.precision import choose_dtype, refuse_extreme_scales, refuse_overflow
+from skae.table.sequences import RowShape, fill_with_means
+from skae.training.loop import Net, check_well_formed, to_tensors
+from skae.training.precision import check_overflow, check_scales, choose_dtype
 from skae.training.split import Split
-from skae.training.tensors import as_tensor, batch_of
+from skae.training.tensors import as_tensor, make_batch
 from skae.training.threads import choose_device
 
 
-def row_shape(options: Any) -> RowShape:
-    """What a row is to an autoencoder's parameters."""
-    return RowShape(options.feature_shape, options.architecture == "recurrent")
+def row_shape(estimator: BaseEstimator) -> RowShape:
+    """Return the shape of a row that the parameters of an autoencoder describe."""
+    return RowShape(estimator.feature_shape, estimator.architecture == "recurrent")
 
 
-def support(options: Any) -> Support:
-    """The values that the likelihood of an autoencoder's parameters takes."""
-    return Support(options.likelihood, *LIKELIHOODS[options.likelihood].support)
+def support(estimator: BaseEstimator) -> Support:
+    """Return the range of cells under the likelihood of an autoencoder."""
+    return Support(estimator.likelihood, *LIKELIHOODS[estimator.likelihood].support)
 
 
 def build_network(
-    options: Any, schema: Schema, learned: dict[str, Any], n_components: int
+    estimator: BaseEstimator, schema: Schema, learned: dict[str, Any], n_components: int
 ) -> Network:
-    """The network that parameters describe, weights not set."""
+    """Build the network that the parameters of an autoencoder describe. Its weights are not set.
+
+    Raises ValueError if parameters contradict each other.
+    """
     d, n_conditions = len(schema.modelled), len(schema.conditions)
     architecture = make_architecture(
-        options.architecture,
+        estimator.architecture,
         d,
-        None if options.feature_shape is None else RowShape(options.feature_shape, False).full(d),
-        options.hidden_layer_sizes,
-        options.activation,
-        options.dropout,
+        None
+        if estimator.feature_shape is None
+        else RowShape(estimator.feature_shape, False).full(d),
+        estimator.hidden_layer_sizes,
+        estimator.activation,
+        estimator.dropout,
     )
-    latent = options._make_latent(n_components, Known(schema, learned))
-    for name, able in (
+    latent = estimator._make_latent(n_components, TableInfo(schema, learned))
+    for name, is_supported in (
         ("tied_weights", architecture.can_tie),
         ("layerwise_epochs", architecture.has_layers),
     ):
-        if getattr(options, name) and not able:
+        if getattr(estimator, name) and not is_supported:
             raise ValueError(
-                f"architecture={options.architecture!r} cannot have "
-                f"{name}={getattr(options, name)}: leave that parameter out."
+                f"{name}={getattr(estimator, name)} is not supported by "
+                f"architecture={estimator.architecture!r}. Leave {name} at its default."
             )
-    if n_conditions and options.tied_weights:
+    if n_conditions and estimator.tied_weights:
         raise ValueError(
-            "tied_weights=True is for decoders that see the code only, not conditions of rows: "
-            "leave that parameter out."
+            "tied_weights=True is not supported with conditions, which the decoder receives beside "
+            "the code. Leave tied_weights at its default."
         )
-    inputs = Inputs(d, schema.n_levels, options._encoder_sees_conditions)
-    likelihood = make_likelihood(options.likelihood, d, options.noise, latent.learns_noise)
-    has_skip = architecture.likes_skip if options.linear_skip == "auto" else options.linear_skip
+    inputs = Inputs(d, schema.n_levels, estimator._encoder_uses_conditions)
+    likelihood = make_likelihood(estimator.likelihood, d, estimator.noise, latent.learns_noise)
+    has_skip = architecture.likes_skip if estimator.linear_skip == "auto" else estimator.linear_skip
     encoder, decoder = make_bodies(
         architecture,
         latent.n_inputs,
         latent.n_outputs + inputs.n_conditions,
         bool(has_skip) and latent.is_linear,
-        options.tied_weights,
+        estimator.tied_weights,
     )
-    return Network(inputs, encoder, decoder, latent, likelihood, options.trim)
+    return Network(inputs, encoder, decoder, latent, likelihood, estimator.trim)
 
 
 def new_net(
-    options: Any,
+    estimator: BaseEstimator,
     schema: Schema,
     rows: Rows,
     split: Split,
     learned: dict[str, Any],
-    shorter: Network | None,
+    smaller: Network | None,
     seed: int,
 ) -> Net:
-    """A network that is built and initialized from the data, but not trained.
+    """Build a network and initialize it from the data.
 
-    Where there is a network with a `shorter` code, the start is that one's end.
+    Parameters
+    ----------
+    estimator : BaseAutoencoder
+        Its parameters and hooks are read.
+    schema : Schema
+        How the table is read and written.
+    rows : Rows
+        Training rows.
+    split : Split
+        The distinct rows.
+    learned : dict
+        What was learned from targets.
+    smaller : Network or None
+        Trained network with fewer components, which the new one starts from.
+    seed : int
+        Seed of all random numbers.
+
+    Returns
+    -------
+    net : Net
+        Net around the initialized network.
     """
-    device = choose_device(options.device)
-    full = filled(rows.values, split.index, split.weight)
-    largest = largest_sizes(full)
-    refuse_overflow(largest, "X", schema, torch.float64)
+    device = choose_device(estimator.device)
+    full = fill_with_means(rows.values, split.index, split.weight)
+    largest = max_abs_values(full)
+    check_overflow(largest, "X", schema, torch.float64)
     d = rows.n_modelled
     cells, conditions = as_tensor(full).tensor_split([d], dim=1)
     numbers, weight = torch.from_numpy(split.index), as_tensor(split.weight)
     x = DistinctRows(cells, numbers)
-    at = moments(x, weight)
+    moments = column_moments(x, weight)
     if full is not rows.values:
+        # Missing cells have been filled with the means of their columns: the variances are too low.
         observed = split.weight @ ~np.isnan(rows.modelled[split.index])
-        at = of_present_cells(at, torch.from_numpy(observed) / weight.sum())
+        moments = of_observed_cells(moments, torch.from_numpy(observed) / weight.sum())
     n_cells = len(rows) * (d + sum(max(1, n) for n in schema.n_levels))
-    dtype = choose_dtype(options.precision, rows.values.dtype, n_cells, at, largest, device)
-    refuse_overflow(largest, "X", schema, dtype)
-    refuse_extreme_scales(at, options.noise, schema, dtype)
+    dtype = choose_dtype(estimator.precision, rows.values.dtype, n_cells, moments, largest, device)
+    check_overflow(largest, "X", schema, dtype)
+    check_scales(moments, estimator.noise, schema, dtype)
     generator = torch.Generator().manual_seed(seed)
-    if options.n_components == "auto":
-        k = options._auto_components(d)
-    elif isinstance(options.n_components, Integral):
-        k = int(options.n_components)
+    if estimator.n_components == "auto":
+        k = estimator._auto_components(d)
+    elif isinstance(estimator.n_components, Integral):
+        k = int(estimator.n_components)
     else:
-        k = components_for_share(x, weight, at, float(options.n_components), generator)
+        k = components_for_share(x, weight, moments, float(estimator.n_components), generator)
     try:
-        network = build_network(options, schema, learned, k).to(dtype)
+        network = build_network(estimator, schema, learned, k).to(dtype)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise ValueError(
-            f"A network with n_components={k} and hidden_layer_sizes={options.hidden_layer_sizes} "
-            f"for {d} columns does not fit into memory."
+            f"A network for {d} columns with n_components={k} and "
+            f"hidden_layer_sizes={estimator.hidden_layer_sizes} does not fit into memory."
         ) from error
-    network.start(x, weight, at, generator, DistinctRows(conditions, numbers))
-    batch = batch_of(
+    network.start(x, weight, moments, generator, DistinctRows(conditions, numbers))
+    batch = make_batch(
         rows.take(split.index[split.representatives]), network, split.weight[split.representatives]
     )
-    if shorter is not None:
-        grow(network, copy.deepcopy(shorter).to(network.like), batch, generator)
+    if smaller is not None:
+        grow(network, copy.deepcopy(smaller).to(network.like), batch, generator)
     network.start_latent(batch, generator)
     if device.type != "cpu":
         generator = torch.Generator(device).manual_seed(seed)
-    return Net.over(network.to(device), generator)
+    return Net.from_module(network.to(device), generator)
 
 
-def resumed_net(options: Any, resume: Fitted) -> Net:
-    """A copy of a fitted net, its network built from the parameters as they are now."""
+def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
+    """Copy a fitted net, with a network that is built from the current parameters.
+
+    Raises NetworkMismatchError if they describe a different network.
+    """
     k, schema = resume.network.latent.n_components, resume.schema
     try:
-        if isinstance(options.n_components, Integral) and options.n_components != k:
-            raise RuntimeError(f"n_components was {k}")
-        if row_shape(options).full(len(schema.modelled)) != schema.feature_shape:
-            raise RuntimeError(f"rows were of shape {schema.feature_shape}")
-        network = build_network(options, schema, resume.learned, k).to(resume.network.like)
+        if isinstance(estimator.n_components, Integral) and estimator.n_components != k:
+            raise RuntimeError(f"the fitted network has n_components={k}")
+        if row_shape(estimator).full(len(schema.modelled)) != schema.feature_shape:
+            raise RuntimeError(f"the fitted network is for rows of shape {schema.feature_shape}")
+        network = build_network(estimator, schema, resume.learned, k).to(resume.network.like)
         network.load_state_dict(resume.network.state_dict())
     except RuntimeError as error:
-        now = options.get_params(deep=False)
+        now = estimator.get_params(deep=False)
         changed = [k for k, v in resume.parameters.items() if repr(now[k]) != repr(v)]
         raise NetworkMismatchError(
-            "The parameters describe another network than the one that was fitted, so training "
-            f"cannot go on from it. Of those that have changed ({', '.join(changed)}), restore "
-            "what shapes the network, or fit anew with warm_start=False."
+            "The parameters describe a different network than the fitted one, so training cannot "
+            f"resume from it. The changed parameters are: {', '.join(changed)}. Restore those that "
+            "determine the network, or fit from scratch with warm_start=False."
         ) from error
-    net = Net.over(network, torch.Generator(network.like.device))
+    net = Net.from_module(network, torch.Generator(network.like.device))
     net.load_arrays(resume.training)
     return net
 
 
-def restore(options: Any, tree: dict[str, Any]) -> Fitted:
-    """The model that `Fitted.tree` describes, for an autoencoder with the parameters of its fit.
+def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
+    """Restore a fitted model from what `Fitted.tree` returned.
 
-    Raises ValueError where the tree is not one of a model.
+    Parameters
+    ----------
+    estimator : BaseAutoencoder
+        Has the parameters of the fit.
+    tree : dict
+        The stored model. It may come from a file that is damaged or forged.
+
+    Returns
+    -------
+    fitted : Fitted
+        The model, on the device of the estimator if available and on the CPU otherwise.
+
+    Raises
+    ------
+    ValueError
+        If the tree does not describe a model of this estimator. Other invalid contents may raise
+        any of `skae.files.MALFORMED_ERRORS`.
     """
     tree = dict(tree)
     try:
-        device = choose_device(options.device)
+        device = choose_device(estimator.device)
     except ValueError:
         device = torch.device("cpu")
-    validate_parameters(options)
-    _refuse_malformed(options, tree)
+    validate_parameters(estimator)
+    _check_tree(estimator, tree)
     dtype = {"float32": torch.float32, "float64": torch.float64}[tree.pop("dtype")]
     module, k = tree.pop("module"), tree.pop("n_components")
-    parts = options, tree["schema"], tree["learned"], k
-    # No memory is used before the stored arrays are known to have the network's shapes.
+    parts = estimator, tree["schema"], tree["learned"], k
+    # The shapes of the stored arrays are checked on the meta device, before memory is allocated.
     with torch.device("meta"):
         outline = build_network(*parts).state_dict()
     shapes = {name: tuple(values.shape) for name, values in outline.items()}
     if shapes != {name: values.shape for name, values in module.items()}:
-        raise ValueError("the arrays are not those of the network that the parameters describe")
+        raise ValueError("the arrays do not match the network that the parameters describe")
     network = build_network(*parts).to(device=device, dtype=dtype)
     network.load_state_dict(to_tensors(module))
-    refuse_malformed(tree["training"], network)
+    check_well_formed(tree["training"], network)
     likelihood = copy.deepcopy(network.likelihood.fixed())
     likelihood.load_state_dict(to_tensors(tree.pop("likelihood")))
     tensors = {name: values.to(device) for name, values in to_tensors(tree.pop("density")).items()}
-    density = options._density.restore(network, likelihood, tensors)
-    is_its_own = density.tensors().keys() == tensors.keys()
+    density = estimator._density.restore(network, likelihood, tensors)
+    has_same_tensors = density.tensors().keys() == tensors.keys()
     numbers = [*tensors.values(), *likelihood.state_dict().values()]
-    if not (is_its_own and density.is_finite() and all(map(torch.is_floating_point, numbers))):
-        raise ValueError("the moments of the codes are not those of this model")
+    if not (
+        has_same_tensors and density.is_finite() and all(map(torch.is_floating_point, numbers))
+    ):
+        raise ValueError("the density does not match this model")
     return Fitted(network=network.eval(), density=density, **tree)
 
 
-def _refuse_malformed(options: Any, tree: dict[str, Any]) -> None:
-    """Raise ValueError where what a file says of a model, arrays apart, cannot be so."""
+def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
+    """Raise ValueError if the parts of a stored model, arrays apart, contradict each other."""
     schema, conditions = tree["schema"], tree["conditions"]
     kinds = {"schema": Schema, "best_epoch": int, "rows_seen": float, "n_components": int,
              "conditions": SeenConditions | None, "learned": dict, "parameters": dict}  # fmt: skip
-    wrong = [name for name, kind in kinds.items() if not is_of(tree[name], kind)]
+    wrong = [name for name, kind in kinds.items() if not matches_type(tree[name], kind)]
     if wrong:
         raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")
-    schema.refuse_malformed()
-    if schema.support != support(options):
-        raise ValueError(f"{schema.support!r} is not that of likelihood={options.likelihood!r}")
-    if tree["parameters"].get("noise") != options.noise:
-        raise ValueError("the parameters of the fit do not state its noise")
-    shape = row_shape(options)
+    schema.check_well_formed()
+    if schema.support != support(estimator):
+        raise ValueError(f"{schema.support!r} does not match likelihood={estimator.likelihood!r}")
+    if tree["parameters"].get("noise") != estimator.noise:
+        raise ValueError("noise does not match the parameters of the fit")
+    shape = row_shape(estimator)
     if (shape.full(len(schema.modelled)), shape.may_end_early) != (
         schema.feature_shape,
         schema.shape.may_end_early,
     ):
-        raise ValueError("rows have another shape than the parameters describe")
+        raise ValueError("the shape of a row does not match feature_shape and architecture")
     if not 0 < tree["rows_seen"] < np.inf or tree["best_epoch"] < 0:
-        raise ValueError("numbers of rows and epochs must not be negative")
+        raise ValueError("rows_seen must be positive and finite, and best_epoch not negative")
     if bool(schema.conditions) != (conditions is not None):
-        raise ValueError("conditions of rows belong to columns of conditions")
+        raise ValueError("the conditions of training rows do not match the columns of conditions")
     if conditions is not None:
-        conditions.refuse_malformed(schema.n_levels)
+        conditions.check_well_formed(schema.n_levels)

@@ -1,4 +1,4 @@
-"""What a fit leaves: the state of a model, and files in which models are kept."""
+"""The fitted state of an autoencoder, and saving and loading estimators."""
 
 import os
 import re
@@ -22,19 +22,28 @@ from skae.table.sequences import RowShape
 from skae.training.loop import to_arrays
 
 KIND = "estimator"
+"""Kind of the files that `save` writes."""
+
+RENAMED_PARAMETERS: dict[str, str] = {"commitment": "commitment_cost", "score": "criterion"}
+"""Old names of parameters in files of formats 1 and 2, and their current names."""
 
 ATTRIBUTE = re.compile(r"_?[a-z][a-z0-9_]*_|_fitted|_n_features_out|_sklearn_output_config")
-"""Names, beside parameters, that a saved state may have."""
+"""Pattern of the names, other than those of parameters, that a saved state may contain."""
 
 
 class NetworkMismatchError(ValueError):
-    """Parameters describe another network than the one from which training is to go on."""
+    """Error of a fit whose parameters describe a different network than the one it resumes from."""
 
 
-class Known(NamedTuple):
-    """What is known of a table before a network for it is built.
+class TableInfo(NamedTuple):
+    """Information about a table from which a variant makes its latent.
 
-    `schema` says what its columns are, and `learned` what targets have taught, such as classes.
+    Attributes
+    ----------
+    schema : Schema
+        Describes the columns of the table.
+    learned : dict
+        What was learned from targets, such as their classes.
     """
 
     schema: Schema
@@ -43,12 +52,12 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted model. It never changes: a fit makes a new one.
+    """Fitted model of an autoencoder. It never changes: every fit makes a new one.
 
     Attributes
     ----------
     parameters : dict
-        Those parameters of the fit that shape the model.
+        Parameters of the estimator at the time of the fit, without functions and callbacks.
     schema : Schema
         How tables are read and written.
     network : Network
@@ -56,15 +65,15 @@ class Fitted:
     density : Density
         The distribution of codes and rows.
     training : dict
-        History, generator and optimizer's state, in numbers and arrays.
+        History, state of the random generator and state of the optimizer, as numbers and arrays.
     best_epoch : int
-        The epoch whose weights were kept.
+        Epoch whose weights were kept.
     rows_seen : float
-        Weight of the rows that the density was estimated from.
+        Total weight of the rows of all fits that the density was estimated from.
     conditions : SeenConditions or None
-        Conditions of training rows.
+        Conditions of the training rows, if there are columns of conditions.
     learned : dict
-        What a variant has learned from targets.
+        What was learned from targets, such as their classes.
     """
 
     parameters: dict[str, Any]
@@ -79,28 +88,34 @@ class Fitted:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """What was recorded at each epoch."""
+        """Numbers recorded at each epoch."""
         return self.training["history"]
 
     def curve(self, name: str) -> list[float]:
-        """A number of each epoch; nothing where it was not recorded."""
+        """Return the values of a recorded number, without the epochs that did not record it."""
         return [epoch[name] for epoch in self.history if name in epoch]
 
     @property
     def feature_names(self) -> NDArray[Any]:
-        """Names of the user's columns."""
+        """Names of the columns of `X`. Raises AttributeError if they are not all strings."""
         if self.schema.names is None:
-            raise AttributeError("feature_names_in_: not all columns of X had texts for names")
+            raise AttributeError(
+                "feature_names_in_ is not defined, because not all column names of X in fit were "
+                "strings."
+            )
         return self.schema.names
 
     @property
     def noise_variance(self) -> float | NDArray[Any]:
-        """Gaussian noise, one number unless each column has its own."""
+        """Variance of the Gaussian likelihood: an array if `noise="diagonal"`, else one number."""
         noise = self.density.likelihood.noise_variance.cpu().double().numpy()
         return noise if self.parameters["noise"] == "diagonal" else float(noise[0])
 
     def tree(self) -> dict[str, Any]:
-        """The model in plain values, arrays and stored objects: free of torch and of devices."""
+        """Convert the model to a dict of plain values, numpy arrays and `Stored` objects.
+
+        It contains no torch objects and does not depend on the device.
+        """
         tree = {name: value for name, value in vars(self).items()}
         network, density = tree.pop("network"), tree.pop("density")
         return tree | {
@@ -113,12 +128,12 @@ class Fitted:
 
 
 class FittedAttribute:
-    """An attribute of an estimator that is read from its fitted model.
+    """Attribute of an estimator that is computed from its fitted model.
 
     Parameters
     ----------
     read : callable
-        Its value for a fitted model.
+        Returns the value of the attribute for a `Fitted`.
     """
 
     def __init__(self, read: Callable[[Fitted], Any]) -> None:
@@ -129,38 +144,40 @@ class FittedAttribute:
 
 
 class Saved(Stored):
-    """Estimators with a method `save`; `load` reads what it writes."""
+    """Mixin for estimators that can be saved to a file with `save` and restored with `load`."""
 
-    _indispensable: ClassVar[tuple[str, ...]] = ()
-    """Parameters without which a fitted estimator could not be put together again."""
+    _must_be_saved: ClassVar[tuple[str, ...]] = ()
+    """Parameters without which `load` could not restore a fitted estimator."""
 
     def _adopt(self, other: "Saved") -> None:
-        """Take over what a fit has left in `other`, in one assignment: all of it or nothing."""
+        """Replace all fitted attributes with those of another estimator, in one assignment."""
         kept = {k: v for k, v in vars(self).items() if not _is_learned(k)}
         self.__dict__ = kept | {k: v for k, v in vars(other).items() if _is_learned(k)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the estimator to a file, from which `skae.load` restores it bit by bit.
+        """Save the estimator to a file, from which `skae.load` restores it.
 
-        The file is in the safetensors format and holds numbers and texts only: it depends neither
-        on the device nor on the versions of scikit-learn, skorch or Python. An existing file is
-        replaced in one step. Functions and callbacks are not saved: a warning names them.
+        The restored estimator gives bitwise identical results. The file has the safetensors format
+        and contains only numbers and texts, so it does not depend on the device or on the versions
+        of scikit-learn, skorch and Python. An existing file is replaced in a single step: if saving
+        fails, it is left unchanged. Functions and callbacks are not saved.
 
         Parameters
         ----------
         path : str or path-like
-            Where to write; ".safetensors" is the usual ending.
+            Path of the file. The usual extension is ".safetensors".
 
         Raises
         ------
         TypeError
-            Where the class is not one of skae's own, which `load` could not find, or the
-            architecture is an object of yours.
+            If the class of the estimator is not one of skae, so that `load` could not find it, or
+            if a parameter that defines the model, such as `architecture`, is a user-defined object.
 
         Warns
         -----
         UserWarning
-            Where something that only further training needs is not saved.
+            If functions, callbacks or other values are not saved. The warning names them. They are
+            needed for further training only.
 
         Examples
         --------
@@ -175,53 +192,58 @@ class Saved(Stored):
         >>> bool((again.transform(X) == fitted.transform(X)).all())
         True
         """
-        left_out = self._left_out()
+        unsaved = self._unsaved_names()
         files.write(path, KIND, self)
-        if left_out:
+        if unsaved:
             warnings.warn(
-                f"Functions, objects and foreign attributes of this {type(self).__name__} are not "
-                f"saved: {', '.join(sorted(left_out))}. Set them again after loading.",
+                f"{type(self).__name__} was saved without these attributes, which are functions, "
+                f"objects or unknown to skae: {', '.join(sorted(unsaved))}. Set them again after "
+                "loading.",
                 UserWarning,
                 stacklevel=2,
             )
 
     def _stored_state(self) -> dict[str, Any]:
-        """What a file holds of the estimator."""
+        """Return the attributes that a file contains."""
         state = super()._stored_state()
-        return {key: value for key, value in state.items() if self._can_hold(key, value)}
+        return {key: value for key, value in state.items() if self._can_save(key, value)}
 
-    def _can_hold(self, key: str, value: Any) -> bool:
-        """Whether a file can hold an attribute."""
-        return self._is_known(key) and (isinstance(value, Stored) or files.fits(value))
+    def _can_save(self, key: str, value: Any) -> bool:
+        """Return whether a file can contain an attribute."""
+        return self._is_valid_name(key) and (isinstance(value, Stored) or files.can_encode(value))
 
-    def _is_known(self, key: str) -> bool:
-        """Whether the estimator may have what `key` names."""
+    def _is_valid_name(self, key: str) -> bool:
+        """Return whether `key` is the name of a parameter or of a stored attribute."""
         if isinstance(getattr(type(self), key, None), FittedAttribute):
             return False
         return key in self.get_params(deep=False) or ATTRIBUTE.fullmatch(key) is not None  # type: ignore[attr-defined]
 
-    def _left_out(self, prefix: str = "") -> list[str]:
-        """Names of what files do not hold; raises TypeError where something indispensable is."""
+    def _unsaved_names(self, prefix: str = "") -> list[str]:
+        """Return the names of attributes that files cannot contain, including nested ones.
+
+        Raises TypeError if one of `_must_be_saved` is among them.
+        """
         names = []
         for key, value in super()._stored_state().items():
             if isinstance(value, Saved):
-                names += value._left_out(f"{prefix}{key}__")
-            elif not self._can_hold(key, value):
-                if key in self._indispensable:
+                names += value._unsaved_names(f"{prefix}{key}__")
+            elif not self._can_save(key, value):
+                if key in self._must_be_saved:
                     raise TypeError(
-                        f"{prefix}{key}={value!r} is an object of your own, code that a file "
-                        "cannot hold: use pickle for this estimator."
+                        f"{prefix}{key}={value!r} is a user-defined object, which cannot be saved "
+                        "to a file. Use pickle for this estimator."
                     )
                 names.append(prefix + key)
         return names
 
     @classmethod
     def _from_stored_state(cls, state: dict[str, Any]) -> Self:
-        """The estimator that a file holds."""
+        """Make an estimator from the attributes that a file contains."""
         estimator: Any = cls()
-        unknown = [key for key in state if not estimator._is_known(key)]
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no {unknown[0]!r}")
+        state = _with_current_names(state)
+        invalid = [key for key in state if not estimator._is_valid_name(key)]
+        if invalid:
+            raise ValueError(f"{cls.__name__} has no parameter or saved attribute {invalid[0]!r}")
         parameters = estimator.get_params(deep=False)
         estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
         validate_parameters(estimator)
@@ -229,48 +251,73 @@ class Saved(Stored):
         return estimator
 
 
+def _with_current_names(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an estimator with the current names of its parameters."""
+    nested = {
+        key: _with_current_names(state[key])
+        for key in ("_fitted", "parameters")
+        if isinstance(state.get(key), dict)
+    }
+    state = state | nested
+    return {RENAMED_PARAMETERS.get(key, key): value for key, value in state.items()}
+
+
 def _is_learned(name: str) -> bool:
+    """Return whether a name is that of a fitted attribute."""
     return name.endswith("_") or name == "_n_features_out"
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """The estimator that a `save` method has written to a file.
+    """Load an estimator from a file that its `save` method has written.
 
-    Files of all earlier versions of skae load. No code is executed, so that a file from elsewhere
-    can do no harm beyond being a bad model.
+    Files of all earlier versions of skae can be loaded. Loading executes no code from the file, so
+    a file from an untrusted source can do no harm other than giving a bad model.
 
     Parameters
     ----------
     path : str or path-like
+        Path of the file.
 
     Returns
     -------
     estimator : estimator
-        With the same parameters and, if it was fitted, the same fitted attributes; on the device
-        that its `device` names if that is there, else on the processor.
+        Estimator with the parameters and, if it was fitted, the fitted attributes of the saved one.
+        Its model is on the device of its parameter `device` if available, and on the CPU otherwise.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such file.
+        If the file does not exist.
     ValueError
-        Where it was not written by `save`, is damaged, or was written by a later version.
+        If the file was not written by `save`, is damaged, or was written by a later version.
 
     Examples
     --------
+    >>> import tempfile, pathlib
     >>> import skae
+    >>> X = [[0.0, 1.0], [1.0, 3.0], [2.0, 5.0]]
+    >>> fitted = skae.Autoencoder(1, max_epochs=1, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "model.safetensors"
+    ...     fitted.save(path)
+    ...     again = skae.load(path)
+    >>> bool((again.transform(X) == fitted.transform(X)).all())
+    True
+
+    Other files are not accepted:
+
     >>> skae.load(skae.__file__)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    ValueError: ... is not a file of skae's, or it is damaged: ...
+    ValueError: ... is not a file of skae, or it is damaged: ...
     """
     version, content = files.read(path, KIND)
     try:
         estimator = from_format_1(content) if version == 1 else content
         if not isinstance(estimator, Saved):
-            raise ValueError(f"a {type(estimator).__name__} is no estimator")
-    except files.MALFORMED as error:
-        raise ValueError(f"The contents of {os.fspath(path)!r} make no sense: {error}") from error
+            raise ValueError(f"{type(estimator).__name__} is not an estimator")
+    except files.MALFORMED_ERRORS as error:
+        raise ValueError(f"The contents of {os.fspath(path)!r} are invalid: {error}") from error
     return estimator
 
 
@@ -278,10 +325,10 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def from_format_1(content: dict[str, Any]) -> Any:
-    """The object in a file of format 1, whose trees describe objects by class and state."""
+    """Convert the contents of a file of format 1, which describes objects by class and state."""
     name, state = content["class"], content["state"]
     if name not in CLASSES:
-        raise ValueError(f"this version of skae has no {name!r}")
+        raise ValueError(f"this version of skae has no class {name!r}")
     columns = state.pop("_columns_", None)
     is_object = {key: isinstance(v, dict) and v.keys() == {*content} for key, v in state.items()}
     state = {key: from_format_1(v) if is_object[key] else v for key, v in state.items()}
@@ -293,7 +340,7 @@ def from_format_1(content: dict[str, Any]) -> Any:
 def _autoencoder_of_format_1(
     name: str, state: dict[str, Any], columns: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The state of an autoencoder whose fit left many attributes instead of one."""
+    """Convert the state of an autoencoder, which had many fitted attributes instead of one."""
     parameters, arrays = state.pop("_fit_params_"), state.pop("_arrays")
     renamed = {"center": "inputs.center", "scale": "inputs.scale"}
     module = {
@@ -346,7 +393,7 @@ def _autoencoder_of_format_1(
 
 
 def _levels(cells: NDArray[Any], conditions: list[Column]) -> NDArray[Any]:
-    """Numbers of levels in the place of one-hot cells."""
+    """Convert one-hot encoded conditions to the indices of their levels."""
     ends = np.cumsum([max(1, column.n_levels) for column in conditions])[:-1]
     parts = zip(conditions, np.split(cells, ends, axis=1), strict=True)
     columns = [part[:, 0] if c.levels is None else part.argmax(axis=1) for c, part in parts]

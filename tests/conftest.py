@@ -1,13 +1,19 @@
 """Settings made before SciPy or scikit-learn is imported, and data that tests share."""
 
+import inspect
 import os
 from zlib import crc32
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Tables of tests are small: a second thread would mostly wait, and pytest-xdist uses all cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits
 
 
@@ -21,7 +27,23 @@ def pytest_addoption(parser):
     )
 
 
+def estimator_of(item):
+    """Name of the first of skae's estimators among a test's parameters, or None."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    for value in parameters:
+        kind = value if inspect.isclass(value) else type(value)
+        if issubclass(kind, BaseEstimator) and kind.__module__.startswith("skae."):
+            return kind.__name__
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks and renames tests
 def pytest_collection_modifyitems(config, items):
+    """Keep the tests of an estimator on one worker, where they share fits; choose one of N."""
+    for item in items:
+        name = estimator_of(item)
+        if name and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(name))
     n = config.getoption("--one-in")
     chosen = [item for item in items if crc32(item.nodeid.encode()) % n == 0]
     left_out = set(items) - set(chosen)

@@ -27,7 +27,7 @@ from skae.fitting import draw_seed
 from skae.nn.batch import Batch
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.objective import trimmed_mean
-from skae.table.rows import hash_rows, merged
+from skae.table.rows import hash_rows, merge_equal_rows
 from skae.training.plan import Plan
 
 FROZEN = {"learning_rate": 1e-300, "early_stopping": False, "random_state": 0}
@@ -75,7 +75,8 @@ def assert_is_pca(autoencoder, X, k):
 @pytest.mark.parametrize("k", [2, 8])
 def test_linear_autoencoder_stays_pca(digits, k):
     linear = Autoencoder(k, hidden_layer_sizes=(), early_stopping=False, random_state=0)
-    assert_is_pca(linear.fit(digits), digits, k)
+    some = digits[::3]
+    assert_is_pca(linear.fit(some), some, k)
 
 
 @pytest.mark.slow
@@ -147,7 +148,7 @@ def test_untrained_overcomplete_is_the_identity(curved):
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
 def test_share_of_variance_counts_components_as_pca(digits, share):
-    some = digits[:400]
+    some = digits[:150]
     fitted = Autoencoder(share, hidden_layer_sizes=(), max_epochs=0, random_state=0).fit(some)
     assert fitted.n_components_ == PCA(share, svd_solver="full").fit(some).n_components_
 
@@ -275,7 +276,7 @@ def test_interpolation_ends_at_the_reconstructions(curved):
     middle = (fitted.transform(A) + fitted.transform(B)) / 2
     np.testing.assert_allclose(path[:, 2], fitted.inverse_transform(middle), atol=1e-12)
     np.testing.assert_allclose(fitted.interpolate(curved[0], curved[3], 5), path[0], atol=1e-12)
-    with pytest.raises(ValueError, match="pairs"):
+    with pytest.raises(ValueError, match="same number of rows, got 3 and 2"):
         fitted.interpolate(A, B[:2])
     with pytest.raises(ValueError, match="n_steps"):
         fitted.interpolate(A, B, n_steps=1)
@@ -546,7 +547,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
     curved, batch_size, corruption
 ):
     """Each of which denoises what it sees, rows or codes, where there is a corruption."""
-    epochs = 7
+    epochs = 3
     parameters = {
         "hidden_layer_sizes": (12, 9),
         "activation": "tanh",
@@ -565,7 +566,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
     plan = Plan(start.learning_rate, epochs, size)
     # Rows are trained on in an order that their content decides.
     hashes = hash_rows(curved, draw_seed(start.random_state))
-    x = torch.tensor(curved[merged(np.ones(len(curved)), hashes)[0]])
+    x = torch.tensor(curved[merge_equal_rows(np.ones(len(curved)), hashes)[0]])
     scaled = network.inputs.standardize
     for i in range(2):
         down = network.encoder.residual.layers[i]
@@ -695,9 +696,7 @@ class Recorder(Callback):
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         self.events.append("epoch_begin")
-        self.held_out = (
-            None if dataset_valid is None else dataset_valid.taken(dataset_valid.index).x
-        )
+        self.held_out = None if dataset_valid is None else dataset_valid.take(dataset_valid.index).x
 
     def on_batch_begin(self, net, **kwargs):
         self.events.append("batch_begin")

@@ -8,15 +8,23 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from contracts import assert_fails, assert_passes, concrete_classes, draws, named_checks, normal
+from contracts import (
+    altered_class,
+    assert_fails,
+    assert_passes,
+    concrete_classes,
+    draws,
+    named_checks,
+    normal,
+)
 from torch import nn
 from torch.autograd.functional import jacobian
 
 from skae.nn.bodies.body import Architecture, Body, make_bodies
 from skae.nn.bodies.convolution import Convolutional, halvings
-from skae.nn.bodies.layers import ACTIVATIONS, Dense, dense_chain, silenced
+from skae.nn.bodies.layers import ACTIVATIONS, Dense, apply_dropout, dense_chain
 from skae.nn.bodies.mlp import MLP
-from skae.nn.bodies.modules import OwnModules
+from skae.nn.bodies.modules import UserModules
 from skae.nn.bodies.recurrent import Recurrent, SequenceEncoder
 from skae.nn.latent import Code
 from skae.variants.contractive import Contractive
@@ -69,8 +77,8 @@ BODIES = {
     "conv-linear": (lambda: conv((2, 5, 3), 0), False, False),
     "recurrent": (recurrent, False, False),
     "recurrent-skip": (lambda: recurrent((5,)), True, False),
-    "modules": (lambda: OwnModules(Pair(), (2, 5, 3)), False, False),
-    "modules-skip": (lambda: OwnModules(Pair(), (2, 5, 3)), True, False),
+    "modules": (lambda: UserModules(Pair(), (2, 5, 3)), False, False),
+    "modules-skip": (lambda: UserModules(Pair(), (2, 5, 3)), True, False),
 }
 """Makers of architectures, whether there is a linear skip, and whether weights are tied."""
 
@@ -249,7 +257,7 @@ def check_mirror(case):
 
 def check_missing(case):
     """The code of a sequence that is padded is that of the sequence, where cells may be missing."""
-    if not case.architecture.takes_gaps:
+    if not case.architecture.takes_missing:
         return
     for length in range(1, STEPS + 1):
         short = case.x[:, : length * CHANNELS]
@@ -279,7 +287,7 @@ def wrong_pair(forward=None, make=mlp, has_skip=False, **methods):
         methods["forward"] = lambda self, x, draws=None: forward(Body.forward(self, x, draws), x)
     case = case_of(make, has_skip, False)
     for body in (case.encoder, case.decoder):
-        body.__class__ = type("Wrong", (Body,), methods)
+        body.__class__ = altered_class(Body, methods)
     return case
 
 
@@ -340,7 +348,7 @@ def test_hidden_units_are_silenced_by_draws_only(make):
 
 def test_silenced_units_keep_their_mean():
     x = normal(1, 5).expand(20_000, 5)
-    found = silenced(x, draws(), 0.3)
+    found = apply_dropout(x, draws(), 0.3)
     assert float((found == 0).double().mean()) == pytest.approx(0.3, abs=0.01)
     torch.testing.assert_close(found.mean(0), x[0], rtol=0.05, atol=0)
 

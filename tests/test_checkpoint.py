@@ -247,7 +247,7 @@ def test_corruptions_are_told_apart_by_content(tmp_path):
         counter = EpochsRun()
         make([Checkpoint(tmp_path), counter], corruption=Mask(share)).fit(X)
         assert counter.epochs == epochs
-    with pytest.raises(ValueError, match=r"corruption.*pickle"):
+    with pytest.raises(ValueError, match=r"corruption.*picklable"):
         make([Checkpoint(tmp_path)], corruption=lambda x, generator: x).fit(X)
 
 

@@ -12,6 +12,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import skae
+from skae.base import BaseAutoencoder
 from skae.variants.conditioned import ConditionedAutoencoder
 
 PRIVATE_CHECKS = [
@@ -31,75 +32,57 @@ PRIVATE_TRANSFORMER_CHECKS = [
     checks.check_transformer_get_feature_names_out_pandas,
     checks.check_get_feature_names_out_error,
 ]
-"""Those for estimators with a `transform`."""
+"""The same for estimators with a `transform`."""
 
-OF_ANY_SIZE = {
-    "check_array_api_input",
-    "check_classifier_data_not_an_array",
-    "check_classifiers_multilabel_output_format_decision_function",
-    "check_classifiers_multilabel_output_format_predict",
-    "check_classifiers_multilabel_output_format_predict_proba",
-    "check_dict_unchanged",
-    "check_dont_overwrite_parameters",
-    "check_dtype_object",
-    "check_estimators_dtypes",
-    "check_estimators_fit_returns_self",
-    "check_estimators_nan_inf",
-    "check_estimators_overwrite_params",
+CHECKS_OF_NUMBERS = {
     "check_estimators_pickle",
-    "check_f_contiguous_array_estimator",
-    "check_fit2d_predict1d",
-    "check_fit_check_is_fitted",
-    "check_fit_score_takes_y",
-    "check_n_features_in",
-    "check_n_features_in_after_fitting",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_fit_idempotent",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
     "check_pipeline_consistency",
-    "check_positive_only_tag_during_fit",
-    "check_readonly_memmap_input",
-    "check_regressor_data_not_an_array",
-    "check_sample_weights_list",
-    "check_sample_weights_not_an_array",
-    "check_sample_weights_not_overwritten",
-    "check_sample_weights_pandas_series",
-    "check_sample_weights_shape",
-    "check_transformer_data_not_an_array",
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_transformer_general",
     "check_transformer_preserve_dtypes",
 }
-"""Public checks that fit only to ask about names, containers, dtypes, messages or attributes.
+"""Checks that compare the numbers of two fits or two calls, or meet the smallest tables.
 
-A network of default size and length answers as a small one does, only later; so only
-`Autoencoder()` itself answers in full. Checks that compare numbers of one sort or another, or want
-something learnt, and any check new to scikit-learn, meet each default instance as it is.
+The others are about names, containers, messages and validation, which do not depend on parameters.
 """
 
-SHORT = {"hidden_layer_sizes": (16, 8), "max_epochs": 10}
+CHECKS_OF_LEARNING = {
+    "check_class_weight_classifiers",
+    "check_classifiers_classes",
+    "check_classifiers_multilabel_representation_invariance",
+    "check_classifiers_train",
+    "check_regressors_train",
+}
+"""Checks that require some accuracy or compare predictions of classes."""
+
+SMALL = {"hidden_layer_sizes": (16, 8), "max_epochs": 5}
+"""Sizes for most checks."""
+
+LEARNING = {"hidden_layer_sizes": (16,), "max_epochs": 50}
+"""Sizes for checks that require some accuracy."""
 
 VARIANTS = {
-    "default": {},
+    "float32": {"precision": "float32"},
+    "bernoulli": {"likelihood": "bernoulli"},
+    "conv": {"architecture": "conv", "feature_shape": (1, 1, -1), "hidden_layer_sizes": (8,)},
+    "recurrent": {
+        "architecture": "recurrent",
+        "feature_shape": (-1, 1),
+        "hidden_layer_sizes": (6,),
+    },
     "linear": {"hidden_layer_sizes": ()},
     "overcomplete": {"n_components": 40},
     "tied": {"tied_weights": True},
-    "bernoulli": {"likelihood": "bernoulli"},
-    "float32": {"precision": "float32"},
-    "conv": {"architecture": "conv", "feature_shape": (1, 1, -1)},
-    "recurrent": {"architecture": "recurrent", "feature_shape": (-1, 1)},
 }
-"""Instances to check; those of a variant are small, but for its default."""
+"""Parameters, beside those of `SMALL`, of the instances that meet `CHECKS_OF_NUMBERS`."""
 
-SMALL_BODIES = {"conv": {"hidden_layer_sizes": (8,)}, "recurrent": {"hidden_layer_sizes": (6,)}}
-"""Sizes for the kinds whose layers are not units."""
-
-ABLE_TO_CLASSIFY = {"hidden_layer_sizes": (16,), "max_epochs": 50}
-"""What these need to tell classes as well as scikit-learn asks."""
-
-PLAIN_ONLY = {"linear", "overcomplete", "tied"}
-"""Kinds that differ in the sizes or the sharing of dense layers alone, which no latent knows."""
-
-NETWORKS_ONLY = {"conv", "recurrent"}
-"""Kinds that differ in their networks alone, which no estimator over an autoencoder knows."""
-
-UNSCALABLE = {"bernoulli"}
-"""Kinds that take a range which tables leave, or have no targets within, that checks make."""
+SHARED_VARIANTS = ("float32", "bernoulli", "conv", "recurrent")
+"""Variants that concern every latent; the others are tried on `Autoencoder` alone."""
 
 ROUNDING = "products of other shapes round differently, by 1e-6 where the check allows 1e-7"
 
@@ -110,10 +93,6 @@ EXPECTED_FAILURES = {
     }
 }
 """Checks that float32 cannot meet, each with its reason; no other instance may have any."""
-
-FIXED_TABLES = {"check_sample_weights_shape", "check_sample_weights_not_overwritten"}
-DRAWN_TABLES = {"check_outliers_fit_predict", "check_outliers_train"}
-"""Checks whose table is made in their code, beyond the reach of the estimator's tags."""
 
 
 def public_estimators() -> list[type[BaseEstimator]]:
@@ -162,52 +141,64 @@ def check_name(check) -> str:
     return (check.func if isinstance(check, partial) else check).__name__
 
 
-def cases():
-    """A test for each estimator, instance and check."""
+def public_checks(estimator):
+    return [check for _, check in estimator_checks_generator(estimator, legacy=True, mark=None)]
+
+
+def private_checks(estimator):
+    private = PRIVATE_CHECKS + PRIVATE_TRANSFORMER_CHECKS * hasattr(estimator, "transform")
+    return [partial(check, type(estimator).__name__) for check in private]
+
+
+def case(estimator, kind, check, *, slow=False):
+    label = f"{type(estimator).__name__}-{kind}-{check_name(check)}"
+    if kind in EXPECTED_FAILURES and check_name(check) in EXPECTED_FAILURES[kind]:
+        marks = [pytest.mark.xfail(reason=EXPECTED_FAILURES[kind][check_name(check)], strict=False)]
+    else:
+        marks = []
+    return pytest.param(estimator, kind, check, id=label, marks=marks + [pytest.mark.slow] * slow)
+
+
+def cases_of_small_instances():
+    """All checks of every estimator with its default parameters, sizes and epochs excepted."""
     for estimator_class in public_estimators():
-        is_plain = estimator_class is skae.Autoencoder
-        has_targets = get_tags(estimator_class()).target_tags.required
-        left_out = set() if is_plain else PLAIN_ONLY
-        if has_targets:
-            left_out = left_out | UNSCALABLE
-        if "autoencoder" in estimator_class().get_params():
-            # Tables with targets are too hard for the codes of networks as small as those here.
-            left_out = {*VARIANTS} - {"default"} if has_targets else PLAIN_ONLY | NETWORKS_ONLY
+        small, learning = (configured(estimator_class, **sizes) for sizes in (SMALL, LEARNING))
+        for check in public_checks(small) + private_checks(small):
+            chosen = learning if check_name(check) in CHECKS_OF_LEARNING else small
+            yield case(chosen, "small", check)
+
+
+def cases_of_default_instances():
+    """All checks of every estimator as it is; by default, of `Autoencoder` alone."""
+    for estimator_class in public_estimators():
+        estimator = estimator_class()
+        for check in public_checks(estimator):
+            yield case(estimator, "default", check, slow=estimator_class is not skae.Autoencoder)
+
+
+def cases_of_variants():
+    """Checks that compare numbers; by default, `Autoencoder` meets all variants, others one each.
+
+    Estimators with conditions are left out, which tests/test_conditions.py checks, and those over
+    an autoencoder, which do not know its networks.
+    """
+    number = 0
+    for estimator_class in public_estimators():
+        if not issubclass(estimator_class, BaseAutoencoder):
+            continue
         if issubclass(estimator_class, ConditionedAutoencoder):
-            # Those without conditions; test_conditions.py has those with one.
-            left_out = {*VARIANTS} - {"default"}
-        for variant, parameters in VARIANTS.items():
-            if variant in left_out:
-                continue
-            short = SHORT | SMALL_BODIES.get(variant, {}) | parameters
-            bodies = variant in SMALL_BODIES
-            small = configured(estimator_class, **short)
-            whole = is_plain or variant == "default"
-            estimator = configured(estimator_class, **parameters) if whole else small
-            public = [
-                check for _, check in estimator_checks_generator(estimator, legacy=True, mark=None)
-            ]
-            # These are about names, containers and messages, whatever the network's size and kind:
-            # of frames that come out, scikit-learn makes them the same from whatever numbers.
-            frames = hasattr(estimator, "transform") and (is_plain or variant == "default")
-            private = [
-                partial(check, estimator_class.__name__)
-                for check in PRIVATE_CHECKS + PRIVATE_TRANSFORMER_CHECKS * frames
-            ]
-            if bodies and not is_plain:
-                private = []
-            in_full = is_plain and variant == "default"
-            pairs = [
-                (small if check_name(c) in OF_ANY_SIZE and not in_full else estimator, c)
-                for c in public
-            ] + [(small, c) for c in private]
-            if bodies and has_targets:
-                able = configured(estimator_class, **parameters, **ABLE_TO_CLASSIFY)
-                learning = [(able, c) for c in public if "classifiers_train" in check_name(c)]
-                pairs = [p for p in pairs if "classifiers_train" not in check_name(p[1])] + learning
-            for i, (checked, check) in enumerate(pairs):
-                label = f"{estimator_class.__name__}-{variant}-{check_name(check)}-{i}"
-                yield pytest.param(checked, variant, check, id=label)
+            continue
+        is_plain = estimator_class is skae.Autoencoder
+        names = [*VARIANTS] if is_plain else [*SHARED_VARIANTS]
+        if get_tags(estimator_class()).target_tags.required:
+            names.remove("bernoulli")  # checks make the targets of columns, here all 0
+        chosen = names if is_plain else [names[number % len(names)]]
+        number += not is_plain
+        for name in names:
+            estimator = estimator_class(**SMALL | VARIANTS[name])
+            for check in public_checks(estimator):
+                if check_name(check) in CHECKS_OF_NUMBERS:
+                    yield case(estimator, name, check, slow=name not in chosen)
 
 
 def to_unit_interval(X):
@@ -216,27 +207,14 @@ def to_unit_interval(X):
     return (X - low) / (high - low if high > low else 1)
 
 
-class NumpyWithUnitTables:
-    """numpy, but `array` makes tables with values in [0, 1]."""
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-    def array(self, *args, **kwargs):
-        made = np.array(*args, **kwargs)
-        return to_unit_interval(made) if made.ndim == 2 else made
-
-
 @pytest.fixture
 def data_within_range(request, monkeypatch):
     """The Bernoulli likelihood refuses values outside [0, 1], so its checks get such data.
 
     scikit-learn has a tag for "no negative values" but none for an upper limit. Its checks pass
-    their data through one function that adapts them to the tags; here it also scales them. Some
-    checks make their table without asking that function: for those, what makes it scales.
+    their data through one function that adapts them to the tags; here it also scales them.
     """
-    parameters = request.node.callspec.params
-    if parameters["variant"] != "bernoulli":
+    if request.node.callspec.params["kind"] != "bernoulli":
         return
     adapt = checks._enforce_estimator_tags_X
 
@@ -247,16 +225,6 @@ def data_within_range(request, monkeypatch):
         return to_unit_interval(adapted)
 
     monkeypatch.setattr(checks, "_enforce_estimator_tags_X", adapt_and_scale)
-    if check_name(parameters["check"]) in FIXED_TABLES:
-        monkeypatch.setattr(checks, "np", NumpyWithUnitTables())
-    if check_name(parameters["check"]) in DRAWN_TABLES:
-        draw = checks.make_blobs
-
-        def draw_and_scale(*args, **kwargs):
-            X, y = draw(*args, **kwargs)
-            return to_unit_interval(X), y
-
-        monkeypatch.setattr(checks, "make_blobs", draw_and_scale)
 
 
 def test_array_api_is_switched_on():
@@ -268,11 +236,10 @@ def test_estimators_are_discovered():
     assert skae.Autoencoder in public_estimators()
 
 
-def test_default_instance_has_default_parameters():
-    for estimator_class in public_estimators():
-        defaults = estimator_class()
-        assert VARIANTS["default"] == {}
-        assert estimator_class(**VARIANTS["default"]).get_params() == defaults.get_params()
+def test_names_of_checks_are_scikit_learns():
+    """A check that is renamed would otherwise no longer be chosen."""
+    met = {check_name(check) for c in public_estimators() for check in public_checks(c())}
+    assert met >= CHECKS_OF_NUMBERS | CHECKS_OF_LEARNING
 
 
 def test_only_float32_may_fail():
@@ -280,16 +247,16 @@ def test_only_float32_may_fail():
     assert all(reason for reasons in EXPECTED_FAILURES.values() for reason in reasons.values())
 
 
+CASES = [*cases_of_small_instances(), *cases_of_default_instances(), *cases_of_variants()]
+
+
 @pytest.mark.usefixtures("data_within_range")
 # Some checks fit a data frame and transform an array, or the reverse, on purpose.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
-# Some check tables are noise, of which codes say nothing, or have fewer rows than codes.
+# Some tables of the checks are noise, from which codes learn nothing, or have few rows.
 @pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
-@pytest.mark.parametrize(("estimator", "variant", "check"), list(cases()))
-def test_check(estimator, variant, check, request):
-    reason = EXPECTED_FAILURES.get(variant, {}).get(check_name(check))
-    if reason:
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+@pytest.mark.parametrize(("estimator", "kind", "check"), CASES)
+def test_check(estimator, kind, check):
     try:
         check(estimator)
     except SkipTest as skip:

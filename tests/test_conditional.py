@@ -101,6 +101,7 @@ def test_conditions_of_numbers_interpolate():
     np.testing.assert_allclose(drawn.std(axis=0), [0.05, 0.05, 0], atol=0.02)
 
 
+@pytest.mark.slow
 def test_digits_of_a_class():
     """Draws, translations and densities of digits under a class, judged by another model."""
     pixels, digit = load_digits(return_X_y=True)

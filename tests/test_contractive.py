@@ -1,6 +1,7 @@
 """What `ContractiveAutoencoder` promises: the penalty of its code is the norm of a derivative."""
 
 import numpy as np
+import pytest
 import torch
 from torch.autograd.functional import jacobian
 
@@ -47,6 +48,7 @@ def test_the_objective_has_the_penalty_added(curved):
     torch.testing.assert_close(with_penalty - without, each)
 
 
+@pytest.mark.slow
 def test_a_larger_weight_contracts_more(digits):
     """On rows it has not seen; at 0.1 all but a few directions are contracted."""
     train, test = digits[::2], digits[1::2][:300]

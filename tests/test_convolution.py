@@ -10,7 +10,7 @@ from test_common import configured, public_estimators, train
 from test_density import gaussian_by_quadrature
 
 from skae import Autoencoder
-from skae.nn.bodies.convolution import Convolution, Convolutional, Enlargement, Stage
+from skae.nn.bodies.convolution import Convolution, Convolutional, Stage, Upsampling
 from skae.table.sequences import full_shape
 
 SHAPES = [
@@ -41,7 +41,7 @@ def drawn(layer):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_layers_are_torchs(shape):
     stage = Stage.of(shape, 5)
-    down, up = drawn(Convolution(stage)), drawn(Enlargement(stage, is_last=False))
+    down, up = drawn(Convolution(stage)), drawn(Upsampling(stage, is_last=False))
     large = torch.randn(4, *shape, dtype=torch.float64)
     expected = torch.nn.functional.conv2d(
         large, down.weight, down.bias, stride=stage.stride, padding=stage.padding
@@ -173,15 +173,27 @@ def test_every_estimator_takes_images(estimator_class):
 @pytest.mark.parametrize(
     ("parameters", "X", "message"),
     [
-        ({"feature_shape": (2, 5, 5)}, ROWS, r"feature_shape=\(2, 5, 5\).* 50 cells, .*40 columns"),
-        ({"feature_shape": (3, -1, 5)}, ROWS, r"feature_shape=\(3, -1, 5\).* 15 times .*40"),
+        (
+            {"feature_shape": (2, 5, 5)},
+            ROWS,
+            r"feature_shape=\(2, 5, 5\) requires 50 columns, .*40 columns",
+        ),
+        (
+            {"feature_shape": (3, -1, 5)},
+            ROWS,
+            r"feature_shape=\(3, -1, 5\) requires a multiple of 15 .*40",
+        ),
         ({"feature_shape": (8, 5)}, ROWS, r"needs feature_shape=\(channels, height, width\)"),
         ({"feature_shape": None}, ROWS, r"needs feature_shape=\(channels, height, width\)"),
-        ({"feature_shape": None}, IMAGES, r"dim 4.*give feature_shape"),
+        ({"feature_shape": None}, IMAGES, r"dim 4.*Set feature_shape"),
         ({"feature_shape": (2, -1, -1)}, ROWS, "feature_shape must hold positive integers"),
         ({"feature_shape": (2, 5.0, 4)}, ROWS, "feature_shape must hold positive integers"),
         ({"feature_shape": (0, 5, 4)}, ROWS, "feature_shape must hold positive integers"),
-        ({}, np.moveaxis(IMAGES, 1, -1), r"rows of shape \(5, 4, 2\).*feature_shape=\(2, 5, 4\)"),
+        (
+            {},
+            np.moveaxis(IMAGES, 1, -1),
+            r"feature_shape=\(2, 5, 4\), got rows of shape \(5, 4, 2\)",
+        ),
         ({"hidden_layer_sizes": (4,) * 4}, ROWS, "too small for the 4 stages.* halved 3 times"),
         ({"tied_weights": True}, ROWS, "tied_weights"),
     ],

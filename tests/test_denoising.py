@@ -9,7 +9,7 @@ from test_common import train
 
 import skae
 from skae import Autoencoder, DenoisingAutoencoder
-from skae.nn.corruption import CORRUPTIONS, FOR_IMAGES, ColumnFacts, Named
+from skae.nn.corruption import CORRUPTIONS, FOR_IMAGES, ColumnStatistics, NamedCorruption
 from skae.training.threads import one_thread
 
 EVERY = [getattr(skae, name) for name in skae.__all__ if name.endswith("Autoencoder")]
@@ -37,7 +37,7 @@ def rows():
 def corrupted(kind, level, rows, weight=None):
     """Rows as a named corruption leaves them."""
     weight = torch.ones(len(rows)) if weight is None else weight
-    corruption = Named(kind, level, ColumnFacts(rows, weight, rows))
+    corruption = NamedCorruption(kind, level, ColumnStatistics(rows, weight, rows))
     return corruption(rows.clone(), torch.Generator().manual_seed(0))
 
 
@@ -120,7 +120,7 @@ def test_gaussian_noise_is_in_columns_standard_deviations(rows, level):
 def test_a_generator_decides(rows, kind):
     a, b = (corrupted(kind, 0.3, rows) for _ in range(2))
     assert torch.equal(a, b)
-    corruption = Named(kind, 0.3, ColumnFacts(rows, torch.ones(len(rows)), rows))
+    corruption = NamedCorruption(kind, 0.3, ColumnStatistics(rows, torch.ones(len(rows)), rows))
     assert not torch.equal(a, corruption(rows, torch.Generator().manual_seed(1)))
 
 
@@ -137,6 +137,7 @@ def test_gaussian_noise_may_exceed_the_data(curved):
 # ------------------------------------------------------------------- estimator
 
 
+@pytest.mark.slow
 def test_damage_is_repaired(digits):
     """On rows that neither fit has seen, a third of whose cells are lost."""
     train, test = digits[::2], digits[1::2]
@@ -238,9 +239,9 @@ def test_pairs_of_equal_rows_are_no_corruption(curved):
 def corrupted_images(kind, images, level=0.5):
     """Images (n, channels, height, width) as a named corruption leaves them."""
     rows = images.flatten(1)
-    table = ColumnFacts(rows, torch.ones(len(rows)), rows, tuple(images.shape[1:]))
+    table = ColumnStatistics(rows, torch.ones(len(rows)), rows, tuple(images.shape[1:]))
     generator = torch.Generator().manual_seed(0)
-    return Named(kind, level, table)(rows.clone(), generator).reshape(images.shape)
+    return NamedCorruption(kind, level, table)(rows.clone(), generator).reshape(images.shape)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 9)], ids=str)

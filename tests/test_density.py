@@ -151,7 +151,7 @@ def test_density_under_conditions_is_exact_where_linear(noise, k):
 
     Codes so wide are integrated over along their leading axes only, here all that matter.
     """
-    generator = torch.Generator().manual_seed(0)
+    n, generator = 60, torch.Generator().manual_seed(0)
     encoder, decoder = make_bodies(MLP(5, (), "silu", 0.0), k, k + 3, True, False)
     parts = encoder, decoder, Deterministic(k), make_likelihood("gaussian", 5, noise)
     network = Network(Inputs(5, (3,)), *parts, trim=0.0).double()
@@ -159,14 +159,14 @@ def test_density_under_conditions_is_exact_where_linear(noise, k):
         for weights in network.parameters():
             weights.copy_(torch.randn(weights.shape, generator=generator) / k**0.5)
         network.likelihood.start(*torch.tensor([[0.0] * 5, [1.0] * 5]), torch.tensor(1.0))
-        x = torch.randn(300, 5, generator=generator, dtype=torch.float64)
-        kind = torch.arange(300)[:, None] % 3
-        batch = Batch(torch.cat([x, kind], 1), torch.ones(300, dtype=torch.float64))
-        held_out = torch.arange(300) % 5 == 0
+        x = torch.randn(n, 5, generator=generator, dtype=torch.float64)
+        kind = torch.arange(n)[:, None] % 3
+        batch = Batch(torch.cat([x, kind], 1), torch.ones(n, dtype=torch.float64))
+        held_out = torch.arange(n) % 5 == 0
         density = Laplace.estimate(network, batch, held_out)
         found = density.log_prob(network, batch)
         W = decoder.skip.weight[:, :k].numpy()
-        mean = network.outputs(density.prior.mean.expand(300, -1), batch).numpy()
+        mean = network.outputs(density.prior.mean.expand(n, -1), batch).numpy()
         codes = density.prior.covariance.numpy()
         covariance = W @ codes @ W.T + np.diag(density.likelihood.noise_variance)
     expected = multivariate_normal(np.zeros(5), covariance).logpdf(x.numpy() - mean)

@@ -5,7 +5,7 @@ import pytest
 
 from skae.table import rows as table_rows
 from skae.table.rows import hash_rows
-from skae.training.split import hold_out, shuffled
+from skae.training.split import hold_out, select_by_hash
 
 
 @pytest.fixture
@@ -83,15 +83,15 @@ def test_held_out_rows_are_not_special(rows):
 def test_shuffle_is_decided_by_content(rows):
     order = np.random.default_rng(0).permutation(500)
     for size in (100, 500, 1000):
-        a = shuffled(hash_rows(rows, 0), size)
-        b = shuffled(hash_rows(rows[order], 0), size)
+        a = select_by_hash(hash_rows(rows, 0), size)
+        b = select_by_hash(hash_rows(rows[order], 0), size)
         np.testing.assert_array_equal(rows[a], rows[order][b])
         assert len(a) == len(np.unique(a)) == min(size, 500)
 
 
 def test_shuffle_keeps_repetitions_together(rows):
     hashes = hash_rows(np.repeat(rows, 3, axis=0), 0)
-    chosen = hashes[shuffled(hashes, 50)].reshape(-1, 3)
+    chosen = hashes[select_by_hash(hashes, 50)].reshape(-1, 3)
     assert len(chosen) == 50
     assert (chosen == chosen[:, :1]).all()
 
@@ -99,5 +99,5 @@ def test_shuffle_keeps_repetitions_together(rows):
 def test_shuffle_is_independent_of_the_split(rows):
     hashes = hash_rows(rows, 0)
     which = hold_out(hashes, 0.2)
-    first = shuffled(hashes, 250)
+    first = select_by_hash(hashes, 250)
     assert 30 <= which[first].sum() <= 70  # 50 by chance

@@ -11,7 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from contracts import assert_fails, assert_passes, concrete_classes, draws, named_checks, normal
+from contracts import (
+    altered_class,
+    assert_fails,
+    assert_passes,
+    concrete_classes,
+    draws,
+    named_checks,
+    normal,
+)
 from torch.autograd.functional import jacobian
 from torch.distributions import (
     Bernoulli,
@@ -24,11 +32,11 @@ from torch.distributions import (
 from torch.nn import functional as F
 
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws, Keyed
+from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Deterministic, Discrete, Latent, Standardized, Stochastic
-from skae.variants.adversarial import Judged
+from skae.variants.adversarial import Adversarial
 from skae.variants.contractive import Contractive
-from skae.variants.fair import Private
+from skae.variants.fair import Fair
 from skae.variants.quantized import Quantized
 from skae.variants.semisupervised import ClassAndStyle
 from skae.variants.sparse import Bernoullian, Laplacian, TopK
@@ -50,7 +58,7 @@ def encoder(n_inputs):
     return lambda x: torch.tanh(x @ into.to(x)) @ out.to(x)
 
 
-class RowDraws(Keyed):
+class RowDraws(KeyedDraws):
     """Draws that belong to rows, at the end of training."""
 
     def schedule(self):
@@ -182,12 +190,12 @@ LATENTS = {
     "variational-full": (Variational, (K, True, 2.5, 0.0, 1), weighted_divergence),
     "importance-weighted": (Variational, (K, False, 2.5, 0.1, 4), log_ratio),
     "importance-weighted-full": (Variational, (K, True, 2.5, 0.0, 4), log_ratio),
-    "private": (Private, (K, 2.0, [3, 1]), divergence_and_adversaries),
+    "private": (Fair, (K, 2.0, [3, 1]), divergence_and_adversaries),
     "class-and-style": (ClassAndStyle, (K, SHARES.log()), divergence_per_class),
     "quantized": (Quantized, (K, 1, 5, 0.5), squared_distance),
     "quantized-parts": (Quantized, (K, 3, 4, 0.5), squared_distance),
     "wasserstein": (Matched, (K, 200.0), discrepancy),
-    "adversarial": (Judged, (K, 3.0), log_loss_of_the_adversary),
+    "adversarial": (Adversarial, (K, 3.0), log_loss_of_the_adversary),
 }
 """Classes, their arguments and the definitions of their penalties."""
 
@@ -420,10 +428,13 @@ def test_contract(name, check):
 # ---------------------------------------------------------------------------- negative controls
 
 
+NOISE = iter(normal(100, N, K))
+
+
 def with_noise(self, h, draws):
     """A code that is random without draws."""
     code = Deterministic.forward(self, h, draws)
-    return code._replace(z=code.z + next(self.noise))
+    return code._replace(z=code.z + next(NOISE))
 
 
 WRONG = {
@@ -434,7 +445,7 @@ WRONG = {
     ),
     "draws": (
         "deterministic",
-        {"forward": with_noise, "noise": iter(normal(100, N, K))},
+        {"forward": with_noise},
     ),
     "rows": (  # centers the codes of a batch
         "deterministic",
@@ -482,7 +493,7 @@ WRONG = {
 
 def wrong_case(name, methods):
     kind, arguments, definition = LATENTS[name]
-    return case_of(type("Wrong", (kind,), methods), arguments, definition)
+    return case_of(altered_class(kind, methods), arguments, definition)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -527,7 +538,7 @@ WRONG_PENALTIES = {
         "importance-weighted",
         altered(Variational, lambda p, code: -p),
     ),
-    "a reward for adversaries": ("private", altered(Private, lambda p, code: -p)),
+    "a reward for adversaries": ("private", altered(Fair, lambda p, code: -p)),
     "classes that are equally likely": (
         "class-and-style",
         altered(ClassAndStyle, lambda p, code: p + SHARES.log()[:, None] + math.log(3)),

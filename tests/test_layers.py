@@ -142,7 +142,7 @@ def test_imports_follow_the_arrows(path):
         ("skae.parameters", "import numpy"),
         ("skae.table.rows", "import torch"),
         ("skae.table.rows", "from skae.nn.draws import Draws"),
-        ("skae.table.rows", "from skae._compat.torch import schema"),
+        ("skae.table.rows", "from skae._compat.torch import operator_schema"),
         ("skae.density.laplace", "from skae.training.loop import Net"),
         ("skae.density.laplace", "import sklearn"),
         ("skae.training.loop", "from skae.base import BaseAutoencoder"),
@@ -166,7 +166,7 @@ def test_a_planted_import_is_caught(module, source):
     [
         ("skae.nn.network", "import math\nimport torch.nn\nfrom skae.nn.draws import Draws"),
         ("skae.nn.network", "from .draws import Draws"),
-        ("skae.nn.step.graph", "from skae._compat.torch import schema"),
+        ("skae.nn.step.graph", "from skae._compat.torch import operator_schema"),
         ("skae.training.loop", "from skorch import NeuralNet"),
         ("skae.variants.conditional", "from skae.variants.variational import Variational"),
         ("skae.tasks.outlier", "from skae.variants.autoencoder import Autoencoder"),

@@ -10,7 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from contracts import assert_fails, assert_passes, concrete_classes, draws, named_checks, normal
+from contracts import (
+    altered_class,
+    assert_fails,
+    assert_passes,
+    concrete_classes,
+    draws,
+    named_checks,
+    normal,
+)
 
 from skae.nn.batch import Batch
 from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
@@ -431,7 +439,11 @@ WRONG = {
         "log_prob": lambda self, batch, out: self.row_log_prob(batch.original.nan_to_num(), out)
     },
     "score": {"cell_score": lambda self, x, out: -Gaussian.cell_score(self, x, out)},
-    "information": {"curved": lambda self, out, jacobian: 2 * Gaussian.curved(self, out, jacobian)},
+    "information": {
+        "information_product": lambda self, out, jacobian: (
+            2 * Gaussian.information_product(self, out, jacobian)
+        )
+    },
     "moments": {"mean": lambda self, out: self.center + out},
     "draws": {"sample": lambda self, out, draws: self.mean(out) + draws.normal(out.shape)},
     "deviance": {"cell_deviance": lambda self, x, out: x - self.mean(out)},
@@ -479,7 +491,7 @@ WRONG = {
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_wrong_likelihood_fails(check):
-    wrong = type("Wrong", (Gaussian,), WRONG[check])
+    wrong = altered_class(Gaussian, WRONG[check])
     assert_fails(CHECKS[check], case_of(started(wrong(D))))
 
 

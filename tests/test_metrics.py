@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.manifold import trustworthiness
+from sklearn.manifold import trustworthiness as trustworthiness_of_codes
 from sklearn.metrics import r2_score
 from sklearn.model_selection import (
     GridSearchCV,
@@ -37,8 +37,8 @@ from skae.metrics import (
     code_stability,
     explained_variance_ratio,
     neg_two_sample_auc,
-    neighbourhood_trustworthiness,
     probe_score,
+    trustworthiness,
     two_sample_auc,
 )
 
@@ -47,7 +47,7 @@ IRIS, SPECIES = load_iris(return_X_y=True)
 SCORERS = {
     "explained_variance_ratio": explained_variance_ratio,
     "active_units": active_units,
-    "neighbourhood_trustworthiness": neighbourhood_trustworthiness,
+    "trustworthiness": trustworthiness,
     "probe_score": probe_score,
     "code_stability": partial(code_stability, n_repeats=2),
     # A forest for each candidate and fold would take long.
@@ -185,7 +185,7 @@ def test_missing_steps_are_left_out():
     assert explained_variance_ratio(recurrent, X) == pytest.approx(expected, abs=1e-12)
     assert explained_variance_ratio(recurrent, rows) == pytest.approx(expected, abs=1e-12)
     assert np.isfinite(explained_variance_ratio(recurrent, X[::2]))
-    assert 0.5 < neighbourhood_trustworthiness(recurrent, X) <= 1
+    assert 0.5 < trustworthiness(recurrent, X) <= 1
     assert active_units(recurrent, X) <= 2
     assert code_stability(recurrent, X, n_repeats=2) > 0
     assert -1 <= neg_two_sample_auc(recurrent, X) <= 0
@@ -244,15 +244,15 @@ def test_the_autoencoder_of_a_classifier_tells_the_unit():
 def test_trustworthiness_is_scikit_learns(n_neighbors, noise):
     codes = CODES[:, :2] + noise * np.random.default_rng(1).normal(size=(400, 2))
     between = FunctionTransformer(lambda rows: codes).fit(CODES)
-    got = neighbourhood_trustworthiness(between, CODES, n_neighbors=n_neighbors)
-    assert abs(got - trustworthiness(CODES, codes, n_neighbors=n_neighbors)) < 1e-12
+    got = trustworthiness(between, CODES, n_neighbors=n_neighbors)
+    assert abs(got - trustworthiness_of_codes(CODES, codes, n_neighbors=n_neighbors)) < 1e-12
 
 
 def test_duplicates_change_little(digits):
     X = np.repeat(digits[:200], 2, axis=0)
     pca = PCA(2).fit(X)
-    expected = trustworthiness(X, pca.transform(X))
-    assert neighbourhood_trustworthiness(pca, X) == pytest.approx(expected, abs=0.002)
+    expected = trustworthiness_of_codes(X, pca.transform(X))
+    assert trustworthiness(pca, X) == pytest.approx(expected, abs=0.002)
 
 
 def test_distances_are_held_in_parts(digits):
@@ -263,10 +263,10 @@ def test_distances_are_held_in_parts(digits):
             asked.append(len(part))
             yield part
 
-    whole = neighbourhood_trustworthiness(pca, digits)
+    whole = trustworthiness(pca, digits)
     with pytest.MonkeyPatch.context() as patch, sklearn.config_context(working_memory=1):
         patch.setattr(metrics, "pairwise_distances_chunked", chunks)
-        parts = neighbourhood_trustworthiness(pca, digits)
+        parts = trustworthiness(pca, digits)
     assert parts == pytest.approx(whole, abs=1e-12)
     assert max(asked) * len(digits) * 8 <= 2**20
     assert sum(asked) == len(digits)
@@ -275,7 +275,7 @@ def test_distances_are_held_in_parts(digits):
 def test_codes_that_are_noise_have_no_neighbours(digits):
     X = digits[:500]
     noise = FunctionTransformer(lambda X: np.random.default_rng(0).normal(size=(len(X), 2))).fit(X)
-    bad, good = (neighbourhood_trustworthiness(fitted, X) for fitted in (noise, PCA(8).fit(X)))
+    bad, good = (trustworthiness(fitted, X) for fitted in (noise, PCA(8).fit(X)))
     assert bad < 0.6
     assert good > 0.95
 
@@ -294,7 +294,11 @@ class Broken(TransformerMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize(
-    ("restored", "message"), [((1, 0.0), "must restore rows of shape"), ((3, np.nan), "as NaN")]
+    ("restored", "message"),
+    [
+        ((1, 0.0), "must return reconstructions of shape"),
+        ((3, np.nan), "contain NaN where X does not"),
+    ],
 )
 def test_broken_reconstructions_are_no_score(restored, message):
     with pytest.raises(ValueError, match=message):
@@ -311,7 +315,7 @@ def test_too_few_rows_have_no_stability():
 
 
 def test_the_probe_fits_the_target(digits):
-    _, y = load_digits(return_X_y=True)
+    digits, y = digits[:600], load_digits().target[:600]
     pca = PCA(8).fit(digits)
     codes = pca.transform(digits)
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -523,7 +527,7 @@ def test_stability_needs_no_fitted_estimator():
 
 def test_what_an_estimator_cannot_do_is_said():
     detector = AutoencoderOutlierDetector(tiny(), random_state=0).fit(IRIS)
-    for scorer in (active_units, neighbourhood_trustworthiness, probe_score, code_stability):
+    for scorer in (active_units, trustworthiness, probe_score, code_stability):
         with pytest.raises(TypeError, match="method 'transform', but AutoencoderOutlierDetector"):
             scorer(detector, IRIS, SPECIES)
     classifier = AutoencoderClassifier(tiny(), random_state=0).fit(IRIS, SPECIES)
@@ -539,14 +543,17 @@ def test_what_an_estimator_cannot_do_is_said():
     ("call", "message"),
     [
         (partial(active_units, threshold=-1), "'threshold' parameter of active_units must be"),
-        (partial(neighbourhood_trustworthiness, n_neighbors=0), "'n_neighbors' parameter"),
-        (partial(neighbourhood_trustworthiness, n_neighbors=75), "less than n_samples / 2"),
+        (partial(trustworthiness, n_neighbors=0), "'n_neighbors' parameter"),
+        (partial(trustworthiness, n_neighbors=75), "less than n_samples / 2"),
         (partial(code_stability, over="rows"), "'over' parameter of code_stability must be"),
         (partial(code_stability, n_repeats=1), "'n_repeats' parameter of code_stability"),
         (partial(code_stability, random_state="a"), "'random_state' parameter"),
         (partial(explained_variance_ratio, sample_weight=[1, 2]), "sample_weight"),
         (probe_score, "requires y, the targets"),
-        (partial(probe_score, y=np.eye(3, dtype=int)[SPECIES]), "probe must be given"),
+        (
+            partial(probe_score, y=np.eye(3, dtype=int)[SPECIES]),
+            "probe must be a classifier or a regressor",
+        ),
         (partial(probe_score, y=SPECIES, probe="linear"), "'probe' parameter"),
     ],
 )
@@ -559,7 +566,7 @@ def test_bad_parameters_are_named(call, message):
     ("X", "samples", "options", "message"),
     [
         (IRIS, IRIS[:, :3], {}, "samples has 3 columns, but X has 4"),
-        (IRIS, IRIS[:4], {}, "samples 4, but both are split into 5"),
+        (IRIS, IRIS[:4], {}, "at least 5 rows each, one for each fold, got 150 and 4"),
         (IRIS[0], IRIS, {}, "Expected 2D array"),
         (IRIS, [["a"] * 4] * 9, {}, "could not convert"),
         (IRIS, IRIS, {"classifier": "forest"}, "'classifier' parameter"),

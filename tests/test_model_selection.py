@@ -23,10 +23,10 @@ from skae import (
     components_path,
     model_selection,
 )
-from skae.model_selection import LONGEST, _standard_error, _Step, _walk_down
+from skae.model_selection import MAX_DEFAULT_SIZES, _Fit, _select_size, _standard_error
 from skae.state import NetworkMismatchError
 
-pytestmark = pytest.mark.filterwarnings("ignore:The largest of the sizes:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:The suggested n_components:UserWarning")
 
 SMALL = {"hidden_layer_sizes": (16,), "max_epochs": 10, "random_state": 0}
 
@@ -51,7 +51,14 @@ def path(rows):
 # ------------------------------------------------------------------------------ what it finds
 
 
-@pytest.mark.parametrize(("k", "noise"), [(2, 0.03), (2, 0.3), (4, 0.1)])
+@pytest.mark.parametrize(
+    ("k", "noise"),
+    [
+        (2, 0.03),
+        pytest.param(2, 0.3, marks=pytest.mark.slow),
+        pytest.param(4, 0.1, marks=pytest.mark.slow),
+    ],
+)
 def test_it_finds_the_number_of_causes(k, noise):
     X = manifold(k, noise)
     estimator = Autoencoder(max_epochs=60, random_state=0)
@@ -59,6 +66,7 @@ def test_it_finds_the_number_of_causes(k, noise):
 
 
 @pytest.mark.parametrize("name", ["Variational", "Wasserstein"])
+@pytest.mark.slow
 def test_other_families_find_it_too(name):
     estimator = getattr(skae, f"{name}Autoencoder")(max_epochs=60, random_state=0)
     path = components_path(estimator, manifold(2), param_range=range(1, 4))
@@ -80,13 +88,13 @@ def test_the_number_of_components_has_no_part_in_how_long_they_are_trained():
     nats, split = np.linspace(0, 1, 50), SimpleNamespace(scored_index=np.arange(50))
 
     def step(now, longer):
-        return _Step(None, split, nats + now, 0.0, nats + longer)
+        return _Fit(None, split, nats + now, 0.0, nats + longer)
 
     steps = [step(-5, -4.9), step(0, 0.9), step(0.5, 0.95), step(0.96, 1.0)]
     means = [s.nats.mean() for s in steps]
     results = pd.DataFrame({"test_nats": means, "worth": np.nan, "worth_se": np.nan}, [1, 2, 3, 4])
     assert np.argmax(means) == 3
-    assert _walk_down([1, 2, 3, 4], [steps], results, 3) == 1
+    assert _select_size([1, 2, 3, 4], [steps], results, 3) == 1
     np.testing.assert_allclose(results["worth"].to_numpy(), [np.nan, 4.9, -0.4, 0.01], atol=1e-12)
 
 
@@ -206,11 +214,11 @@ def test_default_sizes_are_few_and_reach_beyond_the_root():
         )
         sizes = components_path(estimator, X).results.index.tolist()
         assert sizes == expected
-        assert len(sizes) <= LONGEST
+        assert len(sizes) <= MAX_DEFAULT_SIZES
 
 
 def test_the_largest_size_is_suggested_with_a_warning():
-    with pytest.warns(UserWarning, match="The largest of the sizes, 2, is suggested"):
+    with pytest.warns(UserWarning, match="n_components=2 is the largest value of the path"):
         components_path(
             Autoencoder(max_epochs=20, random_state=0), manifold(3, n=300), param_range=[1, 2]
         )
@@ -336,24 +344,28 @@ def test_the_estimator_is_left_alone(rows):
         (
             {"estimator": make_pipeline(StandardScaler(), PCA())},
             TypeError,
-            "a Pipeline that ends in one, got PCA",
+            "a Pipeline that ends with one, got PCA",
         ),
-        ({"param_name": "alpha"}, ValueError, "param_name='alpha' is not a parameter of Auto"),
-        ({"param_name": "noise"}, ValueError, "param_range must say which values of noise"),
+        ({"param_name": "alpha"}, ValueError, "param_name must be a parameter of Auto"),
+        ({"param_name": "noise"}, ValueError, "param_range must hold the values of noise"),
         ({"param_range": []}, ValueError, "param_range must hold at least one value"),
-        ({"param_range": [0, 1]}, ValueError, "sizes of the code, from 1 on"),
-        ({"param_range": [0.5, 2]}, ValueError, "sizes of the code, from 1 on"),
-        ({"param_range": ["auto"]}, ValueError, "sizes of the code, from 1 on"),
+        ({"param_range": [0, 1]}, ValueError, "positive integers for n_components"),
+        ({"param_range": [0.5, 2]}, ValueError, "positive integers for n_components"),
+        ({"param_range": ["auto"]}, ValueError, "positive integers for n_components"),
         ({"param_name": "trim", "param_range": [2.0]}, ValueError, "'trim' parameter"),
-        ({"param_name": "max_epochs", "param_range": [1]}, ValueError, "a path sets itself"),
-        ({"param_name": "dropout", "param_range": [0, 0.0]}, ValueError, "a value twice"),
+        (
+            {"param_name": "max_epochs", "param_range": [1]},
+            ValueError,
+            "which components_path sets itself",
+        ),
+        ({"param_name": "dropout", "param_range": [0, 0.0]}, ValueError, "distinct values"),
         (
             {"param_name": "hidden_layer_sizes", "param_range": [(8,), (4,)]},
             ValueError,
-            "hidden_layer_sizes shapes the network",
+            "changes the architecture of the network",
         ),
-        ({"cv": []}, ValueError, "cv must make at least one split"),
-        ({"cv": [([0, 1], [])]}, ValueError, "cv must leave rows to train on"),
+        ({"cv": []}, ValueError, "cv must yield at least one split"),
+        ({"cv": [([0, 1], [])]}, ValueError, "cv must yield splits with training rows"),
         ({"X": np.full((20, 3), np.nan)}, ValueError, "NaN"),
         ({"y": [1, 2]}, ValueError, "inconsistent numbers of samples"),
     ],
@@ -374,7 +386,7 @@ def test_bad_input_is_refused(rows, options, error, message):
 )
 def test_parameters_that_shape_the_network_are_for_a_grid_search(rows, name, values):
     estimator = Autoencoder(2, **SMALL)
-    with pytest.raises(ValueError, match=f"{name} shapes.*GridSearchCV") as error:
+    with pytest.raises(ValueError, match=f"{name}' changes the arch.*GridSearchCV") as error:
         components_path(estimator, rows, param_name=name, param_range=values)
     assert isinstance(error.value.__cause__, NetworkMismatchError)
 

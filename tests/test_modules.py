@@ -13,7 +13,7 @@ from test_common import configured, public_estimators, train
 from torch import nn
 
 from skae import Autoencoder, Checkpoint, ContractiveAutoencoder, VariationalAutoencoder
-from skae.nn.bodies.modules import Seeded
+from skae.nn.bodies.modules import SeededRandomness
 
 RNG = np.random.default_rng(0)
 X = np.tanh(RNG.normal(size=(80, 3)) @ RNG.normal(size=(3, 30)))
@@ -78,7 +78,7 @@ def test_seeded_draws_come_from_the_generator_alone():
     before = torch.get_rng_state()
 
     def with_seed(seed):
-        with Seeded(torch.Generator().manual_seed(seed)):
+        with SeededRandomness(torch.Generator().manual_seed(seed)):
             return drawn()
 
     first, same, other = with_seed(0), with_seed(0), with_seed(1)
@@ -200,7 +200,7 @@ def test_joblib_keeps_it_and_files_do_not(tmp_path):
     joblib.dump(model, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib")
     np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
-    with pytest.raises(TypeError, match=r"architecture=.*use pickle"):
+    with pytest.raises(TypeError, match=r"architecture=.*Use pickle"):
         model.save(tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
 
@@ -214,7 +214,7 @@ def test_a_checkpoint_knows_the_pair(tmp_path):
     class Local(Tables):
         """Out of pickle's reach."""
 
-    with pytest.raises(ValueError, match=r"architecture.*pickle"):
+    with pytest.raises(ValueError, match=r"architecture.*picklable"):
         model.set_params(architecture=Local()).fit(X)
 
 
@@ -251,9 +251,9 @@ class Broken(Tables):
     ("pair", "message"),
     [
         (NoModule(), r"architecture.encoder\(3\) must return a torch module, not 3"),
-        (WrongInput(), r"architecture.encoder\(3\) must .* shape \(n, 30\) and gives \(n, 3\)"),
-        (WrongOutput(), r"architecture.decoder\(3\) must .* shape \(n, 3\) and gives \(n, 30\)"),
-        (Turned(), r"architecture.decoder\(3\) must .* for two rows it gives \(30, 2\)"),
+        (WrongInput(), r"architecture.encoder\(3\) must .* shape \(n, 30\) to \(n, 3\)"),
+        (WrongOutput(), r"architecture.decoder\(3\) must .* shape \(n, 3\) to \(n, 30\)"),
+        (Turned(), r"architecture.decoder\(3\) must .* for two rows it returns shape \(30, 2\)"),
         (Broken(), r"architecture.decoder\(3\) failed: no decoder today"),
         (Tables, r"architecture.encoder\(3\) failed"),
     ],

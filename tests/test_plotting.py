@@ -31,8 +31,8 @@ from skae import (
     AutoencoderClassifier,
     AutoencoderOutlierDetector,
     AutoencoderRegressor,
-    CodeSpaceDisplay,
     ComponentsPathDisplay,
+    LatentSpaceDisplay,
     LossCurveDisplay,
     OutlierExplanationDisplay,
     ReconstructionDisplay,
@@ -157,10 +157,10 @@ def test_every_parameter_is_documented_once_in_order(display):
 
 def test_what_a_display_documents_itself_is_kept():
     rows = documented(ReconstructionDisplay.from_estimator, "Parameters")
-    assert rows["feature_shape"].rstrip().endswith("their cells are drawn in order.")
+    assert rows["feature_shape"].rstrip().endswith("in the order of the columns.")
     assert "the user's units" in rows["X"]
     rows = documented(ReconstructionDisplay.from_predictions, "Parameters")
-    assert "all of which are drawn" in rows["X"]
+    assert "all of which are plotted" in rows["X"]
     of_class = documented(TraversalDisplay, "Parameters")["feature_shape"]
     assert rows["feature_shape"].split() == of_class.split()
     errors = documented(TraversalDisplay.from_estimator, "Raises")
@@ -184,7 +184,7 @@ def test_missing_matplotlib_is_named(monkeypatch):
 
 DRAWN = {
     "loss": lambda ax, pipeline, _: LossCurveDisplay.from_estimator(pipeline, ax=ax),
-    "codes": lambda ax, pipeline, _: CodeSpaceDisplay.from_estimator(pipeline, WINE, ax=ax),
+    "codes": lambda ax, pipeline, _: LatentSpaceDisplay.from_estimator(pipeline, WINE, ax=ax),
     "rows": lambda ax, pipeline, _: ReconstructionDisplay.from_estimator(
         pipeline, WINE, n_rows=2, ax=ax
     ),
@@ -213,13 +213,15 @@ def test_axes_are_new_or_the_users(name, wine, detector):
 @pytest.mark.parametrize("name", DRAWN)
 def test_wrong_number_of_axes_is_told(name, wine, detector):
     _, axes = plt.subplots(1, 4)
-    with pytest.raises(ValueError, match=rf"draws into {N_AXES[name]} axes here .* Got 4\."):
+    with pytest.raises(
+        ValueError, match=rf"ax must be None or hold {N_AXES[name]} axes .*, got 4\."
+    ):
         DRAWN[name](axes, wine[0], detector)
 
 
 OF_ESTIMATORS = {
     "loss": LossCurveDisplay.from_estimator,
-    "codes": lambda estimator: CodeSpaceDisplay.from_estimator(estimator, WINE),
+    "codes": lambda estimator: LatentSpaceDisplay.from_estimator(estimator, WINE),
     "rows": lambda estimator: ReconstructionDisplay.from_estimator(estimator, WINE),
     "traversal": lambda estimator: TraversalDisplay.from_estimator(estimator, WINE),
     "outliers": lambda estimator: OutlierExplanationDisplay.from_estimator(estimator, WINE),
@@ -228,8 +230,8 @@ OF_ESTIMATORS = {
 
 @pytest.mark.parametrize("draw", OF_ESTIMATORS.values(), ids=OF_ESTIMATORS)
 def test_estimators_without_an_autoencoder_are_refused(draw):
-    message = "must be an autoencoder of skae, an estimator over one, or a Pipeline"
-    with pytest.raises(TypeError, match=f"{message} that ends with one, got PCA"):
+    message = "must be an autoencoder of skae, an estimator that contains one, or a Pipeline"
+    with pytest.raises(TypeError, match=f"{message} that ends with either, got PCA"):
         draw(PCA().fit(WINE))
     with pytest.raises(TypeError, match="got LogisticRegression"):
         draw(make_pipeline(small(), LogisticRegression()))
@@ -244,7 +246,9 @@ def test_estimators_that_are_not_fitted_are_refused(draw, over):
 
 @pytest.mark.parametrize("name", ["codes", "rows", "traversal"])
 def test_detectors_have_no_codes_to_draw(name, detector):
-    with pytest.raises(TypeError, match="rows in units of its own"):
+    with pytest.raises(
+        TypeError, match="have a method 'transform', got AutoencoderOutlierDetector"
+    ):
         OF_ESTIMATORS[name](detector)
 
 
@@ -299,13 +303,13 @@ def test_loss_curve_of_an_estimator_over_an_autoencoder(over):
 
 def test_codes_of_two_are_drawn_as_they_are():
     autoencoder = small().fit(WINE)
-    display = CodeSpaceDisplay.from_estimator(autoencoder, WINE, GRAPE)
+    display = LatentSpaceDisplay.from_estimator(autoencoder, WINE, GRAPE)
     ours, pca = display.scatters_
     np.testing.assert_array_equal(offsets(ours), autoencoder.transform(WINE))
     np.testing.assert_allclose(offsets(pca), PCA(2).fit_transform(WINE), atol=1e-6)
     assert [ax.get_title() for ax in display.ax_] == [
-        "Autoencoder: codes of 2",
-        "PCA: codes of 2",
+        "Autoencoder (n_components=2)",
+        "PCA (n_components=2)",
     ]
     assert display.ax_[0].get_xlabel() == "component 0"
     assert display.ax_[0].get_ylabel() == "component 1"
@@ -313,7 +317,7 @@ def test_codes_of_two_are_drawn_as_they_are():
 
 def test_long_codes_are_drawn_along_their_principal_axes(wine):
     pipeline, X = wine
-    display = CodeSpaceDisplay.from_estimator(pipeline, WINE)
+    display = LatentSpaceDisplay.from_estimator(pipeline, WINE)
     codes = pipeline.transform(WINE)
     np.testing.assert_allclose(offsets(display.scatters_[0]), PCA(2).fit_transform(codes))
     np.testing.assert_allclose(offsets(display.scatters_[1]), PCA(2).fit_transform(X), atol=1e-9)
@@ -323,16 +327,16 @@ def test_long_codes_are_drawn_along_their_principal_axes(wine):
 
 
 def test_codes_of_one_are_drawn_against_the_row():
-    display = CodeSpaceDisplay.from_predictions([[0.5], [0.2], [0.9]], name="mine")
+    display = LatentSpaceDisplay.from_predictions([[0.5], [0.2], [0.9]], name="mine")
     np.testing.assert_array_equal(offsets(display.scatters_[0]), [[0, 0.5], [1, 0.2], [2, 0.9]])
-    assert display.ax_.get_title() == "mine: codes of 1"
+    assert display.ax_.get_title() == "mine (n_components=1)"
     assert display.ax_.get_xlabel() == "row"
     assert display.ax_.get_ylabel() == "component 0"
 
 
 def test_classes_have_a_legend():
     names = load_wine().target_names[GRAPE]
-    display = CodeSpaceDisplay.from_predictions(WINE.iloc[:, :2], names)
+    display = LatentSpaceDisplay.from_predictions(WINE.iloc[:, :2], names)
     legend = display.ax_.get_legend()
     assert texts(legend.get_texts()) == ["class_0", "class_1", "class_2"]
     display.figure_.canvas.draw()
@@ -343,13 +347,13 @@ def test_classes_have_a_legend():
 
 def test_many_classes_have_a_legend():
     names = [f"class {i:02}" for i in range(25)]
-    display = CodeSpaceDisplay.from_predictions(WINE.iloc[:25, :2], names)
+    display = LatentSpaceDisplay.from_predictions(WINE.iloc[:25, :2], names)
     assert texts(display.ax_.get_legend().get_texts()) == names
 
 
 @pytest.mark.parametrize("y", [WINE["hue"], np.arange(len(WINE))], ids=["real", "whole"])
 def test_numbers_have_a_colour_bar(wine, y):
-    display = CodeSpaceDisplay.from_estimator(wine[0], WINE, y)
+    display = LatentSpaceDisplay.from_estimator(wine[0], WINE, y)
     assert display.ax_[1].get_legend() is None
     assert len(display.figure_.axes) == 3
     for scatter in display.scatters_:
@@ -357,7 +361,7 @@ def test_numbers_have_a_colour_bar(wine, y):
 
 
 def test_without_y_there_is_one_colour(wine):
-    display = CodeSpaceDisplay.from_estimator(wine[0], WINE, with_pca=False)
+    display = LatentSpaceDisplay.from_estimator(wine[0], WINE, with_pca=False)
     assert len(display.scatters_[0].get_facecolors()) == 1
     assert display.ax_.get_legend() is None
     assert len(display.figure_.axes) == 1
@@ -365,23 +369,23 @@ def test_without_y_there_is_one_colour(wine):
 
 def test_codes_of_other_rows_than_y_are_refused(wine):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        CodeSpaceDisplay.from_estimator(wine[0], WINE, GRAPE[:-1])
+        LatentSpaceDisplay.from_estimator(wine[0], WINE, GRAPE[:-1])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        CodeSpaceDisplay.from_predictions(np.zeros((3, 2)), pca_codes=np.zeros((4, 2)))
+        LatentSpaceDisplay.from_predictions(np.zeros((3, 2)), pca_codes=np.zeros((4, 2)))
 
 
 @pytest.mark.parametrize("over", [AutoencoderClassifier, AutoencoderRegressor])
 def test_codes_of_an_estimator_over_an_autoencoder(over):
     model = over(small()).fit(WINE, GRAPE)
     for estimator in (model, FrozenEstimator(model)):
-        display = CodeSpaceDisplay.from_estimator(estimator, WINE, GRAPE)
+        display = LatentSpaceDisplay.from_estimator(estimator, WINE, GRAPE)
         np.testing.assert_array_equal(offsets(display.scatters_[0]), model.transform(WINE))
 
 
 @pytest.mark.parametrize("container", ["pandas", "polars"])
 def test_codes_may_come_as_frames(container):
     pipeline = make_pipeline(StandardScaler(), small()).set_output(transform=container).fit(WINE)
-    display = CodeSpaceDisplay.from_estimator(pipeline, WINE, GRAPE)
+    display = LatentSpaceDisplay.from_estimator(pipeline, WINE, GRAPE)
     np.testing.assert_array_equal(offsets(display.scatters_[0]), pipeline.transform(WINE))
     rows = ReconstructionDisplay.from_estimator(pipeline, WINE, n_rows=2)
     assert texts(rows.ax_[1].get_xticklabels()) == list(WINE.columns)
@@ -390,7 +394,7 @@ def test_codes_may_come_as_frames(container):
 
 def test_pipelines_of_one_step_are_taken():
     pipeline = make_pipeline(small()).fit(WINE)
-    display = CodeSpaceDisplay.from_estimator(pipeline, WINE)
+    display = LatentSpaceDisplay.from_estimator(pipeline, WINE)
     np.testing.assert_array_equal(offsets(display.scatters_[0]), pipeline.transform(WINE))
 
 
@@ -491,10 +495,10 @@ def test_sequences_of_several_lengths():
     model = small(architecture="recurrent", feature_shape=(-1, 2), max_epochs=1).fit(X)
     display = ReconstructionDisplay.from_estimator(model, X, n_rows=2)
     np.testing.assert_array_equal(ydata(display.lines_[:, 0]), X[:2])
-    CodeSpaceDisplay.from_estimator(model, X, with_pca=False)
+    LatentSpaceDisplay.from_estimator(model, X, with_pca=False)
     TraversalDisplay.from_estimator(model, X, row=1)
-    for draw in (CodeSpaceDisplay, ReconstructionDisplay):
-        with pytest.raises(ValueError, match="set with_pca=False"):
+    for draw in (LatentSpaceDisplay, ReconstructionDisplay):
+        with pytest.raises(ValueError, match="Set with_pca=False"):
             draw.from_estimator(model, X, with_pca=True)
 
 
@@ -510,9 +514,11 @@ def test_wrong_rows_are_refused(wine):
     with pytest.raises(ValueError, match=r"the shape of X, \(2, 12\), got \(1, 12\)"):
         draw(X, X[:1])
     for shape in ((5, 5), (-1, -1, 3), (5, -1)):
-        with pytest.raises(ValueError, match="is no shape of rows with 12 columns"):
+        with pytest.raises(ValueError, match="must fit rows with 12 columns, got"):
             draw(X, X, feature_shape=shape)
-    with pytest.raises(ValueError, match="feature_names has 2 names for 12 columns"):
+    with pytest.raises(
+        ValueError, match="feature_names must have 12 names, one for each column, got 2"
+    ):
         draw(X, X, feature_names=["a", "b"])
     with pytest.raises(ValueError, match="n_rows == 0, must be >= 1"):
         ReconstructionDisplay.from_estimator(wine[0], WINE, n_rows=0)
@@ -616,7 +622,7 @@ def test_path_without_pca(columns):
 
 
 def test_other_things_are_no_paths():
-    with pytest.raises(TypeError, match="components_path returns, got list"):
+    with pytest.raises(TypeError, match=r"a result of skae\.components_path, got list"):
         ComponentsPathDisplay.from_predictions([1, 2])
 
 
@@ -665,7 +671,7 @@ def test_wrong_explanations_are_refused(detector, wine):
     with pytest.raises(TypeError, match="must be an AutoencoderOutlierDetector, got Autoencoder"):
         OutlierExplanationDisplay.from_estimator(wine[0], WINE)
     for wrong in (WINE, WINE.to_numpy()):
-        with pytest.raises(ValueError, match="explanation must be what"):
+        with pytest.raises(ValueError, match="explanation must be a result of"):
             OutlierExplanationDisplay.from_predictions(wrong)
     for name in ("n_rows", "n_features"):
         with pytest.raises(ValueError, match=f"{name} == 0, must be >= 1"):

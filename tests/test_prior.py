@@ -8,7 +8,15 @@ import math
 
 import pytest
 import torch
-from contracts import assert_fails, assert_passes, concrete_classes, draws, named_checks, normal
+from contracts import (
+    altered_class,
+    assert_fails,
+    assert_passes,
+    concrete_classes,
+    draws,
+    named_checks,
+    normal,
+)
 from torch.distributions import MultivariateNormal
 
 from skae.nn.prior import WIDEST, NormalPrior, Prior, StandardNormalPrior
@@ -206,7 +214,7 @@ WRONG = {
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_wrong_prior_fails(check):
     right = some(NormalPrior)
-    wrong = type("Wrong", (NormalPrior,), WRONG[check])(right.mean, right.covariance)
+    wrong = altered_class(NormalPrior, WRONG[check])(right.mean, right.covariance)
     assert_fails(CHECKS[check], wrong)
 
 

@@ -53,6 +53,7 @@ def test_readme_has_exactly_two_commands():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.slow
 def test_documentation_examples_run(page):
     """Every prompt in the pages of the documentation."""
     assert doctest.testfile(str(page), module_relative=False).failed == 0

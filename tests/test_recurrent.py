@@ -190,14 +190,14 @@ def test_which_nan_it_is_does_not_matter():
 @pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt_and_pepper", "swap"])
 def test_corruption_leaves_lengths_as_they_are(corruption, monkeypatch):
     seen = []
-    corrupt = Batches._corrupted
+    corrupt = Batches._corrupt_batch
 
     def noted(self, batch, generator):
         corrupted = corrupt(self, batch, generator)
         seen.append((batch.x, corrupted.x))
         return corrupted
 
-    monkeypatch.setattr(Batches, "_corrupted", noted)
+    monkeypatch.setattr(Batches, "_corrupt_batch", noted)
     DenoisingAutoencoder(2, **RNN | {"corruption": corruption, "batch_size": 30}).fit(ROWS)
     assert any(not torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in seen)
     assert all(torch.equal(x.isnan(), y.isnan()) for x, y in seen)
@@ -206,10 +206,10 @@ def test_corruption_leaves_lengths_as_they_are(corruption, monkeypatch):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ((3, 2), "Row 3 of X has NaN before its end"),
-        ((4, slice(None)), "Row 4 of X has NaN before its end"),
-        ((5, -1, 0), "Row 5 of X has NaN before its end"),
-        ((6, 0), "Row 6 of X has NaN before its end"),
+        ((3, 2), "Row 3 of X contains NaN before its end"),
+        ((4, slice(None)), "Row 4 of X contains NaN before its end"),
+        ((5, -1, 0), "Row 5 of X contains NaN before its end"),
+        ((6, 0), "Row 6 of X contains NaN before its end"),
     ],
 )
 def test_gaps_are_refused(trained, place, message):
@@ -257,16 +257,20 @@ def test_other_architectures_refuse_nan():
     [
         ({"feature_shape": None}, ROWS, r"needs feature_shape=\(time, channels\)"),
         ({"feature_shape": (STEPS, CHANNELS, 1)}, ROWS, r"needs feature_shape=\(time, channels\)"),
-        ({"feature_shape": (STEPS, 3)}, ROWS, r"feature_shape=\(6, 3\).* 18 cells, .*12 columns"),
+        (
+            {"feature_shape": (STEPS, 3)},
+            ROWS,
+            r"feature_shape=\(6, 3\) requires 18 columns, .*12 columns",
+        ),
         ({"hidden_layer_sizes": ()}, ROWS, "at least one hidden layer"),
         ({"tied_weights": True}, ROWS, "tied_weights"),
         ({"layerwise_epochs": 2}, ROWS, "layerwise_epochs"),
         (
             {},
             np.concatenate([WAVES, WAVES], axis=1),
-            r"feature_shape=\(6, 2\) is for .*12 cells, .*24",
+            r"feature_shape=\(6, 2\) requires 12 columns, .*24",
         ),
-        ({}, WAVES[:, :, :1], r"feature_shape=\(6, 2\) is for .*12 cells, .*6"),
+        ({}, WAVES[:, :, :1], r"feature_shape=\(6, 2\) requires 12 columns, .*6"),
     ],
 )
 def test_wrong_shapes_are_one_clear_sentence(parameters, X, message):

@@ -7,20 +7,20 @@ from scipy.stats import t as student
 from sklearn.covariance import EmpiricalCovariance
 
 from skae.tasks.outlier_scores import (
-    FLOOR,
+    DEGREES_OF_FREEDOM,
+    MAX_COVARIANCE_COLUMNS,
     SCORES,
-    TAILS,
-    WIDEST,
-    Evidence,
+    VARIANCE_FLOOR,
+    ModelOutputs,
     Neighbors,
     Reconstruction,
     Robust,
     Tails,
-    central,
-    concentrated,
-    spread,
-    systematic,
-    whitened,
+    concentrate,
+    robust_center_scale,
+    systematic_sample,
+    trimmed_weights,
+    whiten,
 )
 
 RNG = np.random.default_rng(0)
@@ -31,38 +31,38 @@ def evidence(n=500, k=2, d=4, outliers=0):
     rng = np.random.default_rng(1)
     code, residual = rng.normal(size=(n, k)), rng.normal(size=(n, d)) @ rng.normal(size=(d, d))
     residual[:outliers] += 20
-    return Evidence(code, residual, lambda: -(residual**2).sum(axis=1))
+    return ModelOutputs(code, residual, lambda: -(residual**2).sum(axis=1))
 
 
 def test_central_leaves_out_the_farthest_weight():
-    kept = central(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 2.0]), 0.5)
+    kept = trimmed_weights(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 2.0]), 0.5)
     np.testing.assert_array_equal(kept, [0, 1, 1])
-    np.testing.assert_array_equal(central(RNG.normal(size=500), ONES, 0.0), ONES)
+    np.testing.assert_array_equal(trimmed_weights(RNG.normal(size=500), ONES, 0.0), ONES)
 
 
 @pytest.mark.parametrize("trim", [0.0, 0.1, 0.3, 0.7])
 def test_spread_is_that_of_a_normal_distribution(trim):
     values = np.random.default_rng(0).normal(3, 2, size=(200_000, 1))
-    center, scale = spread(values, np.ones(len(values)), trim)
+    center, scale = robust_center_scale(values, np.ones(len(values)), trim)
     np.testing.assert_allclose([center[0], scale[0]], [3, 2], rtol=0.02)
 
 
 def test_spread_resists_what_is_trimmed():
     values = RNG.normal(size=(500, 1))
     values[:100] = 1e9
-    center, scale = spread(values, ONES, 0.3)
+    center, scale = robust_center_scale(values, ONES, 0.3)
     assert abs(center[0]) < 0.5
     assert scale[0] < 2
 
 
 def test_equal_values_have_a_scale():
     same = np.zeros((500, 1))
-    np.testing.assert_allclose(spread(same, ONES, 0.3)[1], FLOOR**0.5)
-    np.testing.assert_array_equal(spread(same, ONES, 0.3, floor=0.0)[1], 1)
+    np.testing.assert_allclose(robust_center_scale(same, ONES, 0.3)[1], VARIANCE_FLOOR**0.5)
+    np.testing.assert_array_equal(robust_center_scale(same, ONES, 0.3, floor=0.0)[1], 1)
 
 
 @pytest.mark.parametrize("trim", [0.0, 0.3])
-@pytest.mark.parametrize("statistic", [spread, concentrated])
+@pytest.mark.parametrize("statistic", [robust_center_scale, concentrate])
 def test_weighted_statistics_are_those_of_repeated_rows(statistic, trim):
     points, count = RNG.normal(size=(60, 3)), np.arange(60) % 3 + 1
     weighted = statistic(points, count * 1.0, trim)
@@ -73,10 +73,10 @@ def test_weighted_statistics_are_those_of_repeated_rows(statistic, trim):
 
 def test_without_trimming_the_metric_is_the_covariances():
     points = evidence().residual
-    center, whitening, usual = concentrated(points, ONES, 0.0)
+    center, whitening, usual = concentrate(points, ONES, 0.0)
     reference = EmpiricalCovariance().fit(points)
     np.testing.assert_allclose(center, reference.location_)
-    ridge = FLOOR + np.trace(reference.covariance_) / len(points)
+    ridge = VARIANCE_FLOOR + np.trace(reference.covariance_) / len(points)
     covariance = reference.covariance_ + ridge * np.eye(4)
     np.testing.assert_allclose(whitening @ whitening.T, np.linalg.inv(covariance))
     assert usual.all()
@@ -84,26 +84,26 @@ def test_without_trimming_the_metric_is_the_covariances():
 
 def test_concentration_steps_resist_outliers():
     clean, spoilt = evidence().residual, evidence(outliers=100).residual
-    center, whitening, usual = concentrated(spoilt, ONES, 0.3)
+    center, whitening, usual = concentrate(spoilt, ONES, 0.3)
     assert not usual[:100].any()
-    squares = (whitened(clean[100:], center, whitening) ** 2).sum(axis=1)
-    spoilt_squares = (whitened(spoilt[:100], center, whitening) ** 2).sum(axis=1)
+    squares = (whiten(clean[100:], center, whitening) ** 2).sum(axis=1)
+    spoilt_squares = (whiten(spoilt[:100], center, whitening) ** 2).sum(axis=1)
     assert spoilt_squares.min() > squares.max()
 
 
 def test_of_long_rows_only_variances_are_estimated():
-    points = RNG.normal(size=(30, WIDEST + 1)) * 3
-    center, whitening, _ = concentrated(points, np.ones(30), 0.0)
+    points = RNG.normal(size=(30, MAX_COVARIANCE_COLUMNS + 1)) * 3
+    center, whitening, _ = concentrate(points, np.ones(30), 0.0)
     np.testing.assert_allclose(center, points.mean(axis=0), atol=1e-12)
-    np.testing.assert_allclose(whitening, (points.var(axis=0) + FLOOR) ** -0.5)
+    np.testing.assert_allclose(whitening, (points.var(axis=0) + VARIANCE_FLOOR) ** -0.5)
 
 
 def test_systematic_draws_spread_over_the_weight_and_take_none_twice():
     index = np.arange(100, 104)
-    np.testing.assert_array_equal(systematic(index, np.array([1.0, 1, 1, 500]), 4), index)
+    np.testing.assert_array_equal(systematic_sample(index, np.array([1.0, 1, 1, 500]), 4), index)
     heavy = np.array([1.0, 1, 1, 5])
-    np.testing.assert_array_equal(systematic(index, heavy, 3), [101, 103])
-    rows = systematic(np.arange(1000), np.ones(1000), 10)
+    np.testing.assert_array_equal(systematic_sample(index, heavy, 3), [101, 103])
+    rows = systematic_sample(np.arange(1000), np.ones(1000), 10)
     np.testing.assert_array_equal(np.diff(rows), 100)
 
 
@@ -111,8 +111,8 @@ def test_tails_are_students():
     seen = evidence()
     score = Tails().fit(seen, ONES, 0.3)
     deviation = (seen.residual - score.center) / score.scale
-    nats = -student(TAILS).logpdf(deviation).mean(axis=1)
-    slope = (TAILS + 1) / 2
+    nats = -student(DEGREES_OF_FREEDOM).logpdf(deviation).mean(axis=1)
+    slope = (DEGREES_OF_FREEDOM + 1) / 2
     np.testing.assert_allclose(np.diff(nats), slope * np.diff(score(seen)))
 
 
@@ -121,9 +121,9 @@ def test_neighbours_are_those_of_a_search(trim):
     seen = evidence()
     score = Neighbors(size=50, rank=3).fit(seen, ONES, trim)
     points = np.hstack([(seen.code - score.code_center) / score.code_scale, seen.residual])
-    _, whitening, usual = concentrated(points, ONES, trim, floor=0.3)
+    _, whitening, usual = concentrate(points, ONES, trim, floor=0.3)
     reference = points[usual][
-        np.isin(np.flatnonzero(usual), systematic(np.flatnonzero(usual), ONES[usual], 50))
+        np.isin(np.flatnonzero(usual), systematic_sample(np.flatnonzero(usual), ONES[usual], 50))
     ]
     metric = {"metric": "mahalanobis", "VI": whitening @ whitening.T}
     distance = np.sort(cdist(points, reference, **metric), axis=1)[:, 2]
@@ -156,16 +156,16 @@ def test_every_score(name, trim):
     assert np.isfinite(strangeness).all()
     if trim > 0 or name != "neighbors":  # nothing says that these outliers are not usual
         assert strangeness[:20].min() > strangeness[20:].max()
-    one = Evidence(seen.code[:1], seen.residual[:1], lambda: seen.log_prob()[:1])
+    one = ModelOutputs(seen.code[:1], seen.residual[:1], lambda: seen.log_prob()[:1])
     np.testing.assert_allclose(score(one), strangeness[:1], rtol=1e-9)
-    parts = score.parts(seen.residual)
+    parts = score.cell_terms(seen.residual)
     assert parts.shape == seen.residual.shape
     assert (parts >= 0).all()
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_of_equal_rows_is_finite(name):
-    seen = Evidence(np.zeros((3, 2)), np.zeros((3, 4)), lambda: np.zeros(3))
+    seen = ModelOutputs(np.zeros((3, 2)), np.zeros((3, 4)), lambda: np.zeros(3))
     strangeness = SCORES[name]().fit(seen, np.ones(3), 0.3)(seen)
     assert np.isfinite(strangeness).all()
     assert np.ptp(strangeness) == 0

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from skae import SemiSupervisedVariationalAutoencoder
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws, Given
+from skae.nn.draws import Draws, ReplayedDraws
 from skae.variants.semisupervised import ClassAndStyle
 
 SMALL = {"n_components": 2, "hidden_layer_sizes": (16,), "random_state": 0}
@@ -100,8 +100,8 @@ def test_codes_are_style_and_class(latent, h):
 
 def test_a_draw_at_the_edge_has_a_class(latent):
     """Shares that sum to less than 1 by rounding leave no draw without a class."""
-    draw = Given([torch.tensor([1.0]).double(), torch.zeros(1, 2).double()])
-    assert latent.draw_prior(1, draw)[0, 2:].sum() == 1
+    draws = ReplayedDraws([torch.tensor([1.0]).double(), torch.zeros(1, 2).double()])
+    assert latent.draw_prior(1, draws)[0, 2:].sum() == 1
 
 
 # ------------------------------------------------------------------------------- the estimator
@@ -214,7 +214,7 @@ def test_training_goes_on_in_passes(blobs):
     assert model.score(X, y) > 0.9
     np.testing.assert_array_equal(model.class_prior_, prior)
     before = model.predict_proba(X)
-    with pytest.raises(ValueError, match=r"y holds 7, but the classes are \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"y contains 7, but the classes are \[0, 1, 2\]"):
         model.partial_fit(X, np.full(150, 7))
     model.partial_fit(X, y, classes=[0, 1, 2])
     before = model.predict_proba(X)

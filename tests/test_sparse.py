@@ -82,6 +82,7 @@ def test_codes_are_in_their_range(digits, kind):
         assert codes.max() > 0
 
 
+@pytest.mark.slow
 def test_kl_brings_mean_activations_to_the_target(digits):
     off, on = (
         sparse(n_components=20, sparsity="kl", sparsity_weight=w, target_rate=0.1, max_epochs=15)
@@ -108,7 +109,7 @@ def test_auto_is_twice_the_columns(curved):
 
 
 def test_more_active_components_than_there_are(curved):
-    with pytest.raises(ValueError, match=r"^[^.]*n_active=7 [^.]*\.$"):
+    with pytest.raises(ValueError, match="n_active must be at most n_components=6, got 7"):
         sparse(n_components=6, sparsity="topk", n_active=7).fit(curved)
     # Only "topk" reads it.
     sparse(n_components=6, sparsity="l1", n_active=7, max_epochs=0).fit(curved)

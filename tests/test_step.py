@@ -1,22 +1,19 @@
 """A traced step gives autograd's bits; the fused update gives `torch.optim.Adam`'s."""
 
-import numpy as np
 import pytest
 import torch
-from test_common import public_estimators
 from torch import nn
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.body import make_bodies
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.mlp import MLP
-from skae.nn.draws import Draws, Given, Noted
+from skae.nn.draws import Draws, RecordedDraws, ReplayedDraws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Deterministic
 from skae.nn.likelihoods import make_likelihood
-from skae.nn.linear import DistinctRows, moments
 from skae.nn.network import Network
-from skae.nn.step import replay
+from skae.nn.pca import DistinctRows, column_moments
 from skae.nn.step.adam import Adam
 from skae.nn.step.replay import Step
 
@@ -39,7 +36,7 @@ def network(dtype, likelihood="gaussian", dropout=0.3, trim=0.2, tied=False, act
     ).to(dtype)
     x = torch.rand(40, 5, generator=generator(1), dtype=torch.float64)
     rows, nothing = (DistinctRows(part, torch.arange(40)) for part in (x, x[:, :0]))
-    made.start(rows, torch.ones(40), moments(rows, torch.ones(40)), generator(), nothing)
+    made.start(rows, torch.ones(40), column_moments(rows, torch.ones(40)), generator(), nothing)
     with torch.no_grad():
         for p in made.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator(2), dtype=dtype))
@@ -73,17 +70,19 @@ def assert_same_bits(a, b):
         assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+OPTIONS = [
+    {},
+    {"dropout": 0.0},
+    {"trim": 0.0},
+    {"tied": True},
+    {"likelihood": "bernoulli"},
+    *({"activation": name} for name in ACTIVATIONS),
+]
+
+
 @pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"dropout": 0.0},
-        {"trim": 0.0},
-        {"tied": True},
-        {"likelihood": "bernoulli"},
-        *({"activation": name} for name in ACTIVATIONS),
-    ],
+    ("dtype", "options"),
+    [(torch.float32, {}), *((torch.float64, options) for options in OPTIONS)],
     ids=str,
 )
 def test_traced_step_has_autograds_bits(dtype, options):
@@ -191,10 +190,10 @@ def test_tracing_draws_nothing():
 
 
 def test_noted_draws_can_be_given_again():
-    noted = Noted(generator(), torch.float64)
+    noted = RecordedDraws(generator(), torch.float64)
     first = [noted.normal((3, 2)), noted.uniform((4,))]
     assert noted.requests == [("randn", (3, 2)), ("rand", (4,))]
-    given = Given(first)
+    given = ReplayedDraws(first)
     assert given.normal((3, 2)) is first[0]
     assert given.uniform((4,)) is first[1]
     plain = Draws(generator(), torch.float64)
@@ -284,21 +283,3 @@ def test_a_trace_that_differs_from_autograd_is_not_used():
     step, _ = run(Wrong(), torch.float32, ALWAYS, [cells(torch.ones(3, 2))])
     assert list(step._replays.values()) == [None]
     assert step.failures == ["the replay differs from autograd"]
-
-
-SPECIAL = {"condition": [0], "sensitive": [0]}
-
-
-@pytest.mark.parametrize("estimator_class", public_estimators(), ids=lambda c: c.__name__)
-def test_every_estimators_step_is_traced(estimator_class, monkeypatch):
-    """A step that cannot be traced would be slow without a word: the history has the reason."""
-    monkeypatch.setattr(replay, "TRACE_PAYS_AFTER", 0)
-    X = np.random.default_rng(0).normal(size=(60, 5))
-    X[:, 0] = np.arange(60) % 2
-    parameters = estimator_class().get_params()
-    small = {"max_epochs": 2, "batch_size": 16, "hidden_layer_sizes": (4,), "random_state": 0}
-    chosen = {name: value for name, value in (small | SPECIAL).items() if name in parameters}
-    fitted = estimator_class(**chosen).fit(X, X[:, 0].astype(int))
-    history = getattr(fitted, "autoencoder_", fitted).history_
-    assert [epoch["trace_failures"] for epoch in history] == [[]] * len(history)
-    assert history[-1]["traced_shapes"] >= 1

@@ -14,10 +14,12 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from skae import AdversarialAutoencoder, Autoencoder, WassersteinAutoencoder
-from skae.nn.draws import Given
+from skae.nn.draws import ReplayedDraws
 from skae.training.threads import one_thread
-from skae.variants.adversarial import Judged
+from skae.variants.adversarial import Adversarial
 from skae.variants.wasserstein import discrepancy
+
+pytestmark = pytest.mark.xdist_group("priors")  # they share a fit
 
 HELD = (WassersteinAutoencoder, AdversarialAutoencoder)
 
@@ -145,7 +147,7 @@ def test_discrepancy_sees_shifts_and_scales(change):
 @pytest.fixture
 def judged():
     """A latent whose judge has an opinion, codes, weights of mean 1 and draws of the prior."""
-    latent = Judged(3, 3.0).double()
+    latent = Adversarial(3, 3.0).double()
     latent.start_from(torch.zeros(1, 3), torch.ones(1), generator())
     z = torch.randn(40, 3, generator=generator(1), dtype=torch.float64)
     prior = torch.randn(40, 3, generator=generator(2), dtype=torch.float64)
@@ -156,7 +158,7 @@ def judged():
 def objective(latent, z, prior, weight):
     """What a batch's codes cost, as the network reduces it."""
     code = latent(z, None)
-    draws = None if prior is None else Given([prior])
+    draws = None if prior is None else ReplayedDraws([prior])
     return (latent.penalty(code, z, None, weight, draws) * weight).mean()
 
 
@@ -168,8 +170,8 @@ def test_the_judge_is_not_moved_by_what_codes_pay(judged):
     each = F.binary_cross_entropy_with_logits(latent.judge(rows)[:, 0], truth, reduction="none")
     lesson = (each * torch.cat([weight, torch.ones(40).double()])).sum() / 40
     expected = torch.autograd.grad(lesson, parameters)
-    for price in (0.0, 3.0, 100.0):
-        latent.price = price
+    for penalty_weight in (0.0, 3.0, 100.0):
+        latent.penalty_weight = penalty_weight
         found = torch.autograd.grad(objective(latent, z, prior, weight), parameters)
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b)

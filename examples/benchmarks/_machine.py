@@ -1,4 +1,4 @@
-"""One line about the machine that a benchmark ran on."""
+"""A description of the machine that a benchmark runs on."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch
 
 
 def describe_machine():
-    """Processor, cores and versions."""
+    """Return the processor, its number of cores, and versions of packages."""
     return (
         f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
         f"torch {torch.__version__}, scikit-learn {sklearn.__version__}"

@@ -1,4 +1,4 @@
-"""The same rows as aligned text and as a table that the documentation includes."""
+"""Tables that are printed as aligned text and written as reStructuredText."""
 
 from pathlib import Path
 
@@ -6,12 +6,14 @@ from _machine import describe_machine
 
 
 def aligned(cells, formats):
-    """One line of text, each cell by its format, such as "<24" or ">9"."""
-    return "".join(f"{cell:{form}}" for cell, form in zip(cells, formats, strict=True))
+    """Return one line of text, with a format such as "<24" or ">9" for each cell."""
+    return "".join(
+        f"{cell:{cell_format}}" for cell, cell_format in zip(cells, formats, strict=True)
+    )
 
 
 def write_rst(path, script, caption, header, rows):
-    """Write rows, whose cells are texts, as a list-table that names the script and the machine."""
+    """Write rows of strings as a list-table, with the names of the script and the machine."""
     lines = [
         f".. Written by examples/benchmarks/{script}, not by hand.",
         "",
@@ -27,7 +29,10 @@ def write_rst(path, script, caption, header, rows):
 
 
 def show(table, formats, script, rst=None):
-    """Print a table, its caption, header and rows as they come, and write it if told where."""
+    """Print a table as its rows are computed, and write it to `rst` if this is given.
+
+    `table` yields the caption, the header and the rows.
+    """
     caption = next(table)
     print(f"\n{caption}")
     rows = []

@@ -1,12 +1,12 @@
-"""Variational autoencoders on fixed binarised MNIST, trained on the ELBO and on a tighter bound.
+"""Variational autoencoders on fixed binarized MNIST, trained on the ELBO and on a tighter bound.
 
-A code of 50 and two tanh layers of 200 are trained on the 50,000 training rows for 15 epochs, all
-other parameters at their defaults: once with one code per row and step, a VAE, once with five, an
-importance-weighted autoencoder. Printed per model: minus the ELBO and minus the importance-weighted
-bound of the log-likelihood with 50 codes (lower is better), both in nats per row and on the 10,000
-test rows, and seconds per fit.
+The models have a code of 50 and two tanh layers of 200. They are trained on the 50,000 training
+rows for 15 epochs, with the defaults of all other parameters: a variational autoencoder with one
+code per row and step, and an importance-weighted autoencoder with five. The table shows, for each
+model, minus the ELBO and minus the importance-weighted bound of the log-likelihood with 50 codes
+(lower is better), both in nats per row on the 10,000 test rows, and the seconds of the fit.
 
-Run `python examples/benchmarks/binary_images.py --data DIR [--epochs 15] [--rst FILE]`, DIR holding
+Run `python examples/benchmarks/binary_images.py --data DIR [--epochs 15] [--rst FILE]`. DIR holds
 `binarized_mnist_fixed.npz` with the keys `train`, `valid` and `test`: rows of 784 bits, each packed
 into 98 bytes by `numpy.packbits`.
 """
@@ -27,7 +27,7 @@ FORMATS = ("<28", ">16", ">10", ">17", ">9")
 
 
 def load_images(folder):
-    """Training and test rows of 0 and 1, float32."""
+    """Load training and test rows of 0 and 1 as float32."""
     with np.load(Path(folder) / "binarized_mnist_fixed.npz", allow_pickle=False) as file:
         return tuple(
             np.unpackbits(file[key], axis=1, count=PIXELS).astype(np.float32)
@@ -36,7 +36,7 @@ def load_images(folder):
 
 
 def measure(n_importance_samples, train, test, max_epochs):
-    """Minus the ELBO, minus the log-likelihood, seconds."""
+    """Return minus the ELBO, minus the log-likelihood, and the seconds of the fit."""
     model = VariationalAutoencoder(
         50,
         hidden_layer_sizes=(200, 200),
@@ -53,7 +53,7 @@ def measure(n_importance_samples, train, test, max_epochs):
 
 
 def main():
-    """Print the table and, if asked to, write it."""
+    """Print the table and write it if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of binarized_mnist_fixed.npz")
     parser.add_argument("--epochs", type=int, default=15)
@@ -64,8 +64,8 @@ def main():
     print(aligned(HEADER, FORMATS))
     rows = []
     for n, name in ((1, "VAE"), (5, "importance-weighted")):
-        elbo, nats, seconds = measure(n, train, test, arguments.epochs)
-        rows.append((name, str(n), f"{elbo:.2f}", f"{nats:.2f}", f"{seconds:.0f}"))
+        elbo, log_likelihood, seconds = measure(n, train, test, arguments.epochs)
+        rows.append((name, str(n), f"{elbo:.2f}", f"{log_likelihood:.2f}", f"{seconds:.0f}"))
         print(aligned(rows[-1], FORMATS), flush=True)
     if arguments.rst:
         caption = (

@@ -1,9 +1,9 @@
-"""Does held-out density find the size of the code?
+"""Does the log-density of held-out rows find the size of the code?
 
-Rows with 6 latent normals go through a random tanh layer into 30 columns, with three levels of
-noise. `GridSearchCV` over `n_components` without `scoring` uses `score`, the held-out nats per row;
-the same search holds PCA and FactorAnalysis. Printed: mean held-out nats and squared error per
-size, and the size that each criterion picks.
+The rows have 6 normal latent variables, which a random tanh layer maps to 30 columns, with three
+levels of noise. `GridSearchCV` over `n_components` without `scoring` uses `score`, the log-density
+of held-out rows in nats per row. The same search contains PCA and FactorAnalysis. The script prints
+the mean held-out log-density of each model and size, and the size with the largest one.
 
 Run `python examples/benchmarks/capacity.py [--noise .03 .1 .3] [--folds 5] [--sizes 1 ... 12]`.
 """
@@ -21,7 +21,7 @@ from skae import Autoencoder
 
 
 def make_rows(noise, seed=0, n=4000, latent=6):
-    """Rows of known latent dimension, their scale 1 but for the noise."""
+    """Return rows of known latent dimension, with standard deviation 1 before noise is added."""
     rng = np.random.RandomState(seed)
     W1 = rng.randn(latent, 40) * 1.5 / np.sqrt(6)
     W2 = rng.randn(40, 30) / np.sqrt(40)
@@ -31,7 +31,7 @@ def make_rows(noise, seed=0, n=4000, latent=6):
 
 
 def main():
-    """Print one table per noise level."""
+    """Print one table per level of noise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--noise", type=float, nargs="+", default=[0.03, 0.1, 0.3])
     parser.add_argument("--folds", type=int, default=5)

@@ -2,12 +2,12 @@
 
     python examples/benchmarks/epochs.py [--only S M digits L] [--rst FILE]
 
-All run in this process, in turns, on one thread and in float32; each figure is the median over all
-epochs of all rounds, of processor time, which others on the machine disturb least. The hand-written
-loop has skae's layers, batches and optimiser and takes its batches from a shuffled index. The
-others have the same layers without the linear skip (their networks have none). Of those, only the
-ones that are installed are shown: PyOD's AutoEncoder, a plain skorch net, pythae's AE, and
-scikit-learn's MLPRegressor(X, X).
+All candidates run in this process, in turns, on one thread and in float32. Each number is the
+median of processor time over all epochs of all rounds; other programs on the machine affect
+processor time least. The hand-written loop has the layers, batches and optimizer of skae and takes
+its batches from a shuffled index. The other packages have the same layers without the linear skip,
+which their networks lack: PyOD's AutoEncoder, a plain skorch net, pythae's AE, and scikit-learn's
+MLPRegressor(X, X). Packages that are not installed are left out.
 """
 
 import argparse
@@ -38,7 +38,11 @@ ROUNDS = 3
 
 
 def tables():
-    """Name -> rows, hidden widths, size of the code, batch size, epochs a round, with peers."""
+    """Return cases by name.
+
+    A case holds rows, hidden widths, size of the code, batch size, epochs per round, and whether
+    other packages are included.
+    """
     rng = np.random.default_rng(0)
     digits = (load_digits().data / 16).astype(np.float32)
     return {
@@ -57,7 +61,7 @@ def mlp(*sizes):
 
 
 class Skip(nn.Module):
-    """A network plus a linear map."""
+    """Sum of a network and a linear map."""
 
     def __init__(self, *sizes):
         super().__init__()
@@ -83,7 +87,7 @@ def by_skae(X, hidden, k, batch_size, epochs, precision="float32"):
 
 
 def by_untraced_skae(*case):
-    """With plain autograd, as for objectives that cannot be traced."""
+    """Run skae with plain autograd, as for objectives that cannot be traced."""
     pays_after, step.TRACE_PAYS_AFTER = step.TRACE_PAYS_AFTER, math.inf
     try:
         return by_skae(*case)
@@ -185,7 +189,7 @@ def by_pythae(X, hidden, k, batch_size, epochs):
 
 
 class PythaeRows(torch.utils.data.Dataset):
-    """Rows as pythae wants them."""
+    """Rows in the form that pythae requires."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -214,7 +218,7 @@ def by_mlp_regressor(X, hidden, k, batch_size, epochs):
 
 
 def by_difference(fit, epochs):
-    """Seconds of an epoch of what tells no times: a longer fit less a shorter one."""
+    """Estimate the seconds of an epoch as the difference between a longer and a shorter fit."""
     seconds = []
     for n in (1, 1 + epochs):
         start = time.process_time()
@@ -224,7 +228,7 @@ def by_difference(fit, epochs):
 
 
 def by_float64_skae(X, *case):
-    """float64 rows under `precision="auto"`."""
+    """Run skae on float64 rows with `precision="auto"`."""
     return by_skae(X.astype(np.float64), *case, precision="auto")
 
 
@@ -244,7 +248,7 @@ PEERS = {
 
 
 def compare(cases):
-    """The table: caption, header, and a row per case and contender."""
+    """Yield the caption, the header, and one row per case and contender."""
     yield f"Processor time of one epoch, medians of {ROUNDS} rounds; as a multiple of others'"
     yield "case", "contender", "ms an epoch", "of the loop's", "of skae's"
     for name, (*case, with_peers) in cases.items():
@@ -255,7 +259,7 @@ def compare(cases):
         for _ in range(ROUNDS):
             for label, run in contenders.items():
                 epochs = run(*case)
-                # The first epoch of a fit may trace its step.
+                # The first epoch of a fit is left out, because it may include tracing.
                 seconds[label] += epochs[1:] or epochs
         medians = {label: statistics.median(times) for label, times in seconds.items()}
         for label, median in medians.items():
@@ -264,7 +268,7 @@ def compare(cases):
 
 
 def main():
-    """Print the table and, if asked to, write it."""
+    """Print the table and write it if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cases = tables()
     parser.add_argument("--only", nargs="*", choices=cases, help="cases to run")
@@ -272,7 +276,7 @@ def main():
     arguments = parser.parse_args()
     print(describe_machine())
     torch.set_num_threads(1)
-    # The clock of `history_[:, "dur"]`.
+    # skorch computes `history_[:, "dur"]` with this clock.
     skorch.callbacks.logging.time = SimpleNamespace(time=time.process_time)
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")

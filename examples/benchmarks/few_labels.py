@@ -1,22 +1,23 @@
 """Classifiers that know the classes of few rows, and one that knows all.
 
-mnist: 10,000 training rows of grey MNIST, 10 labels per class drawn anew for each of 5 draws, the
-other rows without one. Printed per model: error on 10,000 test rows, mean and standard deviation
-over draws, and the median of seconds per fit, all steps of a pipeline included. M1 and M2 are the
-models of Kingma et al., 2014: M2 is SemiSupervisedVariationalAutoencoder, M1 a variational
-autoencoder of Bernoulli likelihood, whose codes M2 is given.
+mnist: 10,000 training rows of gray MNIST, of which 10 per class are labeled, in 5 random choices of
+the labels. The table shows, for each model, the error on 10,000 test rows, as mean and standard
+deviation over the choices, and the median of seconds per fit, which includes all steps of a
+pipeline. M1 and M2 are the models of Kingma et al., 2014: M2 is
+SemiSupervisedVariationalAutoencoder, and M1 is a variational autoencoder with a Bernoulli
+likelihood, whose codes are the rows of M2.
 
 digits: scikit-learn's digits, split 70/30 ten times, 5 labels per class. The models of "labels
-alone" see the labelled rows and nothing else. Printed per model: accuracy on held-out rows and, in
-points, its mean difference over the same splits to each of the first two models, networks of labels
-alone, with its standard error.
+alone" are fitted to the labeled rows only. The table shows, for each model, the accuracy on
+held-out rows and, in points, the mean of its differences over the same splits to each of the first
+two models, which are networks of labels alone, with its standard error.
 
-full: digits with all labels, split the same way. AutoencoderClassifier and an MLPClassifier with
-the same hidden layers, on raw and on standardised pixels.
+full: digits with all labels, split the same way. AutoencoderClassifier is compared with an
+MLPClassifier with the same hidden layers, on raw and on standardized pixels.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/few_labels.py --data DIR [--only SECTION ...]
-[--draws N] [--rst DIR]`, DIR holding `mnist_train10k.npz` and `mnist_test10k.npz` with the keys `X`
-and `y`.
+[--draws N] [--rst DIR]`. The data folder holds `mnist_train10k.npz` and `mnist_test10k.npz` with
+the keys `X` and `y`.
 """
 
 import argparse
@@ -47,11 +48,11 @@ from skae import (
 )
 
 LAYERS = (256, 128, 16)
-"""Widths of AutoencoderClassifier's encoder on digits, its code last."""
+"""Widths of AutoencoderClassifier's encoder on digits. The last one is the size of the code."""
 
 
-class OnLabelled(ClassifierMixin, BaseEstimator):
-    """A classifier that sees only the rows with a label."""
+class LabeledOnly(ClassifierMixin, BaseEstimator):
+    """A classifier that is fitted to the labeled rows only."""
 
     def __init__(self, classifier):
         self.classifier = classifier
@@ -65,7 +66,7 @@ class OnLabelled(ClassifierMixin, BaseEstimator):
 
 
 class PreTrained(ClassifierMixin, BaseEstimator):
-    """The default autoencoder trained on all rows, then a classifier that starts from it."""
+    """A classifier that is initialized by the default autoencoder, trained on all rows."""
 
     def __init__(self, fine_tune, random_state):
         self.fine_tune = fine_tune
@@ -85,19 +86,19 @@ class PreTrained(ClassifierMixin, BaseEstimator):
 
 
 def m2(seed):
-    """M2 as MNIST has it."""
+    """Return the M2 that is used for MNIST."""
     return SemiSupervisedVariationalAutoencoder(max_epochs=20, random_state=seed)
 
 
 def logistic():
-    """Logistic regression that converges."""
+    """Return a logistic regression with enough iterations to converge."""
     return LogisticRegression(max_iter=1000)
 
 
 MNIST_MODELS = {
-    "LogisticRegression": lambda seed: OnLabelled(logistic()),
-    "1-NN": lambda seed: OnLabelled(KNeighborsClassifier(1)),
-    "PCA(50) + LogisticRegression": lambda seed: make_pipeline(PCA(50), OnLabelled(logistic())),
+    "LogisticRegression": lambda seed: LabeledOnly(logistic()),
+    "1-NN": lambda seed: LabeledOnly(KNeighborsClassifier(1)),
+    "PCA(50) + LogisticRegression": lambda seed: make_pipeline(PCA(50), LabeledOnly(logistic())),
     "PCA(50) + LabelSpreading": lambda seed: make_pipeline(
         PCA(50), LabelSpreading(kernel="knn", n_neighbors=10)
     ),
@@ -119,11 +120,11 @@ MNIST_MODELS = {
 ALONE = ("MLPClassifier, labels alone", "AutoencoderClassifier, labels alone")
 
 DIGITS_MODELS = {
-    ALONE[0]: lambda seed: OnLabelled(MLPClassifier(LAYERS, random_state=seed)),
-    ALONE[1]: lambda seed: OnLabelled(
+    ALONE[0]: lambda seed: LabeledOnly(MLPClassifier(LAYERS, random_state=seed)),
+    ALONE[1]: lambda seed: LabeledOnly(
         AutoencoderClassifier(reconstruction_weight=0, random_state=seed)
     ),
-    "LogisticRegression, labels alone": lambda seed: OnLabelled(logistic()),
+    "LogisticRegression, labels alone": lambda seed: LabeledOnly(logistic()),
     "AutoencoderClassifier, all rows": lambda seed: AutoencoderClassifier(random_state=seed),
     "pre-trained, fine-tuned": lambda seed: PreTrained(True, seed),
     "pre-trained, fine_tune=False": lambda seed: PreTrained(False, seed),
@@ -140,11 +141,11 @@ FULL_MODELS = {
         lambda seed: make_pipeline(StandardScaler(), AutoencoderClassifier(random_state=seed)),
     ),
 }
-"""MLPClassifier and AutoencoderClassifier by what they see."""
+"""MLPClassifier and AutoencoderClassifier for raw and for standardized pixels."""
 
 
 def keep_few(y, n_per_class, seed):
-    """Classes of so many random rows of each class, -1 for the others."""
+    """Return the classes of `n_per_class` random rows of each class, and -1 for other rows."""
     random_state = np.random.RandomState(seed)
     few = np.full_like(y, -1)
     for c in np.unique(y):
@@ -153,13 +154,13 @@ def keep_few(y, n_per_class, seed):
 
 
 def load_images(folder, name):
-    """Pixels in [0, 1] and classes."""
+    """Load pixels in [0, 1] and classes."""
     with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
         return (file["X"] / 255).astype(np.float32), file["y"].astype(np.int64)
 
 
 def digits_splits(n_draws):
-    """Training rows, held-out rows, and the classes of both, for each split."""
+    """Return training rows, held-out rows, and the classes of both, for each split."""
     X, y = load_digits(return_X_y=True)
     return [
         train_test_split(X, y, test_size=0.3, stratify=y, random_state=seed)
@@ -168,7 +169,7 @@ def digits_splits(n_draws):
 
 
 def measure(make, draws):
-    """Percent of test rows told right, and seconds of the fit, an array of each over draws."""
+    """Return arrays of accuracies on test rows, in percent, and of seconds per fit, over draws."""
     figures = []
     for seed, (X, X_test, y, y_test) in enumerate(draws):
         model = make(seed)
@@ -182,12 +183,12 @@ def measure(make, draws):
 
 
 def difference(a, b):
-    """Mean of paired differences and its standard error."""
+    """Return the mean of paired differences and its standard error, as a string."""
     return f"{(a - b).mean():+.1f} ± {(a - b).std(ddof=1) / len(a) ** 0.5:.1f}"
 
 
 def mnist(folder, n_draws):
-    """Caption, header and rows of the table of MNIST with 100 labels."""
+    """Yield the caption, the header and the rows of the table of MNIST with 100 labels."""
     (X, y), (X_test, y_test) = (
         load_images(folder, name) for name in ("mnist_train10k", "mnist_test10k")
     )
@@ -195,13 +196,13 @@ def mnist(folder, n_draws):
     yield f"MNIST, 10,000 rows, 100 labels: {n_draws} draws of labels; of seconds, the median"
     yield "model", "error, %", "seconds"
     for name, make in MNIST_MODELS.items():
-        right, seconds = measure(make, draws)
-        error = f"{(100 - right).mean():.1f} ± {right.std(ddof=1):.1f}"
+        accuracies, seconds = measure(make, draws)
+        error = f"{(100 - accuracies).mean():.1f} ± {accuracies.std(ddof=1):.1f}"
         yield name, error, f"{np.median(seconds):.1f}"
 
 
 def digits(folder, n_draws):
-    """Caption, header and rows of the table of digits with 50 labels."""
+    """Yield the caption, the header and the rows of the table of digits with 50 labels."""
     draws = [
         (X, X_test, keep_few(y, 5, seed), y_test)
         for seed, (X, X_test, y, y_test) in enumerate(digits_splits(n_draws))
@@ -209,13 +210,13 @@ def digits(folder, n_draws):
     results = {name: measure(make, draws) for name, make in DIGITS_MODELS.items()}
     yield f"Digits, 50 labels: {n_draws} splits; differences in points; of seconds, the median"
     yield "model", "accuracy, %", "over the first", "over the second", "seconds"
-    for name, (right, seconds) in results.items():
-        over = ["" if name == a else difference(right, results[a][0]) for a in ALONE]
-        yield name, f"{right.mean():.1f}", *over, f"{np.median(seconds):.2f}"
+    for name, (accuracies, seconds) in results.items():
+        over = ["" if name == a else difference(accuracies, results[a][0]) for a in ALONE]
+        yield name, f"{accuracies.mean():.1f}", *over, f"{np.median(seconds):.2f}"
 
 
 def full(folder, n_draws):
-    """Caption, header and rows of the table of digits with all labels."""
+    """Yield the caption, the header and the rows of the table of digits with all labels."""
     draws = digits_splits(n_draws)
     yield f"Digits, all labels: {n_draws} splits; difference in points; of seconds, the median"
     yield "pixels", "model", "accuracy, %", "over MLPClassifier", "seconds"
@@ -236,11 +237,11 @@ SECTIONS = {
     "digits": (digits, 10, "digits_labels_table.rst", ("<37", ">12", ">16", ">17", ">9")),
     "full": (full, 10, "digits_all_labels_table.rst", ("<14", "<23", ">12", ">20", ">9")),
 }
-"""Section: how to get its table, number of draws, file for the docs, and formats of columns."""
+"""Sections by name: function that yields the table, number of draws, file, column formats."""
 
 
 def main():
-    """Print the tables and, if asked to, write them."""
+    """Print the tables and write them if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path, help="folder of the MNIST files")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, help="sections to run")

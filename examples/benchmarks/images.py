@@ -1,20 +1,22 @@
-"""Images: convolutions against dense layers, deep networks, binary images, and repaired ones.
+"""Images: convolutional and dense networks, deep networks, binary images, and restoration.
 
-Four tables, each printed with its caption; all errors are on images that training has not seen.
+There are four tables, each printed with its caption. All errors are on held-out images.
 
-- `mnist`: PCA, the default network and the convolutional one with codes of 32, both trained for the
-  same time: as many epochs as `--seconds` hold. Squared error per image, pixels in [0, 1].
+- `mnist`: PCA, the default network and the convolutional one with codes of 32. Both networks are
+  trained for the same time, with as many epochs as fit into `--seconds`. Squared error per image,
+  pixels in [0, 1].
 - `deep`: 784-1000-500-250-30 as in Hinton & Salakhutdinov (2006), with and without layer-wise
   pre-training, weight_decay=300.
-- `binary`: variational autoencoders of equally many weights, convolutional and dense, on fixed
-  binarised MNIST for the same time. Nats per image: minus the evidence lower bound, and minus the
-  importance-weighted bound of the log-likelihood.
-- `repair`: what `DenoisingAutoencoder` gives back of damaged images, in dB of peak signal-to-noise
-  ratio: patches of scikit-learn's two photographs at half the resolution (against bilinear
-  enlargement) and without colours (against grey), faces and digits with a blank block of 8 by 8
-  pixels (against the training mean; the pixels of the block only).
+- `binary`: convolutional and dense variational autoencoders with the same number of weights, on
+  fixed binarized MNIST for the same time. Nats per image: minus the evidence lower bound, and minus
+  the importance-weighted bound of the log-likelihood.
+- `repair`: images restored by `DenoisingAutoencoder` from corrupted ones, in dB of peak
+  signal-to-noise ratio: patches of scikit-learn's two photographs at half the resolution (the
+  reference is bilinear enlargement) and without colors (the reference is gray), faces and digits
+  with a blank block of 8 by 8 pixels (the reference is the training mean; only the pixels of the
+  block count).
 
-Run `python examples/benchmarks/images.py --data DIR [--only TABLE] [--rst FOLDER]`, DIR holding
+Run `python examples/benchmarks/images.py --data DIR [--only TABLE] [--rst FOLDER]`. DIR holds
 `mnist_train10k.npz`, `mnist_test10k.npz`, `binarized_mnist_fixed.npz` and `olivetti.npz`. Set
 OMP_NUM_THREADS=1 to measure one core.
 """
@@ -31,16 +33,19 @@ from sklearn.datasets import load_sample_images
 from sklearn.decomposition import PCA
 
 from skae import Autoencoder, DenoisingAutoencoder, VariationalAutoencoder
-from skae.nn.corruption import ColumnFacts, Named
+from skae.nn.corruption import ColumnStatistics, NamedCorruption
 
 IMAGE = {"architecture": "conv", "feature_shape": (1, 28, 28)}
 LEAST_EPOCHS, ROUNDS = 5, 3
 TILE, PATCH = 32, 8
-"""Photographs are cut into tiles, of which a quarter is held out, and these into patches."""
+"""Sides of tiles and patches, in pixels.
+
+Photographs are split into tiles, of which a quarter is held out, and tiles into patches.
+"""
 
 
 def load(folder, name):
-    """Images as rows in [0, 1], float32."""
+    """Load images as float32 rows in [0, 1], and their labels."""
     with np.load(Path(folder) / name, allow_pickle=False) as file:
         X = file["X"]
         return X.reshape(len(X), -1).astype(np.float32) / 255, file["y"]
@@ -50,28 +55,28 @@ def digits(folder):
     return [load(folder, f"mnist_{part}10k.npz")[0] for part in ("train", "test")]
 
 
-def timed(model, X):
+def time_fit(model, X):
     start = time.perf_counter()
     model.fit(X)
     return time.perf_counter() - start
 
 
-def for_seconds(model, X, seconds):
-    """Fit for a given time, by as many epochs as it holds; the seconds it took."""
+def fit_for(model, X, seconds):
+    """Fit with as many epochs as fit into the given time, and return the seconds of the fit."""
     model.set_params(max_epochs=LEAST_EPOCHS)
-    elapsed = timed(model, X)
+    elapsed = time_fit(model, X)
     for _ in range(ROUNDS):
-        # Machines are not equally fast all the time, so that one estimate may be far off.
+        # The speed of a machine varies, so that a single estimate may be wrong.
         per_epoch = np.median([epoch["dur"] for epoch in model.history_])
         rest = elapsed - model.n_iter_ * per_epoch
         model.set_params(max_epochs=max(1, int((seconds - rest) / per_epoch)))
-        elapsed = timed(model, X)
+        elapsed = time_fit(model, X)
         if abs(elapsed - seconds) < 0.15 * seconds:
             break
     return elapsed
 
 
-def error_of_pca(k, train, test):
+def pca_error(k, train, test):
     pca = PCA(k, random_state=0).fit(train)
     return ((test - pca.inverse_transform(pca.transform(test))) ** 2).sum(axis=1).mean()
 
@@ -80,15 +85,15 @@ def mnist(folder, seconds):
     train, test = digits(folder)
     yield f"MNIST, 10,000 digits, codes of 32, {seconds:g} seconds each"
     yield "model", "epochs", "seconds", "squared error", "of PCA's", "of the MLP's"
-    pca = error_of_pca(32, train, test)
+    pca = pca_error(32, train, test)
     yield "PCA", "-", "-", f"{pca:.2f}", "1.00", "-"
-    first = None
+    mlp_error = None
     for name, parameters in {"Autoencoder": {}, "Autoencoder, conv": IMAGE}.items():
         model = Autoencoder(32, random_state=0, **parameters)
-        spent = for_seconds(model, train, seconds)
+        spent = fit_for(model, train, seconds)
         error = model.reconstruction_error(test).mean()
-        first = first or error
-        ratios = f"{error / pca:.2f}", f"{error / first:.2f}"
+        mlp_error = mlp_error or error
+        ratios = f"{error / pca:.2f}", f"{error / mlp_error:.2f}"
         yield name, str(model.n_iter_), f"{spent:.0f}", f"{error:.2f}", *ratios
 
 
@@ -96,7 +101,7 @@ def deep(folder, seconds):
     train, test = digits(folder)
     yield "MNIST, 10,000 digits, 784-1000-500-250-30"
     yield "model", "epochs", "seconds", "squared error", "of PCA's"
-    pca = error_of_pca(30, train, test)
+    pca = pca_error(30, train, test)
     yield "PCA", "-", "-", f"{pca:.2f}", "1.00"
     for layerwise in (0, 5):
         model = Autoencoder(
@@ -107,13 +112,13 @@ def deep(folder, seconds):
             max_epochs=50,
             random_state=0,
         )
-        spent = timed(model, train)
+        spent = time_fit(model, train)
         error = model.reconstruction_error(test).mean()
         name = f"Autoencoder, layerwise_epochs={layerwise}"
         yield name, str(model.n_iter_), f"{spent:.0f}", f"{error:.2f}", f"{error / pca:.2f}"
 
 
-def n_weights(model):
+def count_weights(model):
     return sum(p.numel() for p in model.module_.parameters())
 
 
@@ -128,14 +133,14 @@ def binary(folder, seconds):
         "VAE, default MLP": {},
     }.items():
         model = VariationalAutoencoder(32, **options, **parameters)
-        spent = for_seconds(model, train, 2 * seconds)
+        spent = fit_for(model, train, 2 * seconds)
         nats = -model.elbo(test).mean(), -model.log_likelihood(test).mean()
-        counts = f"{n_weights(model):,}", str(model.n_iter_), f"{spent:.0f}"
+        counts = f"{count_weights(model):,}", str(model.n_iter_), f"{spent:.0f}"
         yield name, *counts, *(f"{n:.1f}" for n in nats)
 
 
 def photographs(n_train=100_000, n_test=6_000):
-    """Patches (n, 3, PATCH, PATCH) of tiles to train on and of others that are held out."""
+    """Return patches (n, 3, PATCH, PATCH) of training tiles and of held-out tiles."""
     rng = np.random.default_rng(0)
     patches = [], []
     for photograph in load_sample_images().images:
@@ -152,14 +157,14 @@ def photographs(n_train=100_000, n_test=6_000):
     return [np.stack(part) for part in patches]
 
 
-def damaged(X, name, shape, level=0.3):
-    """Rows as a corruption known by name leaves them, and which cells a block has blanked."""
+def corrupt(X, name, shape, level=0.3):
+    """Return rows corrupted by a named corruption, and which cells a block has blanked."""
     x = torch.from_numpy(X.reshape(len(X), -1))
-    corruption = Named(name, level, ColumnFacts(x, torch.ones(len(x)), x, shape))
-    corrupted, marks = (
+    corruption = NamedCorruption(name, level, ColumnStatistics(x, torch.ones(len(x)), x, shape))
+    corrupted, marked = (
         corruption(rows, torch.Generator().manual_seed(0)) for rows in (x, torch.full_like(x, -1))
     )
-    return corrupted.numpy(), marks.numpy() != -1
+    return corrupted.numpy(), marked.numpy() != -1
 
 
 def psnr(X, restored, where=None):
@@ -173,7 +178,7 @@ def repair(folder, seconds):
     shape = (3, PATCH, PATCH)
     rows = test.reshape(len(test), -1)
     for corruption in ("downsampling", "grayscale"):
-        corrupted, _ = damaged(test, corruption, shape)
+        corrupted, _ = corrupt(test, corruption, shape)
         for name, parameters in {
             "mlp": {},
             "conv, linear_skip=True": {
@@ -191,7 +196,7 @@ def repair(folder, seconds):
                 random_state=0,
                 **parameters,
             )
-            spent = timed(model, train)
+            spent = time_fit(model, train)
             before, after = psnr(rows, corrupted), psnr(rows, model.reconstruct(corrupted))
             figures = f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}"
             yield f"photographs, {corruption}", name, f"{spent:.0f}", *figures
@@ -201,7 +206,7 @@ def repair(folder, seconds):
         ("faces", (faces[who < 32], faces[who >= 32]), 64, 60),
     ):
         shape = (1, side, side)
-        corrupted, inside = damaged(test, "block", shape, 8 / side)
+        corrupted, inside = corrupt(test, "block", shape, 8 / side)
         model = DenoisingAutoencoder(
             64,
             architecture="conv",
@@ -211,7 +216,7 @@ def repair(folder, seconds):
             max_epochs=epochs,
             random_state=0,
         )
-        spent = timed(model, train)
+        spent = time_fit(model, train)
         before = psnr(test, np.broadcast_to(train.mean(axis=0), test.shape), inside)
         after = psnr(test, model.reconstruct(corrupted), inside)
         figures = f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}"
@@ -227,7 +232,7 @@ TABLES = {
 
 
 def main():
-    """Print the tables and, if asked to, write them."""
+    """Print the tables and write them if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of the images")
     parser.add_argument("--only", choices=TABLES)

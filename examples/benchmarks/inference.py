@@ -1,11 +1,11 @@
-"""Speed of `transform` and `score_samples` next to PCA's, and to the bare network's.
+"""Speed of `transform` and `score_samples`, compared with PCA and with the bare network.
 
     python examples/benchmarks/inference.py [--rst FILE]
 
-All in this process, in turns, float32, one thread; medians of several rounds. The bare network is
-the fitted encoder called on chunks of 2,048 rows of an array that is known to be good: what
-`transform` adds is validation, conversion and collecting the results. `score_samples` has no bare
-network; its rows say how many times PCA's time it takes.
+All calls run in this process, in turns, in float32 and on one thread. Times are medians over
+several rounds. The bare network is the fitted encoder, called on chunks of 2,048 rows of a valid
+array: `transform` adds validation, conversion and the collection of results. `score_samples` has no
+bare network; its rows show its time as a multiple of PCA's.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def seconds(call):
 
 
 def medians(rounds, **calls):
-    """Median seconds of calls that take turns."""
+    """Return median seconds by name of calls that run in turns."""
     times = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -50,33 +50,33 @@ def medians(rounds, **calls):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def bare(module, X):
-    """The encoder on chunks of rows."""
+def run_network(module, X):
+    """Run the encoder on chunks of rows."""
     with torch.inference_mode():
         parts = [torch.from_numpy(X[i : i + 2048]) for i in range(0, len(X), 2048)]
         batches = [Batch(x, x.new_ones(len(x))) for x in parts]
         return torch.cat([module.encode(batch).mean for batch in batches]).numpy()
 
 
-def curved(n, d, rng):
-    """Rows near a curved surface of five dimensions."""
-    bend = rng.normal(size=(5, d))
+def make_rows(n, d, rng):
+    """Return rows near a curved surface of five dimensions."""
+    weights = rng.normal(size=(5, d))
     return np.concatenate(
         [
-            np.tanh(rng.normal(size=(m, 5)) @ bend) + 0.1 * rng.normal(size=(m, d))
+            np.tanh(rng.normal(size=(m, 5)) @ weights) + 0.1 * rng.normal(size=(m, d))
             for m in [10_000] * (n // 10_000)
         ]
     ).astype(np.float32)
 
 
 def compare():
-    """The table: caption, header, and a row per case."""
+    """Yield the caption, the header, and one row per case."""
     yield "Medians; as a multiple of what others take"
     header = "of PCA's", "of the network's", "of network and validation"
     yield "method", "rows x columns", "code", "microseconds", *header
     rng = np.random.default_rng(0)
     for method, n, d, k, rounds in CASES:
-        X = curved(max(n, 10_000), d, rng)
+        X = make_rows(max(n, 10_000), d, rng)
         model = Autoencoder(k, max_epochs=5, random_state=0).fit(X[:5000])
         pca = PCA(k).fit(X[:5000])
         X = X[:n]
@@ -85,21 +85,21 @@ def compare():
             "pca": partial(getattr(pca, method), X),
         }
         if method == "transform":
-            calls["network"] = partial(bare, model.module_, X)
-            calls["check"] = partial(
+            calls["network"] = partial(run_network, model.module_, X)
+            calls["validation"] = partial(
                 validate_data, model, X, dtype=[np.float64, np.float32], reset=False
             )
         times = medians(rounds, **calls)
         skae = times["skae"]
         ratios = [f"{skae / times['pca']:.2f}", "-", "-"]
         if method == "transform":
-            network, check = times["network"], times["check"]
-            ratios[1:] = f"{skae / network:.2f}", f"{skae / (network + check):.2f}"
+            network, validation = times["network"], times["validation"]
+            ratios[1:] = f"{skae / network:.2f}", f"{skae / (network + validation):.2f}"
         yield method, f"{n:,} x {d}", str(k), f"{1e6 * skae:,.0f}", *ratios
 
 
 def main():
-    """Print the table and, if asked to, write it."""
+    """Print the table and write it if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rst", metavar="FILE", help="where to write the table for the docs")
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Does a linear autoencoder find PCA's subspace?
+"""Does a linear autoencoder find the subspace of PCA?
 
-On digits, all rows, for codes of 2, 8 and 16: the ratio of squared errors to PCA's and the largest
-principal angle between the decoder's subspace and PCA's, from the PCA start with default parameters
-and from a random start; and the largest relative difference of `score_samples` to PCA's at PCA's
-solution.
+The autoencoder is fitted to all rows of digits, with codes of 2, 8 and 16. It is initialized at the
+PCA solution, with default parameters, or at random. The table shows the ratio of its squared error
+to PCA's, the largest principal angle between the decoder's subspace and PCA's, and the largest
+relative difference between its `score_samples` and PCA's.
 
 Run `python examples/benchmarks/linear.py`.
 """

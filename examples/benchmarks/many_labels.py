@@ -1,29 +1,30 @@
-"""Several answers per row: labels that share a code, labels added later, and numbers.
+"""Several targets per row: labels that share a code, labels that are added later, and numbers.
 
-All sets are split by the same five folds, and columns are standardised by their training rows.
+All data sets are split into the same five folds, and columns are standardized by their training
+rows.
 
-sets: the multi-label sets emotions, scene, yeast and birds. AutoencoderClassifier beside one
-logistic regression per label, on the columns and on as many of PCA's components as the classifier's
-code has. Printed per set and model, as means over folds: micro-averaged F1 of labels that are more
-likely there than not; average precision, the mean over labels that occur in the held-out rows; how
-many numbers the model needs to tell labels from standardised rows; and the median of seconds per
-fit. The decoder is no part of the count.
+sets: the multi-label data sets emotions, scene, yeast and birds. AutoencoderClassifier is compared
+with one logistic regression per label, on the columns and on as many components of PCA as the code
+of the classifier has. The table shows, for each data set and model, as means over folds: the
+micro-averaged F1 score, where labels with a probability above .5 are predicted; the average
+precision, a mean over the labels that occur in the held-out rows; the number of parameters that
+predict labels from standardized rows, without the decoder; and the median of seconds per fit.
 
 added: each of yeast's 14 labels in turn is left out of the fit and added afterwards, from 50 rows
-and from all training rows. Printed: the label's area under the ROC curve, mean over labels and
-folds, beside that of a fit to all 14 labels at once and that of a logistic regression on the
-columns, which know the same answers; and after how many of the fits the other labels' probabilities
-were the same to the bit.
+and from all training rows. The table shows the area under the ROC curve of the added label, the
+same for a fit to all 14 labels at once, and the same for a logistic regression on the columns, as
+means over labels and folds. All three know the same values of the label. The table also shows for
+how many of the fits the probabilities of the other labels were identical to the bit.
 
-pls: AutoencoderRegressor on linear codes beside PLSRegression and linear regression on PCA's
-components, for codes of 1, 2, 4 and 8. Targets are the last column of the tables wine and
-elevators, and yeast's 14 labels as numbers. Printed per set, model and size of code, as means over
-folds: R2 of held-out targets, and the share of the held-out columns' variance that the code
-restores.
+pls: AutoencoderRegressor with linear codes, PLSRegression, and linear regression on components of
+PCA, for codes of 1, 2, 4 and 8. The target is the last column of the tables wine and elevators, or
+the 14 labels of yeast as numbers. The table shows, for each data set, model and size of the code,
+as means over folds: R2 of the held-out targets, and the share of the variance of the held-out
+columns that the code restores.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/many_labels.py --data DIR [--only SECTION ...]
-[--folds N] [--rst DIR]`, DIR holding `multilabel/*.npz` with the keys `X` and `Y`, labels of 0 and
-1, and `tabular/*.npz` with the key `X`.
+[--folds N] [--rst DIR]`. The data folder holds `multilabel/*.npz` with the keys `X` and `Y`, labels
+of 0 and 1, and `tabular/*.npz` with the key `X`.
 """
 
 import argparse
@@ -53,28 +54,28 @@ LABEL_WEIGHTS = (1, 10, 100)
 
 
 def load_labels(folder, name):
-    """Rows, and labels of 0 and 1."""
+    """Load rows, and labels of 0 and 1."""
     with np.load(folder / "multilabel" / f"{name}.npz", allow_pickle=False) as file:
         return file["X"].astype(np.float64), file["Y"].astype(np.int64)
 
 
 def load_table(folder, name):
-    """Rows without their last column, and it."""
+    """Load a table, and return the last column separately from the others."""
     with np.load(folder / "tabular" / f"{name}.npz", allow_pickle=False) as file:
         table = file["X"].astype(np.float64)
     return table[:, :-1], table[:, -1:]
 
 
 def folds(X, Y, n_folds):
-    """Yield training rows and held-out ones, standardised, and the answers of both."""
+    """Yield standardized training rows and held-out rows, and the targets of both."""
     splits = KFold(5, shuffle=True, random_state=0).split(X)
     for train, test in list(splits)[:n_folds]:
         scaler = StandardScaler().fit(X[train])
         yield scaler.transform(X[train]), scaler.transform(X[test]), Y[train], Y[test]
 
 
-def fitted(model, X, Y):
-    """A model after its fit, and the seconds of that."""
+def fit_timed(model, X, Y):
+    """Fit a model, and return it with the seconds of the fit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start = time.perf_counter()
@@ -83,12 +84,12 @@ def fitted(model, X, Y):
 
 
 def logistic():
-    """Logistic regression that converges."""
+    """Return a logistic regression with enough iterations to converge."""
     return LogisticRegression(max_iter=1000)
 
 
 def classifiers(k):
-    """New multi-label classifiers by name, where a code has size k."""
+    """Return unfitted multi-label classifiers by name, for codes of size k."""
     return {
         "LogisticRegression": OneVsRestClassifier(logistic()),
         "PCA + LogisticRegression": make_pipeline(PCA(k), OneVsRestClassifier(logistic())),
@@ -97,7 +98,7 @@ def classifiers(k):
 
 
 def count_parameters(model, d, k, m):
-    """Numbers that m labels are told by, from rows of d columns."""
+    """Return the number of parameters that predict m labels from rows of d columns."""
     if isinstance(model, OneVsRestClassifier):
         return (d + 1) * m
     if isinstance(model, AutoencoderClassifier):
@@ -107,14 +108,14 @@ def count_parameters(model, d, k, m):
     return to_code + (k + 1) * m
 
 
-def mean_precision(Y, likely):
-    """Average precision, the mean over labels that occur."""
+def mean_precision(Y, probability):
+    """Return the mean of the average precision over labels that occur."""
     occur = Y.any(axis=0)
-    return average_precision_score(Y[:, occur], likely[:, occur])
+    return average_precision_score(Y[:, occur], probability[:, occur])
 
 
 def sets(folder, n_folds):
-    """Caption, header and rows of the table of multi-label sets."""
+    """Yield the caption, the header and the rows of the table of multi-label sets."""
     yield f"Multi-label sets, held-out rows of {n_folds} folds; of seconds, the median"
     yield "set", "model", "F1", "AP", "parameters", "seconds"
     results = {}
@@ -124,30 +125,30 @@ def sets(folder, n_folds):
         k = round(2 * d**0.5)
         for train, test, Y_train, Y_test in folds(X, Y, n_folds):
             for kind, model in classifiers(k).items():
-                model, seconds = fitted(model, train, Y_train)
-                likely = model.predict_proba(test)
+                model, seconds = fit_timed(model, train, Y_train)
+                probability = model.predict_proba(test)
                 figures = (
-                    f1_score(Y_test, likely > 0.5, average="micro"),
-                    mean_precision(Y_test, likely),
+                    f1_score(Y_test, probability > 0.5, average="micro"),
+                    mean_precision(Y_test, probability),
                     count_parameters(model, d, k, m),
                     seconds,
                 )
                 results.setdefault(kind, {}).setdefault(name, []).append(figures)
         for kind, of_sets in results.items():
-            yield name, kind, *as_text(of_sets[name])
+            yield name, kind, *format_row(of_sets[name])
     for kind, of_sets in results.items():
-        yield "mean", kind, *as_text(np.vstack([*of_sets.values()]))
+        yield "mean", kind, *format_row(np.vstack([*of_sets.values()]))
 
 
-def as_text(figures):
-    """Means of F1, precision and parameters, the median of seconds."""
+def format_row(figures):
+    """Format means of F1, precision and parameters, and the median of seconds."""
     f1, precision, parameters, _ = np.mean(figures, axis=0)
     seconds = np.median(figures, axis=0)[-1]
     return f"{f1:.3f}", f"{precision:.3f}", f"{parameters:,.0f}", f"{seconds:.2f}"
 
 
 def added(folder, n_folds):
-    """Caption, header and rows of the table of labels that are added."""
+    """Yield the caption, the header and the rows of the table of labels that are added."""
     yield f"Yeast: area under the ROC curve of an added label, mean over labels, {n_folds} folds"
     yield "rows", "added", "fit at once", "difference", "LogisticRegression", "others unchanged"
     areas, unchanged = [], []
@@ -166,8 +167,8 @@ def added(folder, n_folds):
                 model.add_label(X[rows], y[rows])
                 alone = logistic().fit(X[rows], y[rows]).predict_proba(X_test)[:, 1]
                 after = model.predict_proba(X_test)
-                likely = after[:, -1], joint, alone
-                areas.append([roc_auc_score(y_test, told) for told in likely])
+                probabilities = after[:, -1], joint, alone
+                areas.append([roc_auc_score(y_test, scores) for scores in probabilities])
                 unchanged.append(np.array_equal(after[:, : before.shape[1]], before))
     for i, rows in enumerate((str(FEW), "all")):
         new, joint, alone = np.mean(areas[i::2], axis=0)
@@ -183,7 +184,7 @@ def added(folder, n_folds):
 
 
 def regressors(k):
-    """New regressors of codes of size k by name, each with how it restores rows from codes."""
+    """Return unfitted regressors for codes of size k by name, each with its reconstruction."""
 
     def from_pca(model, X):
         return model[0].inverse_transform(model[0].transform(X))
@@ -191,7 +192,7 @@ def regressors(k):
     def from_pls(model, X):
         return model.inverse_transform(model.transform(X))
 
-    def from_ours(model, X):
+    def from_autoencoder(model, X):
         return model.autoencoder_.reconstruct(X)
 
     linear = Autoencoder(k, hidden_layer_sizes=())
@@ -201,14 +202,14 @@ def regressors(k):
     } | {
         f"AutoencoderRegressor, label_weight={weight}": (
             AutoencoderRegressor(linear, label_weight=weight, random_state=0),
-            from_ours,
+            from_autoencoder,
         )
         for weight in LABEL_WEIGHTS
     }
 
 
 def pls(folder, n_folds):
-    """Caption, header and rows of the table of linear codes."""
+    """Yield the caption, the header and the rows of the table of linear codes."""
     yield f"Held-out R² of y and share of X restored, by size of linear codes; {n_folds} folds"
     yield "set", "model", *[f"{side}, {k}" for side in "yX" for k in SIZES]
     tables = {name: load_table(folder, name) for name in TABLES}
@@ -217,7 +218,7 @@ def pls(folder, n_folds):
         for train, test, Y_train, Y_test in folds(X, Y, n_folds):
             for k in SIZES:
                 for kind, (model, restore) in regressors(k).items():
-                    model, _ = fitted(model, train, Y_train)
+                    model, _ = fit_timed(model, train, Y_train)
                     lost = ((restore(model, test) - test) ** 2).sum() / (test**2).sum()
                     figures = r2_score(Y_test, model.predict(test)), 1 - lost
                     results.setdefault(kind, {}).setdefault(k, []).append(figures)
@@ -231,11 +232,11 @@ SECTIONS = {
     "added": (added, "added_labels_table.rst", ("<6", ">7", ">13", ">12", ">20", ">18")),
     "pls": (pls, "pls_table.rst", ("<11", "<40", *[">8"] * 8)),
 }
-"""Section: how to get its table, file for the docs, and formats of columns."""
+"""Sections by name: a function that yields the table, its file, and formats of columns."""
 
 
 def main():
-    """Print the tables and, if asked to, write them."""
+    """Print the tables and write them if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path, help="folder of the sets' folders")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, help="sections to run")

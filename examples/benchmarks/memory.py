@@ -1,9 +1,10 @@
-"""Memory that `fit` takes beside 60,000 x 784 float32, in memory or in a read-only memmap.
+"""Memory that `fit` needs in addition to 60,000 x 784 float32, in memory or in a read-only memmap.
 
     python examples/benchmarks/memory.py [--rst FILE]
 
-Anonymous memory of a fresh process (Linux), sampled during the fit, less what it was before; as a
-share of the table's 188 MB. Pages of a mapped file are not anonymous, so a copy of it shows.
+The script samples the anonymous memory of a new process (Linux) during the fit and subtracts the
+memory before the fit. The table also shows the peak as a share of the table's 188 MB. Pages of a
+mapped file are not anonymous, so that a copy of the file would be visible.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def anonymous_bytes():
 
 
 class Peak:
-    """The largest anonymous memory while the block runs."""
+    """Context manager that measures the largest anonymous memory while its block runs."""
 
     def __enter__(self):
         self.before = self.bytes = anonymous_bytes()
@@ -48,8 +49,8 @@ class Peak:
         self._thread.join()
 
 
-def table(kind, folder):
-    """Digit-like rows in [0, 1), where the case wants them."""
+def make_table(kind, folder):
+    """Return random rows in [0, 1), in memory or as a read-only memmap."""
     rng = np.random.default_rng(0)
     if kind == "in memory":
         return rng.random((N_ROWS, N_COLUMNS), dtype=np.float32)
@@ -63,30 +64,31 @@ def table(kind, folder):
 
 
 def measure(kind, parameters):
-    """Bytes above the data at the peak of a fit, and the data's."""
-    # A first fit loads what is loaded once.
+    """Return the bytes that a fit needs at its peak, and the bytes of the data."""
+    # The first fit of a process also loads modules, whose memory does not count.
     Autoencoder(2, max_epochs=1).fit(np.random.default_rng(0).random((100, 5)))
     with tempfile.TemporaryDirectory() as folder:
-        X = table(kind, folder)
+        X = make_table(kind, folder)
         with Peak() as peak:
             Autoencoder(32, max_epochs=2, random_state=0, **parameters).fit(X)
         return peak.bytes - peak.before, X.nbytes
 
 
 def compare():
-    """The table: caption, header, and a row per case."""
+    """Yield the caption, the header, and one row per case."""
     yield f"What fit takes beside {N_ROWS:,} x {N_COLUMNS} float32"
     yield "table", "held-out rows", "MB", "of the table"
     for kind in ("in memory", "read-only memmap"):
         for held_out, parameters in (("a tenth", {}), ("none", {"early_stopping": False})):
-            # A process of its own: what an earlier fit has freed would hide what the next takes.
+            # Each fit has a process of its own, because it could reuse memory that an earlier fit
+            # has freed.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 above, data = pool.submit(measure, kind, parameters).result()
             yield kind, held_out, f"{above / 1e6:.0f}", f"{above / data:.2f}"
 
 
 def main():
-    """Print the table and, if asked to, write it."""
+    """Print the table and write it if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rst", metavar="FILE", help="where to write the table for the docs")
     arguments = parser.parse_args()

@@ -1,15 +1,16 @@
-"""Outlier detectors on all sets of a folder.
+"""Outlier detectors on all data sets of a folder.
 
-DIR holds `.npz` files with rows `X` and labels `y`, 1 for outliers. Every detector has its
-defaults. AutoencoderOutlierDetector takes tables as they are; the others see standardised columns.
-Detection: fit to all rows without labels and score the same rows. Novelty: fit to half of the
-normal rows, score the other half and the outliers; AutoencoderOutlierDetector has `trim=0`, its
-setting for clean rows.
+DIR holds `.npz` files with rows `X` and labels `y`, 1 for outliers. All detectors have their
+default parameters. AutoencoderOutlierDetector receives the original columns, the others
+standardized ones. Detection: the detectors are fitted to all rows without labels and score the same
+rows. Novelty: they are fitted to half of the normal rows and score the other half and the outliers;
+AutoencoderOutlierDetector has `trim=0`, its setting for clean rows.
 
-Printed per detector: area under the ROC curve and average precision, means over sets and seeds;
-the area's standard deviation over seeds; the mean rank by area among the detectors; the p-value of
-Wilcoxon's signed-rank test, over sets, of its area against the first detector's; and the median of
-seconds per fit. PyOD's detectors are left out where PyOD is not installed.
+The table shows, for each detector, the area under the ROC curve and the average precision, as means
+over data sets and seeds; the standard deviation of the area over seeds; the mean rank by area among
+the detectors; the p-value of Wilcoxon's signed-rank test, over data sets, of its area against that
+of the first detector; and the median of seconds per fit. PyOD's detectors are left out if PyOD is
+not installed.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/outliers.py --data DIR [--novelty] [--seeds 3]
 [--only NAME ...] [--sets NAME ...] [--rst FILE]`.
@@ -37,7 +38,7 @@ FORMATS = ("<28", ">7", ">7", ">7", ">6", ">8", ">9")
 
 
 class PCAReconstruction(PCA):
-    """PCA's squared error, of as many components as the rounded root of the number of columns."""
+    """Squared error of PCA with as many components as the rounded root of the number of columns."""
 
     def fit(self, X):
         self.n_components = max(1, round(X.shape[1] ** 0.5))
@@ -47,10 +48,10 @@ class PCAReconstruction(PCA):
         return -((self.inverse_transform(self.transform(X)) - X) ** 2).sum(axis=1)
 
 
-class OfPyOD:
-    """PyOD's detectors with scikit-learn's signs.
+class PyODDetector:
+    """A detector of PyOD with the sign of scikit-learn's scores.
 
-    Training rows get the scores of the fit, in which no row is its own neighbour.
+    Training rows have the scores of the fit, in which no row is its own neighbor.
     """
 
     def __init__(self, detector):
@@ -62,12 +63,14 @@ class OfPyOD:
         return self
 
     def score_samples(self, X):
-        seen = X is self.X
-        return -(self.detector.decision_scores_ if seen else self.detector.decision_function(X))
+        is_training = X is self.X
+        return -(
+            self.detector.decision_scores_ if is_training else self.detector.decision_function(X)
+        )
 
 
-class LocalOutlierFactorOfBoth(LocalOutlierFactor):
-    """LocalOutlierFactor, with the scores of the fit for training rows."""
+class TrainingLocalOutlierFactor(LocalOutlierFactor):
+    """LocalOutlierFactor that returns the scores of the fit for training rows."""
 
     def fit(self, X):
         self.X = X
@@ -78,16 +81,16 @@ class LocalOutlierFactorOfBoth(LocalOutlierFactor):
 
 
 def detectors(novelty):
-    """Name: (how to make one from a seed, whether it takes raw rows, whether it is random)."""
+    """Return detectors by name: factory from a seed, uses original columns, is random."""
     clean = {"trim": 0} if novelty else {}
-    known = {
+    detectors_by_name = {
         "AutoencoderOutlierDetector": (
             lambda seed: AutoencoderOutlierDetector(**clean, random_state=seed),
             True,
             True,
         ),
         "IsolationForest": (lambda seed: IsolationForest(random_state=seed), False, True),
-        "LocalOutlierFactor": (lambda seed: LocalOutlierFactorOfBoth(novelty=True), False, False),
+        "LocalOutlierFactor": (lambda seed: TrainingLocalOutlierFactor(novelty=True), False, False),
         "PCA reconstruction": (lambda seed: PCAReconstruction(), False, False),
     }
     try:
@@ -97,21 +100,21 @@ def detectors(novelty):
         from pyod.models.vae import VAE
     except ImportError:
         print("PyOD is not installed: its detectors are left out.")
-        return known
-    return known | {
+        return detectors_by_name
+    return detectors_by_name | {
         "PyOD AutoEncoder": (
-            lambda seed: OfPyOD(AutoEncoder(random_state=seed, verbose=0)),
+            lambda seed: PyODDetector(AutoEncoder(random_state=seed, verbose=0)),
             False,
             True,
         ),
-        "PyOD VAE": (lambda seed: OfPyOD(VAE(random_state=seed, verbose=0)), False, True),
-        "PyOD ECOD": (lambda seed: OfPyOD(ECOD()), False, False),
-        "PyOD KNN": (lambda seed: OfPyOD(KNN()), False, False),
+        "PyOD VAE": (lambda seed: PyODDetector(VAE(random_state=seed, verbose=0)), False, True),
+        "PyOD ECOD": (lambda seed: PyODDetector(ECOD()), False, False),
+        "PyOD KNN": (lambda seed: PyODDetector(KNN()), False, False),
     }
 
 
 def split(X, y, seed, novelty):
-    """Training rows, and rows to score with their labels."""
+    """Return training rows, and rows to score with their labels."""
     if not novelty:
         return X, X, y
     normal = np.random.RandomState(seed).permutation(np.flatnonzero(y == 0))
@@ -120,10 +123,10 @@ def split(X, y, seed, novelty):
     return X[normal[:half]], X[rest], y[rest]
 
 
-def measure(make, takes_raw, X, y, seed, novelty):
-    """Area under the curve, average precision and seconds of the fit."""
+def measure(make, raw, X, y, seed, novelty):
+    """Return the area under the ROC curve, the average precision, and seconds of the fit."""
     train, test, labels = split(X, y, seed, novelty)
-    if not takes_raw:
+    if not raw:
         scaler = StandardScaler().fit(train)
         scaled = scaler.transform(train)
         test = scaled if test is train else scaler.transform(test)
@@ -134,13 +137,17 @@ def measure(make, takes_raw, X, y, seed, novelty):
         start = time.perf_counter()
         detector.fit(train)
         seconds = time.perf_counter() - start
-        strangeness = -np.asarray(detector.score_samples(test), dtype=np.float64)
-    strangeness = np.nan_to_num(strangeness, nan=1e300, posinf=1e300, neginf=-1e300)
-    return roc_auc_score(labels, strangeness), average_precision_score(labels, strangeness), seconds
+        outlyingness = -np.asarray(detector.score_samples(test), dtype=np.float64)
+    outlyingness = np.nan_to_num(outlyingness, nan=1e300, posinf=1e300, neginf=-1e300)
+    return (
+        roc_auc_score(labels, outlyingness),
+        average_precision_score(labels, outlyingness),
+        seconds,
+    )
 
 
 def table(results):
-    """The rows of the table, from arrays (sets, seeds, figures) by detector."""
+    """Yield the rows of the table, from arrays (sets, seeds, measures) by detector."""
     first, *_ = results
     areas = {name: values[..., 0].mean(axis=1) for name, values in results.items()}
     ranks = rankdata([-area for area in areas.values()], axis=0).mean(axis=1)
@@ -158,7 +165,7 @@ def table(results):
 
 
 def main():
-    """Print the table and, if asked to, write it."""
+    """Print the table and write it if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path, help="folder of .npz files")
     parser.add_argument("--novelty", action="store_true", help="train on half of the normal rows")
@@ -173,16 +180,16 @@ def main():
     if not files:
         parser.error(f"no .npz file to use in {arguments.data}")
     results = {}
-    for name, (make, takes_raw, is_random) in detectors(arguments.novelty).items():
+    for name, (make, raw, is_random) in detectors(arguments.novelty).items():
         if arguments.only and name not in arguments.only:
             continue
-        # What is not random differs between seeds only where the rows do.
+        # The seed changes the rows for novelty. Otherwise it changes random detectors only.
         seeds = range(arguments.seeds if is_random or arguments.novelty else 1)
         results[name] = []
         for file in files:
             with np.load(file, allow_pickle=False) as data:
                 X, y = data["X"].astype(np.float64), data["y"]
-            figures = [measure(make, takes_raw, X, y, seed, arguments.novelty) for seed in seeds]
+            figures = [measure(make, raw, X, y, seed, arguments.novelty) for seed in seeds]
             results[name].append(figures)
             area, precision, seconds = np.mean(figures, axis=0)
             print(f"  {name} {file.stem}: {area:.3f} {precision:.3f} {seconds:.2f} s", flush=True)

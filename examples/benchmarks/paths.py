@@ -1,11 +1,12 @@
-"""Sizes of codes that paths suggest, where the right size is known, and what paths cost.
+"""Numbers of components that paths suggest, and the time of paths.
 
-Manifolds: 3, 6 or 10 normal causes, a random tanh layer into 30 columns and noise of .03, .1 or .3,
-2,000 rows; sizes from 1 to 13. The cost is the path's seconds as a multiple of those of a fit with
-the largest size on all rows, measured before it and after it in the same process.
+Manifolds: a random tanh layer maps 3, 6 or 10 normal causes to 30 columns, with noise of .03, .1 or
+.3; 2,000 rows; sizes from 1 to 13. The right size is the number of causes. The cost of a path is
+its time as a multiple of the time of a fit with the largest size on all rows, which is measured
+before and after it in the same process.
 Tables: digits, breast cancer and those of `--data`, with the default sizes.
 
-Run `python examples/benchmarks/paths.py [--data DIR] [--rst docs]`, DIR holding more tables as
+Run `python examples/benchmarks/paths.py [--data DIR] [--rst docs]`. DIR holds more tables as
 `*.npz` with a key `X`.
 """
 
@@ -29,29 +30,29 @@ MOST_ROWS = 5000
 
 
 def manifold(causes, noise, seed):
-    """Rows of so many normal causes, bent into 30 columns."""
+    """Return rows of 30 columns, nonlinear functions of normal causes."""
     rng = np.random.default_rng(seed)
     X = np.tanh(rng.normal(size=(ROWS, causes)) @ rng.normal(size=(causes, 30)))
     return X + noise * rng.normal(size=X.shape)
 
 
 def seconds(function):
-    """What a function returns, and how long it takes."""
+    """Call a function, and return its result and its seconds."""
     start = time.perf_counter()
     result = function()
     return result, time.perf_counter() - start
 
 
 def path_and_cost(X, estimator, largest, **options):
-    """A path, and its seconds as a multiple of those of its largest fit."""
+    """Return a path, and its time as a multiple of the time of its largest fit."""
     before = seconds(lambda: largest.fit(X))[1]
-    path, took = seconds(lambda: components_path(estimator, X, **options))
+    path, elapsed = seconds(lambda: components_path(estimator, X, **options))
     after = seconds(lambda: largest.fit(X))[1]
-    return path, took / ((before + after) / 2)
+    return path, elapsed / ((before + after) / 2)
 
 
-def of_manifolds(n_seeds):
-    """A row for each manifold; the suggestions of all seeds, and the costs' median."""
+def report_manifolds(n_seeds):
+    """Yield the caption, the header, and a row for each manifold, over all seeds."""
     yield "Manifolds: suggested sizes of codes and what the path costs"
     yield ["causes", "noise", "suggested, by seed", "one standard error", "path / largest fit"]
     for causes in (3, 6, 10):
@@ -69,8 +70,8 @@ def of_manifolds(n_seeds):
             yield [str(causes), f"{noise:g}", *texts, f"{np.median(costs):.2f}"]
 
 
-def tables(folder):
-    """Name, rows and what prepares them."""
+def load_tables(folder):
+    """Yield the name, the rows and the scaler of each table."""
     yield "digits", load_digits().data, FunctionTransformer(lambda X: X / 16)
     yield "breast cancer", load_breast_cancer().data, StandardScaler()
     for path in sorted(Path(folder).glob("*.npz")) if folder else []:
@@ -79,42 +80,42 @@ def tables(folder):
         yield path.stem, X[rows], StandardScaler()
 
 
-def of_tables(folder):
-    """A row for each table: what is suggested, beside PCA of that and of its own best size."""
+def report_tables(folder):
+    """Yield the caption, the header, and a row for each table, next to PCA."""
     yield f"Tables of at most {MOST_ROWS:,} rows: what is suggested, and PCA beside it"
     yield [
         "table", "rows x columns", "suggested", "held-out nats", "PCA's", "best of PCA (size)",
         "error / PCA's", "path / largest fit",
     ]  # fmt: skip
-    for name, X, scaler in tables(folder):
+    for name, X, scaler in load_tables(folder):
         estimator = make_pipeline(scaler, Autoencoder(random_state=0))
         largest_size = min(X.shape[1], round(3 * X.shape[1] ** 0.5))
         largest = make_pipeline(scaler, Autoencoder(largest_size, random_state=0))
         path, cost = path_and_cost(X, estimator, largest)
-        at = path.results.loc[path.suggested]
+        best = path.results.loc[path.suggested]
         pca = path.results["pca_test_nats"]
         yield [
-            name, f"{X.shape[0]} x {X.shape[1]}", str(path.suggested), f"{at['test_nats']:.2f}",
-            f"{at['pca_test_nats']:.2f}", f"{pca.max():.2f} ({pca.idxmax()})",
-            f"{at['test_error'] / at['pca_test_error']:.2f}", f"{cost:.2f}",
+            name, f"{X.shape[0]} x {X.shape[1]}", str(path.suggested), f"{best['test_nats']:.2f}",
+            f"{best['pca_test_nats']:.2f}", f"{pca.max():.2f} ({pca.idxmax()})",
+            f"{best['test_error'] / best['pca_test_error']:.2f}", f"{cost:.2f}",
         ]  # fmt: skip
 
 
 def main():
-    """Print both tables."""
+    """Print both tables and write them if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of further tables")
     parser.add_argument("--rst", help="folder to write the documentation's tables to")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", choices=["manifolds", "tables"])
     arguments = parser.parse_args()
-    # The largest size is sometimes the best of a short range: it is said in the table.
-    warnings.filterwarnings("ignore", message="The largest of the sizes")
+    # skae warns if the largest size is suggested. The table shows this anyway.
+    warnings.filterwarnings("ignore", message="The suggested n_components")
     print(describe_machine())
     parts = {
-        "manifolds": (of_manifolds(arguments.seeds), ["<8", "<8", "<22", "<22", ">20"]),
+        "manifolds": (report_manifolds(arguments.seeds), ["<8", "<8", "<22", "<22", ">20"]),
         "tables": (
-            of_tables(arguments.data),
+            report_tables(arguments.data),
             ["<14", ">15", ">11", ">15", ">9", ">20", ">15", ">20"],
         ),
     }

@@ -1,16 +1,17 @@
 """Sequences: one-dimensional convolutions and recurrent networks against PCA, codes of 8.
 
-Four sets of time series: ItalyPowerDemand, GunPoint, JapaneseVowels (12 channels) and ECG5000, of
-whose rows the even ones are for training. The weight decay of the networks is chosen by
-cross-validated log-density of the training rows, without looking at the others. Printed per set and
-model: squared error per held-out row over PCA's, accuracy of the nearest neighbour in code space,
-what was chosen, and seconds of the last fit.
+The four sets of time series are ItalyPowerDemand, GunPoint, JapaneseVowels (12 channels) and
+ECG5000, of which the even rows are used for training. The weight decay of the networks is chosen by
+the cross-validated log-density of the training rows only. The table shows, for each set and model,
+the squared error per held-out row divided by PCA's, the accuracy of a nearest-neighbor classifier
+of the codes, the chosen weight decay, and the seconds of the last fit.
 
-Then JapaneseVowels with sequences cut at random lengths: the largest difference between codes of
-sequences that are padded with NaN and of the same ones cut short, and the error on the steps that
-are there, over that of PCA, for which missing steps are filled with the training rows' means.
+Then the sequences of JapaneseVowels are cut at random lengths. The script prints the largest
+difference between the codes of sequences that are padded with NaN and of the same sequences cut
+short, and the error on the observed steps, divided by that of PCA, for which missing steps are
+filled with the means of the training rows.
 
-Run `python examples/benchmarks/sequences.py --data DIR [--rst FILE]`, DIR holding
+Run `python examples/benchmarks/sequences.py --data DIR [--rst FILE]`. DIR holds
 `ItalyPowerDemand.npz`, `GunPoint.npz`, `JapaneseVowels.npz` (arrays X_train (n, channels, time),
 y_train, X_test, y_test) and `ECG5000_train.npz` (X (n, time), y).
 """
@@ -34,7 +35,7 @@ FORMATS = ("<20", "<14", ">10", ">10", ">14", ">9")
 
 
 def load(folder, name):
-    """Sequences (n, channels, time) and labels, for training and held out."""
+    """Load sequences (n, channels, time) and labels, for training and held out."""
     with np.load(Path(folder) / f"{name}.npz", allow_pickle=False) as file:
         if "X" in file:
             X, y = file["X"][:, None], file["y"]
@@ -43,7 +44,7 @@ def load(folder, name):
 
 
 def networks(channels, steps):
-    """Models, and how sequences (n, channels, time) become their rows."""
+    """Return models by name, each with a function that makes rows of (n, channels, time)."""
     conv = Autoencoder(
         K,
         architecture="conv",
@@ -66,21 +67,21 @@ def networks(channels, steps):
     }
 
 
-def nearest(train, y_train, test, y_test):
+def nearest_accuracy(train, y_train, test, y_test):
     return KNeighborsClassifier(1).fit(train, y_train).score(test, y_test)
 
 
 def table(folder):
-    """Caption, header and rows."""
+    """Yield the caption, the header and the rows of the table."""
     yield "Sequences, codes of 8"
     yield "sequences", "model", "error", "1-NN", "weight_decay", "seconds"
     for name in SETS:
         X, y, Z, z = load(folder, name)
         pca = PCA(K, random_state=0).fit(X.reshape(len(X), -1))
         rows = Z.reshape(len(Z), -1)
-        least = ((rows - pca.inverse_transform(pca.transform(rows))) ** 2).sum(axis=1).mean()
+        pca_error = ((rows - pca.inverse_transform(pca.transform(rows))) ** 2).sum(axis=1).mean()
         codes = [pca.transform(part.reshape(len(part), -1)) for part in (X, Z)]
-        yield name, "PCA", "1.000", f"{nearest(codes[0], y, codes[1], z):.3f}", "-", "-"
+        yield name, "PCA", "1.000", f"{nearest_accuracy(codes[0], y, codes[1], z):.3f}", "-", "-"
         for kind, (model, as_rows) in networks(*X.shape[1:]).items():
             train, test = as_rows(X), as_rows(Z)
             search = GridSearchCV(model, GRID, cv=3, refit=False).fit(train)
@@ -88,14 +89,14 @@ def table(folder):
             start = time.perf_counter()
             model.fit(train)
             seconds = time.perf_counter() - start
-            ratio = model.reconstruction_error(test).mean() / least
-            accuracy = nearest(model.transform(train), y, model.transform(test), z)
+            ratio = model.reconstruction_error(test).mean() / pca_error
+            accuracy = nearest_accuracy(model.transform(train), y, model.transform(test), z)
             chosen = f"{model.weight_decay:g}"
             yield name, kind, f"{ratio:.3f}", f"{accuracy:.3f}", chosen, f"{seconds:.1f}"
 
 
 def report_lengths(folder):
-    """Print what becomes of sequences of different lengths."""
+    """Print how codes and errors depend on padding and on missing steps."""
     X, _, Z, _ = load(folder, "JapaneseVowels")
     X, Z = np.swapaxes(X, 1, 2), np.swapaxes(Z, 1, 2)
     rng = np.random.default_rng(0)
@@ -107,22 +108,23 @@ def report_lengths(folder):
     train, test = (part.reshape(len(part), -1) for part in ragged)
     model, _ = networks(channels, steps)["recurrent"]
     model.fit(train)
-    apart = 0.0
+    difference = 0.0
     for length in range(1, steps):
         padded = np.full_like(Z, np.nan)
         padded[:, :length] = Z[:, :length]
-        apart = max(apart, np.abs(model.transform(padded) - model.transform(Z[:, :length])).max())
-    print(f"\nJapaneseVowels, padded and cut: codes differ by at most {apart:.1e}")
+        distances = np.abs(model.transform(padded) - model.transform(Z[:, :length]))
+        difference = max(difference, distances.max())
+    print(f"\nJapaneseVowels, padded and cut: codes differ by at most {difference:.1e}")
     mean = np.nanmean(train, axis=0)
     pca = PCA(K, random_state=0).fit(np.where(np.isnan(train), mean, train))
     filled = np.where(np.isnan(test), mean, test)
     error = (test - pca.inverse_transform(pca.transform(filled))) ** 2
     ratio = model.reconstruction_error(test).sum() / np.nansum(error)
-    print(f"Error on the steps that are there, over that of PCA on filled rows: {ratio:.2f}")
+    print(f"Error on observed steps, divided by that of PCA on filled rows: {ratio:.2f}")
 
 
 def main():
-    """Print the table and, if asked to, write it."""
+    """Print the table and write it if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of the sequences")
     parser.add_argument("--rst", metavar="FILE", help="where to write the table for the docs")

@@ -1,17 +1,18 @@
-"""The default autoencoder beside PCA on small tables, and what makes its fit faster.
+"""The default autoencoder next to PCA on small tables, and settings that make its fit faster.
 
-Three tables, each printed with its caption; errors and densities are of the 30 % of rows that are
-held out, the same for all. Seconds are of processor time: on one thread, those of an idle machine.
+There are three tables, each printed with its caption. Errors and densities are those of the 30 % of
+rows that are held out, the same for all models. Seconds are processor time; on one thread, they are
+about those of an idle machine.
 
-- `tables`: per set and code size, the mean ratio of squared errors to PCA's, the largest excess
-  over PCA on one split in standard errors of the paired row-wise difference, the mean nats per row
-  above PCA's, and the median of seconds per fit, also over the median of PCA's.
-- `settings`: the default fit of digits and faster ones, which take turns.
+- `tables`: for each data set and code size, the mean ratio of squared errors to PCA's, the largest
+  excess over PCA on one split, in standard errors of the paired differences of rows, the mean nats
+  per row above PCA's, and the median of seconds per fit, also divided by the median of PCA's.
+- `settings`: the default fit of digits and faster ones, which run in turns.
 - `search`: the size of a code for 2,000 rows of 6 causes (those of capacity.py), by a grid search
   and by a path.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/tables.py [--data DIR] [--splits 5] [--only TABLE]
-[--sets NAME ...] [--rst FOLDER]`, DIR holding more tables as `*.npz` with a key `X`.
+[--sets NAME ...] [--rst FOLDER]`. DIR holds more tables as `*.npz` with a key `X`.
 """
 
 import argparse
@@ -49,7 +50,7 @@ SIZES = (2, 3, 4, 5, 6, 8, 10, 12)
 
 
 def load_tables(folder):
-    """Yield (name, X, code sizes, whether to standardise)."""
+    """Yield (name, X, code sizes, whether to standardize)."""
     yield "digits", load_digits().data, (2, 4, 8, 16), False
     yield "breast_cancer", load_breast_cancer().data, (2, 5, 8), True
     for load in (load_wine, load_diabetes, load_iris):
@@ -61,14 +62,14 @@ def load_tables(folder):
 
 
 def timed(call):
-    """What a call returns, and its seconds of processor time, which others hardly disturb."""
+    """Return the result of a call and its seconds of processor time."""
     start = time.process_time()
     result = call()
     return result, time.process_time() - start
 
 
 def compare(X, k, standardize, seed, settings):
-    """PCA, held-out rows, and per setting a fitted autoencoder, each with its seconds."""
+    """Return held-out rows, and PCA and an autoencoder per setting, fitted, with seconds."""
     train, test = train_test_split(X, test_size=0.3, random_state=seed)
     if standardize:
         scaler = StandardScaler().fit(train)
@@ -140,10 +141,10 @@ def settings(arguments):
             ]
         )
     seconds = np.median(figures, axis=0)[:, 1]
-    for name, (epochs, _, ratio, nats), took in zip(
+    for name, (epochs, _, ratio, nats), median in zip(
         SETTINGS, np.mean(figures, axis=0), seconds, strict=True
     ):
-        times = f"{took:.2f}", f"{took / seconds[0]:.2f}"
+        times = f"{median:.2f}", f"{median / seconds[0]:.2f}"
         yield name, f"{epochs:.0f}", *times, f"{ratio:.3f}", f"{nats:.2f}"
 
 
@@ -152,15 +153,15 @@ def search(arguments):
     yield "search", "seconds", "of one fit's", "size"
     X, model = make_rows(0.1, n=2000), Autoencoder(random_state=0)
     cv = ShuffleSplit(1, test_size=0.25, random_state=0)
-    first = Autoencoder(6, random_state=0).fit(X)  # loads what is loaded once
-    _, one = timed(lambda: first.fit(X))
-    yield "one fit, codes of 6", f"{one:.1f}", "1.0", "-"
+    first = Autoencoder(6, random_state=0).fit(X)  # the first fit also imports modules
+    _, fit_seconds = timed(lambda: first.fit(X))
+    yield "one fit, codes of 6", f"{fit_seconds:.1f}", "1.0", "-"
     grid = GridSearchCV(model, {"n_components": SIZES}, cv=cv, refit=False)
     grid, seconds = timed(lambda: grid.fit(X))
     best = str(grid.best_params_["n_components"])
-    yield "GridSearchCV", f"{seconds:.1f}", f"{seconds / one:.1f}", best
+    yield "GridSearchCV", f"{seconds:.1f}", f"{seconds / fit_seconds:.1f}", best
     path, seconds = timed(lambda: components_path(model, X, param_range=SIZES, cv=cv))
-    yield "components_path", f"{seconds:.1f}", f"{seconds / one:.1f}", str(path.suggested)
+    yield "components_path", f"{seconds:.1f}", f"{seconds / fit_seconds:.1f}", str(path.suggested)
 
 
 TABLES = {
@@ -171,7 +172,7 @@ TABLES = {
 
 
 def main():
-    """Print the tables and, if asked to, write them."""
+    """Print the tables and write them if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of further tables")
     parser.add_argument("--splits", type=int, default=5)

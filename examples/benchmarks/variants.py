@@ -1,12 +1,14 @@
 """All variants and PCA on three tables whose rows have classes.
 
-Every model has its defaults and, where its code is shorter than the row, the same number of
-components: 8 for digits, 5 for breast_cancer, 4 for wine. SparseAutoencoder keeps its wide code and
-VectorQuantizedAutoencoder its own size, as the number of its codes limits what it can say.
-Each data set is split 70/30 several times. Printed per set and model, on held-out rows, as means
-over the splits: squared error per row, nats per row, accuracy of a 5-nearest-neighbour classifier
-that knows the training rows' codes, and the share of the code's cells that is active, farther from
-0 than a thousandth of their column's standard deviation; then the median of seconds per fit.
+Every model has its default parameters and, if its code is shorter than the row, the same number of
+components: 8 for digits, 5 for breast_cancer, 4 for wine. SparseAutoencoder keeps its wide code.
+VectorQuantizedAutoencoder keeps its own size, because the number of its codes limits how much
+information they contain.
+Each data set is split 70/30 several times. The table shows, for each data set and model, on
+held-out rows, as means over the splits: the squared error per row, nats per row, the accuracy of a
+5-nearest-neighbor classifier that is fitted to the codes of the training rows, and the share of
+active cells of the code, which are farther from 0 than a thousandth of the standard deviation of
+their column; then the median of seconds per fit.
 
 Run `python examples/benchmarks/variants.py [--splits 3] [--only digits] [--rst FILE]`.
 """
@@ -39,7 +41,7 @@ TABLES = {
     "breast_cancer": (load_breast_cancer, 5, True),
     "wine": (load_wine, 4, True),
 }
-"""How to load a set, the size of its codes, and whether to standardise its columns."""
+"""Function that loads the data set, size of its codes, and whether to standardize its columns."""
 
 MODELS = (
     PCA,
@@ -54,14 +56,14 @@ MODELS = (
 )
 
 OWN_SIZE = (SparseAutoencoder, VectorQuantizedAutoencoder)
-"""Models that choose the size of their codes."""
+"""Models that keep their default size of the code."""
 
 HEADER = ("set", "model", "code", "squared error", "nats", "5-NN", "active", "seconds")
 FORMATS = ("<15", "<28", ">5", ">15", ">10", ">8", ">8", ">9")
 
 
 def measure(kind, k, train, test, y_train, y_test, seed):
-    """Size of the code, held-out squared error, nats, accuracy, active share; seconds."""
+    """Return size of the code, held-out error, nats per row, accuracy, active share, seconds."""
     size = {} if kind in OWN_SIZE else {"n_components": k}
     model = kind(**size, random_state=seed)
     start = time.perf_counter()
@@ -107,7 +109,7 @@ def compare(name, n_splits):
 
 
 def main():
-    """Print the table and, if asked to, write it."""
+    """Print the table and write it if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=TABLES, help="names of the sets to run")

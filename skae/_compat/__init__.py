@@ -1,1 +1,1 @@
-"""Private names of scikit-learn and torch that skae uses, each with the reason; nothing else."""
+"""Private functions and classes of scikit-learn and torch that skae uses, with the reasons."""

@@ -1,4 +1,4 @@
-"""Private names of scikit-learn: what its own estimators are made with and others need, too."""
+"""Private functions and classes of scikit-learn that estimators need."""
 
 import os
 import sys
@@ -11,13 +11,13 @@ from sklearn.base import BaseEstimator
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils import _safe_indexing as safe_indexing
 
-# `ColumnTransformer` selects columns with it: names, numbers, slices, masks, callables.
+# Selects columns as `ColumnTransformer` does: by name, number, slice, mask or callable.
 from sklearn.utils._indexing import _get_column_indices as column_indices
 
-# The message that tells a user of displays to install matplotlib.
+# Raises an ImportError that asks users of displays to install matplotlib.
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-# The constraints behind `InvalidParameterError`.
+# Constraints of parameters. Violations raise `InvalidParameterError`.
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -26,29 +26,29 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
-# Robust detectors need percentiles of weighted rows; numpy's cannot interpolate weighted ones.
+# Computes percentiles of weighted rows by interpolation, which numpy does not support.
 from sklearn.utils.stats import _weighted_percentile as weighted_percentile
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 
 def validate_parameters(estimator: BaseEstimator) -> None:
-    """Raise InvalidParameterError where a parameter breaks its constraint."""
+    """Raise InvalidParameterError if a parameter violates its constraint."""
     estimator._validate_params()
 
 
-def fit_task(estimator: Any, n_subtasks: int) -> Any:
-    """The context by which a fit of so many epochs tells scikit-learn's callbacks of itself."""
+def init_callback_context(estimator: Any, n_subtasks: int) -> Any:
+    """Create the context in which the callbacks of scikit-learn follow a fit with subtasks."""
     return estimator._init_callback_context(max_subtasks=n_subtasks)
 
 
 def has_callbacks(estimator: object) -> bool:
-    """Whether the user has set callbacks of scikit-learn's."""
+    """Return whether an estimator has callbacks of scikit-learn."""
     return bool(getattr(estimator, "_skl_callbacks", None))
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the user's line that led here, past the package and scikit-learn's wrappers."""
+    """Issue a warning that points to the line of the user, outside skae and scikit-learn."""
     packages = Path(sklearn.__file__).parent, Path(__file__).parents[1]
     folders = tuple(f"{package}{os.sep}" for package in packages)
     level, frame = 1, sys._getframe()

@@ -1,4 +1,4 @@
-"""Private names of torch, and what differs between its releases."""
+"""Private functions and classes of torch that skae uses."""
 
 import warnings
 from contextlib import suppress
@@ -10,42 +10,45 @@ from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# `torch.func.jvp` imports this module at the first derivative, and the module warns of its own use
-# of `torch.jit.script`. Importing it here, once, keeps that warning from the user.
+# `torch.func.jvp` imports this module when it is first called, and the module issues a warning
+# because it uses `torch.jit.script`. Importing it here hides the warning from users.
 with warnings.catch_warnings(), suppress(ImportError):
     warnings.simplefilter("ignore")
     import torch._decomp.decompositions_for_jvp
 
-# Called on plain tensors under inference mode it takes half the time of the public optimizer.
+# In inference mode and on plain tensors it takes half the time of the public optimizer.
 fused_adam = torch._fused_adam_
 
 
-def schema(operator: OpOverload) -> Any:
-    """What an operator's arguments are, and which of them it writes to."""
+def operator_schema(operator: OpOverload) -> Any:
+    """Return the arguments of an operator, and which of them it changes in place."""
     return operator._schema
 
 
 def with_generator(operator: OpOverload) -> OpOverload:
-    """The form of a random operator that takes a generator."""
-    if any(argument.name == "generator" for argument in schema(operator).arguments):
+    """Return the overload of a random operator that has a parameter for a generator."""
+    if any(argument.name == "generator" for argument in operator_schema(operator).arguments):
         return operator
     name = operator._overloadname
-    form: OpOverload = getattr(
+    overload: OpOverload = getattr(
         operator.overloadpacket, "generator" if name == "default" else f"{name}_generator"
     )
-    return form
+    return overload
 
 
-def binding(target: Any) -> Any:
-    """An operator's own Python binding, where torch has one: it is called in half the time."""
+def python_binding(target: Any) -> Any:
+    """Return the Python binding of an operator, or the target itself if it has none.
+
+    Calling the binding takes half the time of calling the operator.
+    """
     if isinstance(target, OpOverload) and target.namespace == "aten":
-        name = schema(target).name.removeprefix("aten::")
-        for home in (torch._C._VariableFunctions, torch._C._nn):
-            if hasattr(home, name):
-                return getattr(home, name)
+        name = operator_schema(target).name.removeprefix("aten::")
+        for module in (torch._C._VariableFunctions, torch._C._nn):
+            if hasattr(module, name):
+                return getattr(module, name)
     return target
 
 
-def version(tensor: Tensor) -> int:
-    """A number that grows whenever a tensor is changed in place."""
+def tensor_version(tensor: Tensor) -> int:
+    """Return the version of a tensor, a number that increases with each change in place."""
     return tensor._version

@@ -1,1 +1,1 @@
-"""Densities: log p(x) of a fitted autoencoder, the code integrated out."""
+"""Densities of rows, log p(x), under a fitted autoencoder: they integrate over the codes."""

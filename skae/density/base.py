@@ -1,4 +1,4 @@
-"""What every density of rows answers, and how many rows it takes at once."""
+"""The interface of densities of rows, and the evaluation of many rows in blocks."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, Self
@@ -11,48 +11,69 @@ from skae.nn.draws import Draws
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
-CELLS = 2**22
-"""Cells of rows, or of hidden units, that are computed with at once."""
+MAX_CELLS = 2**22
+"""Largest number of cells, or of hidden units, in one block of rows. It limits the memory."""
 
 CODES_AT_ONCE = 256
-"""Codes of a row that are drawn at once: their number decides the draws, not the other rows."""
+"""Largest number of codes of a row that are drawn or decoded at once. It does not depend on the
+number of rows, so that the codes drawn for a row do not depend on the other rows."""
 
 
 class Density(Protocol):
-    """The distribution of codes and rows that a fit leaves; its likelihood is not trained."""
+    """Distribution of codes and rows under a fitted network; its likelihood is not trained."""
 
     likelihood: Likelihood
 
     @classmethod
     def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
-        """Estimate the noise and the distribution of codes from rows in a random order.
+        """Estimate the noise and the distribution of codes.
 
-        `held_out` (n,) says which rows the network has not seen.
+        Parameters
+        ----------
+        network : Network
+            Trained network.
+        batch : Batch
+            Rows in random order.
+        held_out : Tensor of shape (n,), bool
+            Whether each row is a validation row, which the network was not trained on.
         """
 
     @classmethod
     def restore(cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]) -> Self:
-        """The density that `tensors` came from."""
+        """Return the density with this likelihood and the parameters `tensors`.
+
+        It raises ValueError if they are not the parameters of a density of the network.
+        """
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `restore` takes, beside the likelihood."""
+        """Return the parameters, without those of the likelihood."""
 
     def log_prob(self, network: Network, batch: Batch) -> Tensor:
-        """Log-density of rows in nats, shape (n,), float64."""
+        """Compute the log-density of rows in nats, shape (n,), float64."""
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
-        """Codes (n, k) as the model has them before it sees a row."""
+        """Draw codes (n, k) from the prior."""
 
     def blend(self, new: Any, share: float) -> Self:
-        """The mixture of this density and a `share` of a new one."""
+        """Approximate the mixture of this density and a `share` of a new one."""
 
     def is_finite(self) -> bool:
-        """Whether its numbers are all finite."""
+        """Return whether all parameters are finite."""
 
 
-def by_blocks(
-    function: Callable[[Batch], Tensor], network: Network, batch: Batch, times: int
+def map_blocks(
+    function: Callable[[Batch], Tensor], network: Network, batch: Batch, n_codes: int
 ) -> Tensor:
-    """A function of rows, which it decodes so many times, of as many at once as memory allows."""
-    cells = min(times, CODES_AT_ONCE) * max(network.inputs.n_outputs, network.decoder.n_hidden)
-    return torch.cat([function(rows) for rows in batch.split(max(1, CELLS // cells))])
+    """Apply a function to blocks of rows that fit into memory, and concatenate the results.
+
+    Parameters
+    ----------
+    function : callable
+        Function of rows that decodes `n_codes` codes for each of them.
+    network : Network
+    batch : Batch
+    n_codes : int
+    """
+    width = max(network.inputs.n_outputs, network.decoder.n_hidden)
+    cells = min(n_codes, CODES_AT_ONCE) * width
+    return torch.cat([function(rows) for rows in batch.split(max(1, MAX_CELLS // cells))])

@@ -1,4 +1,4 @@
-"""The density of rows whose codes are finitely many: the exact sum over all of them."""
+"""The density of rows with finitely many codes: an exact sum over all codes."""
 
 import math
 from dataclasses import dataclass
@@ -7,26 +7,30 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from skae.density.base import CODES_AT_ONCE, by_blocks
+from skae.density.base import CODES_AT_ONCE, map_blocks
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Discrete
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
-MOST_CODES = 65_536
-"""Codes that are summed over at most."""
+MAX_CODES = 65_536
+"""Largest number of codes to sum over. It limits the time, because with conditions each code is
+decoded once per row."""
 
 
 @dataclass
 class Enumeration:
-    """Codes of which there are finitely many: the exact sum over all of them.
+    """Exact density for codes that consist of one vector from each of several codebooks.
+
+    The prior draws the vectors of different codebooks independently. `Density` documents the
+    methods.
 
     Attributes
     ----------
     likelihood : Likelihood
     shares : Tensor of shape (n_codebooks, n_codes)
-        How often each code occurs among rows.
+        Relative frequency of each vector of a codebook among the codes of rows.
     """
 
     likelihood: Likelihood
@@ -37,11 +41,12 @@ class Enumeration:
     def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> "Enumeration":
         latent, likelihood = cast(Discrete, network.latent), network.likelihood.fixed()
         code, rows, weight = network.encode(batch), network.inputs.modelled(batch), batch.weight
-        chosen = torch.nn.functional.one_hot(latent.indices(code.h), latent.n_codes).double()
-        shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), chosen)
-        seen = weight * held_out if held_out.any() else weight
+        selected = torch.nn.functional.one_hot(latent.indices(code.h), latent.n_codes).double()
+        shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), selected)
+        # Errors of training rows are too small, so validation rows alone estimate the noise.
+        noise_weight = weight * held_out if held_out.any() else weight
         squares = likelihood.squares(rows, network.outputs(code.mean, batch))
-        statistics = likelihood.statistics(rows, squares, seen / seen.sum())
+        statistics = likelihood.statistics(rows, squares, noise_weight / noise_weight.sum())
         return cls(likelihood.update(statistics), shares)
 
     @classmethod
@@ -49,8 +54,12 @@ class Enumeration:
         cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]
     ) -> "Enumeration":
         latent, shares = cast(Discrete, network.latent), tensors["shares"]
-        if shares.shape != (latent.n_codebooks, latent.n_codes) or (shares < 0).any():
-            raise ValueError("the shares of the codes are not those of this model")
+        expected = (latent.n_codebooks, latent.n_codes)
+        if shares.shape != expected or (shares < 0).any():
+            raise ValueError(
+                f"the shares of the codes must be non-negative and have shape {expected}, "
+                f"got shape {tuple(shares.shape)}"
+            )
         return cls(likelihood, shares)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -58,38 +67,39 @@ class Enumeration:
 
     def log_prob(self, network: Network, batch: Batch) -> Tensor:
         n_codebooks, n_codes = self.shares.shape
-        if n_codes**n_codebooks > MOST_CODES:
+        if n_codes**n_codebooks > MAX_CODES:
             raise ValueError(
-                f"The density is a sum over all codes, of which n_codes={n_codes} and "
-                f"n_codebooks={n_codebooks} make {n_codes**n_codebooks}; the limit is {MOST_CODES}."
+                "The density is a sum over all n_codes**n_codebooks codes, which must be at most "
+                f"{MAX_CODES}, got {n_codes**n_codebooks} with n_codes={n_codes} and "
+                f"n_codebooks={n_codebooks}. Reduce n_codes or n_codebooks."
             )
         choices = [torch.arange(n_codes, device=batch.x.device)] * n_codebooks
         indices = torch.cartesian_prod(*choices).reshape(-1, n_codebooks)
         log_share = self.shares.log()[torch.arange(n_codebooks), indices].sum(-1)
         codes = cast(Discrete, network.latent).look_up(indices)[:, None]
-        # Without conditions, a code decodes to the same for all rows.
-        outs = None if network.inputs.n_conditions else network.outputs(codes, batch)
+        # Without conditions, the output for a code is the same for all rows.
+        shared_out = None if network.inputs.n_conditions else network.outputs(codes, batch)
 
         def log_sum(batch: Batch) -> Tensor:
             n, rows = len(batch.x), network.inputs.modelled(batch)
             total = batch.x.new_full((n,), -math.inf, dtype=torch.float64)
             for start in range(0, len(codes), CODES_AT_ONCE):
-                some = slice(start, start + CODES_AT_ONCE)
-                if outs is None:
-                    out = network.outputs(codes[some].expand(-1, n, -1), batch)
+                block = slice(start, start + CODES_AT_ONCE)
+                if shared_out is None:
+                    out = network.outputs(codes[block].expand(-1, n, -1), batch)
                 else:
-                    out = outs[some].expand(-1, n, -1)
-                fit = self.likelihood.log_prob(rows, out).double()
-                total = torch.logaddexp(total, (fit + log_share[some, None]).logsumexp(0))
+                    out = shared_out[block].expand(-1, n, -1)
+                log_prob = self.likelihood.log_prob(rows, out).double()
+                total = torch.logaddexp(total, (log_prob + log_share[block, None]).logsumexp(0))
             return total
 
-        return by_blocks(log_sum, network, batch, len(codes))
+        return map_blocks(log_sum, network, batch, len(codes))
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
-        shares = self.shares.cumsum(-1)
-        uniform = draws.uniform((len(shares), n)).double() * shares[:, -1:]
-        indices = torch.searchsorted(shares, uniform, right=True)
-        return cast(Discrete, network.latent).look_up(indices.clamp_max(shares.shape[1] - 1).mT)
+        cumulative = self.shares.cumsum(-1)
+        uniform = draws.uniform((len(cumulative), n)).double() * cumulative[:, -1:]
+        indices = torch.searchsorted(cumulative, uniform, right=True)
+        return cast(Discrete, network.latent).look_up(indices.clamp_max(cumulative.shape[1] - 1).mT)
 
     def blend(self, new: "Enumeration", share: float) -> "Enumeration":
         likelihood = self.likelihood.blended(new.likelihood, share)

@@ -1,4 +1,4 @@
-"""The density of rows whose codes are distributions: importance sampling from the posterior."""
+"""The density of rows whose encoder returns a posterior: importance sampling of the codes."""
 
 import math
 from collections.abc import Iterator
@@ -8,26 +8,28 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
-from skae.density.base import CODES_AT_ONCE, by_blocks
+from skae.density.base import CODES_AT_ONCE, map_blocks
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws, Keyed
+from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Stochastic
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
 IMPORTANCE_SAMPLES = 100
-"""Codes drawn for each row that is scored."""
+"""Default number of codes that are drawn for each row."""
 
-ENOUGH_ROWS = 30
-"""Validation rows from which on they correct a trained likelihood: fewer would by luck."""
+MIN_VALIDATION_ROWS = 30
+"""Smallest number of validation rows that estimate the noise or correct a trained noise. The
+result of fewer rows would be mostly chance."""
 
 
 @dataclass
 class Importance:
-    """Codes that are distributions: the mean over codes drawn from the encoder's posterior.
+    """Importance-weighted estimate of the density, with codes drawn from the encoder's posterior.
 
-    A lower bound of the log-density in expectation, the tighter the more codes are drawn (Burda,
-    Grosse & Salakhutdinov 2016). The draws belong to the row: they are the same at every call.
+    Its expectation is a lower bound of the log-density, which becomes tighter with more codes
+    (Burda, Grosse & Salakhutdinov 2016). The random numbers are a function of the row, so that
+    the same row has the same result in every call. `Density` documents the methods.
     """
 
     likelihood: Likelihood
@@ -36,30 +38,30 @@ class Importance:
     @torch.no_grad()
     def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
         likelihood, is_trained = network.likelihood.fixed(), network.likelihood.is_trained
-        is_enough = held_out.sum() >= ENOUGH_ROWS
-        if likelihood.is_known or (is_trained and not is_enough):
+        has_validation = held_out.sum() >= MIN_VALIDATION_ROWS
+        if likelihood.is_known or (is_trained and not has_validation):
             return cls(likelihood)
-        some = held_out if is_enough else torch.ones_like(held_out)
-        batch = batch.map(lambda part: part[some])
-        # Means over draws come first: rows are summed over at once.
+        used = held_out if has_validation else torch.ones_like(held_out)
+        batch = batch.map(lambda part: part[used])
+        # Squares are averaged over draws first, so that `statistics` is called once for all rows.
         squares = cls(likelihood)._squares(network, batch)
-        share = batch.weight / batch.weight.sum()
-        statistics = likelihood.statistics(network.inputs.modelled(batch), squares, share)
+        weight = batch.weight / batch.weight.sum()
+        statistics = likelihood.statistics(network.inputs.modelled(batch), squares, weight)
         if is_trained:
             return cls(likelihood.corrected(statistics))
         return cls(likelihood.update(statistics))
 
     def _squares(self, network: Network, batch: Batch) -> Tensor:
-        """Expected squares of cells' errors under their rows' posteriors."""
+        """Compute the expected squared errors of cells under the posteriors of their codes."""
 
         def mean(batch: Batch) -> Tensor:
             rows = network.inputs.modelled(batch)
             total = torch.zeros_like(rows.x)
-            for out, _ in self._drawn(network, batch, IMPORTANCE_SAMPLES):
+            for out, _ in self._decode_draws(network, batch, IMPORTANCE_SAMPLES):
                 total += self.likelihood.squares(rows, out).sum(0)
             return total / IMPORTANCE_SAMPLES
 
-        return by_blocks(mean, network, batch, IMPORTANCE_SAMPLES)
+        return map_blocks(mean, network, batch, IMPORTANCE_SAMPLES)
 
     @classmethod
     def restore(cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]) -> Self:
@@ -74,34 +76,39 @@ class Importance:
         def log_mean(batch: Batch) -> Tensor:
             total = batch.weight.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
             rows = network.inputs.modelled(batch)
-            for out, log_ratio in self._drawn(network, batch, n_samples):
-                fit = self.likelihood.log_prob(rows, out).double()
-                total = torch.logaddexp(total, (fit + log_ratio.double()).logsumexp(0))
+            for out, log_ratio in self._decode_draws(network, batch, n_samples):
+                log_prob = self.likelihood.log_prob(rows, out).double()
+                total = torch.logaddexp(total, (log_prob + log_ratio.double()).logsumexp(0))
             return total - math.log(n_samples)
 
-        return by_blocks(log_mean, network, batch, n_samples)
+        return map_blocks(log_mean, network, batch, n_samples)
 
     def elbo(self, network: Network, batch: Batch, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
-        """The evidence lower bound of rows in nats, shape (n,), float64."""
+        """Compute the evidence lower bound of rows in nats, shape (n,), float64."""
 
         def mean(batch: Batch) -> Tensor:
             total = batch.weight.new_zeros(len(batch.x), dtype=torch.float64)
             rows = network.inputs.modelled(batch)
-            for out, _ in self._drawn(network, batch, n_samples):
+            for out, _ in self._decode_draws(network, batch, n_samples):
                 total += self.likelihood.log_prob(rows, out).double().sum(0)
             divergence = cast(Stochastic, network.latent).divergence(network.encode(batch).h)
             return total / n_samples - divergence.double()
 
-        return by_blocks(mean, network, batch, n_samples)
+        return map_blocks(mean, network, batch, n_samples)
 
-    def _drawn(
+    def _decode_draws(
         self, network: Network, batch: Batch, n_samples: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """What codes (s, n, k) of rows decode to, (s, n, n_outputs), and log p(z) / q(z | x).
+        """Draw `n_samples` codes from each posterior and decode them, in blocks.
 
-        There are `n_samples` of them, in blocks.
+        Yields
+        ------
+        out : Tensor of shape (n_drawn, n, n_outputs)
+            Outputs of the decoder.
+        log_ratio : Tensor of shape (n_drawn, n)
+            log p(z) - log q(z | x).
         """
-        latent, draws = cast(Stochastic, network.latent), Keyed(network.inputs.content(batch))
+        latent, draws = cast(Stochastic, network.latent), KeyedDraws(network.inputs.content(batch))
         h = network.encode(batch).h
         for start in range(0, n_samples, CODES_AT_ONCE):
             z, log_q = latent.propose(h, min(CODES_AT_ONCE, n_samples - start), draws)

@@ -1,9 +1,10 @@
-"""The density of rows whose codes are numbers, integrated out by Laplace's method.
+"""The density of rows with continuous deterministic codes, by Laplace's method.
 
-A fit leaves a generative model: a code z ~ prior and a row x ~ likelihood(decoder(z)). Here what
-prior and likelihood leave open is estimated once the network is trained, and rows are scored under
-the model. For a linear decoder and a normal prior everything here is exact, and at PCA's solution
-it is probabilistic PCA (Tipping & Bishop 1999).
+A fitted autoencoder defines a generative model: a code z is drawn from the prior, and a row x from
+likelihood(decoder(z)). This module estimates the parameters of the prior and of the likelihood
+after the network is trained, and computes the log-density of rows under the model. The integral
+over codes is exact for a linear decoder with a normal prior and normal noise. At PCA's solution,
+the model is then probabilistic PCA (Tipping & Bishop 1999).
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import skae._compat.torch  # noqa: F401  # before the first derivative
+import skae._compat.torch  # noqa: F401  # silences the first call of torch.func.jvp
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
@@ -23,46 +24,52 @@ from skae.nn.network import Network
 from skae.nn.prior import WIDEST, Prior, leading_axes
 
 EXPANSION_BYTES = 32 * 2**20
-"""Memory that the expansions of one chunk of rows may take."""
+"""Largest memory of the expansions of one chunk of rows."""
 
 BLOCK_ROWS = 128
 BLOCK_BYTES = 2 * 2**20
-"""Rows differentiated at once, and their Jacobians' size: all should stay in the cache."""
+"""Largest number of rows that are differentiated at once, and largest size of their Jacobians. Both
+should stay in the processor's cache."""
 
 SEARCH_STEPS = 20
-"""Gauss-Newton steps at most to a row's most probable code; a handful is usual."""
+"""Largest number of Gauss-Newton steps to the most probable code of a row. Most rows need few."""
 
 MODE_TOLERANCE = 1e-6
-"""A code is taken for the most probable one when a full step would gain fewer nats than this."""
+"""The search for the most probable code of a row ends when the gain of a step, defined in
+`Laplace._newton_step`, is at most this number of nats."""
 
-HALVINGS = 6
-"""Times a step that leads downhill is halved before its row rests."""
+N_STEP_LENGTHS = 6
+"""Number of step lengths to try, each half of the previous one. The search of a row ends if all of
+them decrease its log-density."""
 
-EM_ROUNDS = 50
+EM_ITERATIONS = 50
 EM_TOLERANCE = 1e-10
-"""Rounds of expectation-maximisation at most, and the relative change that ends them."""
+"""Largest number of iterations of expectation-maximization, and the relative change of the
+parameters below which it ends."""
 
 RELINEARIZATIONS = 3
 RELINEARIZE_TOLERANCE = 1e-2
 ESTIMATION_STEPS = 1
-"""Times that the density's estimation linearises the decoder anew, the relative change that ends
-this, and the steps to better codes before each."""
+"""Largest number of times that `Laplace.estimate` linearizes the decoder at improved codes, the
+relative change of the parameters below which it ends, and the number of Gauss-Newton steps that
+improve the codes each time."""
 
 
-_forward_mode = process_lock()
-"""torch keeps the level of forward-mode differentiation for the process, not for the thread."""
+_forward_mode_lock = process_lock()
+"""Only one thread may use forward-mode differentiation at a time, because torch keeps its nesting
+level per process, not per thread."""
 
 
 @dataclass
 class Laplace:
-    """Codes that follow a prior, and rows given them.
+    """Density that integrates over the code of each row with a normal approximation at its mode.
 
     Attributes
     ----------
     likelihood : Likelihood
-        As it was estimated after training, in the network's dtype.
+        Distribution of a row given its code, estimated after training, in the network's dtype.
     prior : Prior
-        The distribution of codes, float64.
+        Distribution of codes, float64.
     """
 
     likelihood: Likelihood
@@ -70,136 +77,169 @@ class Laplace:
 
     @classmethod
     @torch.no_grad()
-    def estimate(cls, network: "Network | _Narrow", batch: Batch, held_out: Tensor) -> "Laplace":
-        """Fit prior and likelihood by expectation-maximisation, the decoder as it is.
+    def estimate(
+        cls, network: "Network | _SubspaceNetwork", batch: Batch, held_out: Tensor
+    ) -> "Laplace":
+        """Estimate the prior and the likelihood by expectation-maximization; the decoder is fixed.
 
         Parameters
         ----------
         network : Network
+            Trained network.
         batch : Batch
-            Rows in a random order; as many of the first as memory allows are used.
+            Rows in random order. Only the first ones are used, as many as fit into memory.
         held_out : Tensor of shape (n,), bool
-            Rows that the network was not trained on: only they tell its errors. None of them: all
-            do.
+            Whether each row is a validation row, which the network was not trained on. Validation
+            rows alone estimate the noise; without any, all rows do.
+
+        Returns
+        -------
+        density : Laplace
         """
         family = network.latent.prior
         if network.latent.n_components > WIDEST and not family.is_fixed:
-            share = batch.weight.double() / batch.weight.double().sum()
+            # The time of each step grows with k**3, so only the leading axes of codes are used.
+            weight = batch.weight.double() / batch.weight.double().sum()
             z = network.encode(batch).mean.double()
-            center = share @ z
-            axes = leading_axes((z - center).mT * share @ (z - center))[1]
-            inner = cls.estimate(_Narrow(network, center, axes), batch, held_out)
+            center = weight @ z
+            axes = leading_axes((z - center).mT * weight @ (z - center))[1]
+            inner = cls.estimate(_SubspaceNetwork(network, center, axes), batch, held_out)
             return Laplace(inner.likelihood, inner.prior.extended(center, axes))
         size = _rows_at_once(network, network.likelihood)
         batch = batch.map(lambda part: part[:size])
-        shares = _Shares.of(batch.weight, held_out[:size])
+        weights = _RowWeights.from_rows(batch.weight, held_out[:size])
         z = network.encode(batch).mean.double()
-        prior = family.start(z, shares.codes, shares.codes_bessel)
+        prior = family.start(z, weights.codes, weights.codes_bessel)
         likelihood = network.likelihood
         rows, out = network.inputs.modelled(batch), network.outputs(z.to(batch.x), batch)
-        squares = shares.errors_bessel * likelihood.squares(rows, out).double()
-        likelihood = likelihood.update(likelihood.statistics(rows, squares, shares.errors))
+        squares = weights.errors_bessel * likelihood.squares(rows, out).double()
+        likelihood = likelihood.update(likelihood.statistics(rows, squares, weights.errors))
         density = Laplace(likelihood, prior)
-        at = _Expansion(network, likelihood, batch, z)
-        density = _maximize(density, at, shares, RELINEARIZE_TOLERANCE)
+        expansion = _Expansion(network, likelihood, batch, z)
+        density = _run_em(density, expansion, weights, RELINEARIZE_TOLERANCE)
         for _ in range(RELINEARIZATIONS):
             before = density
-            # Codes need not be the most probable ones yet: the next round goes on from them.
-            density.search(at, ESTIMATION_STEPS)
-            density = _maximize(before, at, shares, RELINEARIZE_TOLERANCE)
+            # The codes need not have converged, because the next search continues from them.
+            density.search(expansion, ESTIMATION_STEPS)
+            density = _run_em(before, expansion, weights, RELINEARIZE_TOLERANCE)
             if _change(before, density) < RELINEARIZE_TOLERANCE:
                 break
-        return _maximize(density, at, shares, EM_TOLERANCE)
+        return _run_em(density, expansion, weights, EM_TOLERANCE)
 
-    def log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
-        """Log-density of rows in nats, shape (n,), float64."""
-        narrow = self.prior.restricted()
-        if narrow is not None:
-            prior, center, axes = narrow
-            return Laplace(self.likelihood, prior).log_prob(_Narrow(network, center, axes), batch)
+    def log_prob(self, network: "Network | _SubspaceNetwork", batch: Batch) -> Tensor:
+        """Compute the log-density of rows in nats, shape (n,), float64."""
+        restricted = self.prior.restricted()
+        if restricted is not None:
+            prior, center, axes = restricted
+            subspace = _SubspaceNetwork(network, center, axes)
+            return Laplace(self.likelihood, prior).log_prob(subspace, batch)
         size = _rows_at_once(network, self.likelihood)
         return torch.cat([self._log_prob(network, chunk) for chunk in batch.split(size)])
 
-    def _log_prob(self, network: "Network | _Narrow", batch: Batch) -> Tensor:
-        at = _Expansion(network, self.likelihood, batch, network.encode(batch).mean.double())
-        self.search(at)
-        height, gain = self._ascent(at, slice(None), at.rows)[:2]
-        log_det = torch.linalg.slogdet(at.information + self.prior.precision(at.z)).logabsdet
-        # What a resting row is short of its mode is known from the quadratic around it.
-        short = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
-        # k/2 log 2 pi of the prior and of Laplace's integral cancel.
-        return height + short - 0.5 * (log_det - 2 * self.prior.constant)
+    def _log_prob(self, network: "Network | _SubspaceNetwork", batch: Batch) -> Tensor:
+        expansion = _Expansion(network, self.likelihood, batch, network.encode(batch).mean.double())
+        self.search(expansion)
+        log_joint, gain = self._newton_step(expansion, slice(None), expansion.rows)[:2]
+        log_det = torch.linalg.slogdet(
+            expansion.information + self.prior.precision(expansion.z)
+        ).logabsdet
+        # After convergence, the expansion predicts that the mode is higher by gain / 2.
+        correction = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
+        # The terms k / 2 log(2 pi) of the prior and of the normal integral cancel.
+        return log_joint + correction - 0.5 * (log_det - 2 * self.prior.constant)
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
-        """Codes (n, k) from the prior."""
+        """Draw codes (n, k) from the prior."""
         return self.prior.draw(n, draws)
 
     def is_finite(self) -> bool:
-        """Whether its numbers are all finite."""
+        """Return whether all parameters are finite."""
         return self.likelihood.is_finite() and self.prior.is_finite()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `restore` takes, beside the likelihood."""
+        """Return the parameters of the prior."""
         return self.prior.tensors()
 
     @classmethod
     def restore(
         cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]
     ) -> "Laplace":
-        """The density that `tensors` came from."""
+        """Return the density with this likelihood and the parameters `tensors` of the prior."""
         latent = network.latent
         return Laplace(likelihood, latent.prior.restore(tensors, latent.n_components))
 
     def blend(self, new: "Laplace", share: float) -> "Laplace":
-        """The mixture of this distribution and a `share` of a new one, as far as they tell it."""
+        """Approximate the mixture of this density and a `share` of a new one."""
         return Laplace(
             self.likelihood.blended(new.likelihood, share), self.prior.blended(new.prior, share)
         )
 
-    def search(self, at: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:
-        """Move an expansion to its rows' most probable codes, by damped Gauss-Newton steps.
+    def search(self, expansion: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:
+        """Move an expansion to the most probable codes of its rows, by damped Gauss-Newton steps.
 
-        Each row stops by its own measure, so that its result does not depend on the others.
+        Each row has its own stopping criterion, so that its result does not depend on other rows.
+
+        Parameters
+        ----------
+        expansion : _Expansion
+            Expansion at the initial codes; it is changed in place.
+        max_steps : int
+            Largest number of steps.
         """
-        at.under(self.likelihood)
-        moving = torch.arange(len(at.z), device=at.z.device)
+        expansion.set_likelihood(self.likelihood)
+        active = torch.arange(len(expansion.z), device=expansion.z.device)
         for _ in range(max_steps):
-            batch = _taken(at.batch, moving)
-            rows = at.network.inputs.modelled(batch)
-            now, gain, step = self._ascent(at, moving, rows)
-            start, length = at.z[moving], torch.ones_like(gain)
-            for _ in range(HALVINGS):
+            batch = _select_rows(expansion.batch, active)
+            rows = expansion.network.inputs.modelled(batch)
+            log_joint, gain, step = self._newton_step(expansion, active, rows)
+            start, length = expansion.z[active], torch.ones_like(gain)
+            for _ in range(N_STEP_LENGTHS):
                 trial = start + length[:, None] * step
-                out = at.network.outputs(trial.to(batch.x), batch)
-                fit = self.likelihood.log_prob(rows, out).double()
-                better = fit + self.prior.height(trial) >= now
-                if better.all():
+                out = expansion.network.outputs(trial.to(batch.x), batch)
+                log_likelihood = self.likelihood.log_prob(rows, out).double()
+                accepted = log_likelihood + self.prior.height(trial) >= log_joint
+                if accepted.all():
                     break
-                length = torch.where(better, length, length / 2)
-            better &= gain > MODE_TOLERANCE
-            moving = moving[better]
-            if len(moving) == 0:
+                length = torch.where(accepted, length, length / 2)
+            accepted &= gain > MODE_TOLERANCE
+            active = active[accepted]
+            if len(active) == 0:
                 break
-            at.move(moving, trial[better])
+            expansion.move(active, trial[accepted])
 
-    def _ascent(
-        self, at: "_Expansion", index: Tensor | slice, rows: Batch
+    def _newton_step(
+        self, expansion: "_Expansion", index: Tensor | slice, rows: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The log-density of rows and codes, twice the gain of a full Gauss-Newton step, that step.
+        """Compute a Gauss-Newton step for the log-density of rows and their codes.
 
-        The log-density lacks what `Prior.height` leaves out. An index says which rows are meant.
+        Parameters
+        ----------
+        expansion : _Expansion
+        index : Tensor or slice
+            Selects m rows of the expansion.
+        rows : Batch
+            The modelled columns of these rows.
+
+        Returns
+        -------
+        log_joint : Tensor of shape (m,)
+            Log-density of rows and codes, without the terms that `Prior.height` leaves out.
+        gain : Tensor of shape (m,)
+            Twice the increase of the log-density that the expansion predicts for the full step.
+        step : Tensor of shape (m, k)
+            Full step.
         """
-        z = at.z[index]
-        gradient = at.gradient[index] + self.prior.score(z)
-        step = torch.linalg.solve(at.information[index] + self.prior.precision(z), gradient)
-        fit = self.likelihood.log_prob(rows, at.out[index]).double()
-        return fit + self.prior.height(z), (gradient * step).sum(-1), step
+        z = expansion.z[index]
+        gradient = expansion.gradient[index] + self.prior.score(z)
+        step = torch.linalg.solve(expansion.information[index] + self.prior.precision(z), gradient)
+        log_likelihood = self.likelihood.log_prob(rows, expansion.out[index]).double()
+        return log_likelihood + self.prior.height(z), (gradient * step).sum(-1), step
 
 
-class _Narrow:
-    """A network whose codes are coordinates along some axes of the code's space."""
+class _SubspaceNetwork:
+    """A network whose codes are the coordinates of another network's codes along `axes` (k, m)."""
 
-    def __init__(self, network: "Network | _Narrow", center: Tensor, axes: Tensor) -> None:
+    def __init__(self, network: "Network | _SubspaceNetwork", center: Tensor, axes: Tensor) -> None:
         self.inputs: Inputs = network.inputs
         self.likelihood: Likelihood = network.likelihood
         self.latent = Deterministic(axes.shape[1])
@@ -216,17 +256,38 @@ class _Narrow:
 
 
 class _Expansion:
-    """The log-likelihood of rows of a batch to second order around codes `z` (n, k).
+    """Second-order expansion of the log-likelihood of rows around their codes.
 
-    There, `out` (n, d) is the decoder's output, `errors` (n,) are the rows' squared errors, and
-    `gradient` (n, k) and Fisher `information` (n, k, k) the log-likelihood's. A likelihood with a
-    common scale only scales these two when it is estimated anew; else the decoder's `jacobian`
-    (n, d, k) is kept to compute them. Work over columns is done in the network's dtype, over codes
-    in float64.
+    Tensors over columns have the network's dtype; tensors over codes are float64.
+
+    Parameters
+    ----------
+    network : Network
+    likelihood : Likelihood
+    batch : Batch
+    z : Tensor of shape (n, k)
+        Codes to expand around.
+
+    Attributes
+    ----------
+    rows : Batch
+        The modelled columns of the batch.
+    out : Tensor of shape (n, d)
+        Outputs of the decoder at `z`.
+    errors : Tensor of shape (n,)
+        Sums of squared errors of rows; 0 if the noise is known and they are not needed.
+    gradient : Tensor of shape (n, k)
+        Derivative of the log-likelihood with respect to the code.
+    information : Tensor of shape (n, k, k)
+        Fisher information of the code.
+    jacobian : Tensor of shape (n, d, k) or None
+        Derivative of `out`. It is None for a likelihood with a common scale, because a change of
+        the noise then only multiplies `gradient` and `information` by one factor. Otherwise they
+        are computed from it again.
     """
 
     def __init__(
-        self, network: "Network | _Narrow", likelihood: Likelihood, batch: Batch, z: Tensor
+        self, network: "Network | _SubspaceNetwork", likelihood: Likelihood, batch: Batch, z: Tensor
     ) -> None:
         n, k, d = *z.shape, likelihood.n_outputs
         self.network = network
@@ -237,93 +298,108 @@ class _Expansion:
         self.gradient, self.information = z.new_empty(n, k), z.new_empty(n, k, k)
         self.errors = z.new_zeros(n)
         self.jacobian = None if likelihood.has_common_scale else batch.x.new_empty(n, d, k)
-        self._block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (d * k * batch.x.element_size())))
+        self._block_size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (d * k * batch.x.element_size())))
         self.move(torch.arange(n, device=z.device), z)
 
     def move(self, index: Tensor, z: Tensor) -> None:
-        """Expand the rows at `index` around other codes."""
+        """Expand the rows at `index` (m,) around other codes (m, k)."""
         self.z[index] = z
-        for some in index.split(self._block):
-            batch = _taken(self.batch, some)
+        for block in index.split(self._block_size):
+            batch = _select_rows(self.batch, block)
             rows = self.network.inputs.modelled(batch)
-            point = self.z[some].to(batch.x)
-            self.out[some], jacobian = _linearize(self.network.outputs, point, batch)
+            point = self.z[block].to(batch.x)
+            self.out[block], jacobian = _linearize(self.network.outputs, point, batch)
             if not self.likelihood.is_known:
-                squares = self.likelihood.squares(rows, self.out[some])
-                self.errors[some] = squares.sum(-1).double()
-            self._derive(some, rows, jacobian)
+                squares = self.likelihood.squares(rows, self.out[block])
+                self.errors[block] = squares.sum(-1).double()
+            self._update_derivatives(block, rows, jacobian)
             if self.jacobian is not None:
-                self.jacobian[some] = jacobian
+                self.jacobian[block] = jacobian
 
-    def under(self, likelihood: Likelihood) -> None:
-        """Change to a likelihood of the same family."""
+    def set_likelihood(self, likelihood: Likelihood) -> None:
+        """Replace the likelihood by one of the same family and update the derivatives."""
         if likelihood is self.likelihood:
             return
         old, self.likelihood = self.likelihood, likelihood
         if self.jacobian is None:
-            growth = likelihood.rescaled(old)
-            self.gradient *= growth
-            self.information *= growth
+            factor = likelihood.rescaled(old)
+            self.gradient *= factor
+            self.information *= factor
         else:
-            for some in self._blocks():
-                self._derive(some, _taken(self.rows, some), self.jacobian[some])
+            for block in self._blocks():
+                rows = _select_rows(self.rows, block)
+                self._update_derivatives(block, rows, self.jacobian[block])
 
     def squares(self, shift: Tensor, covariance: Tensor, bessel: Tensor) -> Tensor:
-        """Expected squares of the errors of rows whose codes are N(z + shift, covariance).
+        """Compute the expected squared errors for codes that follow N(z + shift, covariance).
 
-        Of each column, (n, d), or where the likelihood has a common scale (n, 1), their means.
-        `bessel` scales the part that is not the codes' variance.
+        Parameters
+        ----------
+        shift : Tensor of shape (n, k)
+        covariance : Tensor of shape (n, k, k)
+        bessel : Tensor of shape ()
+            Bessel's correction. It multiplies the squared errors at the mean of the codes, not the
+            part that the covariance adds.
+
+        Returns
+        -------
+        squares : Tensor of shape (n, n_columns) or (n, 1)
+            Expected squared errors of cells; their means over the columns of each row if the
+            likelihood has a common scale.
         """
         if self.jacobian is None:
-            moved = (self.information @ shift[..., None])[..., 0] - 2 * self.gradient
+            slope = (self.information @ shift[..., None])[..., 0] - 2 * self.gradient
             spread = torch.einsum("nij,nij->n", self.information, covariance)
-            change = (moved * shift).sum(-1)
+            change = (slope * shift).sum(-1)
             return self.likelihood.row_squares(self.errors, change, spread, bessel)
         squares = torch.empty_like(self.rows.x)
-        for some in self._blocks():
-            jacobian, rows = self.jacobian[some], _taken(self.rows, some)
-            out = self.out[some] + (jacobian @ shift[some].to(rows.x)[..., None])[..., 0]
-            variance = (jacobian @ covariance[some].to(rows.x) * jacobian).sum(-1)
-            squares[some] = self.likelihood.squares(rows, out, variance, bessel)
+        for block in self._blocks():
+            jacobian, rows = self.jacobian[block], _select_rows(self.rows, block)
+            out = self.out[block] + (jacobian @ shift[block].to(rows.x)[..., None])[..., 0]
+            variance = (jacobian @ covariance[block].to(rows.x) * jacobian).sum(-1)
+            squares[block] = self.likelihood.squares(rows, out, variance, bessel)
         return squares.double()
 
     def _blocks(self) -> list[slice]:
-        return [slice(i, i + self._block) for i in range(0, len(self.z), self._block)]
+        """Return slices of all rows in blocks."""
+        size = self._block_size
+        return [slice(i, i + size) for i in range(0, len(self.z), size)]
 
-    def _derive(self, some: Tensor | slice, rows: Batch, jacobian: Tensor) -> None:
-        out = self.out[some]
+    def _update_derivatives(self, index: Tensor | slice, rows: Batch, jacobian: Tensor) -> None:
+        """Compute the gradient and the information of the rows at `index`."""
+        out = self.out[index]
         score = self.likelihood.score(rows, out)
-        self.gradient[some] = (jacobian.mT @ score[..., None])[..., 0].double()
-        self.information[some] = self.likelihood.information(rows, out, jacobian).double()
+        self.gradient[index] = (jacobian.mT @ score[..., None])[..., 0].double()
+        self.information[index] = self.likelihood.information(rows, out, jacobian).double()
 
 
-def _taken(batch: Batch, index: Tensor | slice) -> Batch:
-    """The rows of a batch at an index."""
+def _select_rows(batch: Batch, index: Tensor | slice) -> Batch:
+    """Return the rows of a batch at an index."""
     return batch.map(lambda part: part[index])
 
 
 def _linearize(
     outputs: Callable[[Tensor, Batch], Tensor], point: Tensor, batch: Batch
 ) -> tuple[Tensor, Tensor]:
-    """The decoder's output (n, d) for codes (n, k) and its Jacobian (n, d, k)."""
+    """Compute the decoder's outputs (n, d) at codes `point` (n, k), and the Jacobian (n, d, k)."""
     basis = torch.eye(point.shape[-1], dtype=point.dtype, device=point.device)
 
-    def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
-        out, image = torch.func.jvp(lambda z: outputs(z, batch), (point,), (tangent,))  # type: ignore[misc]
-        return out, image
+    def directional_derivative(tangent: Tensor) -> tuple[Tensor, Tensor]:
+        out, derivative = torch.func.jvp(lambda z: outputs(z, batch), (point,), (tangent,))  # type: ignore[misc]
+        return out, derivative
 
-    with _forward_mode:
-        out, jacobian = torch.func.vmap(push, out_dims=(None, -1))(  # type: ignore[arg-type]
+    with _forward_mode_lock:
+        out, jacobian = torch.func.vmap(directional_derivative, out_dims=(None, -1))(  # type: ignore[arg-type]
             basis[:, None].expand(-1, *point.shape)
         )
     return out, jacobian
 
 
-def _rows_at_once(network: "Network | _Narrow", likelihood: Likelihood) -> int:
-    """How many rows' expansions fit the memory for them."""
+def _rows_at_once(network: "Network | _SubspaceNetwork", likelihood: Likelihood) -> int:
+    """Return the number of rows whose expansions fit into `EXPANSION_BYTES`."""
     k, d = network.latent.n_components, likelihood.n_outputs
     cell = network.inputs.center.element_size()
-    # About four tables and four stacks of matrices are alive at a time.
+    # About four tables (n, d) and four stacks of matrices (n, k, k) exist at the same time.
     size = 4 * cell * d + 4 * 8 * k * k
     if not likelihood.has_common_scale:
         size += cell * d * k
@@ -331,11 +407,17 @@ def _rows_at_once(network: "Network | _Narrow", likelihood: Likelihood) -> int:
 
 
 @dataclass
-class _Shares:
-    """How much each row counts: for the prior of codes and, with validation rows, for the errors.
+class _RowWeights:
+    """Weights (n,) of rows, which sum to 1, and Bessel's corrections of squared deviations.
 
-    The mean code comes from the same rows, so that squares around it are scaled up, as PCA scales
-    them; so are the errors' unless validation rows tell them.
+    Attributes
+    ----------
+    codes, codes_bessel : Tensor of shape (n,) and ()
+        Weights of all rows, for the prior. The correction is n / (n - 1), as in PCA, with the total
+        weight n, because the mean code is estimated from the same rows.
+    errors, errors_bessel : Tensor of shape (n,) and ()
+        Weights of the validation rows, for the noise, and no correction (1), because the network
+        was not trained on these rows. Without validation rows, both are those of the codes.
     """
 
     codes: Tensor
@@ -344,27 +426,30 @@ class _Shares:
     errors_bessel: Tensor
 
     @classmethod
-    def of(cls, weight: Tensor, held_out: Tensor) -> "_Shares":
+    def from_rows(cls, weight: Tensor, held_out: Tensor) -> "_RowWeights":
         weight = weight.double()
         total = weight.sum()
-        one = torch.ones_like(total)
-        bessel = total / (total - 1) if total >= 2 else one
+        uncorrected = torch.ones_like(total)
+        bessel = total / (total - 1) if total >= 2 else uncorrected
         if not held_out.any():
             return cls(weight / total, bessel, weight / total, bessel)
-        judged = weight * held_out
-        return cls(weight / total, bessel, judged / judged.sum(), one)
+        validation = weight * held_out
+        return cls(weight / total, bessel, validation / validation.sum(), uncorrected)
 
 
-def _maximize(density: Laplace, at: _Expansion, shares: _Shares, tolerance: float) -> Laplace:
-    """Expectation-maximisation with the decoder linear around `at.z`.
+def _run_em(
+    density: Laplace, expansion: _Expansion, weights: _RowWeights, tolerance: float
+) -> Laplace:
+    """Run expectation-maximization with the decoder linearized at `expansion.z`.
 
-    Where the likelihood has a common scale, every second round starts from an extrapolation of the
-    last two (SQUAREM, Varadhan & Roland 2008), which ends where plain rounds would, in a fraction
-    of them; with a scale for each column it may end elsewhere.
+    For a likelihood with a common scale, each pair of iterations is followed by an extrapolation
+    (SQUAREM, Varadhan & Roland 2008). It converges to the same parameters as plain iterations, in
+    a fraction of their number. With one scale per column it might converge to other parameters, so
+    it is not used there.
     """
-    for _ in range(EM_ROUNDS // 2):
-        first = _round(density, at, shares)
-        second = _round(first, at, shares)
+    for _ in range(EM_ITERATIONS // 2):
+        first = _em_iteration(density, expansion, weights)
+        second = _em_iteration(first, expansion, weights)
         if _change(first, second) < tolerance:
             return second
         extrapolates = second.likelihood.has_common_scale
@@ -372,21 +457,27 @@ def _maximize(density: Laplace, at: _Expansion, shares: _Shares, tolerance: floa
     return second
 
 
-def _round(density: Laplace, at: _Expansion, shares: _Shares) -> Laplace:
-    """The density that fits the codes' and outputs' posterior under a given one."""
+def _em_iteration(density: Laplace, expansion: _Expansion, weights: _RowWeights) -> Laplace:
+    """Compute the posterior of codes under a density, and return the density that fits it best."""
     likelihood, prior = density.likelihood, density.prior
-    at.under(likelihood)
-    posterior = torch.linalg.inv(at.information + prior.precision(at.z))
-    pulled = at.gradient + (at.information @ at.z[..., None])[..., 0]
-    z = (posterior @ (pulled + prior.pull(at.z))[..., None])[..., 0]
+    expansion.set_likelihood(likelihood)
+    covariance = torch.linalg.inv(expansion.information + prior.precision(expansion.z))
+    # This and `prior.pull` are precision times mean of the two factors of the posterior.
+    natural = expansion.gradient + (expansion.information @ expansion.z[..., None])[..., 0]
+    mean = (covariance @ (natural + prior.pull(expansion.z))[..., None])[..., 0]
     if not likelihood.is_known:
-        squares = at.squares(z - at.z, posterior, shares.errors_bessel)
-        likelihood = likelihood.update(likelihood.statistics(at.rows, squares, shares.errors))
-    return Laplace(likelihood, prior.update(z, posterior, shares.codes, shares.codes_bessel))
+        squares = expansion.squares(mean - expansion.z, covariance, weights.errors_bessel)
+        likelihood = likelihood.update(
+            likelihood.statistics(expansion.rows, squares, weights.errors)
+        )
+    return Laplace(likelihood, prior.update(mean, covariance, weights.codes, weights.codes_bessel))
 
 
 def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:
-    """Where two rounds lead to, if their steps go on to shrink at the rate at which they do."""
+    """Extrapolate two iterations from `start`, assuming that steps keep shrinking at their rate.
+
+    The result is `second` if the extrapolated parameters are not finite or describe no prior.
+    """
     points = [
         torch.cat([density.prior.coordinates(), density.likelihood.coordinates()])
         for density in (start, first, second)
@@ -394,13 +485,13 @@ def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:
     step, bend = points[1] - points[0], points[2] - 2 * points[1] + points[0]
     length = (step.norm() / bend.norm()).clamp_min(1.0)
     point = points[0] + 2 * length * step + length**2 * bend
-    of_prior, of_likelihood = point.tensor_split([len(second.prior.coordinates())])
-    prior = second.prior.at(of_prior)
+    prior_point, likelihood_point = point.tensor_split([len(second.prior.coordinates())])
+    prior = second.prior.at(prior_point)
     if prior is None or not point.isfinite().all():
         return second
-    return Laplace(second.likelihood.at(of_likelihood), prior)
+    return Laplace(second.likelihood.at(likelihood_point), prior)
 
 
 def _change(before: Laplace, after: Laplace) -> float:
-    """Largest change of prior and likelihood, in terms of their largest numbers."""
+    """Return the larger of the relative changes of the prior and of the likelihood."""
     return max(before.prior.change(after.prior), before.likelihood.change(after.likelihood))

@@ -1,1 +1,1 @@
-"""Inspection of fitted estimators through their public methods."""
+"""Displays that plot results of fitted estimators through their public methods."""

@@ -1,4 +1,4 @@
-"""Displays of codes, and of the rows that come back from them."""
+"""Displays of codes, reconstructions and traversals."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,80 +11,85 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_array, check_consistent_length, check_scalar, column_or_1d
 
 from skae._compat.sklearn import safe_indexing
-from skae.inspection.display import Display, transform_before, unpack
+from skae.inspection.display import Display, apply_preprocessing, unpack_estimator
 
-__all__ = ["CodeSpaceDisplay", "ReconstructionDisplay", "TraversalDisplay"]
+__all__ = ["LatentSpaceDisplay", "ReconstructionDisplay", "TraversalDisplay"]
 
 Floats = NDArray[np.floating]
 
-MOST_NAMES = 30
-"""Columns up to which their names fit below an axis."""
+MAX_COLUMN_NAMES = 30
+"""Largest number of columns whose names are written below an axis; more would not fit."""
 
-MOST_CLASSES = 20
-"""Different whole numbers up to which they are classes."""
+MAX_CLASSES = 20
+"""Whole numbers are treated as classes if they have at most this many distinct values."""
 
-MOST_COMPONENTS = 5
-"""Components that a traversal shows unless told which."""
+MAX_COMPONENTS = 5
+"""Largest number of components that a traversal shows by default."""
 
 
 class _CodesDisplay(Display):
-    """Base class of displays of estimators that have codes.
+    """Base class of displays of estimators that compute codes.
 
     Parameters
     ----------
     feature_shape : tuple of int or None, default=None
-        (channels, height, width) of images with 1 or 3 channels, or (height, width). One number
-        may be -1. With None or any other shape, rows are drawn as lines.
+        Shape of a row if it is an image with 1 or 3 channels: (channels, height, width) or
+        (height, width). One number may be -1 and is then inferred. If it is None or any other
+        shape, rows are plotted as lines.
     feature_names : array-like of str of shape (n_features,), default=None
-        Names of the columns, written below the last axes if they are at most 30.
+        Names of the columns. They are written below the last axes if there are at most 30.
     """
 
     @classmethod
     @abstractmethod
     def from_estimator(cls, *args: Any, **kwargs: Any) -> Self:
-        """Draw what a fitted model makes of rows.
+        """Plot results of a fitted estimator for rows.
 
         Parameters
         ----------
-        estimator : autoencoder, estimator with codes over one, or Pipeline that ends with one
-            Fitted. Rows are drawn as the autoencoder sees them: after the earlier steps of a
-            Pipeline.
+        estimator : autoencoder, estimator that contains one, or Pipeline
+            A fitted autoencoder, a fitted estimator with a method `transform` that contains one,
+            such as `AutoencoderClassifier`, or a fitted Pipeline that ends with either. Rows are
+            plotted in the units of the autoencoder's input, after the earlier steps of a Pipeline.
         feature_shape : tuple of int or None, default=None
-            Shape of images. None is the autoencoder's own `feature_shape`; where that is the shape
-            of sequences, their cells are drawn in order.
+            Shape of images, as for the class. If None, it is the parameter `feature_shape` of the
+            autoencoder. The rows of recurrent autoencoders are sequences; by default, a line
+            connects all cells of a sequence in the order of the columns.
 
         Raises
         ------
         TypeError
-            Where `estimator` has no codes.
+            If `estimator` cannot compute codes.
         NotFittedError
-            Where it is not fitted.
+            If `estimator` is not fitted.
         ValueError
-            Where a parameter does not fit.
+            If a parameter is invalid.
         """
 
 
-class CodeSpaceDisplay(_CodesDisplay):
-    """Codes of rows as dots, beside those of PCA.
+class LatentSpaceDisplay(_CodesDisplay):
+    """Scatter plot of the codes of rows, next to those of PCA.
 
-    Codes of two components are drawn as they are, longer ones along their two leading principal
-    axes, and those of one component against the number of their row. Use `from_estimator` to draw
-    a fitted model's.
+    Codes with two components are plotted directly. Longer codes are projected onto their first two
+    principal axes, and codes with one component are plotted against the row number. Use
+    `from_estimator` to plot the codes of a fitted estimator.
 
     Parameters
     ----------
     codes : dict of str to ndarray of shape (n_samples, n_components)
-        Codes of the same rows by the name of what made them; each gets axes of its own.
+        Codes of the same rows, by the name of the model that computed them. Each entry has its own
+        axes.
     y : array-like of shape (n_samples,), default=None
-        What colours the dots. Texts, booleans and at most 20 different whole numbers are classes
-        and have a legend; other numbers have a colour bar.
+        Values that determine the colors of the dots. Strings, booleans and up to 20 distinct whole
+        numbers are classes and have a legend. Other numbers have a color bar. If None, all dots of
+        an axes have the same color.
 
     Attributes
     ----------
     scatters_ : list of matplotlib PathCollection
         The dots, one collection for each entry of `codes`.
     ax_ : matplotlib Axes or ndarray of shape (n_codes,) of them
-        Where they are drawn.
+        The axes of the plots.
 
     Examples
     --------
@@ -94,12 +99,12 @@ class CodeSpaceDisplay(_CodesDisplay):
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
     >>> from skae import Autoencoder
-    >>> from skae import CodeSpaceDisplay
+    >>> from skae import LatentSpaceDisplay
     >>> X, y = load_wine(return_X_y=True)
     >>> model = make_pipeline(StandardScaler(), Autoencoder(2, max_epochs=5, random_state=0))
-    >>> display = CodeSpaceDisplay.from_estimator(model.fit(X), X, y)
+    >>> display = LatentSpaceDisplay.from_estimator(model.fit(X), X, y)
     >>> [ax.get_title() for ax in display.ax_]
-    ['Autoencoder: codes of 2', 'PCA: codes of 2']
+    ['Autoencoder (n_components=2)', 'PCA (n_components=2)']
     """
 
     codes: dict[str, Floats]
@@ -113,7 +118,8 @@ class CodeSpaceDisplay(_CodesDisplay):
         for ax, (name, codes) in zip(axes, self.codes.items(), strict=True):
             dots, xlabel, ylabel = _project(codes)
             self.scatters_.append(ax.scatter(*dots.T, s=12, linewidths=0, **colors))
-            ax.set(title=f"{name}: codes of {codes.shape[1]}", xlabel=xlabel, ylabel=ylabel)
+            title = f"{name} (n_components={codes.shape[1]})"
+            ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if classes is not None:
             handles, _ = self.scatters_[-1].legend_elements(num=None)
             axes[-1].legend(handles, classes, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -125,21 +131,23 @@ class CodeSpaceDisplay(_CodesDisplay):
     def from_estimator(
         cls, estimator: Any, X: Any, y: Any = None, *, with_pca: bool = True, ax: Any = None
     ) -> Self:
-        """Draw codes that a fitted model gives rows.
+        """Plot the codes that a fitted estimator computes from rows.
 
         Parameters
         ----------
-        estimator : autoencoder, estimator with codes over one, or Pipeline that ends with one
-            Fitted.
+        estimator : autoencoder, estimator that contains one, or Pipeline
+            A fitted autoencoder, a fitted estimator with a method `transform` that contains one,
+            such as `AutoencoderClassifier`, or a fitted Pipeline that ends with either.
         with_pca : bool, default=True
-            Whether to draw codes of two components by PCA, too. It is fitted on `X` as the
-            autoencoder sees it: after the earlier steps of a Pipeline.
+            Whether to plot codes of PCA with two components as well, as a baseline. PCA is fitted
+            on `X` in the units of the autoencoder's input, after the earlier steps of a Pipeline.
+            It must be False if `X` contains NaN.
         ax : matplotlib Axes or array-like of them, default=None
-            Where to draw: two axes, or one without PCA; None is a new figure.
+            Axes to plot into: two, or one without PCA. If None, a new figure is created.
         """
-        autoencoder, X, _ = _autoencoder_and_rows(estimator, X)
+        autoencoder, X, _ = _unpack_with_rows(estimator, X)
         name, codes = type(autoencoder).__name__, autoencoder.transform(X)
-        pca_codes = _fit_pca(X, 2).transform(_as_table(X)) if with_pca else None
+        pca_codes = _fit_pca(X, 2).transform(_flatten_rows(X)) if with_pca else None
         return cls.from_predictions(codes, y, name=name, pca_codes=pca_codes, ax=ax)
 
     @classmethod
@@ -152,52 +160,53 @@ class CodeSpaceDisplay(_CodesDisplay):
         pca_codes: Any = None,
         ax: Any = None,
     ) -> Self:
-        """Draw given codes.
+        """Plot codes.
 
         Parameters
         ----------
         codes : array-like of shape (n_samples, n_components)
             Codes of rows.
         name : str, default="codes"
-            What made the codes.
+            Name of the model that computed the codes, for the title.
         pca_codes : array-like of shape (n_samples, n_components), default=None
-            Codes of the same rows by PCA.
+            Codes of the same rows by PCA. If None, only `codes` are plotted.
         ax : matplotlib Axes or array-like of them, default=None
-            Where to draw: two axes, or one without PCA; None is a new figure.
+            Axes to plot into: two, or one without PCA. If None, a new figure is created.
 
         Raises
         ------
         ValueError
-            Where codes, y or ax do not fit.
+            If `codes`, `y` or `ax` have inconsistent shapes.
         """
-        both = {name: codes} if pca_codes is None else {name: codes, "PCA": pca_codes}
-        check_consistent_length(*both.values(), y)
-        return cls({name: _as_table(table) for name, table in both.items()}, y).plot(ax)
+        tables = {name: codes} if pca_codes is None else {name: codes, "PCA": pca_codes}
+        check_consistent_length(*tables.values(), y)
+        return cls({name: _flatten_rows(table) for name, table in tables.items()}, y).plot(ax)
 
 
 class ReconstructionDisplay(_CodesDisplay):
-    """Rows, and what comes back of them from their codes.
+    """Plot of rows and their reconstructions.
 
-    Images are drawn as such, the originals in the first row of pictures; black and white are the
-    originals' smallest and largest value. Of other rows each has axes of its own, where dots are
-    its cells and lines its reconstructions; columns should be in comparable units. NaN leaves gaps.
-    Use `from_estimator` to draw a fitted model's.
+    Images are shown in a grid, with the original images in its first row. Black is the smallest
+    and white the largest value of the original images. If rows are not images, each row has its own
+    axes, in which dots are its cells and lines its reconstructions. Columns should then have
+    comparable units. Missing cells (NaN) are not drawn. Use `from_estimator` to plot the
+    reconstructions of a fitted estimator.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
         The rows.
     reconstructions : dict of str to ndarray of shape (n_samples, n_features)
-        Their reconstructions by the name of what made them.
+        Their reconstructions, by the name of the model that computed them.
 
     Attributes
     ----------
     images_ : ndarray of shape (1 + n_reconstructions, n_samples) of matplotlib AxesImage
-        The pictures, if rows are images.
+        The images, if rows are images.
     lines_ : ndarray of shape (n_samples, 1 + n_reconstructions) of matplotlib Line2D
-        The dots and the lines, if they are not.
+        The dots and the lines, if rows are not images.
     ax_ : matplotlib Axes or ndarray of them
-        Where they are drawn, in the order of `images_`, or one for each row.
+        The axes of the plots: one for each image, in the order of `images_`, or one for each row.
 
     Examples
     --------
@@ -226,13 +235,13 @@ class ReconstructionDisplay(_CodesDisplay):
         titles = [f"row {number}" for number in range(len(self.X))]
         images = _as_images(rows, self.feature_shape)
         if images is None:
-            axes = self._make_axes(ax, (len(self.X), 1), (8, 1.4), below=1.6)[:, 0]
-            looks: list[dict[str, Any]] = [{"label": name} for name in names]
-            looks[0] |= {"ls": "", "marker": "o", "ms": 3.5, "color": "0.3"}
+            axes = self._make_axes(ax, (len(self.X), 1), (8, 1.4), label_height=1.6)[:, 0]
+            styles: list[dict[str, Any]] = [{"label": name} for name in names]
+            styles[0] |= {"ls": "", "marker": "o", "ms": 3.5, "color": "0.3"}
             groups = rows.swapaxes(0, 1)
-            self.lines_ = _draw_lines(axes, groups, looks, titles, self.feature_names)
-            above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1}
-            axes[0].legend(ncols=len(names), frameon=False, **above)
+            self.lines_ = _draw_lines(axes, groups, styles, titles, self.feature_names)
+            placement = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1}
+            axes[0].legend(ncols=len(names), frameon=False, **placement)
         else:
             axes = self._make_axes(ax, images.shape[:2], (1.1, 1.1))
             low, high = np.nanmin(images[0]), np.nanmax(images[0])
@@ -250,27 +259,27 @@ class ReconstructionDisplay(_CodesDisplay):
         with_pca: bool = False,
         ax: Any = None,
     ) -> Self:
-        """Draw the first rows of a table and what a fitted model makes of them.
+        """Plot the first rows of a table and their reconstructions by a fitted estimator.
 
         Parameters
         ----------
         n_rows : int, default=8
-            How many rows to draw, at most.
+            Largest number of rows to plot.
         with_pca : bool, default=False
-            Whether to draw PCA's reconstructions, too, from codes of the same size. It is fitted
-            on all rows of `X`.
+            Whether to plot the reconstructions of PCA with the same number of components as well.
+            PCA is fitted on all rows of `X`. It must be False if `X` contains NaN.
         """
         check_scalar(n_rows, "n_rows", Integral, min_val=1)
-        autoencoder, X, names = _autoencoder_and_rows(estimator, X)
-        some, k = safe_indexing(X, slice(n_rows)), autoencoder.n_components_
-        cells = _as_table(some)
+        autoencoder, X, names = _unpack_with_rows(estimator, X)
+        plotted, k = safe_indexing(X, slice(n_rows)), autoencoder.n_components_
+        cells = _flatten_rows(plotted)
         title = f"{type(autoencoder).__name__}({k})"
-        reconstructions = {title: _as_table(autoencoder.reconstruct(some))}
+        reconstructions = {title: _flatten_rows(autoencoder.reconstruct(plotted))}
         if with_pca:
             pca = _fit_pca(X, k)
             name = f"PCA({pca.n_components_})"
             reconstructions[name] = pca.inverse_transform(pca.transform(cells))
-        shape = _shape_of_images(autoencoder, feature_shape)
+        shape = _image_shape(autoencoder, feature_shape)
         return cls(cells, reconstructions, shape, names).plot(ax)
 
     @classmethod
@@ -283,53 +292,55 @@ class ReconstructionDisplay(_CodesDisplay):
         feature_names: Any = None,
         ax: Any = None,
     ) -> Self:
-        """Draw given rows and their reconstructions.
+        """Plot rows and their reconstructions.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows, all of which are drawn.
+            The rows, all of which are plotted.
         X_reconstructed : array-like of shape (n_samples, n_features)
             Their reconstructions.
 
         Raises
         ------
         ValueError
-            Where X, X_reconstructed, feature_shape or ax do not fit.
+            If `X`, `X_reconstructed`, `feature_shape`, `feature_names` or `ax` have inconsistent
+            shapes.
         """
-        X, restored = _as_table(X), _as_table(X_reconstructed)
-        if X.shape != restored.shape:
+        X, reconstructed = _flatten_rows(X), _flatten_rows(X_reconstructed)
+        if X.shape != reconstructed.shape:
             raise ValueError(
-                f"X_reconstructed must have the shape of X, {X.shape}, got {restored.shape}."
+                f"X_reconstructed must have the shape of X, {X.shape}, got {reconstructed.shape}."
             )
-        return cls(X, {"reconstruction": restored}, feature_shape, feature_names).plot(ax)
+        return cls(X, {"reconstruction": reconstructed}, feature_shape, feature_names).plot(ax)
 
 
 class TraversalDisplay(_CodesDisplay):
-    """What a row turns into as one component of its code changes.
+    """Plot of how the reconstruction of a row changes with single components of its code.
 
-    Images are drawn as such: a row of pictures for each component; black and white are the 2nd and
-    98th percentile of all pixels. Other rows have axes for each component and a line for each
-    value, dark for low values and light for high ones. Use `from_estimator` to draw a fitted
-    model's.
+    Images are shown in a grid with a row for each component. Black is the 2nd and white the 98th
+    percentile of all pixels. If rows are not images, each component has its own axes with a line
+    for each value, from dark for low values to light for high ones. Use `from_estimator` to plot
+    the traversals of a fitted estimator.
 
     Parameters
     ----------
     rows : ndarray of shape (n_components, n_values, n_features)
-        The rows that come back.
+        The reconstructed rows.
     values : ndarray of shape (n_components, n_values)
-        What the component is set to in each.
+        Value of the changed component in each row.
     components : array-like of int of shape (n_components,), default=None
-        Which components of the code these are; None counts them from 0.
+        Indices of the changed components, for the labels. If None, they are 0, 1, ...
 
     Attributes
     ----------
     images_ : ndarray of shape (n_components, n_values) of matplotlib AxesImage
-        The pictures, if rows are images.
+        The images, if rows are images.
     lines_ : ndarray of shape (n_components, n_values) of matplotlib Line2D
-        The lines, if they are not.
+        The lines, if rows are not images.
     ax_ : matplotlib Axes or ndarray of them
-        Where they are drawn, in the order of `images_`, or one for each component.
+        The axes of the plots: one for each image, in the order of `images_`, or one for each
+        component.
 
     Examples
     --------
@@ -358,16 +369,16 @@ class TraversalDisplay(_CodesDisplay):
         names = [f"component {component}" for component in components]
         images = _as_images(self.rows, self.feature_shape)
         if images is None:
-            axes = self._make_axes(ax, (len(self.rows), 1), (8, 1.7), below=1.6)[:, 0]
+            axes = self._make_axes(ax, (len(self.rows), 1), (8, 1.7), label_height=1.6)[:, 0]
             from matplotlib import colormaps
 
             colors = colormaps["plasma"](np.linspace(0, 0.9, self.values.shape[1]))
-            looks = [{"color": color, "lw": 1.2} for color in colors]
+            styles = [{"color": color, "lw": 1.2} for color in colors]
             titles = [
                 f"{name} from {values[0]:.2g} (dark) to {values[-1]:.2g} (light)"
                 for name, values in zip(names, self.values, strict=True)
             ]
-            self.lines_ = _draw_lines(axes, self.rows, looks, titles, self.feature_names)
+            self.lines_ = _draw_lines(axes, self.rows, styles, titles, self.feature_names)
         else:
             axes = self._make_axes(ax, images.shape[:2], (1.1, 1.2))
             titles = [f"{value:.2g}" for value in self.values.flat]
@@ -387,35 +398,37 @@ class TraversalDisplay(_CodesDisplay):
         feature_shape: Sequence[int] | None = None,
         ax: Any = None,
     ) -> Self:
-        """Draw what a fitted model turns a row into.
+        """Plot the rows that a fitted estimator decodes as components of a row's code change.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows in the user's units, which say where codes lie: the values of a component run
-            evenly from its 5th to its 95th percentile.
+            Rows in the user's units. Their codes determine the values of each component, which are
+            evenly spaced from its 5th to its 95th percentile.
         row : int, default=0
-            Number of the row whose code is changed.
+            Index of the row whose code is changed.
         components : array-like of int, default=None
-            Which components to change. None is the five whose variance is largest, or fewer.
+            Indices of the components to change, one at a time. If None, they are the five
+            components with the largest variance, or all if the code has fewer.
         n_values : int, default=7
-            Values of each component, at least 2.
+            Number of values of each component, at least 2.
         """
         check_scalar(n_values, "n_values", Integral, min_val=2)
-        autoencoder, X, names = _autoencoder_and_rows(estimator, X)
-        codes = _as_table(autoencoder.transform(X))
+        autoencoder, X, names = _unpack_with_rows(estimator, X)
+        codes = _flatten_rows(autoencoder.transform(X))
         check_scalar(row, "row", Integral, min_val=0, max_val=len(codes) - 1)
         if components is None:
-            components = (-codes.var(axis=0)).argsort(kind="stable")[:MOST_COMPONENTS]
-        numbers, k = np.atleast_1d(components), codes.shape[1]
-        if numbers.dtype.kind not in "iu" or not np.isin(numbers, range(k)).all():
+            components = (-codes.var(axis=0)).argsort(kind="stable")[:MAX_COMPONENTS]
+        indices, k = np.atleast_1d(components), codes.shape[1]
+        if indices.dtype.kind not in "iu" or not np.isin(indices, range(k)).all():
             raise ValueError(f"components must be integers in [0, {k - 1}], got {components!r}.")
-        low, high = np.percentile(codes[:, numbers], [5, 95], axis=0)
+        low, high = np.percentile(codes[:, indices], [5, 95], axis=0)
         values = np.linspace(low, high, n_values, axis=1)
-        one = safe_indexing(X, [row])
-        rows = [autoencoder.traverse(one, j, at) for j, at in zip(numbers, values, strict=True)]
-        shape = _shape_of_images(autoencoder, feature_shape)
-        return cls(np.stack([*map(_as_table, rows)]), values, numbers, shape, names).plot(ax)
+        original = safe_indexing(X, [row])
+        pairs = zip(indices, values, strict=True)
+        rows = [autoencoder.traverse(original, j, grid) for j, grid in pairs]
+        shape = _image_shape(autoencoder, feature_shape)
+        return cls(np.stack([*map(_flatten_rows, rows)]), values, indices, shape, names).plot(ax)
 
     @classmethod
     def from_predictions(
@@ -428,19 +441,19 @@ class TraversalDisplay(_CodesDisplay):
         feature_names: Any = None,
         ax: Any = None,
     ) -> Self:
-        """Draw given rows.
+        """Plot reconstructed rows.
 
         Parameters
         ----------
         rows : array-like of shape (n_components, n_values, n_features)
-            The rows that come back.
+            The reconstructed rows.
         values : array-like of shape (n_components, n_values)
-            What the component is set to in each.
+            Value of the changed component in each row.
 
         Raises
         ------
         ValueError
-            Where a parameter does not fit.
+            If the parameters have inconsistent shapes.
         """
         rows, values = np.asarray(rows), np.asarray(values)
         if rows.ndim != 3 or rows.shape[:2] != values.shape:
@@ -452,41 +465,42 @@ class TraversalDisplay(_CodesDisplay):
         return cls(rows, values, components, feature_shape, feature_names).plot(ax)
 
 
-def _autoencoder_and_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
-    """The autoencoder, rows as it sees them, and the names of their columns or None.
+def _unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
+    """Return the autoencoder of an estimator, its input rows, and their column names or None.
 
-    Raises TypeError where it sees them as nobody else does.
+    Raises TypeError if the estimator has no method `transform`.
     """
-    last, autoencoder = unpack(estimator)
+    last, autoencoder = unpack_estimator(estimator)
     if autoencoder is not last and not hasattr(last, "transform"):
         raise TypeError(
-            f"{type(last).__name__} shows its autoencoder rows in units of its own, so that codes "
-            "of X cannot be drawn. Draw LossCurveDisplay or OutlierExplanationDisplay, or give an "
-            "autoencoder."
+            "estimator must be an autoencoder or have a method 'transform', got "
+            f"{type(last).__name__}, whose autoencoder is fitted to rescaled rows. Pass an "
+            "autoencoder, or use LossCurveDisplay or OutlierExplanationDisplay."
         )
-    X, names = transform_before(estimator, last, X)
-    # The autoencoder of another estimator was fitted without names.
+    X, names = apply_preprocessing(estimator, last, X)
+    # An autoencoder that another estimator contains was fitted without column names.
     return autoencoder, X if autoencoder is last else np.asarray(X), names
 
 
-def _as_table(X: Any) -> Floats:
-    """Rows, or codes, as a table of numbers."""
+def _flatten_rows(X: Any) -> Floats:
+    """Validate rows or codes and flatten each row to one axis."""
     X = check_array(X, ensure_all_finite="allow-nan", allow_nd=True)
     return X.reshape(len(X), -1)
 
 
 def _fit_pca(X: Any, n_components: int) -> PCA:
-    """PCA of rows, of fewer components if there are no more."""
-    X = _as_table(X)
+    """Fit PCA to rows, with fewer components if the table has fewer rows or columns."""
+    X = _flatten_rows(X)
     if np.isnan(X).any():
-        raise ValueError("X has NaN, which PCA does not take: set with_pca=False.")
+        raise ValueError("X contains NaN, which PCA does not support. Set with_pca=False.")
     return PCA(min(n_components, *X.shape), random_state=0).fit(X)
 
 
-def _shape_of_images(autoencoder: Any, feature_shape: Sequence[int] | None) -> Any:
-    """The shape given, or that of the autoencoder's rows, if they may be images.
+def _image_shape(autoencoder: Any, feature_shape: Sequence[int] | None) -> Any:
+    """Return `feature_shape`, or that of the autoencoder if it is None.
 
-    That of sequences has two axes, too.
+    The shape of a recurrent autoencoder is not used, since a sequence with its two axes would be
+    plotted as an image.
     """
     if feature_shape is not None or autoencoder.architecture == "recurrent":
         return feature_shape
@@ -494,7 +508,7 @@ def _shape_of_images(autoencoder: Any, feature_shape: Sequence[int] | None) -> A
 
 
 def _as_images(rows: Floats, feature_shape: Sequence[int] | None) -> Floats | None:
-    """Rows as matplotlib takes pictures; None where they are none."""
+    """Reshape rows to images with channels last; return None if their shape is not an image's."""
     if feature_shape is None:
         return None
     n_features = rows.shape[-1]
@@ -502,7 +516,7 @@ def _as_images(rows: Floats, feature_shape: Sequence[int] | None) -> Floats | No
         shape = np.empty(n_features).reshape(feature_shape).shape
     except ValueError:
         raise ValueError(
-            f"feature_shape={tuple(feature_shape)} is no shape of rows with {n_features} columns."
+            f"feature_shape must fit rows with {n_features} columns, got {tuple(feature_shape)}."
         ) from None
     if len(shape) == 2:
         shape = 1, *shape
@@ -513,11 +527,12 @@ def _as_images(rows: Floats, feature_shape: Sequence[int] | None) -> Floats | No
 
 
 def _draw_images(axes: Any, images: Floats, low: Any, high: Any, labels: Any, titles: Any) -> Any:
-    """Draw pictures in a grid, black at `low` and white at `high`.
+    """Draw images in a grid, black at `low` and white at `high`.
 
-    Each row of the grid has a label. All pictures have titles, or those of the first row.
+    `labels` has one label for each row of the grid. `titles` has one title for each image, or for
+    each image of the first row only.
     """
-    if images.ndim > 4:  # matplotlib takes colours in [0, 1] only
+    if images.ndim > 4:  # matplotlib requires colors in [0, 1]
         images = np.clip((images - low) / (high - low or 1), 0, 1)
     artists = np.empty(axes.shape, dtype=object)
     for place, ax in np.ndenumerate(axes):
@@ -531,21 +546,23 @@ def _draw_images(axes: Any, images: Floats, low: Any, high: Any, labels: Any, ti
     return artists
 
 
-def _draw_lines(axes: Any, rows: Floats, looks: Any, titles: Any, names: Any) -> Any:
-    """Draw rows as lines, each group of rows in axes of its own.
+def _draw_lines(axes: Any, rows: Floats, styles: Any, titles: Any, names: Any) -> Any:
+    """Draw rows, an array of shape (n_groups, n_rows, n_features), as lines.
 
-    Each row of a group has its look, and each group a title. The names of the columns, if they are
-    few, stand below the last axes.
+    Each group has its own axes and one of `titles`. `styles` are the options of the rows of a group
+    for matplotlib. `names` of columns are written below the last axes unless there are too many.
     """
     n_features = rows.shape[-1]
     lines = []
     for ax, group, title in zip(axes, rows, titles, strict=True):
-        lines.append([ax.plot(row, **look)[0] for row, look in zip(group, looks, strict=True)])
+        lines.append([ax.plot(row, **style)[0] for row, style in zip(group, styles, strict=True)])
         ax.set_title(title, loc="left", size="small")
-    if names is None or n_features > MOST_NAMES:
+    if names is None or n_features > MAX_COLUMN_NAMES:
         axes[-1].set_xlabel("column")
     elif len(names) != n_features:
-        raise ValueError(f"feature_names has {len(names)} names for {n_features} columns.")
+        raise ValueError(
+            f"feature_names must have {n_features} names, one for each column, got {len(names)}."
+        )
     else:
         for ax in axes:
             ax.set_xticks(range(n_features), [])
@@ -554,7 +571,7 @@ def _draw_lines(axes: Any, rows: Floats, looks: Any, titles: Any, names: Any) ->
 
 
 def _project(codes: Floats) -> tuple[Floats, str, str]:
-    """Codes as dots, and what the two axes are."""
+    """Project codes to two dimensions, and return the labels of both axes."""
     k = codes.shape[1]
     if k == 1:
         return np.column_stack([np.arange(len(codes)), codes]), "row", "component 0"
@@ -565,16 +582,16 @@ def _project(codes: Floats) -> tuple[Floats, str, str]:
 
 
 def _colors(y: NDArray[Any] | None) -> tuple[dict[str, Any], NDArray[Any] | None]:
-    """Colours of rows as `scatter` takes them, and the classes; None where y holds numbers."""
+    """Return options of `scatter` that color rows by y, and the classes, None if y is numeric."""
     if y is None:
         return {}, None
-    classes, numbers = np.unique(y, return_inverse=True)
+    classes, class_index = np.unique(y, return_inverse=True)
     n = len(classes)
-    if y.dtype.kind in "iuf" and (n > MOST_CLASSES or (classes % 1 > 0).any()):
+    if y.dtype.kind in "iuf" and (n > MAX_CLASSES or (classes % 1 > 0).any()):
         return {"c": y}, None
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
     palette = colormaps["tab10" if n <= 10 else "tab20"]
     colors = ListedColormap([palette(i % palette.N) for i in range(n)])
-    return {"c": numbers, "cmap": colors, "vmin": -0.5, "vmax": n - 0.5}, classes
+    return {"c": class_index, "cmap": colors, "vmin": -0.5, "vmax": n - 0.5}, classes

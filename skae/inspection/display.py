@@ -1,6 +1,6 @@
-"""What all displays share: constructor, axes, documentation, and how estimators are unpacked.
+"""Base class of displays, and functions that take estimators apart.
 
-matplotlib is imported when something is drawn, not before.
+matplotlib is imported only when something is plotted, as it is an optional dependency.
 """
 
 import inspect
@@ -14,29 +14,32 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import check_matplotlib_support
-from skae.parameters import inherit_doc, sections
+from skae.parameters import inherit_doc, split_sections
 
 
 @dataclass_transform(eq_default=False)
 class Display(ABC):
     """Base class of all displays.
 
-    The annotated fields of a class are the parameters of its constructor. What several docstrings
-    would say is stated once: a class inherits the documentation of parameters and attributes from
-    its parents. `from_estimator` and `from_predictions` inherit theirs from the same method of the
-    parents, and parameters that none of these documents from the class.
+    The annotated fields of a class are the parameters of its constructor.
+
+    Documentation is inherited, so that nothing is documented twice. A class inherits the
+    documentation of parameters and attributes from its parents. `from_estimator` and
+    `from_predictions` inherit from the same method of the parents. Parameters that no parent
+    documents are taken from the docstring of the class.
 
     Attributes
     ----------
     ax_ : matplotlib Axes or ndarray of them
-        Where they are drawn.
+        The axes of the plots.
     figure_ : matplotlib Figure
         The figure of the axes.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        # Docstrings of abstract classes stay whole: subclasses have the parameters they document.
+        # An abstract class keeps its docstring: the parameters that it documents are fields of its
+        # subclasses, and `inherit_doc` would drop them here.
         if inspect.isabstract(cls):
             return
         dataclass(eq=False, repr=False)(cls)
@@ -44,9 +47,9 @@ class Display(ABC):
         order = [*inspect.signature(cls).parameters]
         for parent in parents:
             cls.__doc__ = inherit_doc(cls.__doc__, parent.__doc__, order)
-        of_class = f"""Parameters
+        class_doc = f"""Parameters
 ----------
-{sections(cls.__doc__ or "")["Parameters"]}
+{split_sections(cls.__doc__ or "")["Parameters"]}
 
 Returns
 -------
@@ -56,97 +59,104 @@ display : {cls.__name__}
             method = vars(cls)[name].__func__
             docs = [vars(base)[name].__doc__ for base in parents if name in vars(base)]
             order = [*inspect.signature(method).parameters]
-            for inherited in [*docs, of_class]:
+            for inherited in [*docs, class_doc]:
                 method.__doc__ = inherit_doc(method.__doc__, inherited, order)
 
     @abstractmethod
     def plot(self, ax: Any = None) -> Self:
-        """Draw what the display holds.
+        """Plot the display.
 
         Parameters
         ----------
         ax : matplotlib Axes or array-like of them, default=None
-            Where to draw: as many axes as `ax_` holds. None is a new figure.
+            Axes to plot into, as many as `ax_` holds. If None, a new figure is created.
 
         Returns
         -------
         display : object
-            The display itself, with the attributes that drawing sets.
+            The display itself, with the attributes that are set when it is plotted.
 
         Raises
         ------
         ValueError
-            Where `ax` holds another number of axes.
+            If `ax` holds another number of axes.
         """
 
     @classmethod
     @abstractmethod
     def from_estimator(cls, *args: Any, **kwargs: Any) -> Self:
-        """Draw what an estimator makes of rows.
+        """Plot results of an estimator.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         ax : matplotlib Axes or array-like of them, default=None
-            Where to draw; None is a new figure.
+            Axes to plot into. If None, a new figure is created.
         """
 
     @classmethod
     @abstractmethod
     def from_predictions(cls, *args: Any, **kwargs: Any) -> Self:
-        """Draw given results.
+        """Plot results that were computed preprocessing.
 
         Parameters
         ----------
         ax : matplotlib Axes or array-like of them, default=None
-            Where to draw; None is a new figure.
+            Axes to plot into. If None, a new figure is created.
         """
 
     def _make_axes(
-        self, ax: Any, shape: tuple[int, ...], size: tuple[float, float], below: float = 0.0
+        self, ax: Any, shape: tuple[int, ...], size: tuple[float, float], label_height: float = 0.0
     ) -> Any:
-        """Axes of this shape, the user's or new ones of `size` inches each and some for labels."""
+        """Return an array of axes of a given shape: those in `ax`, or new ones if it is None.
+
+        New axes have the size (width, height) in inches, and `label_height` inches are added to
+        the height of the figure for the labels below the last axes.
+        """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         from matplotlib import pyplot as plt
 
         if ax is None:
-            inches = shape[1] * size[0], shape[0] * size[1] + below
+            inches = shape[1] * size[0], shape[0] * size[1] + label_height
             _, ax = plt.subplots(*shape, figsize=inches, layout="constrained", squeeze=False)
         axes = np.array(ax, dtype=object)
         if axes.size != np.prod(shape):
             raise ValueError(
-                f"{type(self).__name__} draws into {np.prod(shape)} axes here ({shape[0]} x "
-                f"{shape[1]}): give an array of so many as ax, or None. Got {axes.size}."
+                f"ax must be None or hold {np.prod(shape)} axes ({shape[0]} x {shape[1]}) for this "
+                f"{type(self).__name__}, got {axes.size}."
             )
         axes = axes.reshape(shape)
         self.figure_ = axes[0, 0].figure
-        self.ax_ = axes.squeeze()[()]  # an array of no dimensions becomes what it holds
+        self.ax_ = axes.squeeze()[()]  # a single Axes instead of an array without dimensions
         return axes
 
 
-def unpack(estimator: Any) -> tuple[Any, Any]:
-    """The fitted estimator itself or at the end of a Pipeline, and the autoencoder that it is over.
+def unpack_estimator(estimator: Any) -> tuple[Any, Any]:
+    """Return the last step of a Pipeline, or the estimator itself, and the autoencoder of this.
 
-    Raises TypeError where there is none, and NotFittedError.
+    Raises TypeError if it contains no autoencoder, and NotFittedError if it is not fitted.
     """
     last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
     if not hasattr(last, "reconstruct") and not hasattr(last, "autoencoder"):
         raise TypeError(
-            "estimator must be an autoencoder of skae, an estimator over one, or a Pipeline that "
-            f"ends with one, got {type(last).__name__}."
+            "estimator must be an autoencoder of skae, an estimator that contains one, or a "
+            f"Pipeline that ends with either, got {type(last).__name__}."
         )
     check_is_fitted(last)
     return last, getattr(last, "autoencoder_", last)
 
 
-def transform_before(estimator: Any, last: Any, X: Any) -> tuple[Any, Any]:
-    """Rows as `last` sees them, after the earlier steps of a Pipeline, and their columns' names."""
+def apply_preprocessing(estimator: Any, last: Any, X: Any) -> tuple[Any, Any]:
+    """Apply the earlier steps of a Pipeline to rows, and return them with their column names.
+
+    `last` is the last step. The names are None if they are unknown.
+    """
     names = None
     if estimator is not last and len(estimator) > 1:
-        before = estimator[:-1]
-        X = before.transform(X)
-        # Steps that cannot name their columns leave them without names.
+        preprocessing = estimator[:-1]
+        X = preprocessing.transform(X)
+        # Some transformers cannot name their output columns.
         with suppress(AttributeError):
-            names = before.get_feature_names_out()
+            names = preprocessing.get_feature_names_out()
     return X, getattr(last, "feature_names_in_", names)

@@ -1,4 +1,4 @@
-"""Displays of what estimators report: curves of training, scores by size, strange cells."""
+"""Displays of training curves, of paths over a parameter, and of explanations of outliers."""
 
 from numbers import Integral
 from typing import Any, Self
@@ -8,34 +8,36 @@ from numpy.random import RandomState
 from sklearn.utils import check_scalar
 
 from skae._compat.sklearn import check_matplotlib_support, safe_indexing
-from skae.inspection.display import Display, transform_before, unpack
+from skae.inspection.display import Display, apply_preprocessing, unpack_estimator
 from skae.model_selection import components_path
 
 __all__ = ["ComponentsPathDisplay", "LossCurveDisplay", "OutlierExplanationDisplay"]
 
 
 class LossCurveDisplay(Display):
-    """Training objective by epoch.
+    """Plot of the training objective by epoch.
 
-    Use `from_estimator` to draw a fitted model's.
+    Use `from_estimator` to plot the curves of a fitted estimator.
 
     Parameters
     ----------
     loss_curve : array-like of shape (n_epochs,)
-        Mean objective of the training rows in each epoch, nats per row.
+        Mean objective of the training rows during each epoch, in nats per row.
     validation_curve : array-like of shape (n_epochs,), default=None
-        Objective of held-out rows after each epoch, nats per row; empty or None without such rows.
+        Mean objective of the validation rows after each epoch, in nats per row. None or empty if
+        no rows were held out.
     best_epoch : int, default=None
-        Epoch whose weights were kept; 0 is the start.
+        Epoch whose weights were kept, counted from 1; 0 stands for the initial weights. If None, no
+        epoch is marked.
 
     Attributes
     ----------
     lines_ : list of matplotlib Line2D
-        The training curve and, where there is one, the held-out curve.
+        The curve of the training rows and, if there is one, that of the validation rows.
     best_epoch_line_ : matplotlib Line2D or None
-        Dotted line at the epoch kept.
+        Dotted line at `best_epoch`.
     ax_ : matplotlib Axes
-        Where it is drawn.
+        The axes of the plot.
 
     Examples
     --------
@@ -76,21 +78,22 @@ class LossCurveDisplay(Display):
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> Self:
-        """Draw the curves of a fitted model.
+        """Plot the curves of a fitted estimator.
 
         Parameters
         ----------
-        estimator : autoencoder, estimator over one, or Pipeline that ends with one
-            Fitted.
+        estimator : autoencoder, estimator that contains one, or Pipeline
+            A fitted autoencoder, a fitted estimator that contains one, such as
+            `AutoencoderClassifier`, or a fitted Pipeline that ends with either.
 
         Raises
         ------
         TypeError
-            Where `estimator` holds no autoencoder.
+            If `estimator` contains no autoencoder.
         NotFittedError
-            Where it is not fitted.
+            If `estimator` is not fitted.
         """
-        _, autoencoder = unpack(estimator)
+        _, autoencoder = unpack_estimator(estimator)
         curves = autoencoder.loss_curve_, autoencoder.validation_curve_
         return cls.from_predictions(*curves, autoencoder.best_epoch_, ax=ax)
 
@@ -103,32 +106,32 @@ class LossCurveDisplay(Display):
         *,
         ax: Any = None,
     ) -> Self:
-        """Draw given curves."""
+        """Plot curves."""
         return cls(loss_curve, validation_curve, best_epoch).plot(ax)
 
 
 class ComponentsPathDisplay(Display):
-    """How well models of several sizes restore and expect rows, beside PCA.
+    """Plot of the reconstruction error and the log-density along a path, next to those of PCA.
 
-    Two axes: squared errors of training and held-out rows, and the log-density of held-out rows
-    with its standard error. A dotted line marks the suggested size. Sizes are drawn at equal
-    distances, so that 2, 4, 8, 16 are as readable as 2, 3, 4, 5.
+    The left axes show the reconstruction errors of training and held-out rows. The right axes show
+    the log-density of held-out rows with its standard error. A dotted line marks the suggested
+    value. Values are equally spaced, so that 2, 4, 8, 16 are as readable as 2, 3, 4, 5.
 
     Parameters
     ----------
     path : ComponentsPath
-        What `skae.components_path` returns.
+        The result of `skae.components_path`.
 
     Attributes
     ----------
     lines_ : dict of str to matplotlib Line2D
-        The curves by their column of `path.results`.
+        The curves, by their column of `path.results`.
     errorbar_ : matplotlib ErrorbarContainer
         The log-density of held-out rows with its standard error.
     suggested_lines_ : list of matplotlib Line2D
         The dotted lines of both axes.
     ax_ : ndarray of shape (2,) of matplotlib Axes
-        Where they are drawn.
+        The axes of the plots.
 
     Examples
     --------
@@ -142,20 +145,20 @@ class ComponentsPathDisplay(Display):
     ...     Autoencoder(max_epochs=20, random_state=0), X, param_range=[1, 2, 3]
     ... )
     >>> [ax.get_title() for ax in display.ax_]
-    ['Error of reconstructions', 'Log-density of held-out rows']
+    ['Reconstruction error', 'Log-density of held-out rows']
     """
 
     path: Any
 
     def plot(self, ax: Any = None) -> Self:
         axes = self._make_axes(ax, (1, 2), (5, 4))[0]
-        # PCA's columns may be there without a number.
+        # The columns of PCA may exist and hold only NaN.
         results = self.path.results.dropna(axis=1, how="all")
-        x, looks = np.arange(len(results)), {"marker": "o", "ms": 4}
+        x, style = np.arange(len(results)), {"marker": "o", "ms": 4}
         nats, se = results["test_nats"], results["test_nats_se"]
         label = "held-out rows"
-        self.errorbar_ = axes[1].errorbar(x, nats, se, color="C1", capsize=3, label=label, **looks)
-        # PCA's are dashed: where an autoencoder stays at PCA, both are seen.
+        self.errorbar_ = axes[1].errorbar(x, nats, se, color="C1", capsize=3, label=label, **style)
+        # The lines of PCA are dashed, so that both are visible where the autoencoder equals PCA.
         curves = [
             (axes[0], "train_error", "training rows", "C0", "-"),
             (axes[0], "test_error", "held-out rows", "C1", "-"),
@@ -163,15 +166,15 @@ class ComponentsPathDisplay(Display):
             (axes[1], "pca_test_nats", "PCA, held-out rows", "C2", "--"),
         ]
         self.lines_ = {"test_nats": self.errorbar_.lines[0]} | {
-            column: ax.plot(x, results[column], color=color, ls=ls, label=label, **looks)[0]
+            column: ax.plot(x, results[column], color=color, ls=ls, label=label, **style)[0]
             for ax, column, label, color, ls in curves
             if column in results
         }
         suggested = self.path.suggested
-        mark = {"color": "gray", "ls": ":", "label": f"suggested: {suggested}", "zorder": 0}
-        place = results.index.get_loc(suggested)
-        self.suggested_lines_ = [ax.axvline(place, **mark) for ax in axes]
-        axes[0].set(title="Error of reconstructions", ylabel="mean squared error per row")
+        line_style = {"color": "gray", "ls": ":", "label": f"suggested: {suggested}", "zorder": 0}
+        position = results.index.get_loc(suggested)
+        self.suggested_lines_ = [ax.axvline(position, **line_style) for ax in axes]
+        axes[0].set(title="Reconstruction error", ylabel="mean squared error per row")
         axes[1].set(title="Log-density of held-out rows", ylabel="nats per row")
         for ax in axes:
             ax.set_xlabel(self.path.param_name)
@@ -192,26 +195,28 @@ class ComponentsPathDisplay(Display):
         random_state: int | RandomState | None = 0,
         ax: Any = None,
     ) -> Self:
-        """Fit models of several sizes and draw how well they do.
+        """Compute a path with `skae.components_path` and plot it.
 
         Parameters
         ----------
-        estimator : estimator
-            What to fit, as `skae.components_path` takes it.
+        estimator : autoencoder or Pipeline
+            An autoencoder of skae, or a Pipeline that ends with one. Clones of it are fitted.
         y : array-like of shape (n_samples,), default=None
             Targets, for estimators whose `fit` uses them.
         param_name : str, default="n_components"
-            The parameter that varies.
+            Parameter whose values are compared.
         param_range : array-like, default=None
-            Its values; None leaves them to `components_path`.
+            Values to compare. If None, `components_path` chooses the sizes of the code.
         cv : int, cross-validation generator or iterable, default=None
-            How rows are held out, as `components_path` takes it.
+            Splits into training and held-out rows. If None, a random quarter of the rows is held
+            out once.
         random_state : int, RandomState instance or None, default=0
-            Decides the fits.
+            Determines the default split, and the held-out rows whose log-density is computed. The
+            fits themselves depend on the `random_state` of the estimator.
         ax : array-like of two matplotlib Axes, default=None
-            Where to draw; None is a new figure.
+            Axes to plot into. If None, a new figure is created.
         """
-        # Before any fit: these take long.
+        # The fits take long: a missing matplotlib is reported before them.
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         options = {"param_name": param_name, "param_range": param_range, "cv": cv}
         path = components_path(estimator, X, y, **options, random_state=random_state)
@@ -219,47 +224,48 @@ class ComponentsPathDisplay(Display):
 
     @classmethod
     def from_predictions(cls, path: Any, *, ax: Any = None) -> Self:
-        """Draw a given path.
+        """Plot a path.
 
         Parameters
         ----------
         ax : array-like of two matplotlib Axes, default=None
-            Where to draw; None is a new figure.
+            Axes to plot into. If None, a new figure is created.
 
         Raises
         ------
         TypeError
-            Where `path` is something else.
+            If `path` is not a result of `skae.components_path`.
         ValueError
-            Where ax does not hold two axes.
+            If `ax` does not hold two axes.
         """
         if not hasattr(path, "results"):
             raise TypeError(
-                f"path must be what skae.components_path returns, got {type(path).__name__}."
+                f"path must be a result of skae.components_path, got {type(path).__name__}."
             )
         return cls(path).plot(ax)
 
 
 class OutlierExplanationDisplay(Display):
-    """Which cells make rows strange, and what was expected there.
+    """Bar plot of the cells that contribute most to the outlier scores of rows.
 
-    Each row has axes of its own. A bar is a cell's share of what is strange about the row; the text
-    beside it says how far the cell is from what was expected, in robust standard deviations. Use
-    `from_estimator` to draw the strangest rows of a table.
+    Each row has its own axes. The length of a bar is the share of the row's total deviation that
+    one cell contributes. The text next to it gives the difference between the cell and its expected
+    value, in robust standard deviations, and the expected value. Use `from_estimator` to plot the
+    most abnormal rows of a table.
 
     Parameters
     ----------
     explanation : DataFrame of shape (n_samples, 3 * n_features)
-        What `AutoencoderOutlierDetector.explain` returns for the rows; its index names them.
+        The result of `AutoencoderOutlierDetector.explain`. Its index names the rows.
     n_features : int, default=8
-        Bars of each row, those of the largest shares.
+        Largest number of bars for each row; the cells with the largest shares are plotted.
 
     Attributes
     ----------
     bars_ : list of matplotlib BarContainer
         The bars of each row, the largest first.
     ax_ : matplotlib Axes or ndarray of shape (n_samples,) of them
-        Where they are drawn.
+        The axes of the plots.
 
     Examples
     --------
@@ -289,75 +295,81 @@ class OutlierExplanationDisplay(Display):
             share = row["share"].sort_values(ascending=False, kind="stable")[:n_bars]
             bars = ax.barh(range(n_bars), share, tick_label=[str(name) for name in share.index])
             cells = zip(row["deviation"][share.index], row["expected"][share.index], strict=True)
-            texts = [f"{away:+.1f} sd, expected {expected:.4g}" for away, expected in cells]
+            texts = [
+                f"{deviation:+.1f} sd, expected {expected:.4g}" for deviation, expected in cells
+            ]
             ax.bar_label(bars, texts, padding=4, size="small")
             ax.set_title(f"row {label}", loc="left")
             ax.set_xlim(0, share.max() * 1.75)  # room for the texts
             ax.invert_yaxis()
             self.bars_.append(bars)
-        axes[-1].set_xlabel("share of what is strange about the row")
+        axes[-1].set_xlabel("share of the row's total deviation")
         return self
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, *, n_rows: int = 3, n_features: int = 8, ax: Any = None
     ) -> Self:
-        """Draw why the strangest rows of a table are strange.
+        """Plot explanations of the most abnormal rows of a table.
 
         Parameters
         ----------
-        estimator : AutoencoderOutlierDetector, or Pipeline that ends with one
-            Fitted. What was expected is in the units that the detector sees: after the earlier
-            steps of a Pipeline.
+        estimator : AutoencoderOutlierDetector or Pipeline
+            A fitted detector, or a fitted Pipeline that ends with one. Expected values are in the
+            units of the detector's input, after the earlier steps of a Pipeline.
         n_rows : int, default=3
-            How many rows to draw, at most: those of the lowest `score_samples`, the lowest first.
+            Largest number of rows to plot: those with the lowest `score_samples`, the lowest first.
 
         Raises
         ------
         TypeError
-            Where `estimator` is no outlier detector.
+            If `estimator` is not an outlier detector.
         NotFittedError
-            Where it is not fitted.
+            If `estimator` is not fitted.
         ValueError
-            Where X or ax do not fit.
+            If `X` is invalid or `ax` holds another number of axes than rows are plotted.
         """
         check_scalar(n_rows, "n_rows", Integral, min_val=1)
-        detector, _ = unpack(estimator)
+        detector, _ = unpack_estimator(estimator)
         if not hasattr(detector, "explain"):
             raise TypeError(
                 f"estimator must be an AutoencoderOutlierDetector, got {type(detector).__name__}."
             )
         index = getattr(X, "index", None) if hasattr(X, "iloc") else None
-        X, names = transform_before(estimator, detector, X)
+        X, names = apply_preprocessing(estimator, detector, X)
         order = detector.score_samples(X).argsort(kind="stable")[:n_rows]
-        why = detector.explain(safe_indexing(X, order))
-        why.index = order if index is None else index[order]
+        explanation = detector.explain(safe_indexing(X, order))
+        explanation.index = order if index is None else index[order]
         if names is not None:
-            why = why.rename(columns=dict(zip(why["share"], names, strict=True)), level=1)
-        return cls(why, n_features).plot(ax)
+            explanation = explanation.rename(
+                columns=dict(zip(explanation["share"], names, strict=True)), level=1
+            )
+        return cls(explanation, n_features).plot(ax)
 
     @classmethod
     def from_predictions(
         cls, explanation: Any, *, n_rows: int = 3, n_features: int = 8, ax: Any = None
     ) -> Self:
-        """Draw a given explanation.
+        """Plot an explanation.
 
         Parameters
         ----------
         n_rows : int, default=3
-            How many rows to draw, at most: the first ones.
+            Largest number of rows to plot: the first ones of `explanation`.
 
         Raises
         ------
         ValueError
-            Where `explanation` is another table, or ax does not fit.
+            If `explanation` is not a result of `AutoencoderOutlierDetector.explain`, or if `ax`
+            holds another number of axes than rows are plotted.
         """
         check_scalar(n_rows, "n_rows", Integral, min_val=1)
         columns = getattr(explanation, "columns", None)
-        parts = () if columns is None else columns.get_level_values(0)
-        if not {"deviation", "expected", "share"} <= {*parts}:
+        groups = () if columns is None else columns.get_level_values(0)
+        if not {"deviation", "expected", "share"} <= {*groups}:
             raise ValueError(
-                "explanation must be what AutoencoderOutlierDetector.explain returns: a DataFrame "
-                f"of deviation, expected and share, got {type(explanation).__name__}."
+                "explanation must be a result of AutoencoderOutlierDetector.explain, a DataFrame "
+                "with the column groups deviation, expected and share, got "
+                f"{type(explanation).__name__}."
             )
         return cls(explanation.iloc[:n_rows], n_features).plot(ax)

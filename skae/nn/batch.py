@@ -1,4 +1,4 @@
-"""Rows on their way through a network: cells, and what else training knows of them."""
+"""Batches: cells of rows with their weights, masks and targets."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
@@ -7,23 +7,23 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Some rows of a table. What is None does not occur in the table.
+    """Some rows of a table. An attribute is None if the table does not have it.
 
-    Cells that are missing are NaN in `x`, and False in `observed`. Only architectures that can read
-    NaN get them; `Likelihood` counts observed cells only.
+    Missing cells are NaN in `x` and False in `observed`. Architectures that cannot process NaN
+    never receive any. Likelihoods use observed cells only.
 
     Attributes
     ----------
     x : Tensor of shape (n, n_columns)
-        Cells that the encoder sees, in the user's units: modelled columns, then conditions.
+        Input of the encoder, in the user's units: modelled columns, then conditions.
     weight : Tensor of shape (n,)
-        How much each row counts.
+        Weights of the rows.
     observed : Tensor of shape (n, n_columns), bool, or None
-        Cells that the loss counts.
+        Cells that enter the loss.
     clean : Tensor of shape (n, n_columns) or None
-        The rows that are to be restored, where `x` is a corrupted version of them.
+        Clean rows if `x` is a corrupted version of them.
     targets, target_weight : Tensor of shape (n, m), or None
-        What else is known of rows, and how much it counts: 0 where it is not known.
+        Targets of the rows and their weights, which are 0 for missing targets.
     """
 
     x: Tensor
@@ -35,24 +35,24 @@ class Batch(NamedTuple):
 
     @property
     def original(self) -> Tensor:
-        """The rows that are to be restored."""
+        """Rows that the decoder is trained to reconstruct."""
         return self.x if self.clean is None else self.clean
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """A function of all tensors."""
+        """Apply a function to all tensors."""
         return self.with_tensors([function(part) for part in self.tensors()])
 
     def split(self, size: int) -> list[Self]:
-        """The rows in parts of a size."""
+        """Split the rows into batches of at most `size` rows."""
         parts = zip(*[part.split(size) for part in self.tensors()], strict=True)
         return [self.with_tensors(list(tensors)) for tensors in parts]
 
     def tensors(self) -> list[Tensor]:
-        """The tensors that there are."""
+        """Return the tensors that are not None."""
         return [part for part in self if part is not None]
 
     def with_tensors(self, tensors: list[Tensor]) -> Self:
-        """The batch whose `tensors` are these."""
+        """Replace the tensors that are not None."""
         rest = iter(tensors)
         parts: list[Any] = [None if part is None else next(rest) for part in self]
         return type(self)(*parts)

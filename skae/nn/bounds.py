@@ -1,4 +1,4 @@
-"""The importance-weighted bound, with gradients that leave a true posterior alone."""
+"""The importance-weighted bound with doubly reparametrized gradients."""
 
 import math
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def importance_weighted(losses: Tensor, z: Tensor, beta: Tensor | float) -> Tensor:
-    """Bound of minus rows' log-densities (n,), from codes `z` (s, n, k) and their losses (s, n).
+    """Compute an upper bound of the negative log-density of each row, (n,).
 
-    A code's loss is minus the log-likelihood plus `beta` times log q(z) / p(z), where q passes no
-    gradient to its own parameters. That gradient says nothing of where codes should be, yet is 0 on
-    average only: with it, even a true posterior is pushed about, the more the more codes there
-    are [1]_. In a weighted mean its average is not 0; a factor on the gradient that reaches `z`
-    stands for what is then missing.
+    The arguments are codes `z` (s, n, k) and their losses (s, n). The loss of a code is the
+    negative log-likelihood plus `beta` times log q(z) / p(z), computed without the gradient with
+    respect to the parameters of q. This gradient is 0 in expectation for a single draw, but its
+    noise moves even a correct posterior, and more so with more draws [1]_. For several draws its
+    expectation is not 0. A factor on the gradient with respect to `z` accounts for it.
 
     References
     ----------

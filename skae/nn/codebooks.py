@@ -1,4 +1,4 @@
-"""Codebooks: vectors that stand for the outputs nearest to them, and follow these."""
+"""Codebooks: vectors that quantize outputs and are updated by exponential moving averages."""
 
 import torch
 from torch import Tensor, nn
@@ -7,17 +7,17 @@ from torch.nn import functional as F
 from skae.nn.draws import Draws
 
 DECAY = 0.95
-"""Share of the running averages that a step leaves."""
+"""Weight of the previous running average in an update."""
 
 DEAD = 0.1
-"""A code used less than this share of its due is moved to where rows are."""
+"""Codes used less often than this share of 1 / n_codes are moved to random rows."""
 
 
 class Codebooks(nn.Module):
     """Several codebooks, each for an equal part of a vector.
 
-    They learn by exponential moving averages, not by gradients. As they change from step to step,
-    they are parameters, not buffers.
+    They are trained by exponential moving averages, not by gradients. They are parameters rather
+    than buffers because they change from step to step.
 
     Parameters
     ----------
@@ -35,17 +35,17 @@ class Codebooks(nn.Module):
         self.usage = nn.Parameter(torch.zeros(shape), requires_grad=False)
 
     def nearest(self, h: Tensor) -> Tensor:
-        """Which vector of each codebook is nearest to its part of `h`, (n, n_codebooks)."""
+        """Return the index of the nearest vector in each codebook, (n, n_codebooks)."""
         closeness = self._parts(h) @ self.vectors.mT - 0.5 * self.vectors.square().sum(-1)[:, None]
         return closeness.argmax(-1).mT
 
     def look_up(self, indices: Tensor) -> Tensor:
-        """The vectors (n, n_components) at indices (n, n_codebooks)."""
+        """Return the vectors (n, n_components) at indices (n, n_codebooks)."""
         return self.vectors[torch.arange(len(self.vectors)), indices].flatten(-2)
 
     @torch.no_grad()
     def follow(self, h: Tensor, weight: Tensor, draws: Draws, decay: float = DECAY) -> None:
-        """Move towards the outputs of a batch; a decay of 0 is a round of k-means."""
+        """Update the vectors with a batch of outputs; a decay of 0 is an iteration of k-means."""
         parts, n_codes = self._parts(h), self.vectors.shape[1]
         share = weight / weight.sum()
         self._revive(parts, share, draws)
@@ -56,7 +56,7 @@ class Codebooks(nn.Module):
         self.vectors.addcdiv_(toward, self.usage[..., None].clamp_min(1e-12), value=1 - decay)
 
     def _revive(self, parts: Tensor, share: Tensor, draws: Draws) -> None:
-        """Move codes that stand for hardly any rows to rows drawn at random."""
+        """Move rarely used vectors to rows drawn at random."""
         n_codes = self.vectors.shape[1]
         uniform = draws.uniform(self.usage.shape) * share.sum()
         rows = torch.searchsorted(share.cumsum(0), uniform).clamp_max(len(share) - 1)
@@ -66,5 +66,5 @@ class Codebooks(nn.Module):
         self.usage.copy_(torch.where(dead, 1 / n_codes, self.usage))
 
     def _parts(self, h: Tensor) -> Tensor:
-        """What each codebook stands for, (n_codebooks, n, width)."""
+        """Split outputs into the parts of the codebooks, (n_codebooks, n, width)."""
         return h.unflatten(-1, (len(self.vectors), -1)).transpose(0, 1)

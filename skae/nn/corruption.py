@@ -1,4 +1,4 @@
-"""Corruptions: how rows are changed before the encoder sees them, on training batches only."""
+"""Corruptions of the encoder's input on training batches."""
 
 from collections.abc import Callable
 
@@ -6,23 +6,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skae.nn.linear import moments
+from skae.nn.pca import column_moments
 
 Corruption = Callable[[Tensor, torch.Generator], Tensor]
-"""Rows (n, d) in the user's units, a generator -> rows of the same shape."""
+"""Function of rows (n, d) in the user's units and a generator that returns corrupted rows."""
 
 
-class ColumnFacts:
-    """What corruptions know of a table: each column's spread and range, and rows' shape.
+class ColumnStatistics:
+    """Statistics of a table that corruptions need: deviations and ranges, and the shape of a row.
 
     Parameters
     ----------
     x : Tensor of shape (n, d)
         Training rows.
     weight : Tensor of shape (n,)
-        How often each counts.
+        Weights of the rows.
     like : Tensor
-        Has the device and dtype of the rows to corrupt.
+        Tensor with the device and the dtype of the rows to corrupt.
     shape : tuple of int
         Shape of a row.
     """
@@ -31,53 +31,59 @@ class ColumnFacts:
         self, x: Tensor, weight: Tensor, like: Tensor, shape: tuple[int, ...] = ()
     ) -> None:
         self.shape = shape
-        self.deviation = moments(x, weight).variance.sqrt().to(like)
+        self.deviation = column_moments(x, weight).variance.sqrt().to(like)
         self.low, self.high = x.amin(0).to(like), x.amax(0).to(like)
 
 
-def gaussian(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
-    """Add normal noise of `level` standard deviations of the column."""
+def gaussian(
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
+) -> Tensor:
+    """Add normal noise with `level` times the standard deviation of the column."""
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return x + level * table.deviation * noise
 
 
-def masking(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
-    """Set a share of the cells to 0, or to the value nearest to it that their column takes."""
-    return torch.where(_chosen(x, generator, level), _blank(table), x)
+def masking(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
+    """Set a share of the cells to 0, clipped to the range of their column."""
+    return torch.where(_random_mask(x, generator, level), _blank(table), x)
 
 
 def salt_and_pepper(
-    x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
 ) -> Tensor:
-    """Set a share of the cells to their column's smallest or largest value, each as often."""
-    extreme = torch.where(_chosen(x, generator, 0.5), table.high, table.low)
-    return torch.where(_chosen(x, generator, level), extreme, x)
+    """Set a share of the cells to the smallest or largest value of their column at random."""
+    extreme = torch.where(_random_mask(x, generator, 0.5), table.high, table.low)
+    return torch.where(_random_mask(x, generator, level), extreme, x)
 
 
-def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
-    """Set a share of the cells to their column's value in another row of the batch."""
+def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
+    """Set a share of the cells to the value of their column in another row of the batch."""
     n = len(x)
     away = torch.randint(1, max(n, 2), x.shape, generator=generator, device=x.device)
     other = (torch.arange(n, device=x.device)[:, None] + away) % n
-    return torch.where(_chosen(x, generator, level), x.gather(0, other), x)
+    return torch.where(_random_mask(x, generator, level), x.gather(0, other), x)
 
 
-def grayscale(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
-    """Set all channels of an image to their mean: colours are lost."""
+def grayscale(
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
+) -> Tensor:
+    """Set all channels of an image to their mean, which removes colors."""
     images = x.reshape(-1, *table.shape)
     return images.mean(1, keepdim=True).expand_as(images).reshape(x.shape)
 
 
-def downsampling(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
-    """Make one pixel of two by two, their mean, and enlarge what is left bilinearly."""
+def downsampling(
+    x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
+) -> Tensor:
+    """Average two by two pixels, and enlarge the result bilinearly."""
     images = x.reshape(-1, *table.shape)
     _, height, width = table.shape
     small = F.adaptive_avg_pool2d(images, (max(1, height // 2), max(1, width // 2)))
     return F.interpolate(small, table.shape[1:], mode="bilinear").reshape(x.shape)
 
 
-def block(x: Tensor, generator: torch.Generator, level: float, table: ColumnFacts) -> Tensor:
-    """Blank a square whose side is a share of the image's shorter one, at a random place."""
+def block(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
+    """Mask a square at a random place; its side is a share of the image's shorter side."""
     _, height, width = table.shape
     side = max(1, round(level * min(height, width)))
     rows, columns = (_span(size, side, len(x), generator, x.device) for size in (height, width))
@@ -86,48 +92,48 @@ def block(x: Tensor, generator: torch.Generator, level: float, table: ColumnFact
 
 
 def _span(size: int, side: int, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Which of `size` places are in a span of `side` that starts at random, (n, size)."""
+    """Draw a mask (n, size) of an interval of length `side` with a random start."""
     first = torch.randint(size - side + 1, (n, 1), generator=generator, device=device)
     place = torch.arange(size, device=device)
     return (first <= place) & (place < first + side)
 
 
-def _blank(table: ColumnFacts) -> Tensor:
-    """0, or the value nearest to it that a column takes."""
+def _blank(table: ColumnStatistics) -> Tensor:
+    """Return 0 for each column, clipped to its range."""
     return torch.zeros_like(table.low).clamp(table.low, table.high)
 
 
-def _chosen(x: Tensor, generator: torch.Generator, share: float) -> Tensor:
+def _random_mask(x: Tensor, generator: torch.Generator, share: float) -> Tensor:
     uniform = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return uniform < share
 
 
-CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnFacts], Tensor]] = {
+CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnStatistics], Tensor]] = {
     function.__name__: function
     for function in (gaussian, masking, salt_and_pepper, swap, grayscale, downsampling, block)
 }
 
 WITHOUT_SHARE = {"gaussian", "grayscale", "downsampling"}
-"""Those whose level, if any, is no share."""
+"""Corruptions whose level is not a share of cells."""
 
 FOR_IMAGES = {"grayscale", "downsampling", "block"}
-"""Those that want rows to be images."""
+"""Corruptions of images."""
 
 
-class Named:
-    """A corruption that the package knows by name, for rows of one table.
+class NamedCorruption:
+    """Corruption with a name, for the rows of one table.
 
     Parameters
     ----------
     name : str
         A key of `CORRUPTIONS`.
     level : float
-        Share of cells to corrupt; for "gaussian", the noise in columns' standard deviations; for
-        "block", its side as a share of the image's.
-    table : ColumnFacts
+        Share of cells to corrupt. For "gaussian", it is the noise in standard deviations of the
+        column; for "block", it is the side of the square as a share of the image's shorter side.
+    table : ColumnStatistics
     """
 
-    def __init__(self, name: str, level: float, table: ColumnFacts) -> None:
+    def __init__(self, name: str, level: float, table: ColumnStatistics) -> None:
         if name not in WITHOUT_SHARE and level > 1:
             raise ValueError(
                 "corruption_level must be at most 1, the share of cells that "
@@ -135,7 +141,7 @@ class Named:
             )
         if name in FOR_IMAGES and len(table.shape) != 3:
             raise ValueError(
-                f"corruption={name!r} is for images: it needs feature_shape=(channels, height, "
+                f"corruption={name!r} is for images and needs feature_shape=(channels, height, "
                 "width)."
             )
         self.name, self.level, self.table = name, level, table
@@ -143,11 +149,11 @@ class Named:
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return CORRUPTIONS[self.name](x, generator, self.level, self.table)
 
-    def of_codes(self, x: Tensor, weight: Tensor) -> "Named | None":
-        """The same corruption for codes (n, k) of rows, which count `weight` (n,) times.
+    def of_codes(self, x: Tensor, weight: Tensor) -> "NamedCorruption | None":
+        """Return the same corruption for codes (n, k) with weights (n,).
 
-        None where it is for images, which codes are not.
+        It returns None for corruptions of images.
         """
         if self.name in FOR_IMAGES:
             return None
-        return Named(self.name, self.level, ColumnFacts(x, weight, like=x))
+        return NamedCorruption(self.name, self.level, ColumnStatistics(x, weight, like=x))

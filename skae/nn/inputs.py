@@ -1,4 +1,4 @@
-"""From a batch's cells to what the encoder sees, and what the decoder sees beside the code."""
+"""Inputs of the encoder and of the decoder, computed from the cells of a batch."""
 
 from collections.abc import Sequence
 
@@ -7,22 +7,23 @@ from torch import Tensor, nn
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.layers import Dense
-from skae.nn.linear import LazyRows, Moments, moments, row_blocks, slopes
+from skae.nn.pca import LazyRows, Moments, column_moments, row_blocks, slopes
 
 
 class Inputs(nn.Module):
-    """Standardizes modelled columns, and encodes conditions: numbers scaled, categories one-hot.
+    """Standardizes modelled columns and encodes conditions.
 
-    Modelled columns are centred and divided by one scale for the whole table. Conditions have a
-    mean of 0 and half a range of 1. An encoder that sees them sees rows shifted by a linear map of
-    them: any architecture can, and rows of different conditions are moved onto each other.
+    Modelled columns are centered and divided by one scale for the whole table. Categorical
+    conditions are one-hot encoded. All encoded conditions are centered and divided by half of their
+    range. The encoder receives conditions as a linear map of them that is added to the rows. This
+    works with any architecture and removes the linear effect of the conditions.
 
     Parameters
     ----------
     n_modelled : int
-        Columns that are modelled; those of conditions follow in batches.
+        Number of modelled columns; in batches, they precede the conditions.
     n_levels : sequence of int
-        For each condition the number of its categories, or 0 where it is a number.
+        Number of categories of each condition, or 0 if it is a number.
     encoder_sees_conditions : bool
     """
 
@@ -46,7 +47,7 @@ class Inputs(nn.Module):
         self.register_buffer("condition_scale", torch.ones(self.n_conditions))
 
     def modelled(self, batch: Batch) -> Batch:
-        """The batch without its conditions."""
+        """Return the batch without its conditions."""
         if not self.n_conditions:
             return batch
         return batch._replace(
@@ -56,12 +57,12 @@ class Inputs(nn.Module):
         )
 
     def conditions(self, batch: Batch) -> Tensor:
-        """What networks see of the conditions, (n, n_conditions)."""
+        """Encode the conditions, (n, n_conditions)."""
         encoded = self._encoded(batch.x[..., self.n_outputs :])
         return (encoded - self.condition_center) / self.condition_scale
 
     def _encoded(self, cells: Tensor) -> Tensor:
-        """Numbers as they are, categories one-hot."""
+        """One-hot encode categories, and keep numbers."""
         parts = []
         for cell, n in zip(cells.split(1, -1), self.n_levels, strict=True):
             levels = torch.arange(n, dtype=cells.dtype, device=cells.device)
@@ -69,49 +70,53 @@ class Inputs(nn.Module):
         return torch.cat(parts, -1)
 
     def content(self, batch: Batch) -> Tensor:
-        """Numbers that are equal for equal rows only: modelled columns, then encoded conditions."""
+        """Return modelled columns and encoded conditions, which identify a row."""
         if not self.n_conditions:
             return batch.x
         encoded = self._encoded(batch.x[..., self.n_outputs :])
         return torch.cat([self.modelled(batch).x, encoded], -1)
 
     def standardize(self, x: Tensor) -> Tensor:
-        """Modelled columns on the network's scale."""
+        """Standardize modelled columns."""
         return (x - self.center) / self.scale
 
     def forward(self, batch: Batch) -> Tensor:
-        """What the encoder sees, (n, n_outputs)."""
+        """Compute the input of the encoder, (n, n_outputs)."""
         u = self.standardize(self.modelled(batch).x)
         return u if self.shift is None else u + self.shift(self.conditions(batch))
 
     @torch.no_grad()
     def start(
-        self, x: LazyRows, conditions: LazyRows, weight: Tensor, at: Moments
+        self, x: LazyRows, conditions: LazyRows, weight: Tensor, moments: Moments
     ) -> tuple[LazyRows, Tensor | None]:
-        """Take the scales of a table, and return what a linear map of conditions leaves of it.
+        """Initialize the scales, and the effect of conditions by linear regression.
 
-        Beside it comes that map, if there are conditions: what a unit of them adds to rows,
-        (n_modelled, n_conditions). The encoder starts to see what is left.
+        Returns
+        -------
+        residuals : LazyRows
+            Residuals of the regression on the conditions, or the rows if there are none.
+        effect : Tensor of shape (n_modelled, n_conditions) or None
+            Coefficients of the regression.
         """
-        self.center.copy_(at.center)
-        self.scale.copy_(at.scale)
+        self.center.copy_(moments.center)
+        self.scale.copy_(moments.scale)
         if not self.n_conditions:
             return x, None
         shape = x.shape[0], self.n_conditions
         encoded = LazyRows(lambda rows: self._encoded(conditions[rows]), shape)
-        self.condition_center.copy_(moments(encoded, weight).center)
+        self.condition_center.copy_(column_moments(encoded, weight).center)
         low = torch.stack([encoded[block].amin(0) for block in row_blocks(encoded)]).amin(0)
         high = torch.stack([encoded[block].amax(0) for block in row_blocks(encoded)]).amax(0)
         self.condition_scale.copy_(torch.where(high > low, (high - low) / 2, 1.0))
         center = self.condition_center.double().cpu()
         scale = self.condition_scale.double().cpu()
-        effect = slopes(x, at, encoded, center, scale, weight)
+        effect = slopes(x, moments, encoded, center, scale, weight)
         if self.shift is not None:
-            self.shift.weight.copy_(-effect / at.scale)
+            self.shift.weight.copy_(-effect / moments.scale)
             self.shift.bias.zero_()
 
-        def left(rows: slice) -> Tensor:
+        def residuals(rows: slice) -> Tensor:
             others = (encoded[rows].double() - center) / scale
             return x[rows].double() - others @ effect.mT
 
-        return LazyRows(left, x.shape), effect
+        return LazyRows(residuals, x.shape), effect

@@ -1,4 +1,4 @@
-"""Latents: how a code is drawn and what it costs. A variant of the autoencoder is its latent."""
+"""Latents: how codes are computed and which penalty they have; each variant has its own."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,11 +14,18 @@ from skae.nn.prior import NormalPrior, Prior, StandardNormalPrior
 
 
 class Code(NamedTuple):
-    """What the encoder says about rows.
+    """Codes of a batch of rows.
 
-    `z` (..., n, k) goes to the decoder while training; `mean` (n, k) is what `transform` returns;
-    `h` (n, n_inputs) is the encoder's raw output, from which both were made; `conditions` (n, m),
-    while training, are the conditions of rows as networks see them.
+    Attributes
+    ----------
+    z : Tensor of shape (..., n, k)
+        Input of the decoder during training.
+    mean : Tensor of shape (n, k)
+        Codes that `transform` returns.
+    h : Tensor of shape (n, n_inputs)
+        Raw output of the encoder, from which `z` and `mean` are computed.
+    conditions : Tensor of shape (n, m) or None
+        Encoded conditions of the rows, during training only.
     """
 
     z: Tensor
@@ -28,11 +35,15 @@ class Code(NamedTuple):
 
 
 Encode = Callable[[Tensor], Tensor]
-"""Rows on the network's scale -> the encoder's raw output, for penalties on its derivatives."""
+"""Map from standardized rows to raw outputs of the encoder, for penalties on its derivatives."""
 
 
 class Start(NamedTuple):
-    """Where a linear code starts: what it multiplies principal axes with, and the output's bias."""
+    """Initial values of a linear code.
+
+    `down` (k,) and `up` (k,) multiply the principal axes in the encoder and in the decoder, and
+    `bias` (n_inputs,) is the bias of the encoder.
+    """
 
     down: Tensor
     up: Tensor
@@ -40,23 +51,23 @@ class Start(NamedTuple):
 
 
 class Latent(nn.Module, ABC):
-    """Turns the encoder's raw output `h` (..., n, n_inputs) into codes and states their price.
+    """Base of latents, which compute codes from raw outputs `h` (..., n, n_inputs) of the encoder.
 
-    The first `n_components` of the inputs are the code itself or its mean; decoders with tied
-    weights mirror these. Codes are `n_outputs` numbers, as many unless a subclass says otherwise.
+    The first `n_components` raw outputs are the code or its mean; tied decoders mirror their
+    weights. A code passed to the decoder has `n_outputs` numbers, by default `n_components`.
     """
 
     prior: type[Prior] = NormalPrior
-    """The family of distributions of its codes, for densities that have to integrate codes out."""
+    """Family of the distribution of codes, for densities that integrate over codes."""
 
     learns_noise = False
-    """Whether the likelihood's noise is trained: only where codes are noisy is it bounded."""
+    """Whether the noise variance is trained; with deterministic codes it would shrink to zero."""
 
     is_linear = True
-    """Whether a linear map may feed the code."""
+    """Whether the encoder and the decoder may have a linear skip."""
 
     ranks_epochs = True
-    """Whether the objective, outside training, tells which of two epochs is better."""
+    """Whether the objective on validation rows can be used to select the best epoch."""
 
     def __init__(
         self, n_components: int, n_inputs: int | None = None, n_outputs: int | None = None
@@ -68,83 +79,93 @@ class Latent(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
-        """Codes for raw outputs. Without `draws` nothing is random."""
+        """Compute codes from raw outputs; without `draws` they are deterministic."""
 
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        """Price of each row's code in nats, (..., n), or one of the whole batch for each row.
+        """Compute the penalty in nats: (..., n) for each row, or one number for the batch.
 
-        `x` are the rows on the network's scale, `weight` (n,) says how much each counts.
+        Parameters
+        ----------
+        code : Code
+        x : Tensor of shape (n, n_columns)
+            Standardized rows.
+        encode : callable
+            The encoder, for penalties on its derivatives.
+        weight : Tensor of shape (n,)
+            Weights of the rows.
+        draws : Draws or None
+            Source of random numbers during training.
         """
         return 0.0
 
     def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
-        """The objective (n,) of rows whose codes `forward` drew several times (..., n)."""
+        """Combine the losses (..., n) of several draws of each code to one loss per row, (n,)."""
         return losses
 
     def blocks(self) -> list[int]:
-        """Lengths of the raw output's parts, of each of which a shorter code has the first."""
+        """Return the lengths of the parts of `h`; a shorter code uses the first entries of each."""
         return [self.n_inputs]
 
     def start(self, values: Tensor, rest: float) -> Start:
-        """Where to start on principal axes with these variances, others having `rest` each."""
+        """Return initial values for axes with variances `values`; other axes have `rest` each."""
         one = torch.ones_like(values)
         return Start(one, one, values.new_zeros(self.n_inputs))
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
-        """Take the raw outputs for some training rows before training starts."""
+        """Initialize parameters from raw outputs of some training rows, before training."""
         return
 
     def adapt(self, encode: Callable[[], Tensor], weight: Tensor, draws: Draws) -> None:
-        """Update, after a step, what gradients do not train; `encode` gives the raw outputs."""
+        """Update parameters without gradients after a step; `encode` returns the raw outputs."""
         return
 
     def inference_draws(self, x: Tensor) -> Draws | None:
-        """What makes codes random outside training; by default they are not."""
+        """Return the source of random numbers for `transform`; None for deterministic codes."""
         return None
 
     def warning(self, code: Code, weight: Tensor) -> str | None:
-        """What a user should know of the codes of training rows, and which parameter to change."""
+        """Return a warning about the codes of training rows that names the parameter to change."""
         return None
 
 
 def log_normal(z: Tensor) -> Tensor:
-    """Log-density of codes (..., k) under the standard normal distribution."""
+    """Compute the log-density of codes (..., k) under the standard normal distribution."""
     return -0.5 * (z**2).sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
 
 class Stochastic(Latent):
-    """A code that is drawn from a distribution which the encoder states, its posterior.
+    """Base of latents whose codes are drawn from a posterior that the encoder parametrizes.
 
-    Before a row is seen, codes follow the prior: standard normal, unless a subclass says otherwise.
+    The prior is the standard normal distribution unless a subclass overrides it.
     """
 
     learns_noise = True
 
     def blocks(self) -> list[int]:
-        # Means, logarithms of deviations and, where the posterior has them, correlations.
+        # Means, logarithms of standard deviations and, for full covariances, correlations.
         return [self.n_components] * 2 + [self.n_inputs - 2 * self.n_components]
 
     def log_prior(self, z: Tensor) -> Tensor:
-        """Log-density of codes (..., k) before a row is seen."""
+        """Compute the log-density of codes (..., k) under the prior."""
         return log_normal(z)
 
     def draw_prior(self, n: int, draws: Draws) -> Tensor:
-        """Codes (n, k) as they are before a row is seen."""
+        """Draw codes (n, k) from the prior."""
         return draws.normal((n, self.n_components))
 
     @abstractmethod
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        """`n` codes of each row's posterior, (n, n_rows, k), and their log-densities in it."""
+        """Draw `n` codes from each posterior, (n, n_rows, k); also return their log-densities."""
 
     @abstractmethod
     def divergence(self, h: Tensor) -> Tensor:
-        """Kullback-Leibler divergence of each row's posterior from the prior, in nats."""
+        """Compute the Kullback-Leibler divergence of each posterior from the prior, in nats."""
 
 
 class Discrete(Latent):
-    """A code of which there are finitely many: a choice from each of several codebooks."""
+    """Base of latents with finitely many codes: one vector from each of several codebooks."""
 
     def __init__(self, n_components: int, sizes: tuple[int, int]) -> None:
         super().__init__(n_components)
@@ -152,35 +173,35 @@ class Discrete(Latent):
 
     @abstractmethod
     def indices(self, h: Tensor) -> Tensor:
-        """Which code of each codebook a raw output takes, (..., n_codebooks)."""
+        """Return the index of the selected vector in each codebook, (..., n_codebooks)."""
 
     @abstractmethod
     def look_up(self, indices: Tensor) -> Tensor:
-        """The codes (..., k) at indices."""
+        """Return the codes (..., k) at indices."""
 
 
 class Deterministic(Latent):
-    """The code is the encoder's output."""
+    """Latent whose code is the output of the encoder."""
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         return Code(h, h, h)
 
 
 class Standardized(Deterministic):
-    """Codes without noise, whose distribution over all rows is to be standard normal.
+    """Deterministic codes that are trained to follow the standard normal distribution.
 
     Parameters
     ----------
     n_components : int
-    price : float
-        Weight of what training charges for being far from it.
+    penalty_weight : float
+        Weight of the penalty for deviations from that distribution.
     """
 
     prior = StandardNormalPrior
 
-    def __init__(self, n_components: int, price: float) -> None:
+    def __init__(self, n_components: int, penalty_weight: float) -> None:
         super().__init__(n_components)
-        self.price = price
+        self.penalty_weight = penalty_weight
 
     def start(self, values: Tensor, rest: float) -> Start:
         deviation = values.sqrt()

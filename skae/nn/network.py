@@ -1,4 +1,4 @@
-"""The one network of the package: inputs -> encoder -> latent -> decoder -> likelihood."""
+"""The network of all autoencoders: inputs, encoder, latent, decoder and likelihood."""
 
 from abc import ABC, abstractmethod
 
@@ -11,43 +11,43 @@ from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods.base import Likelihood
-from skae.nn.linear import (
+from skae.nn.objective import Objective
+from skae.nn.pca import (
     EXACT_UP_TO,
     LEAST_COLUMN_NOISE,
     LEAST_NOISE,
     LazyRows,
     Moments,
     Table,
+    column_moments,
     covariance,
     factor_analysis,
-    moments,
     principal_axes,
 )
-from skae.nn.objective import Objective
 
-HOPED_FOR_NOISE = 0.05
-"""Share of codes' and columns' variance that is noise where training starts from nothing: with much
-more, codes would seem useless before they are of use, and be given up."""
+INITIAL_NOISE = 0.05
+"""Initial noise, as a share of the variance of codes and columns, of networks that do not start at
+PCA. With a larger one, stochastic codes may collapse to the prior before they are useful."""
 
 
 class AuxiliaryLoss(nn.Module, ABC):
-    """What training charges beside the autoencoder's own objective, in view of rows' targets."""
+    """Base of losses that depend on targets and are added to the objective of an autoencoder."""
 
     @abstractmethod
     def forward(self, losses: Tensor, code: Code, batch: Batch) -> Tensor:
-        """Nats of each row, (n,): its own objective `losses`, joined with what its code costs."""
+        """Add the loss of the targets, given the code, to the losses (n,) of the rows, in nats."""
 
     def start(self, codes: Tensor, batch: Batch) -> None:
-        """Take the codes (n, k) of the training rows before training starts."""
+        """Initialize parameters from the codes (n, k) of the training rows, before training."""
         return
 
     def penalized(self) -> list[Tensor]:
-        """The weights that weight decay acts on."""
+        """Return the weights to which weight decay applies."""
         return []
 
 
 class Network(Objective):
-    """An autoencoder of any kind; variants differ in the parts they pass, never by subclassing.
+    """An autoencoder of any kind. Variants pass different parts and never subclass this class.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Network(Objective):
     latent : Latent
     likelihood : Likelihood
     trim : float
-        Share of each batch's weight, its worst rows, that the loss ignores.
+        Share of each batch's weight that the loss ignores; see `trimmed_mean`.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class Network(Objective):
 
     @property
     def like(self) -> Tensor:
-        """A tensor with the dtype and on the device that batches must have."""
+        """Tensor with the dtype and the device of the network."""
         return self.inputs.center
 
     def encode(self, batch: Batch, draws: Draws | None = None) -> Code:
-        """Codes of rows."""
+        """Compute the codes of rows."""
         draws = draws or self.latent.inference_draws(self.inputs.modelled(batch).x)
         code: Code = self.latent(self.encoder(self.inputs(batch)), draws)
         return code
 
     def outputs(self, z: Tensor, batch: Batch, silencing: Draws | None = None) -> Tensor:
-        """The decoder's output for codes (..., n, k) under the conditions of rows."""
+        """Decode codes (..., n, k) under the conditions of the rows; draws are for dropout."""
         if self.inputs.n_conditions:
             conditions = self.inputs.conditions(batch)
             z = torch.cat([z, conditions.expand(*z.shape[:-1], -1)], -1)
@@ -96,14 +96,14 @@ class Network(Objective):
         return out
 
     def restored(self, batch: Batch) -> Tensor:
-        """The decoder's output for rows' own codes."""
+        """Decode the codes of the rows."""
         return self.outputs(self.encode(batch).mean, batch)
 
     def losses(self, draws: Draws | None, batch: Batch) -> Tensor:
-        """Objective of each row in nats: minus log-likelihood of the row plus the code's penalty.
+        """Compute the loss of each row in nats: negative log-likelihood plus penalty.
 
-        `draws` make codes random, if that is their kind; hidden units are silenced in training mode
-        only.
+        `draws` is the source of random numbers for stochastic codes and, in training mode, for
+        dropout.
         """
         u = self.inputs(batch)
         silencing = draws if self.training else None
@@ -121,7 +121,7 @@ class Network(Objective):
         self.latent.adapt(lambda: self.encoder(self.inputs(batch)), batch.weight, draws)
 
     def penalized(self) -> list[Tensor]:
-        """The weights that weight decay acts on: not biases, not the linear skip."""
+        """Return the weights to which weight decay applies: all but biases and the linear skip."""
         hidden = [p for name, p in self.named_parameters() if ".residual." in name and p.ndim > 1]
         return [*hidden, *(self.auxiliary.penalized() if self.auxiliary is not None else [])]
 
@@ -130,37 +130,38 @@ class Network(Objective):
         self,
         x: LazyRows,
         weight: Tensor,
-        at: Moments,
+        moments: Moments,
         generator: torch.Generator,
         conditions: LazyRows,
     ) -> None:
-        """Initialize everything from the data and the generator; with a linear skip, at PCA.
+        """Initialize all parts; with a linear skip, at PCA's solution.
 
-        `x` are modelled columns and `conditions` the others; PCA is that of what these leave.
+        `x` are the modelled columns. If there are conditions, PCA is that of the residuals of a
+        linear regression on them.
         """
-        left, effect = self.inputs.start(x, conditions, weight, at)
+        left, effect = self.inputs.start(x, conditions, weight, moments)
         center, scale = self.inputs.center, self.inputs.scale
-        bias, slope = self.likelihood.start(center, at.variance.to(center), scale)
+        bias, slope = self.likelihood.start(center, moments.variance.to(center), scale)
         for body in (self.encoder, self.decoder):
             body.reset(generator)
         self.decoder.out_bias.copy_(bias)
         if effect is not None:
-            effect = effect / at.scale
-            # Moments may know of missing cells, which the table has filled in.
-            kept = moments(left, weight).variance / moments(x, weight).variance
-            at = at._replace(variance=at.variance * kept.nan_to_num())
-        self._start_at_pca(left, weight, at, slope, effect, generator)
+            effect = effect / moments.scale
+            # The moments account for missing cells, which are filled in `x`.
+            kept = column_moments(left, weight).variance / column_moments(x, weight).variance
+            moments = moments._replace(variance=moments.variance * kept.nan_to_num())
+        self._start_at_pca(left, weight, moments, slope, effect, generator)
 
     @torch.no_grad()
     def start_latent(self, batch: Batch, generator: torch.Generator) -> None:
-        """Initialize the latent from rows that represent all."""
+        """Initialize the latent from a sample of the training rows."""
         self.latent.start_from(self.encoder(self.inputs(batch)), batch.weight, generator)
 
     def _start_at_pca(
         self,
         x: Table,
         weight: Tensor,
-        at: Moments,
+        moments: Moments,
         slope: Tensor,
         effect: Tensor | None,
         generator: torch.Generator,
@@ -168,24 +169,25 @@ class Network(Objective):
         down, up = self.encoder.skip, self.decoder.skip
         if down is None or up is None:
             if self.latent.is_linear:
-                self._start_from_nothing(at)
+                self._start_at_random(moments)
             return
         k, d = self.latent.n_components, self.inputs.n_outputs
-        variance = at.variance / at.scale**2
+        variance = moments.variance / moments.scale**2
         noise, least = torch.ones_like(variance), LEAST_NOISE
         trains_each_noise = self.likelihood.is_trained and not self.likelihood.is_pooled
         if trains_each_noise and not up.transposed and d <= EXACT_UP_TO:
-            values, axes, noise = factor_analysis(covariance(x, weight, at), k)
+            values, axes, noise = factor_analysis(covariance(x, weight, moments), k)
             rest, least = 1.0, LEAST_COLUMN_NOISE
         else:
-            values, axes = principal_axes(x, weight, at, k, generator)
+            values, axes = principal_axes(x, weight, moments, k, generator)
             rest = float(variance.sum() - values.sum()) / max(1, d - len(values))
             rest = max(rest, LEAST_NOISE)
         start = self.latent.start(values.clamp_min(rest), rest)
-        # The mirror image of an encoder has its scale.
+        # A tied decoder has the scale of the encoder.
         gain = torch.ones_like(values) if up.transposed else start.down
         rank, unit = len(values), noise.sqrt()[:, None]
-        # Codes beyond the data's rank see a random direction and are not decoded at first.
+        # Components beyond the rank of the data get a random direction in the encoder and zeros in
+        # the decoder.
         encoder = torch.randn(k, d, generator=generator, dtype=torch.float64) / d**0.5
         encoder[:rank] = gain[:, None] * (axes / unit).mT
         decoder = torch.zeros(d, k, dtype=torch.float64)
@@ -201,9 +203,9 @@ class Network(Objective):
         left = variance - (unit * axes) ** 2 @ (values - rest).clamp_min(0)
         self.likelihood.start_noise(left.clamp_min(least))
 
-    def _start_from_nothing(self, at: Moments) -> None:
-        """Start a code that might have started at PCA with the noise that is hoped for."""
+    def _start_at_random(self, moments: Moments) -> None:
+        """Initialize the noise of a network without a linear skip."""
         one = torch.ones(self.latent.n_components, dtype=torch.float64)
-        self.encoder.out_bias.copy_(self.latent.start(one, HOPED_FOR_NOISE).bias)
-        noise = HOPED_FOR_NOISE * at.variance / at.scale**2
-        self.likelihood.start_noise(noise.clamp_min(HOPED_FOR_NOISE * LEAST_NOISE))
+        self.encoder.out_bias.copy_(self.latent.start(one, INITIAL_NOISE).bias)
+        noise = INITIAL_NOISE * moments.variance / moments.scale**2
+        self.likelihood.start_noise(noise.clamp_min(INITIAL_NOISE * LEAST_NOISE))

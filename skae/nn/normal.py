@@ -1,4 +1,4 @@
-"""Normal distributions of codes, as an encoder states them."""
+"""Normal distributions of codes, parametrized by an encoder."""
 
 from typing import NamedTuple, Self
 
@@ -10,10 +10,15 @@ from skae.nn.latent import log_normal
 
 
 class Normal(NamedTuple):
-    """Normal distributions, one for each row, by their means and Cholesky factors.
+    """One normal distribution per row, given by its mean and Cholesky factor.
 
-    `mean` and `log_diagonal` (..., k) are the means and the logarithms of the factors' diagonals,
-    `below` (..., k (k - 1) / 2) the entries below these, or None where covariances are diagonal.
+    Attributes
+    ----------
+    mean : Tensor of shape (..., k)
+    log_diagonal : Tensor of shape (..., k)
+        Logarithms of the diagonals of the factors.
+    below : Tensor of shape (..., k (k - 1) / 2) or None
+        Entries below the diagonals; None for diagonal covariances.
     """
 
     mean: Tensor
@@ -22,7 +27,7 @@ class Normal(NamedTuple):
 
     @classmethod
     def of(cls, h: Tensor, k: int, is_full: bool) -> Self:
-        """The distributions that an encoder's outputs stand for."""
+        """Interpret the outputs of an encoder as parameters of the distributions."""
         return cls(h[..., :k], h[..., k : 2 * k], h[..., 2 * k :] if is_full else None)
 
     def _lower(self, below: Tensor) -> Tensor:
@@ -33,14 +38,14 @@ class Normal(NamedTuple):
         return factor
 
     def place(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Where standard normal noise (..., k) puts codes, and their log-densities."""
+        """Transform standard normal noise (..., k) to codes, and return their log-densities too."""
         z = self.mean + self.log_diagonal.exp() * noise
         if self.below is not None:
             z = z + (self._lower(self.below) @ noise[..., None])[..., 0]
         return z, log_normal(noise) - self.log_diagonal.sum(-1)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-densities of codes (..., k)."""
+        """Compute the log-densities of codes (..., k)."""
         noise = z - self.mean
         if self.below is None:
             noise = noise * (-self.log_diagonal).exp()
@@ -50,7 +55,7 @@ class Normal(NamedTuple):
         return log_normal(noise) - self.log_diagonal.sum(-1)
 
     def divergence(self) -> Tensor:
-        """Kullback-Leibler divergence from the standard normal distribution, in nats."""
+        """Compute the Kullback-Leibler divergence from the standard normal one, in nats."""
         squares = (2 * self.log_diagonal).exp() + self.mean**2 - 1 - 2 * self.log_diagonal
         total = squares.sum(-1)
         if self.below is not None:
@@ -58,7 +63,7 @@ class Normal(NamedTuple):
         return 0.5 * total
 
     def covariance(self) -> Tensor:
-        """Covariances (..., k, k), or variances (..., k) where they are diagonal."""
+        """Return covariances (..., k, k), or variances (..., k) if they are diagonal."""
         if self.below is None:
             return self.log_diagonal.exp() ** 2
         factor = self._factor(self.below)
@@ -68,11 +73,15 @@ class Normal(NamedTuple):
         return self._lower(below) + self.log_diagonal.exp().diag_embed()
 
 
-class ClassesOfNormals(NamedTuple):
-    """For each row probabilities of classes and, given each class, a normal distribution.
+class NormalPerClass(NamedTuple):
+    """For each row, probabilities of classes and one normal distribution per class.
 
-    `log_share` (n, n_classes) are the logarithms of the probabilities; the distributions have
-    means (n_classes, n, k).
+    Attributes
+    ----------
+    log_share : Tensor of shape (n, n_classes)
+        Logarithms of the probabilities.
+    normal : Normal
+        Distributions with means of shape (n_classes, n, k).
     """
 
     log_share: Tensor
@@ -80,13 +89,13 @@ class ClassesOfNormals(NamedTuple):
 
     @classmethod
     def of(cls, h: Tensor, n_classes: int, k: int) -> Self:
-        """The distributions that an encoder's outputs stand for."""
+        """Interpret the outputs of an encoder as parameters of the distributions."""
         log_share, rest = h.tensor_split([n_classes], -1)
         each = rest.unflatten(-1, (n_classes, -1)).movedim(-2, 0)
         return cls(log_share.log_softmax(-1), Normal.of(each, k, False))
 
     def draw(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        """Classes (n, n_rows), codes (n, n_rows, k), and the log-densities of both."""
+        """Draw classes (n, n_rows) and codes (n, n_rows, k); also return their log-densities."""
         mean, log_diagonal, _ = self.normal
         n_classes, n_rows, k = mean.shape
         uniform = draws.uniform((n, n_rows, 1))
@@ -97,6 +106,6 @@ class ClassesOfNormals(NamedTuple):
         return chosen, z, log_prob + self.log_share[rows, chosen]
 
     def divergence(self, log_prior: Tensor) -> Tensor:
-        """Kullback-Leibler divergence from classes with a prior and standard normal codes."""
+        """Compute the divergence from a prior on classes and standard normal codes, in nats."""
         each = self.normal.divergence().mT + self.log_share - log_prior
         return (self.log_share.exp() * each).sum(-1)

@@ -1,4 +1,4 @@
-"""What the training loop trains."""
+"""The interface between modules and the training loop."""
 
 from abc import ABC, abstractmethod
 
@@ -10,12 +10,13 @@ from skae.nn.draws import Draws
 
 
 class Objective(nn.Module, ABC):
-    """A module that states what each row costs; `forward` is the number to minimise on a batch.
+    """Base of modules that compute a loss per row; `forward` returns the loss of a batch.
 
     Parameters
     ----------
     trim : float
-        Share of each batch's weight, its worst rows, that the loss ignores.
+        Share of each batch's weight that the loss ignores; the rows with the largest losses are
+        ignored.
     """
 
     def __init__(self, trim: float) -> None:
@@ -24,10 +25,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, draws: Draws | None, batch: Batch) -> Tensor:
-        """Cost of each row, (n,); what is random in it is drawn."""
+        """Compute the loss of each row, (n,), with random numbers from `draws`."""
 
     def reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
-        """Rows' losses as one number."""
+        """Reduce the losses of the rows to one number."""
         return trimmed_mean(losses, weight, self.trim)
 
     def forward(self, draws: Draws | None, batch: Batch) -> Tensor:
@@ -35,17 +36,17 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def penalized(self) -> list[Tensor]:
-        """The weights that weight decay acts on."""
+        """Return the weights to which weight decay applies."""
 
     def after_step(self, draws: Draws, batch: Batch) -> None:
-        """Learn from the batch of the last step what its gradients do not tell."""
+        """Update parameters that have no gradients, after a step on this batch."""
         return
 
 
 def trimmed_mean(losses: Tensor, weight: Tensor, trim: float) -> Tensor:
-    """Weighted mean of row losses without the worst `trim` share of the total weight.
+    """Compute the weighted mean of losses without the largest ones, a share `trim` of the weight.
 
-    A row at the border keeps part of its weight, so that weighting a row equals repeating it.
+    A row at the threshold keeps part of its weight, so that weighting a row equals repeating it.
     """
     if trim > 0:
         order = losses.detach().argsort()

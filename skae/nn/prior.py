@@ -1,4 +1,4 @@
-"""Priors: how codes are distributed before a row is seen."""
+"""Priors: distributions of codes."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,105 +13,105 @@ from torch import Tensor
 from skae.nn.draws import Draws
 
 WIDEST = 64
-"""Axes of a code along which a learned prior varies: a wide code's other axes, those of least
-variance, are neglected, as the cost of a density grows with the cube of their number."""
+"""Largest number of axes of an estimated prior. Others, those of smallest variance, are
+neglected, because the time of a density grows with the cube of their number."""
 
 
 class Prior(ABC):
-    """The distribution of codes `z` (..., k) before a row is seen, in float64.
+    """Base of priors, distributions of codes `z` (..., k) in float64.
 
-    A latent names its family. Codes' weights (n,) sum to 1; `bessel` is the factor by which squares
-    around a mean from the same rows are too small.
+    The weights (n,) of codes sum to 1. `bessel` is Bessel's correction, a number by which squared
+    deviations from an estimated mean are multiplied.
     """
 
     is_fixed: ClassVar[bool] = False
-    """Whether the latent states it wholly; else it is estimated from codes after training."""
+    """Whether the prior has no parameters; otherwise it is estimated from codes after training."""
 
     @classmethod
     @abstractmethod
     def start(cls, codes: Tensor, weight: Tensor, bessel: Tensor) -> Self:
-        """The prior that the estimation starts with, for some rows' codes (n, k)."""
+        """Return the initial prior for its estimation from the codes (n, k) of some rows."""
 
     @abstractmethod
     def update(self, codes: Tensor, covariances: Tensor, weight: Tensor, bessel: Tensor) -> Self:
-        """The prior that fits rows' posteriors, by their means (n, k) and covariances (n, k, k)."""
+        """Return the prior that fits posteriors with means (n, k) and covariances (n, k, k)."""
 
     @abstractmethod
     def height(self, z: Tensor) -> Tensor:
-        """The part of the log-density (...) that depends on the code."""
+        """Compute the part of the log-density (...) that depends on the code."""
 
     @property
     @abstractmethod
     def constant(self) -> Tensor:
-        """What `height` leaves out, which the search for a most probable code does not need."""
+        """The part of the log-density that does not depend on the code, without powers of 2 pi."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of codes (...) in nats."""
+        """Compute the log-density of codes (...) in nats."""
         return self.height(z) + self.constant - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
     @abstractmethod
     def score(self, z: Tensor) -> Tensor:
-        """Derivative of the log-density by the code."""
+        """Compute the derivative of the log-density with respect to the code."""
 
     @abstractmethod
     def precision(self, z: Tensor) -> Tensor:
-        """Minus the second derivative there, or what stands for it: positive definite, (k, k)."""
+        """Compute the negative second derivative (k, k), or a positive definite substitute."""
 
     def pull(self, z: Tensor) -> Tensor:
-        """The precision times the mean of the normal distribution that has them at a code."""
+        """Compute precision times mean of the normal approximation of the prior at a code."""
         return self.score(z) + (self.precision(z) @ z[..., None])[..., 0]
 
     @abstractmethod
     def draw(self, n: int, draws: Draws) -> Tensor:
-        """Codes (n, k), wide ones in the space of the axes that `restricted` gives."""
+        """Draw codes (n, k); only along the axes of `restricted` if there are any."""
 
     @abstractmethod
     def restricted(self) -> tuple[Self, Tensor, Tensor] | None:
-        """For wide codes: the prior of coordinates along some axes, their origin, and the axes.
+        """Return the prior on the axes of largest variance, their origin, and the axes.
 
-        None where all axes are computed with.
+        It returns None if no axes are neglected.
         """
 
     @abstractmethod
     def extended(self, center: Tensor, axes: Tensor) -> Self:
-        """The prior of wide codes whose coordinates along axes (k, m) have this one."""
+        """Return the prior of codes whose coordinates along axes (k, m) have this prior."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The prior's parameters."""
+        """Return the parameters of the prior."""
 
     @classmethod
     @abstractmethod
     def restore(cls, tensors: Mapping[str, Tensor], k: int) -> Self:
-        """The prior of codes of a length with these parameters.
+        """Return the prior of codes of length `k` with these parameters.
 
-        Raises ValueError where they are not those of such a prior.
+        It raises ValueError if they are not the parameters of such a prior.
         """
 
     def coordinates(self) -> Tensor:
-        """The parameters as one vector."""
+        """Return the parameters as one vector."""
         return torch.cat([tensor.flatten() for tensor in self.tensors().values()])
 
     @abstractmethod
     def at(self, coordinates: Tensor) -> Self | None:
-        """The prior with these coordinates, or None where there is no such distribution."""
+        """Return the prior with these coordinates, or None if they describe no distribution."""
 
     @abstractmethod
     def change(self, other: Self) -> float:
-        """How far another prior is, as a share of its own size."""
+        """Compute the relative difference to another prior."""
 
     @abstractmethod
     def blended(self, new: Self, share: float) -> Self:
-        """The mixture of this prior and a `share` of a new one, as a member of the family."""
+        """Approximate the mixture of this prior and a `share` of a new one within the family."""
 
     def is_finite(self) -> bool:
-        """Whether all parameters are finite."""
+        """Return whether all parameters are finite."""
         return all(bool(tensor.isfinite().all()) for tensor in self.tensors().values())
 
 
 @dataclass
 class NormalPrior(Prior):
-    """A normal distribution.
+    """Normal distribution.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ class NormalPrior(Prior):
 
     @cached_property
     def _leading(self) -> tuple[Tensor, Tensor] | None:
-        """Variances and axes of a wide code that are not neglected."""
+        """Variances and axes that are not neglected, or None if all are used."""
         if self.is_fixed or len(self.mean) <= WIDEST:
             return None
         return leading_axes(self.covariance)
@@ -160,7 +160,7 @@ class NormalPrior(Prior):
         return self._inverse
 
     def pull(self, z: Tensor) -> Tensor:
-        # Exact, however far codes are from the mean.
+        # The general formula loses digits for codes far from the mean.
         return self.mean @ self._inverse
 
     def draw(self, n: int, draws: Draws) -> Tensor:
@@ -204,13 +204,13 @@ class NormalPrior(Prior):
         shift = new.mean - self.mean
         covariance = torch.lerp(self.covariance, new.covariance, share)
         covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
-        # Keeps it invertible where the codes have moved by many orders of magnitude.
+        # Keeps the covariance invertible if codes have moved by many orders of magnitude.
         covariance.diagonal().add_(1e-12 * covariance.diagonal().max())
         return type(self)(self.mean + share * shift, covariance)
 
 
 class StandardNormalPrior(NormalPrior):
-    """The standard normal distribution, which codes are made to have."""
+    """Standard normal distribution, for codes that are trained to follow it."""
 
     is_fixed = True
 
@@ -227,7 +227,7 @@ class StandardNormalPrior(NormalPrior):
 
 
 def leading_axes(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalues of a covariance, at most `WIDEST`, and their axes as columns."""
+    """Return the largest eigenvalues of a covariance, at most `WIDEST`, and their axes."""
     values, axes = torch.linalg.eigh(covariance)
     # Keeps the distribution on the axes invertible.
     values = values.clamp_min(1e-12 * values[-1:].clamp_min(1e-30))

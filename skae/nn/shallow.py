@@ -1,4 +1,4 @@
-"""One hidden layer as an autoencoder of its own, for greedy layer-wise pre-training."""
+"""Shallow autoencoders for greedy layer-wise pre-training."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from skae.nn.objective import Objective
 
 
 class Shallow(Objective):
-    """Reconstructs codes of the layer below from those of one layer [1]_, clean or corrupted [2]_.
+    """Autoencoder of one hidden layer [1]_, whose input may be corrupted [2]_.
 
     Parameters
     ----------
@@ -21,8 +21,8 @@ class Shallow(Objective):
         A layer of the encoder and its mirror image in the decoder, trained in place.
     activation : str
     standardize : callable or None
-        Where rows in the user's units, not codes, are reconstructed: puts them on the network's
-        scale. The decoder has no activation then.
+        For the first layer, which reconstructs rows in the user's units: standardizes them. The
+        decoder then has no activation.
     trim : float
         See `trimmed_mean`.
 
@@ -49,11 +49,11 @@ class Shallow(Objective):
         self.standardize = standardize
 
     def encode(self, batch: Batch) -> Tensor:
-        """Codes for the layer above."""
+        """Compute the input of the next layer."""
         return self.activation(self.encoder(self._scaled(batch)))
 
     def losses(self, draws: Draws | None, batch: Batch) -> Tensor:
-        """Half the squared error of each row."""
+        """Compute half the squared error of each row."""
         out = self.decoder(self.encode(batch))
         if self.standardize is None:
             out = self.activation(out)
@@ -64,12 +64,12 @@ class Shallow(Objective):
         return batch.x if self.standardize is None else self.standardize(batch)
 
     def penalized(self) -> list[Tensor]:
-        """The weights that weight decay acts on."""
+        """Return the weights to which weight decay applies."""
         return [p for p in self.parameters() if p.ndim > 1]
 
 
 def shallow_layers(network: Network) -> list[Shallow]:
-    """The hidden layers of a network's encoder and their mirror images, outermost first."""
+    """Return the hidden layers of a network and their mirror images, outermost first."""
     encoder, decoder = network.encoder.residual, network.decoder.residual
     if not (isinstance(encoder, Chain) and isinstance(decoder, Chain)):
         return []

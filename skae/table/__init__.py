@@ -1,1 +1,1 @@
-"""Tables: what the user's X and y say, read without torch."""
+"""Tables: schemas, columns and rows of X, and targets y, read without torch."""

@@ -1,4 +1,4 @@
-"""What codes tell of sensitive columns and of targets: what probes learn that are trained on it."""
+"""Audit of codes: how well probes predict sensitive columns and targets from them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,86 +15,92 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from skae.table.targets import UNLABELLED, read_classes
+from skae.table.targets import UNLABELED, read_classes
 
 Floats = NDArray[np.floating]
 
 FOLDS = 5
-"""Parts of the rows: probes predict each part after they were trained on the others."""
+"""Number of cross-validation folds, by which probes predict rows they were not trained on."""
 
-LEAF = 5
-"""Rows of a forest's leaf: with fewer, its probabilities are too rough to tell how sure it is."""
+MIN_SAMPLES_LEAF = 5
+"""Minimum number of rows in a leaf of the forest; with fewer, its probabilities are too coarse."""
 
 PROBES: dict[str, Callable[[], Any]] = {
-    "forest": lambda: RandomForestClassifier(min_samples_leaf=LEAF, random_state=0),
+    "forest": lambda: RandomForestClassifier(min_samples_leaf=MIN_SAMPLES_LEAF, random_state=0),
     "linear": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
 }
-"""Probes by what they can see: anything, or what a linear map tells."""
+"""Probes by name: "forest" can use any dependency, "linear" only linear ones."""
 
 
 def audit(tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: Any) -> pd.DataFrame:
-    """How well probes tell sensitive columns, and a target, from tables of the same rows.
+    """Measure how well probes predict sensitive columns and a target from tables of rows.
 
     Parameters
     ----------
     tables : dict of ndarray of shape (n_samples, n_columns)
-        What probes are given, by name.
+        Tables from which probes predict, by name. All have the same rows in the same order.
     sensitive : dict of ndarray of shape (n_samples,)
-        Classes to be hidden, by name.
+        Classes that the tables should not reveal, by name.
     y : array-like of shape (n_samples,) or None
-        Classes to predict, -1 where not known.
+        Classes that the tables should predict, -1 where missing.
 
     Returns
     -------
     report : DataFrame
-        A row for each target, probe and measure; a column for knowing nothing, then one for each
-        table. The measures are accuracy, area under the ROC curve (AUC) and, of probes for `y`,
-        for each sensitive column the demographic-parity gap: the largest difference between its
-        groups in how often a class is predicted.
+        A row for each target, probe and measure. The column "nothing" has the value of the best
+        prediction without a table, and each table has a column of its name. The measures are
+        accuracy, area under the ROC curve (AUC) and, for probes of `y`, the demographic-parity gap
+        of each sensitive column: the largest difference between its groups in how often a class is
+        predicted.
+
+    Raises
+    ------
+    ValueError
+        If a target has fewer than 2 classes, or a class has fewer than `FOLDS` rows.
     """
     targets = [(name, classes, False) for name, classes in sensitive.items()]
     if y is not None:
         y = column_or_1d(y, warn=True)
         check_consistent_length(y, *tables.values())
         values = read_classes(y)[1]
-        y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELLED)
+        y = np.where(values.any(axis=1), values.argmax(axis=1), UNLABELED)
         targets.append(("y" if "y" not in sensitive else "y (target)", y, True))
     rows = {}
     for target, classes, is_y in targets:
-        known = classes != UNLABELLED if is_y else np.ones(len(classes), dtype=bool)
+        known = classes != UNLABELED if is_y else np.ones(len(classes), dtype=bool)
         found, indices, counts = np.unique(classes[known], return_inverse=True, return_counts=True)
         if len(found) < 2:
-            raise ValueError(f"{target} must hold at least 2 classes, got {found[:5]!r}.")
+            raise ValueError(f"{target} must contain at least 2 classes, got {found[:5]!r}.")
         if counts.min() < FOLDS:
             raise ValueError(
-                f"Class {found[counts.argmin()]} of {target} has {counts.min()} rows, but an "
-                f"audit splits the rows of each into {FOLDS} parts."
+                f"Each class of {target} must have at least {FOLDS} rows, because probes are "
+                f"cross-validated, got {counts.min()} of class {found[counts.argmin()]}."
             )
         for name, probe in PROBES.items():
-            guesses = {
+            predicted = {
                 table: _probabilities(probe(), X[known], indices) for table, X in tables.items()
             }
             rows[target, name, "accuracy"] = [
                 counts.max() / counts.sum(),
-                *[(p.argmax(axis=1) == indices).mean() for p in guesses.values()],
+                *[(p.argmax(axis=1) == indices).mean() for p in predicted.values()],
             ]
-            rows[target, name, "auc"] = [0.5, *[_auc(indices, p) for p in guesses.values()]]
+            rows[target, name, "auc"] = [0.5, *[_auc(indices, p) for p in predicted.values()]]
             for group, members in sensitive.items() if is_y else ():
-                gaps = [parity_gap(p.argmax(axis=1), members[known]) for p in guesses.values()]
+                gaps = [parity_gap(p.argmax(axis=1), members[known]) for p in predicted.values()]
                 rows[target, name, f"parity gap, {group}"] = [0.0, *gaps]
     index = pd.MultiIndex.from_tuples(rows, names=["target", "probe", "measure"])
     return pd.DataFrame([*rows.values()], index=index, columns=["nothing", *tables])
 
 
 def parity_gap(predicted: NDArray[Any], groups: NDArray[Any]) -> float:
-    """Largest difference between groups in how often a class is predicted."""
+    """Compute the largest difference between groups in how often a class is predicted."""
     classes = np.unique(predicted)[:, None]
     shares = [(predicted[groups == group] == classes).mean(axis=1) for group in np.unique(groups)]
     return float(np.ptp(shares, axis=0).max())
 
 
 def _probabilities(probe: ClassifierMixin, X: Floats, classes: NDArray[np.intp]) -> Floats:
-    """Probabilities of classes (n_samples, n_classes), of each row by a probe without it."""
+    """Predict probabilities (n_samples, n_classes) by cross-validation of a probe."""
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     return cross_val_predict(probe, X, classes, cv=folds, method="predict_proba")
 

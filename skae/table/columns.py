@@ -1,4 +1,4 @@
-"""Columns that are not modelled as plain numbers: what they hold, read and written one by one."""
+"""Numeric and categorical columns that hold conditions, and the values a likelihood supports."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,20 +12,20 @@ from skae.files import Stored
 
 Floats = NDArray[np.floating]
 
-MOST_WHOLE_NUMBERS = 20
-"""A column of whole numbers is categorical where it holds at most so many different ones."""
+MAX_INTEGER_LEVELS = 20
+"""A column of whole numbers is categorical if it has at most this many distinct values."""
 
 
 @dataclass(frozen=True)
 class Support(Stored):
-    """The values that a likelihood takes.
+    """Interval of the values that a likelihood supports.
 
     Attributes
     ----------
     likelihood : str
-        Its name.
+        Name of the likelihood, for error messages.
     low, high : float
-        The smallest and the largest value.
+        Smallest and largest supported value, which may be infinite.
     """
 
     likelihood: str
@@ -33,15 +33,15 @@ class Support(Stored):
     high: float
 
     def check(self, X: Floats, owner: str) -> None:
-        """Raise ValueError where cells are outside; an estimator called `owner` was given them."""
+        """Raise ValueError if cells are outside the interval; `owner` names the estimator."""
         if np.isinf([self.low, self.high]).all():
             return
         smallest, largest = np.nanmin(X), np.nanmax(X)
         if smallest < self.low or largest > self.high:
-            wrong = "Negative values" if smallest < self.low else f"Values above {self.high:g}"
+            invalid = "Negative values" if smallest < self.low else f"Values above {self.high:g}"
             raise ValueError(
-                f"{wrong} in data passed to {owner}: X ranges from {smallest:.6g} to "
-                f"{largest:.6g}, but likelihood={self.likelihood!r} takes values in "
+                f"{invalid} in data passed to {owner}: X ranges from {smallest:.6g} to "
+                f"{largest:.6g}, but likelihood={self.likelihood!r} supports values in "
                 f"[{self.low:g}, {self.high:g}]. Scale X, for instance with "
                 "MinMaxScaler(clip=True), or use likelihood='gaussian'."
             )
@@ -49,16 +49,16 @@ class Support(Stored):
 
 @dataclass(frozen=True)
 class Column(Stored):
-    """A column of numbers or of a category.
+    """A numeric or categorical column.
 
     Attributes
     ----------
     index : int
-        Its number in the user's table.
+        Index of the column in X.
     name : str
-        What messages call it.
+        Name of the column, for error messages.
     levels : ndarray or None
-        The sorted categories; None where it holds numbers.
+        The sorted categories; None for a numeric column.
     """
 
     index: int
@@ -67,15 +67,15 @@ class Column(Stored):
 
     @classmethod
     def infer(cls, X: Any, index: int, name: str) -> Self:
-        """The column of a table at an index, its kind decided by its values."""
+        """Make the column of X at an index; its values and dtype decide if it is categorical."""
         values = column_values(X, index, name)
         dtype = getattr(safe_indexing(X, index, axis=1), "dtype", None)
-        # A data frame may say of numbers that they are categories.
+        # Numbers are categories if the data frame declares them so.
         is_category = isinstance(dtype, pd.CategoricalDtype)
         return cls(index, name, _levels(values, is_category))
 
-    def refuse_malformed(self) -> None:
-        """Raise ValueError where a file that holds the column cannot be one of a fit."""
+    def check_well_formed(self) -> None:
+        """Raise ValueError if a column that was loaded from a file is invalid."""
         levels = self.levels
         if levels is not None and (
             levels.ndim != 1
@@ -83,80 +83,92 @@ class Column(Stored):
             or (levels.dtype == object and not all(isinstance(level, str) for level in levels))
             or not np.array_equal(levels, np.unique(levels))
         ):
-            raise ValueError(f"column {self.name} cannot have the levels {levels!r}")
+            raise ValueError(
+                f"the levels of column {self.name!r} must be sorted distinct values, got {levels!r}"
+            )
 
     @property
     def n_levels(self) -> int:
-        """The number of categories; 0 where the column holds numbers."""
+        """Number of categories; 0 for a numeric column."""
         return 0 if self.levels is None else len(self.levels)
 
-    def cells(self, values: NDArray[Any]) -> Floats:
-        """Numbers as they are, and the numbers of categories' levels, (n, 1)."""
+    def encode(self, values: NDArray[Any]) -> Floats:
+        """Convert values of shape (n,) to cells of shape (n, 1): numbers, or indices of levels.
+
+        Raises ValueError if a value is not a number, or if its category is not among the levels.
+        """
         if self.levels is None:
             if values.dtype == object:
-                raise ValueError(f"Column {self.name} must hold numbers, got {values[0]!r}.")
+                raise ValueError(f"Column {self.name!r} must hold numbers, got {values[0]!r}.")
             return values[:, None]
-        place = {level: i for i, level in enumerate(self.levels.tolist())}
-        codes, kinds = pd.factorize(values)
-        known = np.array([place.get(value, -1) for value in kinds.tolist()], dtype=np.float64)
-        if (known < 0).any():
-            row = (known[codes] < 0).argmax()
+        index = {level: i for i, level in enumerate(self.levels.tolist())}
+        codes, found = pd.factorize(values)
+        level = np.array([index.get(value, -1) for value in found.tolist()], dtype=np.float64)
+        if (level < 0).any():
+            row = (level[codes] < 0).argmax()
             raise ValueError(
-                f"Column {self.name} holds {_said(values[row])} in row {row}, which no row of the "
-                f"first fit has: it knows {', '.join(map(_said, self.levels))}."
+                f"Column {self.name!r} must hold categories of the first fit "
+                f"({', '.join(map(_format_value, self.levels))}), got "
+                f"{_format_value(values[row])} in row {row}."
             )
-        return known[codes][:, None]
+        return level[codes][:, None]
 
-    def values(self, cells: Floats) -> NDArray[Any]:
-        """The user's values of cells (n,)."""
+    def decode(self, cells: Floats) -> NDArray[Any]:
+        """Convert cells of shape (n,) to values of the column."""
         return cells if self.levels is None else self.levels[cells.astype(np.intp)]
 
     def classes(self, cells: Floats) -> NDArray[Any]:
-        """Categories, or whether numbers are above their median."""
-        values = self.values(cells)
-        return _upper_half(values) if self.levels is None else values
+        """Return the categories of cells, or whether numbers exceed their median."""
+        values = self.decode(cells)
+        return _is_above_median(values) if self.levels is None else values
 
 
 def column_values(X: Any, index: int, name: str) -> NDArray[Any]:
-    """A column's values, numbers or else objects, none of them missing."""
+    """Read a column of X as an array of float64 numbers, or of objects (strings or booleans).
+
+    Raises ValueError if a value is missing or infinite, and TypeError if values are neither
+    strings nor numbers nor booleans, or are mixed.
+    """
     values = np.asarray(safe_indexing(X, int(index), axis=1)).ravel()
     missing = pd.isna(values)
     if missing.any():
         raise ValueError(
-            f"Column {name} is missing (NaN) in row {missing.argmax()}: conditions must be known. "
-            "Fill it in or drop the row."
+            f"Column {name!r} contains NaN in row {missing.argmax()}. Conditions must not be "
+            "missing: impute the value or drop the row."
         )
     kind = pd.api.types.infer_dtype(values)
     if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
         numbers = values.astype(np.float64)
         if not np.isfinite(numbers).all():
-            raise ValueError(f"Column {name} is infinite in row {np.isinf(numbers).argmax()}.")
+            raise ValueError(
+                f"Column {name!r} contains infinity in row {np.isinf(numbers).argmax()}."
+            )
         return numbers
     if kind not in ("string", "boolean"):
         raise TypeError(
-            f"Column {name}: each argument must be a string, a number or a boolean, one kind of "
-            f"them in all rows, got {kind}."
+            f"In column {name!r}, each argument must be a string, a number or a boolean, and all "
+            f"rows must have the same type, got {kind}."
         )
     return values.astype(object)
 
 
 def _levels(values: NDArray[Any], is_category: bool) -> NDArray[Any] | None:
-    """A column's categories, or None where its values are numbers."""
+    """Return the sorted categories of a column, or None if it is numeric."""
     kinds = np.unique(values)
     if kinds.dtype == object:
         return kinds.astype(bool) if isinstance(kinds[0], bool | np.bool_) else kinds
     is_whole = bool((kinds == kinds.round()).all())
-    return kinds if is_category or (is_whole and len(kinds) <= MOST_WHOLE_NUMBERS) else None
+    return kinds if is_category or (is_whole and len(kinds) <= MAX_INTEGER_LEVELS) else None
 
 
-def _upper_half(values: Floats) -> NDArray[np.bool_]:
-    """Whether numbers are above their median; at it or above, where it is the largest of all."""
+def _is_above_median(values: Floats) -> NDArray[np.bool_]:
+    """Mark the numbers above their median, or also those equal to it if it is the largest one."""
     median = np.median(values)
     above: NDArray[np.bool_] = values > median
     return above if above.any() else values >= median
 
 
-def _said(value: Any) -> str:
-    """A value as messages state it."""
+def _format_value(value: Any) -> str:
+    """Format a value for an error message."""
     value = value.item() if isinstance(value, np.generic) else value
     return repr(value).removesuffix(".0")

@@ -1,4 +1,4 @@
-"""Rows of a table: cells as numbers, which of them are observed, and hashes of their content."""
+"""Validated rows of a table, with functions that hash, merge and select rows by content."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 CHUNK_CELLS = 2**18
-"""Cells handled at once: their copies stay in the processor's cache."""
+"""Number of cells that `hash_rows` processes at once, so that copies stay in the CPU cache."""
 
-ONE = np.ones(1).view(np.uint64)
+ONE_BITS = np.ones(1).view(np.uint64)
+"""Bit pattern of the float64 number 1, the nonzero cell of a one-hot category."""
 
 
 @dataclass(frozen=True)
@@ -21,93 +22,113 @@ class Rows:
     Attributes
     ----------
     values : ndarray of shape (n, n_columns)
-        One number for each cell: modelled columns, then conditions. A category's cell is the number
-        of its level; NaN is a cell that is missing.
+        One number for each cell, first those of modeled columns, then those of conditions. The cell
+        of a category is the index of its level. A missing cell is NaN.
     n_levels : tuple of int
-        The number of levels of each condition, 0 where it holds numbers.
-    may_miss : bool
+        Number of levels of each condition; 0 for numeric conditions.
+    may_have_missing : bool
         Whether cells of the table may be missing.
     """
 
     values: Floats
     n_levels: tuple[int, ...] = ()
-    may_miss: bool = False
+    may_have_missing: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
 
     @property
     def n_modelled(self) -> int:
-        """Columns that are modelled."""
+        """Number of modeled columns."""
         return self.values.shape[1] - len(self.n_levels)
 
     @property
     def modelled(self) -> Floats:
-        """Cells of modelled columns."""
+        """Cells of modeled columns, of shape (n, n_modelled)."""
         return self.values[:, : self.n_modelled]
 
     @property
     def conditions(self) -> Floats:
-        """Cells of conditions."""
+        """Cells of conditions, of shape (n, n_conditions)."""
         return self.values[:, self.n_modelled :]
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Rows":
-        """The rows at an index."""
-        return Rows(self.values[index], self.n_levels, self.may_miss)
+        """Return the rows at an index or in a mask."""
+        return Rows(self.values[index], self.n_levels, self.may_have_missing)
 
     def blocks(self, size: int) -> Iterator["Rows"]:
-        """All rows in their order, some at a time."""
+        """Iterate over all rows in order, in blocks of up to `size` rows."""
         for i in range(0, len(self), size):
-            yield Rows(self.values[i : i + size], self.n_levels, self.may_miss)
+            yield Rows(self.values[i : i + size], self.n_levels, self.may_have_missing)
 
     def hash(self, seed: int) -> NDArray[np.uint64]:
-        """A 64-bit hash of each row."""
+        """Compute a 64-bit hash of each row."""
         return hash_rows(self.values, seed, self.n_levels)
 
 
-def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64-bit numbers one to one (the finaliser of SplitMix64, Steele et al. 2014)."""
+def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix the bits of 64-bit integers by a bijection, the finalizer of SplitMix64.
+
+    See Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
 
 
-def _folded(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _fold(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Combine the upper 32 bits with the lower ones, which are 0 in many float64 cells."""
     return bits ^ (bits >> np.uint64(32))
 
 
 def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[np.uint64]:
-    """A 64-bit hash of each row: equal rows share it, whatever their dtype, others almost never.
+    """Compute a 64-bit hash of each row, which depends on its values and the seed only.
 
-    The last columns may be categories, with so many levels each or 0 where they hold numbers. Each
-    level of a category enters the hash as a column of its own, one-hot.
+    Equal rows have equal hashes whatever their dtype. Different rows have different hashes except
+    with negligible probability.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, n_columns)
+        The rows.
+    seed : int
+        Seed of the hash.
+    n_levels : tuple of int
+        Number of levels of each of the last columns, 0 for numeric columns. A category is hashed
+        as if it were one-hot encoded.
+
+    Returns
+    -------
+    hashes : ndarray of shape (n,), uint64
     """
     n, d = X.shape
     widths = np.ones(d, dtype=np.intp)
     widths[d - len(n_levels) :] = np.maximum(n_levels, 1)
-    first = widths.cumsum() - widths
+    first_factor = widths.cumsum() - widths
     categories = d - len(n_levels) + np.flatnonzero(n_levels)
-    factors = mix(np.arange(1, widths.sum() + 1, dtype=np.uint64) + np.uint64(seed)) | np.uint64(1)
-    of_column = factors[first]
+    factors = mix_bits(
+        np.arange(1, widths.sum() + 1, dtype=np.uint64) + np.uint64(seed)
+    ) | np.uint64(1)
+    column_factor = factors[first_factor]
     hashes = np.empty(n, dtype=np.uint64)
     chunk = max(1, CHUNK_CELLS // d)
     for i in range(0, n, chunk):
         # Adding zero makes -0.0 the same value as 0.0.
         cells = np.asarray(X[i : i + chunk], dtype=np.float64) + 0.0
-        parts = _folded(cells.view(np.uint64)) * of_column
+        parts = _fold(cells.view(np.uint64)) * column_factor
         if len(categories):
             level = cells[:, categories].astype(np.intp)
-            parts[:, categories] = _folded(ONE) * factors[first[categories] + level]
+            parts[:, categories] = _fold(ONE_BITS) * factors[first_factor[categories] + level]
         hashes[i : i + chunk] = parts.sum(axis=1)
-    return mix(hashes ^ mix(np.full(1, seed, dtype=np.uint64)))
+    return mix_bits(hashes ^ mix_bits(np.full(1, seed, dtype=np.uint64)))
 
 
-def merged(
+def merge_equal_rows(
     weight: Floats, *hashes: NDArray[np.uint64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """One index for each distinct row, in an order that only hashes decide, and summed weights.
+    """Return an index of each distinct row, sorted by `hashes`, and its summed weight.
 
-    Rows are equal where all their `hashes` are.
+    Rows are equal if all their `hashes` are equal.
     """
     order = np.lexsort(hashes[::-1])
     is_new = np.ones(len(order), dtype=bool)
@@ -116,17 +137,20 @@ def merged(
     return order[is_new], totals.astype(np.float64)
 
 
-def largest_sizes(X: Floats) -> Floats:
-    """Largest absolute value of each column."""
+def max_abs_values(X: Floats) -> Floats:
+    """Return the largest absolute value of each column."""
     return np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
 
 
-def shuffled(hashes: NDArray[np.uint64], size: int) -> NDArray[np.intp]:
-    """Indices of rows in an order that only their content decides, as many as `size` distinct ones.
+def select_by_hash(hashes: NDArray[np.uint64], size: int) -> NDArray[np.intp]:
+    """Return the indices of up to `size` distinct rows, in a pseudorandom order.
 
-    It is independent of which rows are held out.
+    The selection and the order depend on the content of the rows only. Equal rows are selected
+    together. The selection is independent of `skae.training.split.hold_out`, which uses the same
+    hashes.
     """
-    again = mix(hashes + np.uint64(0x9E3779B97F4A7C15))
-    distinct = np.unique(again)
-    chosen = again <= distinct[min(size, len(distinct)) - 1]
-    return np.flatnonzero(chosen)[np.argsort(again[chosen], kind="stable")]
+    # Hashes are mixed again, since `hold_out` selects the smallest ones.
+    keys = mix_bits(hashes + np.uint64(0x9E3779B97F4A7C15))
+    distinct = np.unique(keys)
+    chosen = keys <= distinct[min(size, len(distinct)) - 1]
+    return np.flatnonzero(chosen)[np.argsort(keys[chosen], kind="stable")]

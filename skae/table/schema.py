@@ -1,4 +1,4 @@
-"""The schema of a table: what the user's X says, kept from the first fit on."""
+"""The schema of X in the first fit, by which all later tables are read and written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,40 +15,41 @@ from sklearn.utils.validation import validate_data
 from skae._compat.sklearn import check_feature_names, column_indices, safe_indexing
 from skae.files import Stored
 from skae.table.columns import Column, Support, column_values
-from skae.table.rows import Floats, Rows, hash_rows, merged, shuffled
+from skae.table.rows import Floats, Rows, hash_rows, merge_equal_rows, select_by_hash
 from skae.table.sequences import RowShape
 
 MatrixLike = Any
-"""What scikit-learn's validation accepts: arrays, data frames of any library, lists."""
+"""Any table that scikit-learn's validation accepts: arrays, data frames of any library, lists."""
 
 ColumnKey = Any
-"""Columns as ColumnTransformer takes them: names, numbers, a slice, a mask, or a callable."""
+"""Selection of columns as in ColumnTransformer: names, indices, a slice, a mask, or a callable."""
 
 FLOATS = [np.float64, np.float32]
+"""Accepted dtypes of cells; others are converted to the first."""
 
 
 @dataclass(frozen=True)
 class Schema(Stored):
-    """How the tables of one model are read and written.
+    """Description of the tables of one model, which validates and converts them.
 
     Attributes
     ----------
     owner : str
-        The estimator's name, for messages.
+        Class name of the estimator, for error messages.
     n_columns : int
-        The user's columns.
+        Number of columns of X.
     names : ndarray of shape (n_columns,) or None
-        Their names, where all are strings.
+        Names of the columns; None unless all are strings.
     modelled : ndarray of int
-        The numbers of columns that are modelled.
+        Indices of the columns that are modeled, in increasing order.
     conditions : list of Column
-        The columns that hold conditions of rows.
+        The columns that hold conditions.
     parameter : str
-        Name of the estimator's parameter that selects them.
+        Name of the parameter of the estimator that selects the conditions.
     support : Support
-        What cells of modelled columns may be.
+        Interval of valid cells of modeled columns.
     shape : RowShape
-        What a row is beside a list of cells.
+        Shape of the modeled cells of a row.
     """
 
     owner: str
@@ -69,99 +70,124 @@ class Schema(Stored):
         shape: RowShape,
         owner: str,
     ) -> tuple[Self, Rows]:
-        """The schema of training rows, and these rows.
+        """Make the schema of a training table, and read its rows.
 
-        `conditions` are the name of the parameter that selects their columns, and its value.
-        Raises ValueError or TypeError where X cannot be used.
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_columns)
+            The table.
+        conditions : tuple
+            Name and value of the parameter of the estimator that selects conditions.
+        support : Support
+            Interval of valid cells of modeled columns.
+        shape : RowShape
+            Shape of the modeled cells of a row.
+        owner : str
+            Class name of the estimator.
+
+        Returns
+        -------
+        schema : Schema
+        rows : Rows
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` or the selection of conditions is invalid.
         """
-        (parameter, key), reader = conditions, _reader(owner)
+        (parameter, key), validator = conditions, _make_validator(owner)
         columns: list[Column] = []
         if key is None:
-            X = values = _validated(reader, X, shape, ensure_min_samples=2)
+            X = values = _validate(validator, X, shape, ensure_min_samples=2)
         else:
-            X = _container(X, owner, ensure_min_samples=2)
-            validate_data(reader, X, skip_check_array=True)
+            X = _validate_container(X, owner, ensure_min_samples=2)
+            validate_data(validator, X, skip_check_array=True)
             labels = X.columns if hasattr(X, "columns") else range(X.shape[1])
             chosen = find_columns(X, key, parameter)
             if len(chosen) == X.shape[1]:
                 raise ValueError(
-                    f"{parameter}={key!r} names all {len(chosen)} feature(s) of X: none is left to "
-                    "be modelled."
+                    f"{parameter}={key!r} must not select all {len(chosen)} feature(s) of X, since "
+                    "at least one must be modeled."
                 )
             columns = [Column.infer(X, int(j), str(labels[j])) for j in chosen]
-        names = getattr(reader, "feature_names_in_", None)
+        names = getattr(validator, "feature_names_in_", None)
         modelled = np.setdiff1d(np.arange(X.shape[1]), [column.index for column in columns])
         schema = cls(owner, X.shape[1], names, modelled, columns, parameter, support, shape)
         if key is None:
-            return schema, schema._rows(values, None)
+            return schema, schema._make_rows(values, None)
         return schema, schema._read_with_conditions(X)
 
-    def refuse_malformed(self) -> None:
-        """Raise ValueError where a file that holds the schema cannot be one of a fit."""
+    def check_well_formed(self) -> None:
+        """Raise ValueError if a schema that was loaded from a file is invalid."""
         modelled = self.modelled.ravel().tolist()
         indices = sorted([*modelled, *(column.index for column in self.conditions)])
-        # The number of columns may be absurd: it is compared before they are counted off.
+        # The lengths are compared first, as a file may state too many columns to list.
         if not modelled or len(indices) != self.n_columns or indices != [*range(self.n_columns)]:
-            raise ValueError(f"the columns of a schema do not make up {self.n_columns}")
+            raise ValueError(f"a schema of {self.n_columns} columns must hold each of them once")
         if self.names is not None and (
             self.names.shape != (self.n_columns,)
             or not all(isinstance(name, str) for name in self.names)
         ):
-            raise ValueError(f"{self.n_columns} columns cannot have the names {self.names!r}")
+            raise ValueError(f"a schema must have {self.n_columns} names, got {self.names!r}")
         if self.modelled.ndim != 1 or modelled != sorted(modelled):
-            raise ValueError("the modelled columns of a schema are not in order")
+            raise ValueError("the modelled columns of a schema must be in increasing order")
         for column in self.conditions:
-            column.refuse_malformed()
+            column.check_well_formed()
 
     @property
     def n_levels(self) -> tuple[int, ...]:
-        """The number of levels of each condition; 0 where it holds numbers."""
+        """Number of levels of each condition; 0 for numeric conditions."""
         return tuple(column.n_levels for column in self.conditions)
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """The shape of a row's modelled cells."""
+        """Shape of the modeled cells of a row."""
         return self.shape.full(len(self.modelled))
 
-    def number(self, j: int) -> int:
-        """Which of the user's columns a column of `Rows` is."""
+    def column_index(self, j: int) -> int:
+        """Return the index in X of column `j` of `Rows`."""
         return int([*self.modelled, *(column.index for column in self.conditions)][j])
 
     def without_names(self) -> Self:
-        """The same schema for tables whose columns have no names."""
+        """Return a copy of the schema for tables without column names."""
         return replace(self, names=None)
 
     def read(self, X: MatrixLike) -> Rows:
-        """Validated rows of the columns of the fit.
+        """Validate a table with the columns of the fit, and return its rows.
 
-        Raises ValueError or TypeError where X cannot be used.
+        Raises ValueError or TypeError if the table is invalid.
         """
         if not self.conditions:
-            return self._rows(_validated(self._reader(), X, self.shape, reset=False), None)
-        X = _container(X, self.owner)
-        validate_data(self._reader(), X, reset=False, skip_check_array=True)
+            cells = _validate(self._fitted_validator(), X, self.shape, reset=False)
+            return self._make_rows(cells, None)
+        X = _validate_container(X, self.owner)
+        validate_data(self._fitted_validator(), X, reset=False, skip_check_array=True)
         return self._read_with_conditions(X)
 
     def read_corrupted(self, X: MatrixLike, rows: Rows) -> Rows:
-        """Corrupted versions of rows; their cells may be outside the likelihood's range."""
+        """Read the corrupted versions of rows, whose cells need not be supported by the likelihood.
+
+        Raises ValueError or TypeError if the table is invalid.
+        """
         name = "X_corrupted"
         cells = self._read_modelled(X, dtype=rows.values.dtype, input_name=name)
         if cells.shape != rows.modelled.shape:
             raise ValueError(
-                f"{name} has shape {cells.shape}, but X has {rows.modelled.shape}: they go in "
-                "pairs."
+                f"{name} must have the shape of X, {rows.modelled.shape}, got {cells.shape}."
             )
-        return replace(rows, values=joined(cells, rows.conditions))
+        return replace(rows, values=append_conditions(cells, rows.conditions))
 
     def read_conditions(self, condition: Any, n: int) -> Floats:
-        """A condition that the user states, for each of `n` rows or one for all, as cells.
+        """Read the argument `condition` of a method, one condition for all `n` rows or for each.
 
-        Raises ValueError where it is not one.
+        Returns cells of shape (n, n_conditions). Raises ValueError if it is invalid.
         """
         if not self.conditions:
-            raise ValueError(f"condition must be None: {self.parameter}=None gives no columns.")
+            raise ValueError(
+                f"condition must be None, since the model was fitted with {self.parameter}=None."
+            )
         names = [column.name for column in self.conditions]
-        wanted = f"condition must hold values of {', '.join(names)}"
+        requirement = f"condition must hold values of {', '.join(names)}"
         if isinstance(condition, pd.Series) and {*names} <= {*map(str, condition.index)}:
             condition = {str(name): value for name, value in condition.items()}
         if isinstance(condition, Mapping):
@@ -171,7 +197,7 @@ class Schema(Stored):
             found = [*map(str, condition.columns)]
             absent = [name for name in names if name not in found]
             if absent:
-                raise ValueError(f"{wanted}, but has no column {absent[0]}.")
+                raise ValueError(f"{requirement}, but it has no column {absent[0]!r}.")
             order = [found.index(name) for name in names]
         else:
             is_array = isinstance(condition, np.ndarray)
@@ -179,123 +205,136 @@ class Schema(Stored):
             if table.ndim < 2:
                 table = table.reshape((-1, 1) if len(names) == 1 else (1, -1))
             if table.ndim > 2 or table.shape[1] != len(names):
-                raise ValueError(f"{wanted}, in this order, got {condition!r}.")
+                raise ValueError(f"{requirement}, in this order, got {condition!r}.")
             condition = table
-        cells = self._condition_cells(condition, order)
+        cells = self._encode_conditions(condition, order)
         if len(cells) not in (1, n):
-            raise ValueError(f"{wanted}: one row for all or {n}, got {len(cells)}.")
+            raise ValueError(f"{requirement}, in one row or in {n} rows, got {len(cells)} rows.")
         return np.broadcast_to(cells, (n, len(names)))
 
     def write(self, cells: Floats, conditions: Floats | None = None) -> NDArray[Any]:
-        """Modelled cells in the user's columns, beside those of conditions or zeros."""
+        """Arrange modeled cells and conditions in the columns of X.
+
+        Returns an array of shape (n, n_columns). If `conditions` is None, their columns are 0.
+        """
         if not self.conditions:
             return cells
         n = len(cells)
         values: list[Any] = [0] * len(self.conditions)
         if conditions is not None:
             pairs = zip(self.conditions, conditions.T, strict=True)
-            values = [column.values(part) for column, part in pairs]
-        kinds = {_dtype(np.asarray(value), cells.dtype) for value in values}
-        rows = np.empty((n, self.n_columns), np.result_type(*kinds))
+            values = [column.decode(part) for column, part in pairs]
+        dtypes = {_result_dtype(np.asarray(value), cells.dtype) for value in values}
+        rows = np.empty((n, self.n_columns), np.result_type(*dtypes))
         rows[:, self.modelled] = cells
         for column, value in zip(self.conditions, values, strict=True):
             rows[:, column.index] = value
         return rows
 
-    def refuse_other_columns(self, X: MatrixLike, key: ColumnKey) -> None:
-        """Raise ValueError where training is to go on with other conditions."""
+    def check_same_columns(self, X: MatrixLike, key: ColumnKey) -> None:
+        """Raise ValueError if other conditions are selected than in the fit that is resumed.
+
+        `key` is the present value of the parameter that selects them.
+        """
         now = [] if key is None else find_columns(as_container(X), key, self.parameter).tolist()
         before = [column.index for column in self.conditions]
         if now != before:
             raise ValueError(
-                f"{self.parameter}={key!r} names the columns {now}, but those of the first fit "
-                f"were {before}, so training cannot go on from it. Restore it, or fit anew with "
-                "warm_start=False."
+                f"{self.parameter}={key!r} selects the columns {now}, but the first fit selected "
+                f"{before}, so that training cannot resume. Restore {self.parameter}, or set "
+                "warm_start=False to fit from the start."
             )
 
-    def _reader(self) -> BaseEstimator:
-        """What scikit-learn's validation compares a table with."""
-        reader = _reader(self.owner)
-        reader.n_features_in_ = self.n_columns
+    def _fitted_validator(self) -> BaseEstimator:
+        """Make an estimator whose fitted attributes `validate_data` compares with a table."""
+        validator = _make_validator(self.owner)
+        validator.n_features_in_ = self.n_columns
         if self.names is not None:
-            reader.feature_names_in_ = self.names
-        return reader
+            validator.feature_names_in_ = self.names
+        return validator
 
     def _read_with_conditions(self, X: Any) -> Rows:
+        """Read rows from a validated container."""
         cells = self._read_modelled(X, dtype=FLOATS, estimator=self.owner, input_name="X")
         indices = [column.index for column in self.conditions]
-        return self._rows(cells, self._condition_cells(X, indices))
+        return self._make_rows(cells, self._encode_conditions(X, indices))
 
     def _read_modelled(self, X: MatrixLike, **checks: Any) -> Floats:
-        """Cells of modelled columns, which need not be within the likelihood's range."""
-        check_feature_names(self._reader(), X, reset=False)
+        """Validate modeled columns and return their cells, without checking their support."""
+        check_feature_names(self._fitted_validator(), X, reset=False)
         X = self.shape.as_table(X, self.n_columns)
         if self.conditions:
             X = as_container(X)
             if X.shape[1:] != (self.n_columns,):
                 raise ValueError(
-                    f"Rows must have {self.n_columns} columns, conditions among them, got shape "
-                    f"{X.shape}."
+                    f"{checks['input_name']} must have {self.n_columns} columns, including "
+                    f"conditions, got shape {X.shape}."
                 )
             X = safe_indexing(X, self.modelled, axis=1)
         cells = check_array(X, ensure_all_finite=self.shape.finiteness, **checks)
         return self.shape.check_ends(cells)
 
-    def _condition_cells(self, X: Any, indices: Sequence[int]) -> Floats:
+    def _encode_conditions(self, X: Any, indices: Sequence[int]) -> Floats:
+        """Convert the columns of X at `indices` to cells of conditions."""
         pairs = zip(self.conditions, indices, strict=True)
-        return np.hstack([column.cells(column_values(X, j, column.name)) for column, j in pairs])
+        return np.hstack([column.encode(column_values(X, j, column.name)) for column, j in pairs])
 
-    def _rows(self, cells: Floats, conditions: Floats | None) -> Rows:
+    def _make_rows(self, cells: Floats, conditions: Floats | None) -> Rows:
+        """Make rows after checking the support of modeled cells."""
         self.support.check(cells, self.owner)
-        values = cells if conditions is None else joined(cells, conditions)
+        values = cells if conditions is None else append_conditions(cells, conditions)
         return Rows(values, self.n_levels, self.shape.may_end_early)
 
 
-MOST_CONDITIONS = 10_000
-"""Conditions of training rows that are kept: they stand for all."""
+MAX_CONDITIONS = 10_000
+"""Largest number of distinct conditions of training rows that are stored as a sample of all."""
 
 
 @dataclass(frozen=True)
 class SeenConditions(Stored):
-    """Conditions of training rows, from which `sample` draws.
+    """Distribution of the conditions of training rows, from which `sample` draws.
 
     Attributes
     ----------
     cells : ndarray of shape (n, n_conditions)
-        Distinct ones.
+        Distinct conditions.
     weight : ndarray of shape (n,)
-        How often each occurs.
+        Summed weight of the rows with each condition.
     """
 
     cells: Floats
     weight: Floats
 
-    def refuse_malformed(self, n_levels: tuple[int, ...]) -> None:
-        """Raise ValueError where a file that holds them cannot be that of a fit."""
+    def check_well_formed(self, n_levels: tuple[int, ...]) -> None:
+        """Raise ValueError if conditions that were loaded from a file are invalid."""
         cells, weight = self.cells, self.weight
         if cells.shape != (len(weight), len(n_levels)) or weight.ndim != 1:
-            raise ValueError("conditions and their weights are not those of this model")
+            raise ValueError("the conditions and their weights must fit the schema")
         total = weight.sum()
         if not (np.isfinite(cells).all() and (weight >= 0).all() and 0 < total < np.inf):
             raise ValueError("conditions and their weights must be finite numbers")
         for column, n in zip(cells.T, n_levels, strict=True):
             if n and not np.isin(column, np.arange(n)).all():
-                raise ValueError("conditions have other levels than their columns")
+                raise ValueError("the conditions must hold levels of their columns")
 
     @classmethod
-    def of(cls, rows: Rows, weight: Floats, earlier: Self | None) -> Self:
-        """The conditions of rows and of those seen earlier."""
+    def from_rows(cls, rows: Rows, weight: Floats, earlier: Self | None) -> Self:
+        """Collect the conditions of weighted rows, and those of earlier calls of `fit`."""
         cells = rows.conditions.astype(np.float64)
         if earlier is not None:
             cells = np.vstack([earlier.cells, cells])
             weight = np.append(earlier.weight, weight)
         hashes = hash_rows(cells, 0, rows.n_levels)
-        index, total = merged(weight, hashes)
-        some = shuffled(hashes[index], MOST_CONDITIONS)
-        return cls(cells[index[some]], total[some])
+        index, total = merge_equal_rows(weight, hashes)
+        chosen = select_by_hash(hashes[index], MAX_CONDITIONS)
+        return cls(cells[index[chosen]], total[chosen])
 
     def draw(self, uniform: Floats) -> Floats:
-        """Conditions, each as often as it occurs, for numbers (n,) uniform in [0, 1)."""
+        """Draw conditions in proportion to their weights.
+
+        `uniform` holds n uniform random numbers in [0, 1). Returns cells of shape
+        (n, n_conditions).
+        """
         ends = self.weight.cumsum() / self.weight.sum()
         chosen = np.searchsorted(ends, uniform, side="right")
         drawn: Floats = self.cells[chosen.clip(max=len(ends) - 1)]
@@ -303,28 +342,31 @@ class SeenConditions(Stored):
 
 
 def find_columns(X: Any, key: ColumnKey, parameter: str) -> NDArray[np.intp]:
-    """Numbers of the columns of a table that `key`, the value of a parameter, names.
+    """Return the indices of the columns of X that `key`, the value of a parameter, selects.
 
-    Raises ValueError where there are none.
+    Raises ValueError if it selects none.
     """
     try:
         chosen = np.unique(column_indices(X, key(X) if callable(key) else key))
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{parameter}={key!r} must name columns of X: {error}") from None
+        raise ValueError(f"{parameter}={key!r} must select columns of X: {error}") from None
     if not len(chosen):
-        raise ValueError(f"{parameter}={key!r} names no column of X; None is for that.")
+        raise ValueError(
+            f"{parameter}={key!r} must select at least one column of X, got 0. Set "
+            f"{parameter}=None for a model without conditions."
+        )
     return chosen.astype(np.intp)
 
 
 def as_container(X: Any) -> Any:
-    """A table whose columns can be taken one by one, each with its own kind of values."""
+    """Convert lists to arrays of objects, so that columns may have different types."""
     if hasattr(X, "columns") or hasattr(X, "dtype"):
         return X
     return np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object)
 
 
-def _container(X: MatrixLike, owner: str, **checks: Any) -> Any:
-    """A validated container, whose values may be of any kind."""
+def _validate_container(X: MatrixLike, owner: str, **checks: Any) -> Any:
+    """Validate the shape of a table whose values may have any type."""
     X = as_container(X)
     if hasattr(X, "columns"):
         return X
@@ -332,36 +374,38 @@ def _container(X: MatrixLike, owner: str, **checks: Any) -> Any:
 
 
 @cache
-def _bare_class(owner: str) -> type[BaseEstimator]:
+def _make_class(owner: str) -> type[BaseEstimator]:
+    """Make an estimator class without parameters that has a given name."""
     return type(owner, (BaseEstimator,), {})
 
 
-def _reader(owner: str) -> Any:
-    """A bare estimator of a name: validation leaves what it learns there, not on the user's.
+def _make_validator(owner: str) -> Any:
+    """Make an empty estimator for `validate_data`, which sets fitted attributes on it.
 
-    scikit-learn's messages name the class of what it validates for.
+    The user's estimator is thus not changed by tables that turn out to be invalid. The class has
+    the name of the user's estimator, as scikit-learn's error messages contain it.
     """
-    return _bare_class(owner)()
+    return _make_class(owner)()
 
 
-def _validated(reader: Any, X: MatrixLike, shape: RowShape, **checks: Any) -> Floats:
-    """Numbers of a table without conditions."""
-    X = shape.as_table(X, getattr(reader, "n_features_in_", None))
+def _validate(validator: Any, X: MatrixLike, shape: RowShape, **checks: Any) -> Floats:
+    """Validate a table without conditions and return its cells."""
+    X = shape.as_table(X, getattr(validator, "n_features_in_", None))
     options = {"dtype": FLOATS, "ensure_all_finite": shape.finiteness} | checks
-    cells: Floats = validate_data(reader, X, **options)
+    cells: Floats = validate_data(validator, X, **options)
     return shape.check_ends(cells)
 
 
-def joined(cells: Floats, conditions: Floats) -> Floats:
-    """Modelled cells, or codes, followed by cells of conditions."""
+def append_conditions(cells: Floats, conditions: Floats) -> Floats:
+    """Append the cells of conditions to the cells of modeled columns."""
     if not conditions.shape[1]:
         return cells
-    # Columns that were selected one by one come in Fortran's order, and rows are read row by row.
+    # Columns that were selected one by one are in Fortran order, but rows are read in blocks.
     return np.ascontiguousarray(np.hstack([cells, conditions.astype(cells.dtype)]))
 
 
-def _dtype(values: NDArray[Any], dtype: Any) -> Any:
-    """The kind of rows that can hold a column's values beside cells of a kind."""
+def _result_dtype(values: NDArray[Any], dtype: Any) -> Any:
+    """Return the dtype of a table that holds the values of a column next to cells of `dtype`."""
     if values.dtype.kind == "O":
         return np.dtype(object)
     return dtype if (values.astype(dtype) == values).all() else np.dtype(np.float64)

@@ -1,4 +1,4 @@
-"""Images and sequences as rows of a table, and what is missing where sequences end."""
+"""Shapes of rows that are images or sequences, and missing steps at the ends of sequences."""
 
 import math
 from collections.abc import Sequence
@@ -13,33 +13,33 @@ from skae.files import Stored
 
 Floats = NDArray[np.floating]
 
-LEAST_WEIGHT = 1e-300
-"""Keeps the mean of a column that no row has from dividing by zero."""
+MIN_WEIGHT = 1e-300
+"""Smallest weight by which `fill_with_means` divides, for columns without observed cells."""
 
 
 def full_shape(feature_shape: Sequence[int] | None, n_features: int) -> tuple[int, ...]:
-    """The shape of a row, any -1 in it replaced by what the number of columns leaves.
+    """Return the shape of a row, with a -1 in `feature_shape` inferred from `n_features`.
 
-    None is a row without axes. Raises ValueError where there is no such shape.
+    If `feature_shape` is None, a row is a vector. Raises ValueError if there is no such shape.
     """
     if feature_shape is None:
         return (n_features,)
-    wrong = [
+    invalid = [
         size
         for size in feature_shape
         if not isinstance(size, Integral) or isinstance(size, bool) or (size < 1 and size != -1)
     ]
-    if wrong or not feature_shape or list(feature_shape).count(-1) > 1:
+    if invalid or not feature_shape or list(feature_shape).count(-1) > 1:
         raise ValueError(
-            "feature_shape must hold positive integers, at most one of them -1 for what the number "
-            f"of columns leaves, got {feature_shape!r}."
+            "feature_shape must hold positive integers, one of which may be -1 to be inferred from "
+            f"the number of columns, got {feature_shape!r}."
         )
     known = math.prod(size for size in feature_shape if size != -1)
     shape = tuple(n_features // known if size == -1 else int(size) for size in feature_shape)
     if math.prod(shape) != n_features:
         raise ValueError(
-            f"feature_shape={tuple(feature_shape)} is for rows of "
-            f"{known}{' times any number of' if -1 in feature_shape else ''} cells, but X has "
+            f"feature_shape={tuple(feature_shape)} requires "
+            f"{'a multiple of ' if -1 in feature_shape else ''}{known} columns, but X has "
             f"{n_features} columns."
         )
     return shape
@@ -47,14 +47,14 @@ def full_shape(feature_shape: Sequence[int] | None, n_features: int) -> tuple[in
 
 @dataclass(frozen=True)
 class RowShape(Stored):
-    """The shape of a row, and whether rows may be sequences shorter than others.
+    """The shape of the rows of a table, and whether sequences may have different lengths.
 
     Parameters
     ----------
     feature_shape : tuple of int or None
-        As estimators take it.
+        The parameter `feature_shape` of estimators.
     may_end_early : bool
-        Whether the last steps of rows may be missing, NaN.
+        Whether the last steps of a row may be missing (NaN).
     """
 
     feature_shape: Sequence[int] | None
@@ -62,80 +62,82 @@ class RowShape(Stored):
 
     @property
     def finiteness(self) -> bool | str:
-        """What scikit-learn's validation is to ask of cells."""
+        """Value of the parameter `ensure_all_finite` of scikit-learn's validation functions."""
         return "allow-nan" if self.may_end_early else True
 
     def full(self, n_columns: int) -> tuple[int, ...]:
-        """The shape of a row of so many columns."""
+        """Return the shape of a row with `n_columns` cells."""
         return full_shape(self.feature_shape, n_columns)
 
     def as_table(self, X: Any, n_columns: int | None) -> Any:
-        """Arrays of more than two axes as tables of so many columns; all else as it is.
+        """Flatten the rows of an array with more than two axes; return any other X unchanged.
 
-        `n_columns` is None where X is to decide. Steps that shorter sequences lack are added, as
-        NaN. Raises ValueError where X has rows of another shape.
+        `n_columns` is the number of columns of the fit, or None before it. If X holds shorter
+        sequences than the fit, missing steps (NaN) are appended. Raises ValueError if rows of X
+        have another shape.
         """
-        _, *rows = getattr(X, "shape", (0,)) or (0,)
-        if len(rows) <= 1:
+        _, *row_shape = getattr(X, "shape", (0,)) or (0,)
+        if len(row_shape) <= 1:
             return X
         if self.feature_shape is None:
             raise ValueError(
-                f"Found array with dim {len(rows) + 1}, rows of shape {tuple(rows)}: give "
-                "feature_shape or reshape X to (n_samples, n_features)."
+                f"Found array with dim {len(row_shape) + 1}, whose rows have the shape "
+                f"{tuple(row_shape)}. Set feature_shape or reshape X to (n_samples, n_features)."
             )
         X = np.asarray(X)
-        shape = self.full(n_columns or math.prod(rows))
-        is_like = len(rows) == len(shape) and rows[1:2] == list(shape[1:2])
-        if self.may_end_early and is_like and rows[0] < shape[0]:
-            after = [(0, 0), (0, shape[0] - rows[0]), (0, 0)]
-            X = np.pad(X.astype(np.result_type(X, np.float32)), after, constant_values=np.nan)
-            rows = list(shape)
-        # Axes of length 1 change nothing about the order of the cells.
-        if [size for size in rows if size != 1] != [size for size in shape if size != 1]:
+        shape = self.full(n_columns or math.prod(row_shape))
+        has_same_channels = len(row_shape) == len(shape) and row_shape[1:2] == list(shape[1:2])
+        if self.may_end_early and has_same_channels and row_shape[0] < shape[0]:
+            padding = [(0, 0), (0, shape[0] - row_shape[0]), (0, 0)]
+            X = np.pad(X.astype(np.result_type(X, np.float32)), padding, constant_values=np.nan)
+            row_shape = list(shape)
+        # Axes of length 1 do not change the order of the cells.
+        if [size for size in row_shape if size != 1] != [size for size in shape if size != 1]:
             raise ValueError(
-                f"X has rows of shape {tuple(rows)}, but feature_shape={tuple(self.feature_shape)} "
-                f"wants {shape}: bring their axes into this order."
+                f"X must have rows of shape {shape} for feature_shape="
+                f"{tuple(self.feature_shape)}, got rows of shape {tuple(row_shape)}."
             )
-        return X.reshape(len(X), math.prod(rows))
+        return X.reshape(len(X), math.prod(row_shape))
 
     def check_ends(self, X: Floats) -> Floats:
-        """Rows of which only the ends of sequences may be missing."""
+        """Check that only the last steps of sequences are missing, and return the rows."""
         return check_ends(X, self.full(X.shape[1])[0]) if self.may_end_early else X
 
 
 def check_ends(X: Floats, n_steps: int) -> Floats:
-    """Sequences, one in each row, whose missing steps, all NaN, are their last ones.
+    """Check that the missing cells of sequences are all channels of their last steps.
 
-    Raises ValueError where something else is missing.
+    Each row holds one sequence of `n_steps` steps. Returns the rows, with all NaN bitwise equal.
+    Raises ValueError if another cell is missing.
     """
     missing: NDArray[np.bool_] = np.isnan(X)
     if not missing.any():
         return X
     steps = missing.reshape(len(X), n_steps, -1)
-    over: NDArray[np.bool_] = np.asarray(steps.any(axis=2))
-    wrong: NDArray[np.bool_] = np.asarray(over != steps.all(axis=2))
-    wrong[:, 0] |= over[:, 0]
-    wrong[:, 1:] |= over[:, :-1] & ~over[:, 1:]
-    if wrong.any():
+    ended: NDArray[np.bool_] = np.asarray(steps.any(axis=2))
+    invalid: NDArray[np.bool_] = np.asarray(ended != steps.all(axis=2))
+    invalid[:, 0] |= ended[:, 0]
+    invalid[:, 1:] |= ended[:, :-1] & ~ended[:, 1:]
+    if invalid.any():
         raise ValueError(
-            f"Row {wrong.any(axis=1).argmax()} of X has NaN before its end. A sequence may be "
-            "shorter than others: NaN in all channels of its last steps. It has one step at least "
-            "and no gaps."
+            f"Row {invalid.any(axis=1).argmax()} of X contains NaN before its end. Only the last "
+            "steps of a sequence may be missing, as NaN in all channels, and the first step must "
+            "be observed."
         )
-    # One NaN of the many that there are, so that equal rows have equal bits.
+    # Equal rows must have equal bits to have equal hashes, but there are many bit patterns of NaN.
     X = X.copy()
     X[missing] = np.nan
     return X
 
 
-def filled(X: Floats, index: NDArray[np.intp], weight: Floats) -> NDArray[Any]:
-    """Rows with their columns' means where cells are missing.
+def fill_with_means(X: Floats, index: NDArray[np.intp], weight: Floats) -> NDArray[Any]:
+    """Replace missing cells by the means of their columns.
 
-    Distinct rows are those at `index`, with these weights.
+    The means are those of the distinct rows at `index`, weighted by `weight`.
     """
     missing = np.isnan(X)
     if not missing.any():
         return X
-    present = weight @ ~missing[index]
+    observed_weight = weight @ ~missing[index]
     total = weight @ np.nan_to_num(X[index])
-    return np.where(missing, total / np.maximum(present, LEAST_WEIGHT), X).astype(X.dtype)
+    return np.where(missing, total / np.maximum(observed_weight, MIN_WEIGHT), X).astype(X.dtype)

@@ -1,4 +1,4 @@
-"""What y says of rows: classes, labels or numbers, and which of them are not known."""
+"""Targets: reading y as classes, labels or numbers, of which some may be missing."""
 
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -20,27 +20,28 @@ from skae._compat.sklearn import safe_indexing
 
 Floats = NDArray[np.floating]
 
-UNLABELLED = -1
-"""What stands for an unknown class, as everywhere in scikit-learn."""
+UNLABELED = -1
+"""Value that marks an unlabeled row, as in scikit-learn's semi-supervised estimators."""
 
 
 @dataclass
 class Targets:
-    """What is known of rows beside their cells, and what training charges for it.
+    """Targets of rows, and the auxiliary loss by which they enter training.
 
     Attributes
     ----------
     values : ndarray of shape (n_samples, n_values)
-        0 or 1 for each class or label, or numbers; 0 where not known.
+        0 or 1 for each class or label, or numbers; 0 where missing.
     observed : ndarray of shape (n_samples, n_values) or (n_samples, 1)
-        How much each target counts, 0 where it is not known; one number for each row where its
-        values are one target.
+        Weight of each target, 0 where it is missing. A single column if the values of a row form
+        one target, as those of a class do.
     loss : module or None
-        The auxiliary loss that training adds to the autoencoder's own.
+        Auxiliary loss that training adds to the autoencoder's objective.
     learned : dict
-        What the targets tell of all rows, such as their classes.
+        Fitted attributes that are estimated from the targets, such as the classes.
     density_rows : int or None
-        Rows that the density is estimated from at most, where it is a by-product.
+        Maximum number of rows from which the density is estimated. None uses the usual number; a
+        task whose predictions do not use the density sets fewer.
     """
 
     values: Floats
@@ -50,19 +51,26 @@ class Targets:
     density_rows: int | None = None
 
     def take(self, rows: NDArray[Any]) -> "Targets":
-        """The targets of some rows."""
+        """Select the targets of rows."""
         return replace(self, values=self.values[rows], observed=self.observed[rows])
 
     @property
-    def some(self) -> NDArray[np.bool_]:
-        """Rows of which any target is known."""
+    def any_observed(self) -> NDArray[np.bool_]:
+        """Mask of the rows that have at least one observed target."""
         return np.any(self.observed > 0, axis=1)
 
 
-def counting(y: Any, weight: Floats, estimator: object) -> tuple[Any, NDArray[np.float64]]:
-    """The targets and weights of rows of positive weight; an array or a pandas object.
+def targets_of_positive_weight(
+    y: Any, weight: Floats, estimator: object
+) -> tuple[Any, NDArray[np.float64]]:
+    """Select the targets and weights of rows of positive weight.
 
-    Raises ValueError where there is no y, or it has another length than X.
+    The targets are returned as an array or a pandas object.
+
+    Raises
+    ------
+    ValueError
+        If y is None or its length differs from that of X.
     """
     if y is None:
         raise ValueError(
@@ -76,39 +84,40 @@ def counting(y: Any, weight: Floats, estimator: object) -> tuple[Any, NDArray[np
 
 
 def n_columns(y: Any) -> int:
-    """Columns of y; a vector has one."""
+    """Return the number of columns of y; a vector has one."""
     return y.shape[1] if y.ndim > 1 else 1
 
 
 def column_names(y: Any) -> list[str]:
-    """Names of the columns of y, or their numbers after a "y"."""
+    """Return the names of the columns of y, "y0", "y1", ... if they have none."""
     numbered = [f"y{j}" for j in range(n_columns(y))]
     return [str(name) for name in getattr(y, "columns", numbered)]
 
 
-class Probabilistic(ClassifierMixin):
-    """Classifiers of one class per row, the likeliest by `predict_proba`."""
+class ProbabilisticClassifier(ClassifierMixin):
+    """Mixin for classifiers that predict the most likely class by `predict_proba`."""
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy: the share of rows whose class, or whose labels all, are predicted.
+        """Compute the accuracy: the share of rows whose class, or whose labels all, are predicted.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Their classes or labels. What is not known counts as wrong.
+            True classes or labels. Missing ones count as wrong predictions.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts.
+            Weights of rows. None gives all rows a weight of 1.
 
         Returns
         -------
         score : float
+            Accuracy, from 0 to 1.
         """
         return super().score(X, y, sample_weight)
 
     def predict_log_proba(self, X: Any) -> Floats:
-        """Logarithms of `predict_proba`.
+        """Compute the logarithms of `predict_proba`.
 
         Parameters
         ----------
@@ -118,13 +127,13 @@ class Probabilistic(ClassifierMixin):
         Returns
         -------
         log_probabilities : ndarray
-            In nats, of the shape of the probabilities.
+            Log-probabilities in nats, of the same shape as the probabilities.
         """
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most likely class of rows.
+        """Predict the most likely class of rows.
 
         Parameters
         ----------
@@ -134,76 +143,81 @@ class Probabilistic(ClassifierMixin):
         Returns
         -------
         y : ndarray of shape (n_samples,)
+            Predicted classes.
         """
-        # First, since an unfitted classifier has no classes.
+        # Probabilities come first: they raise NotFittedError, while `classes_` would be missing.
         likely = self.predict_proba(X).argmax(axis=1)
         return self.classes_[likely]
 
 
-def same_classes(classes: NDArray[Any] | None, announced: Any) -> NDArray[Any] | None:
-    """The classes that a fit knows, or else those announced for it; ValueError if they differ."""
-    if announced is None:
+def check_same_classes(classes: NDArray[Any] | None, passed: Any) -> NDArray[Any] | None:
+    """Return the classes of an earlier call to `partial_fit`, or else those passed as `classes`.
+
+    Raises ValueError if both are known and differ.
+    """
+    if passed is None:
         return classes
-    announced = np.unique(announced)
-    if classes is not None and not np.array_equal(classes, announced):
+    passed = np.unique(passed)
+    if classes is not None and not np.array_equal(classes, passed):
         raise ValueError(
-            f"classes are {announced.tolist()}, but those of the first call were "
-            f"{classes.tolist()}."
+            f"classes must be those of the first call, {classes.tolist()}, got {passed.tolist()}."
         )
-    return announced
+    return passed
 
 
 def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[Any], Floats]:
-    """Classes, those given or else found, and each row's as a one-hot row, zeros if unknown.
+    """Read y as classes, and encode the class of each row as a one-hot vector.
 
-    A class of -1 is unknown where it is not among those given, or at least two others occur.
+    Returns the classes passed, or else those that occur, and an array (n_samples, n_classes),
+    which has zeros in rows without a class. A class of -1 marks a row without a class if `classes`
+    is None and at least two other classes occur, or if `classes` does not contain -1.
     """
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
-    known = ~_is_unlabelled(y)
+    known = ~_is_unlabeled(y)
     if classes is not None and len(classes) < 2:
-        raise ValueError(f"classes must be at least 2 classes, got {classes.tolist()}.")
-    known |= UNLABELLED in classes if classes is not None else len({*y[known].tolist()}) < 2
+        raise ValueError(f"classes must contain at least 2 classes, got {classes.tolist()}.")
+    known |= UNLABELED in classes if classes is not None else len({*y[known].tolist()}) < 2
     check_classification_targets(y[known])
     found, indices = np.unique(y[known], return_inverse=True)
     if classes is None:
         if len(found) < 2:
-            only = "no row has a label" if found[0] == UNLABELLED else f"got only {found[0]}"
-            raise ValueError(f"y must hold at least 2 classes, {only}.")
+            got = "but no row has a label" if found[0] == UNLABELED else f"got only {found[0]}"
+            raise ValueError(f"y must contain at least 2 classes, {got}.")
         classes = found
-    strange = np.setdiff1d(found, classes)
-    if len(strange):
-        raise ValueError(f"y holds {strange[0]}, but the classes are {classes.tolist()}.")
+    unexpected = np.setdiff1d(found, classes)
+    if len(unexpected):
+        raise ValueError(f"y contains {unexpected[0]}, but the classes are {classes.tolist()}.")
     values = np.zeros((len(y), len(classes)))
     values[np.flatnonzero(known), np.searchsorted(classes, found)[indices]] = 1
     return classes, values
 
 
-def read_shares_of_classes(
-    y: Any, weight: Floats, price: float, classes: NDArray[Any] | None
+def read_classes_and_prior(
+    y: Any, weight: Floats, label_weight: float, classes: NDArray[Any] | None
 ) -> Targets:
-    """Classes of rows, each known one at a price, and what shares of the rows the classes have."""
+    """Read y as classes, weighted by `label_weight`, and estimate the proportions of classes."""
     classes, values = read_classes(y, classes)
-    # One row more of each class is assumed.
+    # Adding one row of each class keeps all proportions positive.
     number = weight @ values + 1
     learned = {"classes_": classes, "class_prior_": number / number.sum()}
-    return Targets(values, price * values.sum(axis=1, keepdims=True), learned=learned)
+    return Targets(values, label_weight * values.sum(axis=1, keepdims=True), learned=learned)
 
 
-def _is_unlabelled(y: NDArray[Any]) -> NDArray[np.bool_]:
+def _is_unlabeled(y: NDArray[Any]) -> NDArray[np.bool_]:
     if y.dtype.kind == "O":
-        return np.array([isinstance(c, Real) and c == UNLABELLED for c in y], dtype=bool)
-    return y == UNLABELLED if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
+        return np.array([isinstance(c, Real) and c == UNLABELED for c in y], dtype=bool)
+    return y == UNLABELED if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
 
 
-def read_one_class(
+def read_multiclass(
     y: Any, class_weight: Any, sample_weight: Floats
 ) -> tuple[NDArray[Any], Targets]:
-    """Sorted classes, and the class of each row; classes count by `class_weight`."""
+    """Read y as classes, weighted by `class_weight`; return the sorted classes and the targets."""
     classes, values = read_classes(y)
     known = values.any(axis=1)
     if isinstance(class_weight, list):
-        raise ValueError("class_weight is a list, which is for a y of several columns of labels.")
+        raise ValueError("class_weight must not be a list unless y has several columns of labels.")
     found = classes[values[known].argmax(axis=1)]
     weights = _class_weights(class_weight, classes, found, sample_weight[known])
     return classes, Targets(values, values @ weights[:, None])
@@ -212,7 +226,7 @@ def read_one_class(
 def _class_weights(
     class_weight: Any, classes: NDArray[Any], y: NDArray[Any], sample_weight: Floats
 ) -> Floats:
-    """What rows of each of the classes count; `y` has the classes of rows."""
+    """Compute the weight of each of `classes`; "balanced" uses the classes `y` of rows."""
     weights: Floats = compute_class_weight(
         class_weight, classes=classes, y=y, sample_weight=sample_weight
     )
@@ -221,15 +235,15 @@ def _class_weights(
     return weights
 
 
-def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
-    """Labels (n_samples, n_labels) of 0 and 1, NaN where not known."""
+def read_multilabel(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
+    """Read y as labels (n_samples, n_labels) of 0 and 1, NaN where missing."""
     y = check_array(y, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y")
-    wrong = np.argwhere(~(np.isnan(y) | (y == 0) | (y == 1)))
-    if len(wrong):
-        row, column = wrong[0]
+    invalid = np.argwhere(~(np.isnan(y) | (y == 0) | (y == 1)))
+    if len(invalid):
+        row, column = invalid[0]
         raise ValueError(
-            "Unknown label type: a y of several columns holds labels, 0 or 1 or NaN where not "
-            f"known, got {y[row, column]:g} in column {column}."
+            "Unknown label type: a y of several columns must contain only 0, 1, or NaN for "
+            f"missing labels, got {y[row, column]:g} in column {column}."
         )
     by_column = class_weight if isinstance(class_weight, list) else [class_weight] * y.shape[1]
     if len(by_column) != y.shape[1]:
@@ -245,29 +259,34 @@ def read_labels(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
             weight[known, j] = weights[indices]
     counts = weight * sample_weight[:, None] > 0
     if not ((counts & (y == 1)).any(axis=0) & (counts & (y == 0)).any(axis=0)).any():
-        raise ValueError("y must hold at least 2 classes: no column has rows of 0 and of 1.")
+        raise ValueError(
+            "y must contain at least 2 classes, but no column has rows of both 0 and 1."
+        )
     return Targets(np.nan_to_num(y), weight)
 
 
-def read_label(y: Any) -> Floats:
-    """One label (n_samples, 1) of 0 and 1, NaN where not known; -1 beside both is not, too."""
+def read_binary_label(y: Any) -> Floats:
+    """Read y as a single label (n_samples, 1) of 0 and 1, NaN where missing.
+
+    -1 marks a missing label, too, if both 0 and 1 occur.
+    """
     y = check_array(
         column_or_1d(y, warn=True)[:, None],
         dtype=np.float64,
         ensure_all_finite="allow-nan",
         input_name="y",
     )
-    unknown = (y == UNLABELLED) & ({0.0, 1.0} <= {*y[:, 0].tolist()})
-    return np.where(unknown, np.nan, y)
+    missing = (y == UNLABELED) & ({0.0, 1.0} <= {*y[:, 0].tolist()})
+    return np.where(missing, np.nan, y)
 
 
 def read_numbers(y: Any) -> Floats:
-    """Numbers (n_samples, n_targets), NaN where not known."""
+    """Read y as numbers (n_samples, n_targets), NaN where missing."""
     y = check_array(
         y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"
     )
     y = y[:, None] if y.ndim == 1 else y
-    unknown = np.flatnonzero(np.isnan(y).all(axis=0))
-    if len(unknown):
-        raise ValueError(f"y must hold numbers, but column {unknown[0]} of y is NaN in all rows.")
+    empty = np.flatnonzero(np.isnan(y).all(axis=0))
+    if len(empty):
+        raise ValueError(f"y must contain numbers, but column {empty[0]} of y is NaN in all rows.")
     return y

@@ -1,4 +1,4 @@
-"""What estimators over an autoencoder share: the autoencoder, and how rows for it are read."""
+"""Base class of meta-estimators: holds an autoencoder and validates rows for it."""
 
 from dataclasses import field
 from typing import Any, ClassVar
@@ -10,14 +10,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from skae.base import BaseAutoencoder, MatrixLike, thawed, validated_rows
-from skae.fitting import read_weight, refuse_single_row
+from skae.base import BaseAutoencoder, MatrixLike, thaw, validate_rows
+from skae.fitting import check_more_than_one_row, read_weight
 from skae.parameters import Declared
 from skae.state import Saved
 
 
 class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
-    """Base of estimators over an autoencoder, which they train or take as it is fitted."""
+    """Base class of meta-estimators that train an autoencoder or use a fitted one."""
 
     autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
 
@@ -26,26 +26,31 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
     _doc_link_module = "skae"
     _doc_link_template = BaseAutoencoder._doc_link_template
 
-    _checks: ClassVar[dict[str, Any]] = {}
-    """How rows are validated, as `validated_rows` takes it."""
+    _validation_options: ClassVar[dict[str, Any]] = {}
+    """Keyword arguments of `validate_rows`, by which rows are validated."""
 
-    def _read_training(
+    def _read_training_rows(
         self, X: MatrixLike, sample_weight: MatrixLike | None
     ) -> tuple[BaseAutoencoder | None, NDArray[Any], NDArray[np.float64]]:
-        """The autoencoder that is already fitted, if it is, all rows, and their weights."""
+        """Validate the training data.
+
+        Returns a copy of the autoencoder in a FrozenEstimator, or None if `autoencoder` is not
+        one, all rows, and their weights.
+        """
         fitted = None
         if isinstance(self.autoencoder, FrozenEstimator):
-            fitted = thawed(self.autoencoder, X)
-        X = validated_rows(
-            self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._checks
+            fitted = thaw(self.autoencoder, X)
+        X = validate_rows(
+            self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._validation_options
         )
         weight = read_weight(sample_weight, X)
-        refuse_single_row(self, int(np.count_nonzero(weight)))
+        check_more_than_one_row(self, int(np.count_nonzero(weight)))
         return fitted, X, weight
 
-    def _read(self, X: MatrixLike) -> NDArray[Any]:
+    def _read_rows(self, X: MatrixLike) -> NDArray[Any]:
+        """Validate rows for a fitted meta-estimator."""
         check_is_fitted(self)
-        return validated_rows(self, self.autoencoder_, X, reset=False, **self._checks)
+        return validate_rows(self, self.autoencoder_, X, reset=False, **self._validation_options)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

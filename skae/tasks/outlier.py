@@ -1,4 +1,4 @@
-"""Outlier detection with any autoencoder: which rows it does not expect, and why."""
+"""Outlier detection with any autoencoder, p-values for outliers, and explanations by cell."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import OutlierMixin, clone
 from sklearn.utils import gen_batches, get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,169 +17,187 @@ from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weight
 from skae.base import MatrixLike
 from skae.files import Stored
 from skae.fitting import draw_seed
-from skae.table.rows import hash_rows, merged, shuffled
+from skae.table.rows import hash_rows, merge_equal_rows, select_by_hash
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator
-from skae.tasks.outlier_scores import SCORES, Evidence, Floats, moments, spread
+from skae.tasks.outlier_scores import (
+    SCORES,
+    Floats,
+    ModelOutputs,
+    mean_and_deviation,
+    robust_center_scale,
+)
 from skae.training.split import hold_out
 from skae.variants.autoencoder import Autoencoder
 
-BLOCK = 2**14
-"""Rows that are scored at once, so that memory does not grow with the table."""
+BLOCK_ROWS = 2**14
+"""Number of rows scored at once. Scoring in blocks bounds the memory for large tables."""
 
 STATISTICS_ROWS = 2**14
-"""Rows from which is learnt what residuals and codes are usual."""
+"""Maximum number of training rows from which the criterion is estimated."""
 
-REACH = 20.0
-"""Robust deviations beyond which a cell moves neither its column's scale nor the network."""
+MAX_DEVIATION = 20.0
+"""Robust standard deviations at which cells are clipped before they enter the network.
 
-FAR = 1e100
-"""Largest residual, in columns' units, whose square leaves room for sums."""
+Cells are clipped there, too, when the scale of their column is estimated.
+"""
 
-STEPS, BATCH, FULL_BATCH = 300, 128, 256
-"""Steps of the default training, few, so that what is rare is not learnt, and rows of each."""
+MAX_RESIDUAL = 1e100
+"""Magnitude, in robust units, at which residuals are clipped to keep sums of squares finite."""
 
-BELIEVED = 3.0
-"""Deviations up to which a cell is believed when the rest of its row is to be explained."""
+N_STEPS = 300
+"""Optimizer steps of the default autoencoder, few enough that it does not learn rare rows."""
 
-ROUNDS = 2
-"""Times that unbelievable cells are replaced: more change little."""
+BATCH_SIZE = 128
+"""Rows per batch of the default autoencoder, where a table is not trained as a single batch."""
 
-FEWEST_FOR_P_VALUES = 19
-"""Calibration rows below which no p-value reaches .05."""
+FULL_BATCH_ROWS = 256
+"""Number of rows up to which the default autoencoder trains on the full batch."""
+
+MAX_PLAUSIBLE_DEVIATION = 3.0
+"""Absolute deviation above which `explain` replaces a cell by its expected value."""
+
+N_REPLACEMENTS = 2
+"""Number of times that `explain` replaces implausible cells; more rounds change little."""
+
+MIN_CALIBRATION_ROWS = 19
+"""Effective number of calibration rows below which no p-value can reach 0.05."""
 
 
 @dataclass(frozen=True)
 class Units(Stored):
-    """Columns' own units, in which `center` is 0, `scale` is 1; a network sees up to `reach`."""
+    """Location, scale and clipping limit of each column of a table.
+
+    In these units a column's `center` is 0, its `scale` is 1, and the network's inputs lie within
+    -`reach` and `reach`.
+    """
 
     center: Floats
     scale: Floats
     reach: Floats
 
     @classmethod
-    def of(cls, X: Floats, weight: Floats) -> Self:
-        """Median, and standard deviation of cells that are pulled in to `REACH`.
+    def from_rows(cls, X: Floats, weight: Floats) -> Self:
+        """Estimate robust units from weighted rows.
 
-        How far cells are out is told by the median absolute deviation of those that differ from
-        the median: columns that mostly hold one value have a scale, too.
+        The center is the median. The scale is the standard deviation of the cells after clipping
+        at `MAX_DEVIATION` robust standard deviations from the median. A robust standard deviation
+        is 1.4826 times the median absolute deviation of the cells that differ from the median:
+        cells that equal it are left out because a column that mostly holds one value would
+        otherwise have no scale.
         """
         center = weighted_percentile(X, weight, 50, average=True)
-        apart = X - center
-        distance = np.where(apart == 0, np.nan, np.abs(apart))
+        difference = X - center
+        distance = np.where(difference == 0, np.nan, np.abs(difference))
         typical = 1.4826 * weighted_percentile(distance, weight, 50, average=True)
         typical = np.where(typical > 0, typical, 1.0)
-        pulled_in = np.clip(apart / typical, -REACH, REACH)
-        _, deviation = moments(pulled_in, weight)
-        return cls(center, typical * deviation, REACH / deviation)
+        clipped = np.clip(difference / typical, -MAX_DEVIATION, MAX_DEVIATION)
+        _, deviation = mean_and_deviation(clipped, weight)
+        return cls(center, typical * deviation, MAX_DEVIATION / deviation)
 
     @classmethod
-    def of_user(cls, n_features: int) -> Self:
-        """The units that rows come in, without limits."""
+    def identity(cls, n_features: int) -> Self:
+        """Return units that leave rows as they are, without clipping."""
         return cls(np.zeros(n_features), np.ones(n_features), np.full(n_features, np.inf))
 
-    def enter(self, X: Floats) -> Floats:
-        """Rows as a network sees them."""
+    def to_network(self, X: Floats) -> Floats:
+        """Convert rows from the user's units to the network's and clip them."""
         return np.clip((X - self.center) / self.scale, -self.reach, self.reach)
 
-    def leave(self, X: Floats) -> Floats:
-        """A network's rows in the user's units."""
+    def to_user(self, X: Floats) -> Floats:
+        """Convert rows from the network's units to the user's."""
         return X * self.scale + self.center
 
 
-class _NoMethod:
-    """A parameter whose name scikit-learn takes for a method: set and listed, but no attribute."""
-
-    def __init__(self, default: str) -> None:
-        self.default = default
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: object, owner: type | None = None) -> str:
-        if instance is None:
-            return self.default
-        raise AttributeError(f"{self.name!r} is a parameter: see get_params().")
-
-    def __set__(self, instance: object, value: str) -> None:
-        vars(instance)[self.name] = value
-
-
 class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
-    """Outliers are the rows that an autoencoder does not expect.
+    """Outlier and novelty detector based on any autoencoder.
 
-    An autoencoder is trained to restore rows from short codes, without those of each batch that it
-    restores worst: it learns what most rows have in common. What is far from that, in the code or
-    in what the code leaves over, is strange. `explain` says which cells of a row are, and what was
-    expected instead.
+    An autoencoder is trained to reconstruct rows from short codes. Each training step leaves out
+    the rows of the batch with the largest loss, so that the model learns what most rows have in
+    common. A row is abnormal if its code or its residual is far from those of the training rows.
+    `explain` reports which cells make a row abnormal and which values the model expected.
 
     Parameters
     ----------
     autoencoder : autoencoder of skae, FrozenEstimator or None, default=None
-        What to train. None is a small `Autoencoder`: its code has half the square root of the
-        number of columns, rounded, and it is trained on rows of which half the cells are masked,
-        for 300 steps, or one pass if that is longer: too short to learn what is rare. It is given
-        columns in robust units, unless it takes values in [0, 1] only; its `trim` and
-        `random_state` are set by the detector. A fitted one in `sklearn.frozen.FrozenEstimator` is
-        used as it is, on rows as they are.
+        The autoencoder to train. The detector trains a clone and sets its `trim` and
+        `random_state`. The clone is trained on columns in robust units, unless it accepts values
+        in [0, 1] only. None uses a small `Autoencoder` whose number of components is half the
+        square root of the number of columns, rounded, and at least 1. It is trained with half of
+        the cells masked, for 300 steps or one epoch, whichever is longer. This is too short to
+        learn rare rows. A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is used without
+        further training, on rows in the user's units.
 
-    score : {"auto", "reconstruction", "density", "neighbors", "robust"}, default="auto"
-        What makes a row strange. "reconstruction" is its squared error, in columns' robust units.
-        "density" is its negative log-density under the autoencoder, in nats, where cells beyond 20
-        robust standard deviations count as being there. "neighbors" is the
-        distance in [code, residual] from the nearest of the usual training rows, in the metric of
-        their covariance: the sharpest where all training rows are normal. "robust" adds to such a
-        distance the residuals' negative log-likelihood under heavy tails, which outliers among
-        the training rows can hardly mislead. "auto" is "robust", or "neighbors" if `trim=0`.
+    criterion : {"auto", "reconstruction", "density", "neighbors", "robust"}, default="auto"
+        The measure of abnormality:
+
+        - "reconstruction": squared reconstruction error in robust units.
+        - "density": negative log-density under the autoencoder, in nats. Cells beyond 20 robust
+          standard deviations from the median are clipped there.
+        - "neighbors": distance from the nearest regular training rows in [code, residual], in the
+          metric of their covariance. It is the most sensitive criterion if all training rows are
+          normal.
+        - "robust": the sum of such a distance and the negative log-likelihood of the residuals
+          under a heavy-tailed distribution, both standardized. Outliers among the training rows
+          hardly affect the second term.
+        - "auto": "neighbors" if `trim=0`, otherwise "robust".
 
     contamination : "auto" or float, default="auto"
-        Where the threshold is. A float in (0, 0.5] is the share of training rows beyond it.
-        "auto" is the upper fence of a boxplot of the training rows' strangeness, 1.5 interquartile
-        ranges beyond the third quartile; some per cent of normal rows are beyond it. For a stated
-        rate of false alarms see `p_values`.
+        The threshold. A float in (0, 0.5] is the proportion of training rows beyond the
+        threshold. "auto" uses the upper fence of a boxplot of the training rows' anomaly scores,
+        1.5 interquartile ranges above the third quartile. It requires no knowledge of the
+        proportion of outliers, but flags a few percent of normal rows. Use `p_values` to control
+        the rate of false alarms.
 
     trim : float, default=0.3
-        Share of rows that may be outliers: training and the estimates of what is usual leave out
-        so many of the strangest. 0 is for training rows that are known to be normal (novelty
-        detection).
+        Proportion of rows, in [0, 1), that may be outliers. Training and the estimates of the
+        regular rows' distribution leave out this proportion of the most abnormal rows. Use 0 if
+        all training rows are known to be normal (novelty detection). The default tolerates many
+        outliers, because their proportion is rarely known.
 
     calibration_fraction : float, default=0.0
-        Share of distinct rows set aside in `fit`, on which `p_values` are calibrated. None are by
-        default: all rows serve training.
+        Proportion of distinct rows, in [0, 1), that `fit` holds out of training to calibrate
+        `p_values`. The default holds out none, so that all rows serve training.
 
     random_state : int, RandomState instance or None, default=None
-        Decides the autoencoder's training and which rows are set aside.
+        Seed of the autoencoder's training and of the choice of calibration rows. Pass an int for
+        reproducible results.
 
     Attributes
     ----------
     autoencoder_ : autoencoder
-        The fitted autoencoder; unless given as it is, it sees columns in robust units.
+        The fitted autoencoder. Unless it was passed as a FrozenEstimator or accepts values in
+        [0, 1] only, its inputs and outputs are in robust units.
 
     offset_ : float
-        What `score_samples` must reach for a row to count as an inlier.
+        The threshold: rows with `score_samples` below it are outliers.
 
     n_calibration_rows_ : int
-        Distinct rows set aside.
+        Number of distinct rows held out to calibrate `p_values`.
 
     n_features_in_ : int
-        Number of columns seen in fit.
+        Number of columns seen during `fit`.
 
     feature_names_in_ : ndarray of shape (n_features,)
-        Their names, where all are strings.
+        Names of columns seen during `fit`. Defined only if all names are strings.
 
     See Also
     --------
-    sklearn.ensemble.IsolationForest : Tells outliers by how few cuts isolate them.
-    sklearn.neighbors.LocalOutlierFactor : Tells them by the density around their neighbours.
+    sklearn.ensemble.IsolationForest : Detects outliers by how few random splits isolate them.
+    sklearn.neighbors.LocalOutlierFactor : Detects outliers by the density of their neighborhood.
 
     Notes
     -----
-    Columns' units are robust: the median is 0, and the standard deviation of cells, those beyond
-    20 robust standard deviations (1.48 median absolute deviations) pulled in, is 1. The network
-    sees pulled-in cells; residuals are those of rows as they are, so that gross errors stay gross.
+    Most users set only `contamination` (if the proportion of outliers is known), `trim` (0 if all
+    training rows are normal), `calibration_fraction` (for p-values) and `random_state`.
 
-    Dropping the rows that fit worst from each step is least trimmed squares [1]_; the covariance
-    is estimated by concentration steps [2]_. p-values are split conformal [3]_. Autoencoders with
-    few codes find outliers as in [4]_.
+    Robust units of a column have a median of 0 and a standard deviation of 1 after cells beyond 20
+    robust standard deviations (1.48 median absolute deviations each) are clipped. The network
+    receives clipped cells. Residuals are computed from the original cells, so that gross errors
+    keep large residuals.
+
+    Training without the worst rows of each batch is least trimmed squares [1]_. The covariance is
+    estimated by concentration steps [2]_. The p-values are split conformal p-values [3]_. Outlier
+    detection by autoencoders with short codes was proposed in [4]_.
 
     References
     ----------
@@ -200,82 +218,66 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     >>> detector = AutoencoderOutlierDetector(contamination=0.05, random_state=0)
     >>> bool(detector.fit_predict(X)[7] == -1)
     True
-    >>> why = detector.explain(X.loc[[7]])
-    >>> why["share"].idxmax(axis=1).item()
+    >>> explanation = detector.explain(X.loc[[7]])
+    >>> explanation["share"].idxmax(axis=1).item()
     'alcohol'
-    >>> bool(12 < why["expected"]["alcohol"].item() < 15)
+    >>> bool(12 < explanation["expected"]["alcohol"].item() < 15)
     True
     """
 
-    score: Any = _NoMethod("auto")
+    criterion: str = "auto"
     contamination: float | str = "auto"
     trim: float = 0.3
     calibration_fraction: float = 0.0
     random_state: int | RandomState | None = None
 
     _parameter_constraints: ClassVar = {
-        "score": [StrOptions({"auto", *SCORES})],
+        "criterion": [StrOptions({"auto", *SCORES})],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "trim": [Interval(Real, 0, 1, closed="left")],
         "calibration_fraction": [Interval(Real, 0, 1, closed="left")],
         "random_state": ["random_state"],
     }
 
-    _checks: ClassVar = {"dtype": np.float64}
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of the detector and, if `deep`, of its autoencoder.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to list the autoencoder's parameters as `autoencoder__<name>`.
-
-        Returns
-        -------
-        params : dict
-            Values by name.
-        """
-        params = {name: vars(self)[name] for name in self._get_param_names()}
-        if deep and isinstance(self.autoencoder, BaseEstimator):
-            inner = self.autoencoder.get_params()
-            params |= {f"autoencoder__{name}": value for name, value in inner.items()}
-        return params
+    _validation_options: ClassVar = {"dtype": np.float64}
 
     # ------------------------------------------------------------------ fitting
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: MatrixLike, y: object = None, sample_weight: MatrixLike | None = None) -> Self:
-        """Train the autoencoder, learn what is usual, and set the threshold.
+        """Fit the autoencoder, the outlier criterion and the threshold.
 
-        A fit that fails or is interrupted leaves an earlier model as it was.
+        A fit that fails or is interrupted leaves an earlier fit unchanged.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows in the user's units, outliers among them unless `trim=0`.
+            Training rows in the user's units. They may contain outliers unless `trim=0`.
         y : None
-            Ignored.
+            Ignored, present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts; a weight of 2 is a row given twice, 0 a row left out.
+            Weights of rows. A weight of 2 is equivalent to repeating a row, 0 to leaving it out.
+            None gives all rows a weight of 1.
 
         Returns
         -------
         self : object
+            The fitted detector.
 
         Raises
         ------
         ValueError
-            Where X cannot be used (NaN, infinite, wrong shape) or training breaks down.
+            If X is invalid (NaN, infinite values, wrong shape), if `calibration_fraction` leaves
+            fewer than two rows for training, or if training diverges.
         TypeError
-            Where X is sparse.
+            If X is sparse.
         NotFittedError
-            Where `autoencoder` is a FrozenEstimator of one that is not fitted.
+            If `autoencoder` is a FrozenEstimator of an unfitted autoencoder.
 
         Warns
         -----
         UserWarning
-            Where so few rows are set aside that no p-value can reach .05.
+            If there are too few calibration rows for a p-value of 0.05.
         """
         new = type(self)(**self.get_params(deep=False))
         new._fit(X, sample_weight)
@@ -283,77 +285,78 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return self
 
     def _fit(self, X: MatrixLike, sample_weight: MatrixLike | None) -> None:
-        model, X, weight = self._read_training(X, sample_weight)
+        model, X, weight = self._read_training_rows(X, sample_weight)
         X, weight = X[weight > 0], weight[weight > 0]
         seed = draw_seed(self.random_state)
         hashes = hash_rows(X, seed)
-        set_aside = hold_out(hashes, self.calibration_fraction)
-        # Equal rows become one of their summed weight: repeating a row is weighting it.
-        distinct, share = merged(weight, hashes)
+        held_out = hold_out(hashes, self.calibration_fraction)
+        # Equal rows are merged and their weights added: repeating a row equals weighting it.
+        distinct, share = merge_equal_rows(weight, hashes)
         share /= share.mean()
-        for_training = ~set_aside[distinct]
+        for_training = ~held_out[distinct]
         train = distinct[for_training]
-        self._units_ = Units.of(X[train], share[for_training])
-        if (~set_aside).sum() < 2:
+        self._units_ = Units.from_rows(X[train], share[for_training])
+        if (~held_out).sum() < 2:
             raise ValueError(
-                f"calibration_fraction={self.calibration_fraction} leaves a single row for "
-                "training: lower it or give more rows."
+                f"calibration_fraction={self.calibration_fraction} leaves fewer than 2 rows for "
+                "training. Lower calibration_fraction or pass more rows."
             )
-        self._inputs_ = Units.of_user(X.shape[1])
+        self._inputs_ = Units.identity(X.shape[1])
         if model is None:
-            model = clone(self.autoencoder or _small(len(train), X.shape[1]))
+            model = clone(self.autoencoder or _default_autoencoder(len(train), X.shape[1]))
             model.set_params(trim=self.trim, random_state=seed)
             if not get_tags(model).input_tags.positive_only:
                 self._inputs_ = self._units_
-            model.fit(self._inputs_.enter(X[~set_aside]), sample_weight=weight[~set_aside])
+            model.fit(self._inputs_.to_network(X[~held_out]), sample_weight=weight[~held_out])
         self.autoencoder_ = model
-        self._learn(X[train], share[for_training], hashes[train])
+        self._fit_criterion(X[train], share[for_training], hashes[train])
         self._calibrate(X[distinct[~for_training]], share[~for_training])
 
-    def _learn(self, X: Floats, weight: Floats, hashes: NDArray[np.uint64]) -> None:
-        """Learn from distinct rows which residuals and scores are usual."""
-        some = shuffled(hashes, STATISTICS_ROWS)
-        seen, share = self._evidence(X[some]), weight[some]
-        self._center_, self._scale_ = spread(seen.residual, share, self.trim)
-        name = self.get_params(deep=False)["score"]
+    def _fit_criterion(self, X: Floats, weight: Floats, hashes: NDArray[np.uint64]) -> None:
+        """Fit the outlier criterion and the threshold to distinct training rows."""
+        sample = select_by_hash(hashes, STATISTICS_ROWS)
+        outputs, share = self._model_outputs(X[sample]), weight[sample]
+        self._center_, self._scale_ = robust_center_scale(outputs.residual, share, self.trim)
+        name = self.criterion
         if name == "auto":
             name = "robust" if self.trim > 0 else "neighbors"
-        self._score_ = SCORES[name]().fit(seen, share, self.trim)
-        strangeness = self._strangeness(X)
+        self._score_ = SCORES[name]().fit(outputs, share, self.trim)
+        anomaly = self._anomaly_scores(X)
         if self.contamination == "auto":
-            low, high = weighted_percentile(strangeness, weight, np.array([25, 75]), average=True)
+            low, high = weighted_percentile(anomaly, weight, np.array([25, 75]), average=True)
             limit = high + 1.5 * (high - low)
         else:
             percent = 100 * float(self.contamination)
-            limit = -weighted_percentile(-strangeness, weight, percent, average=True)
-        self.offset_ = -float(limit + _rounding(limit))
+            limit = -weighted_percentile(-anomaly, weight, percent, average=True)
+        self.offset_ = -float(limit + _rounding_tolerance(limit))
 
     def _calibrate(self, X: Floats, weight: Floats) -> None:
-        """Note how strange rows are that training has not seen."""
+        """Store the anomaly scores of held-out rows, from which p-values are computed."""
         self.n_calibration_rows_ = len(X)
-        strangeness = self._strangeness(X) if len(X) else np.zeros(0)
-        order = strangeness.argsort()
-        self._calibration_ = strangeness[order]
-        # Rows of unequal weight tell less than as many of equal weight (Kish's effective number).
+        anomaly = self._anomaly_scores(X) if len(X) else np.zeros(0)
+        order = anomaly.argsort()
+        self._calibration_ = anomaly[order]
+        # Weights are rescaled to sum to Kish's effective sample size, because rows of unequal
+        # weight carry less information than as many rows of equal weight.
         counts = weight[order] * weight.sum() / max((weight**2).sum(), np.finfo(float).tiny)
-        # Of rows at least as strange as the i-th, one more than their number.
+        # Entry i is 1 plus the effective number of rows with a score of at least the i-th.
         self._at_least_ = 1 + np.append(counts[::-1].cumsum()[::-1], 0.0)
         if self.calibration_fraction > 0:
-            self._warn_of_few_rows()
+            self._warn_about_few_rows()
 
-    def _warn_of_few_rows(self) -> None:
+    def _warn_about_few_rows(self) -> None:
         n = self._at_least_[0] - 1
-        if round(n, 6) < FEWEST_FOR_P_VALUES:
+        if round(n, 6) < MIN_CALIBRATION_ROWS:
             warn(
-                f"Only {n:.3g} rows are set aside for p-values, of which none can be below "
-                f"{1 / (n + 1):.3g}. Raise calibration_fraction or give more rows.",
+                f"Only {n:.3g} calibration rows were held out, so that no p-value can be below "
+                f"{1 / (n + 1):.3g}. Increase calibration_fraction or pass more rows.",
                 UserWarning,
             )
 
     # ---------------------------------------------------------------- inference
 
     def score_samples(self, X: MatrixLike) -> Floats:
-        """How normal rows are: higher is more normal.
+        """Compute the scores of rows; lower is more abnormal.
 
         Parameters
         ----------
@@ -363,14 +366,15 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            The negative of what `score` names: of log mean squared error ("reconstruction"), log
-            distance ("neighbors") or the sum of two standardised numbers ("robust"), without
-            units; for "density", the log-density of rows in nats.
+            The negative anomaly scores. For "reconstruction" the anomaly score is the logarithm
+            of the mean squared error in robust units, for "neighbors" the logarithm of a distance,
+            and for "robust" the sum of two standardized numbers; these have no unit. For "density"
+            the score is the log-density of rows in nats.
         """
-        return -self._strangeness(self._read(X))
+        return -self._anomaly_scores(self._read_rows(X))
 
     def decision_function(self, X: MatrixLike) -> Floats:
-        """`score_samples` minus `offset_`: negative for outliers.
+        """Compute `score_samples` minus `offset_`; negative values are outliers.
 
         Parameters
         ----------
@@ -380,11 +384,12 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Returns
         -------
         decision : ndarray of shape (n_samples,)
+            The shifted scores, in the unit of `score_samples`.
         """
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: MatrixLike) -> NDArray[np.intp]:
-        """Whether rows are inliers.
+        """Predict whether rows are inliers.
 
         Parameters
         ----------
@@ -399,32 +404,35 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def p_values(self, X: MatrixLike) -> Floats:
-        """How often a normal row would be at least as strange.
+        """Compute the probability that a normal row is at least as abnormal as each row.
 
-        Rows with a p-value of at most .05 make up at most 5 % of all normal rows, on average over
-        what is set aside: the rate of false alarms. It holds whatever the autoencoder has learnt,
-        if normal rows are like those set aside; outliers among these make alarms rarer. Equal rows
-        are set aside together, so that a row that makes up much of the table may be missing.
+        At most 5 % of all normal rows, on average over the draw of calibration rows, have a
+        p-value of at most 0.05, so that a threshold on p-values is a rate of false alarms. This
+        holds for any autoencoder if normal rows follow the distribution of the calibration rows.
+        Outliers among the calibration rows make false alarms rarer. Equal rows are held out
+        together; if one row makes up much of the table, the calibration rows may not represent it.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows in the user's units; not those of `fit`.
+            Rows in the user's units. They must not be rows that `fit` received.
 
         Returns
         -------
         p : ndarray of shape (n_samples,)
-            Between 1 / (n_calibration_rows_ + 1) and 1.
+            Probabilities between ``1 / (n_calibration_rows_ + 1)`` and 1. If calibration rows have
+            unequal weights, the lower bound uses their effective number, which is smaller.
 
         Raises
         ------
         ValueError
-            Where `fit` has set no rows aside, by default or because there were too few.
+            If `fit` held out no calibration rows, because `calibration_fraction` is 0 or there
+            are too few rows.
 
         Warns
         -----
         UserWarning
-            Where so few rows are set aside that no p-value can reach .05.
+            If there are too few calibration rows for a p-value of 0.05.
 
         Examples
         --------
@@ -438,19 +446,20 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         check_is_fitted(self)
         if not self.n_calibration_rows_:
             raise ValueError(
-                "p-values need rows that training has not seen, and none were set aside: set "
-                "calibration_fraction, for instance to 0.3, or give more rows, and fit again."
+                "p_values requires calibration rows, but fit held out none. Set "
+                "calibration_fraction, for example to 0.3, or pass more rows, and fit again."
             )
-        self._warn_of_few_rows()
-        strangeness = self._strangeness(self._read(X))
-        place = np.searchsorted(self._calibration_, strangeness - _rounding(strangeness))
+        self._warn_about_few_rows()
+        anomaly = self._anomaly_scores(self._read_rows(X))
+        place = np.searchsorted(self._calibration_, anomaly - _rounding_tolerance(anomaly))
         return self._at_least_[place] / self._at_least_[0]
 
     def explain(self, X: MatrixLike) -> pd.DataFrame:
-        """Which cells make rows strange, and what was expected there.
+        """Compute which cells make rows abnormal, and the values expected there.
 
-        What is expected of a row is told by its cells that can be believed: those that deviate
-        much are replaced by their expectations, and the row is restored again.
+        The expected values of a row depend on its plausible cells only: cells that deviate by more
+        than 3 robust standard deviations are replaced by their expected values and the row is
+        reconstructed again, twice.
 
         Parameters
         ----------
@@ -459,65 +468,70 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
 
         Returns
         -------
-        why : DataFrame of shape (n_samples, 3 * n_features)
-            Three tables side by side, each with the columns of `X`: `why["deviation"]`, cells
-            minus their expectations in robust standard deviations of such differences among the
-            training rows; `why["expected"]`, the expectations in the user's units; and
-            `why["share"]`, each cell's part, of 1, of what the row's deviations sum up to: their
-            squares, or for the score "robust" their terms in the score's heavy-tailed half.
+        explanation : DataFrame of shape (n_samples, 3 * n_features)
+            Three tables side by side, each with the columns of `X`:
+
+            - `explanation["deviation"]`: cells minus their expected values, in robust standard
+              deviations of such differences among the training rows.
+            - `explanation["expected"]`: the expected values in the user's units.
+            - `explanation["share"]`: each cell's proportion of the row's total deviation. The
+              shares of a row sum to 1. A cell contributes its squared deviation, or for the
+              criterion "robust" its heavy-tailed term.
         """
-        rows = self._read(X)
+        rows = self._read_rows(X)
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
         index = X.index if isinstance(X, pd.DataFrame) else None
-        blocks = [self._explained(rows[some]) for some in gen_batches(len(rows), BLOCK)]
+        blocks = [self._explain_block(rows[block]) for block in gen_batches(len(rows), BLOCK_ROWS)]
         tables = {
             title: pd.DataFrame(np.concatenate(parts), index=index, columns=names)
             for title, *parts in zip(("deviation", "expected", "share"), *blocks, strict=True)
         }
         return pd.concat(tables, axis=1)
 
-    def _explained(self, X: Floats) -> tuple[Floats, Floats, Floats]:
-        """Deviations of cells, what was expected of them, and their shares."""
-        restored = self._rows(self._codes(X))
-        deviation = self._deviation(X, restored)
-        for _ in range(ROUNDS):
-            believed = np.where(np.abs(deviation) > BELIEVED, restored, X)
-            restored = self._rows(self._codes(believed))
-            deviation = self._deviation(X, restored)
-        parts = self._score_.parts(deviation)
-        total = parts.sum(axis=1, keepdims=True)
-        share = np.divide(parts, total, out=np.full_like(parts, 1 / X.shape[1]), where=total > 0)
-        return deviation, restored + self._center_ * self._units_.scale, share
+    def _explain_block(self, X: Floats) -> tuple[Floats, Floats, Floats]:
+        """Compute the deviations, expected values and shares of cells."""
+        reconstruction = self._decode(self._encode(X))
+        deviation = self._deviation(X, reconstruction)
+        for _ in range(N_REPLACEMENTS):
+            plausible = np.where(np.abs(deviation) > MAX_PLAUSIBLE_DEVIATION, reconstruction, X)
+            reconstruction = self._decode(self._encode(plausible))
+            deviation = self._deviation(X, reconstruction)
+        terms = self._score_.cell_terms(deviation)
+        total = terms.sum(axis=1, keepdims=True)
+        share = np.divide(terms, total, out=np.full_like(terms, 1 / X.shape[1]), where=total > 0)
+        return deviation, reconstruction + self._center_ * self._units_.scale, share
 
-    def _deviation(self, X: Floats, restored: Floats) -> Floats:
-        return (self._residual(X, restored) - self._center_) / self._scale_
+    def _deviation(self, X: Floats, reconstruction: Floats) -> Floats:
+        return (self._residual(X, reconstruction) - self._center_) / self._scale_
 
-    def _codes(self, X: Floats) -> Floats:
-        return np.asarray(self.autoencoder_.transform(self._inputs_.enter(X)), dtype=np.float64)
+    def _encode(self, X: Floats) -> Floats:
+        return np.asarray(
+            self.autoencoder_.transform(self._inputs_.to_network(X)), dtype=np.float64
+        )
 
-    def _rows(self, codes: Floats) -> Floats:
+    def _decode(self, codes: Floats) -> Floats:
         rows = np.asarray(self.autoencoder_.inverse_transform(codes), dtype=np.float64)
-        return self._inputs_.leave(rows)
+        return self._inputs_.to_user(rows)
 
-    def _residual(self, X: Floats, restored: Floats) -> Floats:
-        return np.clip((X - restored) / self._units_.scale, -FAR, FAR)
+    def _residual(self, X: Floats, reconstruction: Floats) -> Floats:
+        return np.clip((X - reconstruction) / self._units_.scale, -MAX_RESIDUAL, MAX_RESIDUAL)
 
-    def _evidence(self, X: Floats) -> Evidence:
+    def _model_outputs(self, X: Floats) -> ModelOutputs:
         def log_prob() -> Floats:
             change_of_units = np.log(self._inputs_.scale).sum()
-            return self.autoencoder_.score_samples(self._inputs_.enter(X)) - change_of_units
+            return self.autoencoder_.score_samples(self._inputs_.to_network(X)) - change_of_units
 
-        codes = self._codes(X)
-        return Evidence(codes, self._residual(X, self._rows(codes)), log_prob)
+        codes = self._encode(X)
+        return ModelOutputs(codes, self._residual(X, self._decode(codes)), log_prob)
 
-    def _strangeness(self, X: Floats) -> Floats:
-        blocks = [X[some] for some in gen_batches(len(X), BLOCK)]
-        return np.concatenate([self._score_(self._evidence(rows)) for rows in blocks])
+    def _anomaly_scores(self, X: Floats) -> Floats:
+        blocks = [X[block] for block in gen_batches(len(X), BLOCK_ROWS)]
+        return np.concatenate([self._score_(self._model_outputs(rows)) for rows in blocks])
 
 
-def _small(n: int, n_features: int) -> Autoencoder:
-    """The default: a short code, few steps, and each cell to be told from half of the others."""
-    batch_size = n if n <= FULL_BATCH else BATCH
+def _default_autoencoder(n: int, n_features: int) -> Autoencoder:
+    """Return the default autoencoder: few components, few steps, half of the cells masked."""
+    batch_size = n if n <= FULL_BATCH_ROWS else BATCH_SIZE
     return Autoencoder(
         max(1, round(n_features**0.5 / 2)),
         hidden_layer_sizes=(64, 32),
@@ -526,12 +540,12 @@ def _small(n: int, n_features: int) -> Autoencoder:
         corruption="masking",
         corruption_level=0.5,
         weight_decay=100.0,
-        max_epochs=ceil(STEPS * batch_size / n),
+        max_epochs=ceil(N_STEPS * batch_size / n),
         batch_size=batch_size,
         early_stopping=False,
     )
 
 
-def _rounding(values: Any) -> Any:
-    """How far a row's scores may differ between batches, which is no reason for an alarm."""
+def _rounding_tolerance(values: Any) -> Any:
+    """Return the tolerance for differences of a row's score between batches due to rounding."""
     return 2e-6 * (1 + np.abs(values))

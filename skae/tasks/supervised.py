@@ -1,4 +1,4 @@
-"""Classification and regression on codes that are trained for both: the rows and their labels."""
+"""Classifier and regressor on codes that are trained for both the rows and their targets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,61 +27,75 @@ from skae._compat.sklearn import Interval, StrOptions, fit_context
 from skae.base import Floats, MatrixLike
 from skae.fitting import draw_seed, read_weight
 from skae.table.targets import (
-    Probabilistic,
+    ProbabilisticClassifier,
     Targets,
     column_names,
-    counting,
     n_columns,
-    read_label,
-    read_labels,
+    read_binary_label,
+    read_multiclass,
+    read_multilabel,
     read_numbers,
-    read_one_class,
+    targets_of_positive_weight,
 )
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator
-from skae.training.heads import Classes, Family, Head, Labels, Numbers, best_map
+from skae.training.heads import Classes, Family, Head, Labels, Numbers, fit_linear_map
 from skae.variants.autoencoder import Autoencoder
 
-PASSES, STEPS = 20, 200
-"""Passes over the rows and steps that the default training takes at least."""
+MIN_EPOCHS, MIN_STEPS = 20, 200
+"""Minimum numbers of epochs and of optimizer steps of the default autoencoder."""
 
 DENSITY_ROWS = 256
-"""Rows that the density is learnt from, which answers do not need."""
+"""Maximum number of rows from which the density is estimated.
 
-ORDINARY = (1e-3, 1e3)
-"""Deviations, and sizes of cells, between which float32 does as well as float64."""
+Few rows are enough, because predictions do not use the density.
+"""
 
-BATCH, FULL_BATCH = 128, 256
-"""Rows of a step of it, and rows that are few enough to be taken at once."""
+FLOAT32_RANGE = (1e-3, 1e3)
+"""Range of the magnitude of cells in which float32 is as good as float64.
+
+The lower limit applies to the largest standard deviation of a column. The upper limit applies to
+cells, and to the ratio of a column's mean to its standard deviation.
+"""
+
+BATCH_SIZE = 128
+"""Rows per batch of the default autoencoder, where a table is not trained as a single batch."""
+
+FULL_BATCH_ROWS = 256
+"""Number of rows up to which the default autoencoder trains on the full batch."""
 
 
 class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AutoencoderMetaEstimator, ABC):
-    """Base of estimators that tell answers from the codes of an autoencoder.
+    """Base class of supervised meta-estimators on the codes of an autoencoder.
 
     Parameters
     ----------
     autoencoder : autoencoder of skae, FrozenEstimator or None, default=None
-        What to train; its `random_state` is set. None is a denoising `Autoencoder`: its code has
-        twice the square root of the number of columns, rounded, and 30 % of the cells that it sees
-        are masked; it is trained on all rows for 20 passes or 200 steps, whichever is longer, in
-        float32 where more than 256 rows of ordinary numbers lose nothing by it. A fitted one in
-        `sklearn.frozen.FrozenEstimator` is pre-trained: training starts from a copy of it, and it
-        stays as it is.
+        The autoencoder to train. A clone of it is trained, with `random_state` set by this
+        estimator. None uses a denoising `Autoencoder` whose number of components is twice the
+        square root of the number of columns, rounded. It is trained on all rows with 30 % of the
+        cells masked, for 20 epochs or 200 steps, whichever is longer. It uses float32 if there are
+        more than 256 rows of a magnitude for which this loses no accuracy. A fitted autoencoder in
+        `sklearn.frozen.FrozenEstimator` is pre-trained: training starts from a copy of it, and the
+        original stays unchanged.
 
     label_weight : float, default=10.0
-        What a nat of an answer counts against a nat of reconstruction. Large values make codes for
-        answers, small ones for rows; between 1 and 100 the answers seldom differ much, as the last
-        map is solved for anew.
+        Weight of the targets' loss relative to the reconstruction loss, both in nats. It must be
+        positive. Large values shape the codes for the targets, small values for the rows. The
+        default lies in the middle of the range from 1 to 100, in which predictions rarely differ
+        much, because the linear map is refitted to the final codes.
 
     reconstruction_weight : float, default=1.0
-        What the autoencoder's own objective counts. With 0 answers alone train a plain network,
-        and rows without them teach nothing.
+        Weight of the autoencoder's own objective, at least 0. With 0, the targets alone train an
+        ordinary network, and rows without targets have no effect. The default is the objective
+        without rescaling.
 
     fine_tune : bool, default=True
-        Whether answers train the encoder. If not, the autoencoder is trained without them, or
-        taken as it is if it is given fitted.
+        Whether the targets train the encoder. If False, the autoencoder is trained without
+        targets, or used without further training if it is a FrozenEstimator. The default is True
+        because codes that are trained without targets may lose what predicts them.
 
     random_state : int, RandomState instance or None, default=None
-        Decides the training.
+        Seed of the training. Pass an int for reproducible results.
 
     Attributes
     ----------
@@ -89,17 +103,18 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         The trained autoencoder.
 
     n_components_ : int
-        Size of its code.
+        Number of components of the codes.
 
     label_names_ : list of str
-        Names of the outputs, where there are several: the columns of `y` if it was a data frame,
-        and the names given to `add_label`.
+        Names of the outputs: the columns of `y` if it was a DataFrame, otherwise "y0", "y1" and so
+        on, then those added by `add_label`. A classifier has this attribute only if `y` has
+        several columns.
 
     n_features_in_ : int
-        Number of columns seen in fit.
+        Number of columns seen during `fit`.
 
     feature_names_in_ : ndarray of shape (n_features,)
-        Their names, where all are strings.
+        Names of columns seen during `fit`. Defined only if all names are strings.
     """
 
     label_weight: float = 10.0
@@ -114,43 +129,46 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         "random_state": ["random_state"],
     }
 
-    _checks: ClassVar = {"may_miss": True, "dtype": [np.float64, np.float32]}
+    _validation_options: ClassVar = {"may_miss": True, "dtype": [np.float64, np.float32]}
 
     @abstractmethod
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        """What y says; learns what it takes to answer in kind."""
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+        """Read the targets of `fit`, and set the attributes that predictions need."""
 
     @abstractmethod
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        """What one more y says."""
+    def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+        """Read the target of `add_label`."""
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None) -> Self:
-        """Train the autoencoder for its rows and for their answers, then the map from its codes.
+        """Train the autoencoder on rows and targets, then fit the linear map from its codes.
 
-        A fit that fails or is interrupted leaves an earlier model as it was.
+        A fit that fails or is interrupted leaves an earlier fit unchanged.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows.
+            Training rows in the user's units.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Their answers. Those that are not known train nothing; their rows do.
+            Targets. A missing target contributes no loss, but its row still trains the
+            autoencoder.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts; a weight of 2 is a row given twice, 0 a row left out.
+            Weights of rows. A weight of 2 is equivalent to repeating a row, 0 to leaving it out.
+            None gives all rows a weight of 1.
 
         Returns
         -------
         self : object
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            Where X or y cannot be used or training breaks down.
+            If X or y is invalid, or if training diverges.
         TypeError
-            Where X is sparse, or `autoencoder` wants targets of its own.
+            If X is sparse, or if `autoencoder` itself requires targets.
         NotFittedError
-            Where `autoencoder` is a FrozenEstimator of one that is not fitted.
+            If `autoencoder` is a FrozenEstimator of an unfitted autoencoder.
         """
         new = type(self)(**self.get_params(deep=False))
         new._fit(X, y, sample_weight)
@@ -158,20 +176,20 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         return self
 
     def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> None:
-        given, X, weight = self._read_training(X, sample_weight)
-        X, (y, weight) = X[weight > 0], counting(y, weight, self)
-        family, answers = self._read_answers(y, weight)
-        new = given or clone(self.autoencoder or _default(X))
+        pretrained, X, weight = self._read_training_rows(X, sample_weight)
+        X, (y, weight) = X[weight > 0], targets_of_positive_weight(y, weight, self)
+        family, targets = self._read_targets(y, weight)
+        new = pretrained or clone(self.autoencoder or _default_autoencoder(X))
         if get_tags(new).target_tags.required:
-            raise TypeError(f"autoencoder must do without targets, got {new!r}, a classifier.")
+            raise TypeError(f"autoencoder must not require y, got the classifier {new!r}.")
         self.autoencoder_ = new.set_params(random_state=draw_seed(self.random_state))
         if self.fine_tune:
             head = Head(family, self.label_weight, self.reconstruction_weight)
-            targets = replace(answers, loss=head, density_rows=DENSITY_ROWS)
-            new._fit_targets(X, targets, weight, resume=given is not None)
-        elif given is None:
+            with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
+            new._fit_targets(X, with_loss, weight, resume=pretrained is not None)
+        elif pretrained is None:
             new.fit(X, sample_weight=weight)
-        self._maps_ = [*best_map(family, self._codes(X).astype(np.float64), answers, weight)]
+        self._maps_ = [*fit_linear_map(family, self._encode(X).astype(np.float64), targets, weight)]
         self.n_components_ = new.n_components_
         self._n_features_out = new._n_features_out
 
@@ -182,58 +200,62 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         name: str | None = None,
         sample_weight: MatrixLike | None = None,
     ) -> Self:
-        """Learn one more output from codes as they are.
+        """Add an output that is predicted from the existing codes.
 
-        The autoencoder and the other outputs stay as they are, to the bit: what is learnt is the
-        best map from codes to answers, a convex problem that is solved to convergence.
+        The autoencoder and the other outputs stay unchanged, bit for bit. The linear map from
+        codes to the new target is the solution of a convex problem.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows, any in number.
+            Rows in the user's units. They need not be the rows that `fit` received.
         y : array-like of shape (n_samples,)
-            Their answers: 0 or 1 for a classifier; NaN where not known, or -1 beside 0 and 1.
+            Targets of the rows: 0 or 1 for a classifier, numbers for a regressor. A missing target
+            is NaN; in a classifier's y that contains both 0 and 1, -1 is missing, too.
         name : str, default=None
-            Name of the output in `label_names_`; None is "y" and its number, or the next one free.
+            Name of the output in `label_names_`. None uses "y" followed by the first number, from
+            the number of outputs on, that gives a new name.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts.
+            Weights of rows. None gives all rows a weight of 1.
 
         Returns
         -------
         self : object
-            What it predicts has one column more; of one number for each row it becomes two columns.
+            The estimator, whose predictions have one column more. Those of a regressor fitted to
+            a single target become a matrix of two columns.
 
         Raises
         ------
         ValueError
-            Where X or y cannot be used, there is an output of that name, or the model was fitted
-            to one class for each row.
+            If X or y is invalid, if `name` already exists, or if a classifier was fitted to a y of
+            a single column.
         """
         check_is_fitted(self)
         if not hasattr(self, "label_names_"):
             raise ValueError(
-                "Labels can be added to several labels, but this model was fitted to one class for "
-                "each row: fit it to a y of several columns of 0 and 1, or fit another model."
+                "add_label requires a multilabel classifier, but this classifier was fitted to a "
+                "y of a single column. Fit it to a y of several columns of 0 and 1, or fit another "
+                "classifier."
             )
-        X = self._read(X)
+        X = self._read_rows(X)
         weight = read_weight(sample_weight, X)
-        X, (y, weight) = X[weight > 0], counting(y, weight, self)
-        taken = self.label_names_
+        X, (y, weight) = X[weight > 0], targets_of_positive_weight(y, weight, self)
+        names = self.label_names_
         if name is None:
-            name = next(n for n in (f"y{j}" for j in count(len(taken))) if n not in taken)
-        if not isinstance(name, str) or name in taken:
-            raise ValueError(f"name must be a text, none of {taken}, got {name!r}.")
-        family, answers = self._read_label(y, weight)
-        added = best_map(family, self._codes(X).astype(np.float64), answers, weight)
-        self.__dict__.update(_maps_=[*self._maps_, *added], **self._named([*taken, name]))
+            name = next(n for n in (f"y{j}" for j in count(len(names))) if n not in names)
+        if not isinstance(name, str) or name in names:
+            raise ValueError(f"name must be a string that is not in {names}, got {name!r}.")
+        family, targets = self._read_added_label(y, weight)
+        added = fit_linear_map(family, self._encode(X).astype(np.float64), targets, weight)
+        self.__dict__.update(_maps_=[*self._maps_, *added], **self._output_names([*names, name]))
         return self
 
-    def _named(self, names: list[str]) -> dict[str, Any]:
-        """Fitted attributes that follow from the names of outputs."""
+    def _output_names(self, names: list[str]) -> dict[str, Any]:
+        """Return the fitted attributes that depend on the names of the outputs."""
         return {"label_names_": names}
 
     def transform(self, X: MatrixLike) -> Floats:
-        """Codes of rows.
+        """Compute the codes of rows.
 
         Parameters
         ----------
@@ -242,18 +264,19 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, n_components)
             Codes, in the dtype of `X`.
         """
-        return self._codes(self._read(X))
+        return self._encode(self._read_rows(X))
 
-    def _codes(self, X: Floats) -> Floats:
+    def _encode(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(X))
 
     def _outputs(self, X: MatrixLike, link: Callable[[Tensor], Tensor] = torch.positive) -> Floats:
-        """What maps and a link function make of rows' codes."""
-        codes = torch.from_numpy(self._codes(self._read(X)).astype(np.float64, copy=False))
-        # Maps are applied one by one: the entries of wider tables would differ in the last bit.
+        """Apply the linear maps and a link function to the codes of rows."""
+        codes = torch.from_numpy(self._encode(self._read_rows(X)).astype(np.float64, copy=False))
+        # Maps are applied one at a time: in a joint product, outputs would differ in the last bit
+        # from those before `add_label`.
         maps = [torch.from_numpy(part) for part in self._maps_]
         pairs = zip(maps[::2], maps[1::2], strict=True)
         return np.hstack([link(codes @ coef + intercept).numpy() for coef, intercept in pairs])
@@ -264,47 +287,55 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         return tags
 
 
-class AutoencoderClassifier(Probabilistic, _Supervised):
-    """Classifier on the codes of an autoencoder that is trained for both, rows and labels.
+class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
+    """Classifier on the codes of an autoencoder that is trained on both rows and labels.
 
-    A code is trained to restore its row and to tell its class by a linear map at once: rows
-    without a class shape the code, too. Several labels at a time share
-    the code (multi-label), and more can be added later. Once the code is trained, the map is
-    solved for anew: it is a logistic regression on codes.
+    A code is trained to reconstruct its row and, by a linear map, to predict its class. Rows
+    without a class shape the codes, too. Several labels can be predicted from the same code
+    (multilabel classification), and `add_label` adds more after fitting. After training, the
+    linear map is refitted: it is a logistic regression on codes.
 
-    Classes are numbers or strings. A class of -1 is not known, as everywhere in scikit-learn,
-    where at least two others occur; `score` counts such rows as wrong. A `y` of several columns
-    holds labels, each 0, 1, or NaN where it is not known.
+    Classes are numbers or strings. As in scikit-learn's semi-supervised estimators, a class of -1
+    marks an unlabeled row if at least two other classes occur. `score` counts such rows as wrong.
+    A `y` of several columns holds labels: 0, 1, or NaN where a label is missing.
 
     Parameters
     ----------
     class_weight : dict, list of dict, "balanced" or None, default=None
-        Weights of classes, as in `sklearn.linear_model.LogisticRegression`; of several labels a
-        list with the weights of 0 and 1 for each, or "balanced" for all. They count among known
-        labels; labels that are added have none from a list.
+        Weights of classes, as in `sklearn.linear_model.LogisticRegression`. For multilabel
+        targets, "balanced" and a dict with the weights of 0 and 1 apply to every label, and a list
+        has one dict for each label. "balanced" is computed from the observed labels. Labels added
+        by `add_label` do not use a list. The default weights all classes equally.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes, sorted; of several labels their numbers.
+        The sorted classes. For multilabel targets, the indices of the labels.
 
     See Also
     --------
-    SemiSupervisedVariationalAutoencoder : Also learns from rows without a label where the classes
-        are.
-    sklearn.neural_network.MLPClassifier : A network that is trained for labels alone.
-    sklearn.semi_supervised.SelfTrainingClassifier : Labels rows by a classifier's own predictions.
+    SemiSupervisedVariationalAutoencoder : Classifier whose generative model also learns the
+        classes of rows without a label.
+    sklearn.neural_network.MLPClassifier : Neural network that is trained on labels alone.
+    sklearn.semi_supervised.SelfTrainingClassifier : Classifier that labels rows by its own
+        predictions.
 
     Notes
     -----
-    The objective is the autoencoder's, in nats per row, plus `label_weight` times the
-    cross-entropy of a known label [1]_; of several labels it is the sum of theirs. Noise in
-    codes or in what the encoder sees is there for both. Sharing a code between labels is multi-task
-    learning [2]_. Starting from an autoencoder that was trained before is [3]_. The ridge penalty
-    of the map is 1/2 in units in which codes' mean variance is 1.
+    Most users set only `autoencoder` (for its size or architecture, or a pre-trained one),
+    `label_weight` (to weight labels against reconstruction), `class_weight` (for unbalanced
+    classes) and `random_state`.
 
-    Codes of the training rows were shaped by these rows' labels, so their probabilities are too
-    sure. Those of new rows need `sklearn.calibration.CalibratedClassifierCV` to be rates.
+    The objective is `reconstruction_weight` times the autoencoder's, in nats per row, plus
+    `label_weight` times the cross-entropy of observed labels [1]_, summed over labels if there are
+    several. Both terms are computed from the same random code and corrupted row. Predicting several
+    labels from one code is multi-task learning [2]_. Starting from a pre-trained autoencoder is
+    studied in [3]_. The refitted map has a ridge penalty of 1/2, in units in which the mean
+    variance of the codes' components is 1.
+
+    Predicted probabilities are overconfident, because the codes of the training rows were shaped
+    by the labels of these rows. Use `sklearn.calibration.CalibratedClassifierCV` to obtain
+    calibrated probabilities for new rows.
 
     References
     ----------
@@ -318,9 +349,9 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
     >>> from sklearn.datasets import load_digits
     >>> from skae import AutoencoderClassifier
     >>> X, y = load_digits(return_X_y=True)
-    >>> few = y.copy()
-    >>> few[100:] = -1
-    >>> classifier = AutoencoderClassifier(random_state=0).fit(X, few)
+    >>> y_partial = y.copy()
+    >>> y_partial[100:] = -1
+    >>> classifier = AutoencoderClassifier(random_state=0).fit(X, y_partial)
     >>> bool(classifier.score(X[100:], y[100:]) > 0.8)
     True
     >>> classifier.transform(X).shape
@@ -333,24 +364,24 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
 
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         if n_columns(y) > 1:
-            self.__dict__.update(self._named(column_names(y)))
-            return Labels(), read_labels(y, self.class_weight, weight)
-        self.classes_, answers = read_one_class(y, self.class_weight, weight)
+            self.__dict__.update(self._output_names(column_names(y)))
+            return Labels(), read_multilabel(y, self.class_weight, weight)
+        self.classes_, targets = read_multiclass(y, self.class_weight, weight)
         if len(self.classes_) > 2:
-            return Classes(), answers
-        return Labels(), replace(answers, values=answers.values[:, 1:])
+            return Classes(), targets
+        return Labels(), replace(targets, values=targets.values[:, 1:])
 
-    def _named(self, names: list[str]) -> dict[str, Any]:
+    def _output_names(self, names: list[str]) -> dict[str, Any]:
         return {"label_names_": names, "classes_": np.arange(len(names))}
 
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+    def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         class_weight = None if isinstance(self.class_weight, list) else self.class_weight
-        return Labels(), read_labels(read_label(y), class_weight, weight)
+        return Labels(), read_multilabel(read_binary_label(y), class_weight, weight)
 
     def decision_function(self, X: MatrixLike) -> Floats:
-        """Log-odds of labels, or logits of classes.
+        """Compute the log-odds of labels, or the logits of classes.
 
         Parameters
         ----------
@@ -360,13 +391,13 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         Returns
         -------
         scores : ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_labels)
-            For two classes the log-odds of `classes_[1]`.
+            For two classes, the log-odds of `classes_[1]`, of shape (n_samples,).
         """
         out = self._outputs(X)
         return out[:, 0] if out.shape[1] == 1 else out
 
     def predict_proba(self, X: MatrixLike) -> Floats:
-        """Probabilities of classes or labels.
+        """Compute the probabilities of classes or labels.
 
         Parameters
         ----------
@@ -376,7 +407,8 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-            Of classes, in the order of `classes_`; of several labels that each is there.
+            Probabilities of the classes, in the order of `classes_`. For multilabel targets, the
+            probability that each label is 1.
         """
         check_is_fitted(self)
         if hasattr(self, "label_names_"):
@@ -386,11 +418,12 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
         return self._outputs(X, lambda out: out.softmax(1))
 
     def predict(self, X: MatrixLike) -> NDArray[Any]:
-        """The most likely class of each row, or which labels are more likely there than not.
+        """Predict the most likely class of each row, or the labels with a probability above 0.5.
 
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Predicted classes, or labels of 0 and 1.
         """
         if hasattr(self, "label_names_"):
             return (self.predict_proba(X) > 0.5).astype(np.int64)
@@ -403,26 +436,31 @@ class AutoencoderClassifier(Probabilistic, _Supervised):
 
 
 class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
-    """Regression on the codes of an autoencoder that is trained for both, rows and targets.
+    """Regressor on the codes of an autoencoder that is trained on both rows and targets.
 
-    A code is trained to restore its row and to tell its targets by a linear map at once: rows
-    without a target shape the code, too. Several targets share the code, and more can be added
-    later. Once the code is trained, the map is solved for anew: it is a ridge regression on codes.
-    With a linear autoencoder this is partial least squares' aim, a low-rank map that serves both
-    sides, by another route.
+    A code is trained to reconstruct its row and, by a linear map, to predict its targets. Rows
+    without a target shape the codes, too. Several targets can be predicted from the same code, and
+    `add_label` adds more after fitting. After training, the linear map is refitted: it is a ridge
+    regression on codes. With a linear autoencoder, the aim is that of partial least squares, a
+    low-rank map that serves both rows and targets, but the objective differs.
 
-    A target that is NaN is not known.
+    A target of NaN is missing.
 
     See Also
     --------
     sklearn.cross_decomposition.PLSRegression : Linear codes for rows and targets.
-    sklearn.neural_network.MLPRegressor : A network that is trained for targets alone.
+    sklearn.neural_network.MLPRegressor : Neural network that is trained on targets alone.
 
     Notes
     -----
-    The objective is the autoencoder's, in nats per row, plus `label_weight` times half the squared
-    error of a known target in units of its standard deviation, summed over targets. The ridge
-    penalty of the map is 1 in these units and those in which codes' mean variance is 1.
+    Most users set only `autoencoder` (for its size or architecture, or a pre-trained one),
+    `label_weight` (to weight targets against reconstruction), `fine_tune` (False to keep a
+    pre-trained autoencoder unchanged) and `random_state`.
+
+    The objective is `reconstruction_weight` times the autoencoder's, in nats per row, plus
+    `label_weight` times half the squared error of observed targets, in units of their standard
+    deviations and summed over targets. The refitted map has a ridge penalty of 1, in these units
+    and in units in which the mean variance of the codes' components is 1.
 
     Examples
     --------
@@ -434,15 +472,15 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     True
     """
 
-    def _read_answers(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        self.__dict__.update(self._named(column_names(y)), _is_vector_=y.ndim == 1)
-        return self._read_label(y, weight)
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+        self.__dict__.update(self._output_names(column_names(y)), _is_vector_=y.ndim == 1)
+        return self._read_added_label(y, weight)
 
-    def _read_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        return Numbers.of(read_numbers(y), weight)
+    def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+        return Numbers.standardize(read_numbers(y), weight)
 
     def predict(self, X: MatrixLike) -> Floats:
-        """Expected targets of rows.
+        """Predict the targets of rows.
 
         Parameters
         ----------
@@ -452,52 +490,56 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-            In the units of `y`.
+            Predicted targets, in the units of `y`.
         """
         out = self._outputs(X)
         return out[:, 0] if self._is_vector_ and out.shape[1] == 1 else out
 
     def score(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None) -> float:
-        """Coefficient of determination, R2: 1 for perfect predictions, 0 for the mean of `y`.
+        """Compute the coefficient of determination R2 of the predictions.
+
+        R2 is 1 for perfect predictions and 0 for predicting the mean of `y`.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Their targets.
+            True targets of the rows.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts.
+            Weights of rows. None gives all rows a weight of 1.
 
         Returns
         -------
         score : float
-            Mean over targets.
+            R2, averaged over targets.
         """
         return super().score(X, y, sample_weight)
 
 
-def _default(X: Floats) -> Autoencoder:
-    """What is trained if nothing is given: a code to be told from 70 % of the cells."""
+def _default_autoencoder(X: Floats) -> Autoencoder:
+    """Return the default autoencoder, which is trained with 30 % of the cells masked."""
     n, n_features = X.shape
-    is_small = n <= FULL_BATCH
-    batch_size = n if is_small else BATCH
+    is_small = n <= FULL_BATCH_ROWS
+    batch_size = n if is_small else BATCH_SIZE
     return Autoencoder(
         round(2 * n_features**0.5),
         linear_skip=False,
         corruption="masking",
         corruption_level=0.3,
         learning_rate=5e-3,
-        max_epochs=max(PASSES, ceil(STEPS * batch_size / n)),
+        max_epochs=max(MIN_EPOCHS, ceil(MIN_STEPS * batch_size / n)),
         batch_size=batch_size,
         early_stopping=False,
-        # Half the time, where nothing is lost.
-        precision="auto" if is_small or not _is_ordinary(X) else "float32",
+        # float32 halves the time of training.
+        precision="auto" if is_small or not _suits_float32(X) else "float32",
     )
 
 
-def _is_ordinary(X: Floats) -> bool:
-    """Whether four digits of cells tell their rows apart, in columns of common magnitude."""
+def _suits_float32(X: Floats) -> bool:
+    """Return whether float32 can represent the differences between rows of a table."""
     deviation = X.std(axis=0)
-    is_near = np.abs(X.mean(axis=0)) <= ORDINARY[1] * deviation
-    return bool(is_near.all() and deviation.max() > ORDINARY[0] and np.abs(X).max() < ORDINARY[1])
+    is_near = np.abs(X.mean(axis=0)) <= FLOAT32_RANGE[1] * deviation
+    return bool(
+        is_near.all() and deviation.max() > FLOAT32_RANGE[0] and np.abs(X).max() < FLOAT32_RANGE[1]
+    )

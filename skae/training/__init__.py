@@ -1,1 +1,1 @@
-"""Training: batches, the loop over them, its plan, checkpoints, threads."""
+"""Training: splits, batches, the training loop and its stopping rules, checkpoints, threads."""

@@ -1,4 +1,4 @@
-"""Batches: rows in memory, taken some at a time and corrupted for training."""
+"""Batches of rows in memory, corrupted for training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,31 +11,37 @@ from skae.nn.batch import Batch
 from skae.nn.corruption import Corruption
 
 COPIED_CELLS = 2**17
-"""Cells of rows copied at a time for training: they stay in the processor's cache."""
+"""Number of cells copied at a time for training, so that a copy stays in the processor's cache."""
 
 EVALUATED_CELLS = 2**18
+"""Maximum number of cells evaluated at a time, which bounds the memory."""
+
 EVALUATED_ROWS = 2048
-"""Cells and rows evaluated at a time at most: rows of few columns have as many hidden units."""
+"""Maximum number of rows evaluated at a time.
+
+It bounds the memory of hidden units, whose number does not shrink with that of the columns.
+"""
 
 
 @dataclass
 class Batches:
-    """The training or the validation rows of a table on the training device, and batches of them.
+    """Training or validation rows of a table, and batches of them.
 
-    The table is never copied as a whole.
+    The table lies on the training device and is never copied as a whole.
 
     Parameters
     ----------
     table : Batch
         All rows of the table.
     index : Tensor of shape (n,)
-        Numbers of the rows that are meant.
+        Indices of the training or validation rows in the table.
     corrupt : callable or None
-        Corrupts every batch anew.
+        Function that corrupts a batch, with fresh randomness for every batch.
     n_conditions : int
-        The last columns, which are never corrupted.
+        Number of conditions, the last columns of the table. They are never corrupted.
     width : int or None
-        Cells that networks make of a row, by which memory is planned; None are as many as columns.
+        Number of cells that a network computes per row, from which the memory is estimated. None
+        uses the number of columns.
     """
 
     table: Batch
@@ -45,8 +51,8 @@ class Batches:
     width: int | None = None
 
     @classmethod
-    def all(cls, table: Batch) -> Self:
-        """All rows of a table."""
+    def all_rows(cls, table: Batch) -> Self:
+        """Return batches over all rows of a table, without corruption."""
         return cls(table, torch.arange(len(table.x), device=table.x.device))
 
     def __len__(self) -> int:
@@ -56,49 +62,49 @@ class Batches:
     def _n_cells(self) -> int:
         return self.table.x.shape[1] if self.width is None else self.width
 
-    def taken(self, index: Tensor) -> Batch:
-        """Copies of the table's rows with these numbers."""
+    def take(self, index: Tensor) -> Batch:
+        """Copy the rows of the table at these indices."""
         return self.table.map(lambda part: part.index_select(0, index))
 
     def corrupted(self, generator: torch.Generator) -> "Batches":
-        """The same rows, corrupted once and for all."""
+        """Return the same rows, corrupted once."""
         if self.corrupt is None:
             return self
-        return Batches.all(self._corrupted(self.taken(self.index), generator))
+        return Batches.all_rows(self._corrupt_batch(self.take(self.index), generator))
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All rows in a new order, `size` at a time; in the given order where one batch has all."""
+        """Iterate over batches of `size` rows in random order; a full batch keeps the order."""
         order = torch.randperm(len(self), generator=generator, device=generator.device)
         index = self.index if size >= len(self) else self.index[order]
-        # Small batches are copied many at a time: such a copy costs more to call than to make.
+        # Many small batches are copied at once, because the call takes longer than the copy.
         for block in index.split(size * max(1, COPIED_CELLS // (size * self._n_cells))):
-            for batch in self.taken(block).split(size):
-                yield self._corrupted(batch, generator)
+            for batch in self.take(block).split(size):
+                yield self._corrupt_batch(batch, generator)
 
     def chunks(self, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """All rows in their order, some at a time; corrupted where there is a generator for it."""
+        """Iterate over all rows in order for evaluation; a generator corrupts them."""
         size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self._n_cells))
         for index in self.index.split(size):
-            batch = self.taken(index)
-            yield batch if generator is None else self._corrupted(batch, generator)
+            batch = self.take(index)
+            yield batch if generator is None else self._corrupt_batch(batch, generator)
 
-    def _corrupted(self, batch: Batch, generator: torch.Generator) -> Batch:
+    def _corrupt_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.corrupt is None:
             return batch
-        like, conditions = batch.x.tensor_split([batch.x.shape[1] - self.n_conditions], dim=1)
-        # A corruption may work in place, and what it sees is often the target, too.
-        x: object = self.corrupt(like.clone(), generator)
-        kind = (like.shape, like.dtype)
+        features, conditions = batch.x.tensor_split([batch.x.shape[1] - self.n_conditions], dim=1)
+        # The corruption gets a copy: it may work in place, and its input is often the target.
+        x: object = self.corrupt(features.clone(), generator)
+        kind = (features.shape, features.dtype)
         if not isinstance(x, Tensor) or (x.shape, x.dtype) != kind:
             raise TypeError(
-                f"corruption must return a tensor of shape {tuple(like.shape)} and dtype "
-                f"{like.dtype}, as it is given; it returned {x!r}."
+                "corruption must return a tensor of the shape and dtype of its input, "
+                f"{tuple(features.shape)} and {features.dtype}, got {x!r}."
             )
-        if not x.isfinite().all() and like.isfinite().all():
-            raise ValueError("corruption returned NaN or infinite values.")
+        if not x.isfinite().all() and features.isfinite().all():
+            raise ValueError("corruption must return finite values, got NaN or infinite values.")
         if batch.observed is not None:
-            # Missing cells stay missing, and no others become missing.
-            x = torch.where(like.isnan() | x.isnan(), like, x)
+            # Missing cells stay missing, and no other cells become missing.
+            x = torch.where(features.isnan() | x.isnan(), features, x)
         if self.n_conditions:
             x = torch.cat([x, conditions], 1)
         return batch._replace(x=x, clean=batch.original)

@@ -1,4 +1,4 @@
-"""Callbacks: checkpoints of a training, and scikit-learn's view of its epochs."""
+"""Callbacks that write checkpoints and that forward epochs to scikit-learn's callbacks."""
 
 import os
 from collections.abc import Callable
@@ -13,27 +13,27 @@ from skae.training.loop import Callback, Net, StopTraining
 
 
 class Checkpoint(Callback):
-    """Callback that lets a fit which was killed go on where it was.
+    """Callback that lets a killed fit resume from the last completed epoch.
 
-    At the end of each epoch all that training needs is written to a file: weights, optimiser,
-    generator, place in the schedule, best epoch. The same fit, started again with the same rows
-    and parameters in any process, goes on from there and ends at the same bits as one that was
-    never interrupted. When training is done the file is removed. Each fit has a file of its own,
-    so that the fits of a grid search may share a folder.
+    At the end of each epoch, the complete training state is written to a file: weights, optimizer,
+    generator, position in the schedule and best epoch. If the same fit is started again, in any
+    process, with the same rows and parameters, it resumes from the file and produces the same
+    bits as a fit that was never interrupted. The file is removed when training ends. Each fit has
+    its own file, so that the fits of a grid search can share a folder.
 
-    Other callbacks do not learn of the epochs before the interruption; patience should be
-    `n_iter_no_change`, which is written, too.
+    Other callbacks are not notified of epochs before the interruption. Use `n_iter_no_change` for
+    early stopping, because its state is part of the checkpoint.
 
     Parameters
     ----------
     folder : str or path-like
-        Where to write; made if it is not there.
+        Folder in which checkpoints are written. It is created if it does not exist.
 
     Raises
     ------
     ValueError
-        At fit, where the estimator has no `random_state`, its `corruption` cannot be pickled, or
-        the file is damaged.
+        If the estimator's `random_state` is None, its `corruption` cannot be pickled, or the file
+        is damaged. It is raised by `fit`.
 
     Examples
     --------
@@ -47,7 +47,10 @@ class Checkpoint(Callback):
     """
 
     may_stop = False
-    """Ctrl-C while it writes is the user's, no word to stop training at this epoch."""
+    """Whether KeyboardInterrupt from this callback stops training but lets the fit end normally.
+
+    False, because pressing Ctrl-C while a checkpoint is written should interrupt the fit.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = folder
@@ -56,7 +59,7 @@ class Checkpoint(Callback):
         self.path_ = Path(self.folder) / f"{net.fingerprint()}.safetensors"
         self.path_.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            net.go_on_from(files.read(self.path_, "checkpoint")[1])
+            net.resume_from(files.read(self.path_, "checkpoint")[1])
 
     def on_epoch_end(self, net: Net, **kwargs: object) -> None:
         files.write(self.path_, "checkpoint", net.progress())
@@ -67,17 +70,20 @@ class Checkpoint(Callback):
 
 @dataclass(eq=False)
 class EpochContexts(Callback):
-    """Tells scikit-learn's callbacks of each epoch; one that returns True stops the fit.
+    """Callback that forwards epochs to scikit-learn's callbacks.
+
+    Training stops if one of them returns True at the end of an epoch.
 
     Parameters
     ----------
     context : sklearn.callback.CallbackContext
-        The fit's.
+        Callback context of the fit.
     estimator : estimator
+        Estimator that is being fitted.
     X : array
         Training rows.
     attributes : callable
-        Given the net, the fitted attributes as if training had stopped here.
+        Function of the net that computes the fitted attributes as if training stopped now.
     """
 
     context: CallbackContext

@@ -1,4 +1,4 @@
-"""How answers follow from codes: a linear map, trained with the codes, then solved for anew."""
+"""Heads: linear maps from codes to targets, trained with the codes and refitted afterwards."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -19,82 +19,83 @@ from skae.table.targets import Targets
 Floats = NDArray[np.floating]
 
 ROUNDING = 1e-12
-"""Deviation of codes, as a share of their size, that is none."""
+"""Standard deviation of codes, relative to their magnitude, that rounding errors may cause."""
 
 
 class Family(ABC):
-    """How answers follow from a linear map of codes: its price in nats, and its best solution."""
+    """Kind of targets: the loss of a linear map from codes to them, and its minimizer."""
 
     @abstractmethod
-    def nats(self, out: Tensor, values: Tensor) -> Tensor:
-        """Price (..., n, m) of outputs (..., n, n_outputs) where the answers are `values`."""
+    def loss(self, out: Tensor, values: Tensor) -> Tensor:
+        """Compute the losses (..., n, m), in nats, of outputs (..., n, n_outputs) for `values`."""
 
     @abstractmethod
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-        """Weights (k, n_outputs) and biases for codes (n, k) of unit scale."""
+        """Fit the coefficients (k, n_outputs) and intercepts for codes (n, k) of unit scale."""
 
-    def in_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
-        """Weights and biases for answers in the user's units."""
+    def to_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+        """Convert coefficients and intercepts so that they predict in the user's units."""
         return coef, intercept
 
 
 class Classes(Family):
-    """One of several classes: softmax."""
+    """Mutually exclusive classes: softmax and cross-entropy."""
 
-    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+    def loss(self, out: Tensor, values: Tensor) -> Tensor:
         return -(values * out.log_softmax(-1)).sum(-1, keepdim=True)
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
         known, counts = weight[:, 0] > 0, weight[:, 0] @ values
-        # A class without examples has no slope, and half an example.
+        # A class without rows has zero coefficients. Half a row keeps its intercept finite.
         coef, intercept = np.zeros((Z.shape[1], len(counts))), np.log((counts + 0.5) / len(Z))
         found = np.flatnonzero(counts)
         if len(found) > 1:
             model = _logistic().fit(Z[known], values[known].argmax(axis=1), weight[known, 0])
-            # Of two classes there is the difference only.
-            each = np.array([[-0.5], [0.5]]) if len(found) == 2 else np.eye(len(found))
-            coef[:, found], intercept[found] = (each @ model.coef_).T, each @ model.intercept_
+            # For two classes, scikit-learn fits one map to the log-odds: split it between the two.
+            signs = np.array([[-0.5], [0.5]]) if len(found) == 2 else np.eye(len(found))
+            coef[:, found], intercept[found] = (signs @ model.coef_).T, signs @ model.intercept_
         return coef, intercept
 
 
-class Separate(Family):
-    """Answers of which each has a map of its own."""
+class IndependentTargets(Family):
+    """Targets that are fitted independently, each with a linear map of its own."""
 
     @abstractmethod
-    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
-        """Weights (k,) and bias for one answer (n,)."""
+    def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+        """Fit the coefficients (k,) and the intercept for a single target (n,)."""
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-        maps = [self.solve_one(Z, *pair) for pair in zip(values.T, weight.T, strict=True)]
+        maps = [self.solve_single(Z, *pair) for pair in zip(values.T, weight.T, strict=True)]
         return np.stack([coef for coef, _ in maps], axis=1), np.array([bias for _, bias in maps])
 
 
-class Labels(Separate):
-    """Labels that are there or not, each on its own: sigmoids."""
+class Labels(IndependentTargets):
+    """Independent labels of 0 or 1: sigmoid and cross-entropy."""
 
-    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+    def loss(self, out: Tensor, values: Tensor) -> Tensor:
         return F.softplus(out) - values * out
 
-    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
-        there, absent = weight @ value, weight @ (1 - value)
-        if min(there, absent) > 0:
+    def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+        positive, negative = weight @ value, weight @ (1 - value)
+        if min(positive, negative) > 0:
             known = weight > 0
             model = _logistic().fit(Z[known], value[known], weight[known])
             return model.coef_[0], model.intercept_[0]
-        # Without an example of the other kind there is no slope: half an example of each.
-        return np.zeros(Z.shape[1]), float(np.log((there + 0.5) / (absent + 0.5)))
+        # If only 0 or only 1 occurs, the coefficients are 0. Half a row of each keeps the intercept
+        # finite.
+        return np.zeros(Z.shape[1]), float(np.log((positive + 0.5) / (negative + 0.5)))
 
 
 @dataclass
-class Numbers(Separate):
-    """Numbers with normal noise of variance 1 in units of their own: least squares."""
+class Numbers(IndependentTargets):
+    """Numbers with standard normal noise in standardized units: least squares."""
 
     center: Floats
     scale: Floats
 
     @classmethod
-    def of(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Targets]":
-        """The family for numbers (n, m), NaN where not known, and these in their units."""
+    def standardize(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Targets]":
+        """Return the family for numbers (n, m), NaN where missing, and the standardized targets."""
         known = ~np.isnan(y)
         values, counts = np.nan_to_num(y), weight[:, None] * known
         total = counts.sum(axis=0)
@@ -103,24 +104,24 @@ class Numbers(Separate):
             scale = np.sqrt((counts * (values - center) ** 2).sum(axis=0) / total)
         if not np.isfinite(scale).all():
             raise ValueError(
-                f"Column {np.isfinite(scale).argmin()} of y has no variance that can be computed: "
-                "scale it, or give rows where it is known a positive sample_weight."
+                f"The variance of column {np.isfinite(scale).argmin()} of y is not finite. Rescale "
+                "the column, or give rows in which it is observed a positive sample_weight."
             )
         scale = np.where(scale > 0, scale, 1.0)
         return cls(center, scale), Targets(known * (values - center) / scale, known.astype(float))
 
-    def nats(self, out: Tensor, values: Tensor) -> Tensor:
+    def loss(self, out: Tensor, values: Tensor) -> Tensor:
         return 0.5 * (out - values) ** 2
 
-    def solve_one(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
+    def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
         known = weight > 0
-        # Where training starts, all rows with a target may be held out.
+        # At the start of training, all rows with a target may be validation rows.
         if not known.any():
             return np.zeros(Z.shape[1]), 0.0
         model = Ridge().fit(Z[known], value[known], weight[known])
         return model.coef_, model.intercept_
 
-    def in_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+    def to_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         return coef * self.scale, intercept * self.scale + self.center
 
 
@@ -128,40 +129,43 @@ def _logistic() -> LogisticRegression:
     return LogisticRegression(tol=1e-7, max_iter=10_000)
 
 
-def units(Z: Floats, weight: Floats) -> tuple[Floats, float]:
-    """Mean of codes, and one deviation for all their components.
+def center_and_scale(Z: Floats, weight: Floats) -> tuple[Floats, float]:
+    """Compute the mean of codes, and one scale for all their components.
 
-    A ridge penalty then spares the components that differ most between rows. Codes that differ by
-    no more than rounding errors stay as they are.
+    With a common scale, a ridge penalty shrinks the components that vary most the least. If codes
+    vary by rounding errors only, the scale is 1.
     """
     center = np.average(Z, axis=0, weights=weight)
     scale = np.sqrt(np.average((Z - center) ** 2, axis=0, weights=weight).mean())
     return center, scale if scale > ROUNDING * (1 + np.abs(center).max()) else 1.0
 
 
-def best_map(family: Family, Z: Floats, answers: Targets, weight: Floats) -> tuple[Floats, Floats]:
-    """Weights (k, n_outputs) and biases that tell answers from codes best."""
-    some = answers.some
-    answers, Z, weight = answers.take(some), Z[some], weight[some]
-    center, scale = units(Z, weight)
-    counts = answers.observed * weight[:, None]
-    coef, intercept = family.solve((Z - center) / scale, answers.values, counts)
+def fit_linear_map(
+    family: Family, Z: Floats, targets: Targets, weight: Floats
+) -> tuple[Floats, Floats]:
+    """Fit the coefficients (k, n_outputs) and intercepts that predict targets from codes."""
+    observed = targets.any_observed
+    targets, Z, weight = targets.take(observed), Z[observed], weight[observed]
+    center, scale = center_and_scale(Z, weight)
+    counts = targets.observed * weight[:, None]
+    coef, intercept = family.solve((Z - center) / scale, targets.values, counts)
     coef = coef / scale
-    return family.in_units(coef, intercept - center @ coef)
+    return family.to_user_units(coef, intercept - center @ coef)
 
 
 class Head(AuxiliaryLoss):
-    """A linear map from codes to answers, which shapes the codes while it is trained.
+    """Linear map from codes to targets, whose loss shapes the codes during training.
 
-    It starts at its best for the codes that training starts from. Targets are the answers.
+    Training starts from the best map for the initial codes.
 
     Parameters
     ----------
     family : Family
-    price : float
-        What a nat of an answer costs.
-    share : float
-        What the autoencoder's own objective counts.
+        Kind of targets.
+    label_weight : float
+        Weight of the targets' loss.
+    reconstruction_weight : float
+        Weight of the autoencoder's own objective.
     """
 
     center: Tensor
@@ -169,19 +173,19 @@ class Head(AuxiliaryLoss):
     price: Tensor
     share: Tensor
 
-    def __init__(self, family: Family, price: float, share: float) -> None:
+    def __init__(self, family: Family, label_weight: float, reconstruction_weight: float) -> None:
         super().__init__()
         self.family = family
-        # Buffers tell a fit that a checkpoint may belong to from others.
-        self.register_buffer("share", torch.tensor(float(share)))
-        self.register_buffer("price", torch.tensor(float(price)))
+        # As buffers, the weights enter the fingerprint by which checkpoints are matched to fits.
+        self.register_buffer("share", torch.tensor(float(reconstruction_weight)))
+        self.register_buffer("price", torch.tensor(float(label_weight)))
 
     @torch.no_grad()
     def start(self, codes: Tensor, batch: Batch) -> None:
-        known = (codes, batch.weight, *_targets(batch))
-        Z, share, values, counts = (t.cpu().double().numpy() for t in known)
-        center, scale = units(Z, share)
-        coef, intercept = self.family.solve((Z - center) / scale, values, counts * share[:, None])
+        tensors = (codes, batch.weight, *_targets(batch))
+        Z, weight, values, counts = (t.cpu().double().numpy() for t in tensors)
+        center, scale = center_and_scale(Z, weight)
+        coef, intercept = self.family.solve((Z - center) / scale, values, counts * weight[:, None])
         self.register_buffer("center", torch.from_numpy(center).to(codes))
         self.register_buffer("scale", torch.tensor(scale).to(codes))
         self.linear = Dense(*coef.shape).to(codes)
@@ -190,9 +194,9 @@ class Head(AuxiliaryLoss):
 
     def forward(self, losses: Tensor, code: Code, batch: Batch) -> Tensor:
         values, counts = _targets(batch)
-        nats = self.family.nats(self.linear((code.z - self.center) / self.scale), values)
-        price = self.price * (counts * nats).sum(-1).reshape(-1, len(counts)).mean(0)
-        return self.share * losses + price
+        loss = self.family.loss(self.linear((code.z - self.center) / self.scale), values)
+        auxiliary = self.price * (counts * loss).sum(-1).reshape(-1, len(counts)).mean(0)
+        return self.share * losses + auxiliary
 
     def penalized(self) -> list[Tensor]:
         return [self.linear.weight]

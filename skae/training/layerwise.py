@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from skae.nn.batch import Batch
-from skae.nn.corruption import Named
+from skae.nn.corruption import NamedCorruption
 from skae.nn.network import Network
 from skae.nn.shallow import shallow_layers
 from skae.training.batches import Batches
@@ -16,8 +16,9 @@ from skae.training.plan import Plan
 def pretrain(network: Network, train: Batches, plan: Plan, generator: torch.Generator) -> None:
     """Train each hidden layer as a shallow autoencoder on the codes of the layer below.
 
-    Works from the rows inwards; the output of a linear skip is left as it was. A named corruption
-    corrupts codes, too; a user's own is for rows only.
+    Layers are trained in order, starting with the layer closest to the rows. The linear skip
+    connection stays unchanged. A named corruption is applied to codes, too; a user's callable is
+    applied to rows only.
     """
     shallow = Plan(
         learning_rate=plan.learning_rate,
@@ -25,16 +26,16 @@ def pretrain(network: Network, train: Batches, plan: Plan, generator: torch.Gene
         batch_size=plan.batch_size,
         weight_decay=plan.weight_decay,
     )
-    # Layers learn nothing from targets.
+    # Targets are not used in pre-training.
     table = train.table._replace(targets=None, target_weight=None)
     batches = replace(train, table=table)
     for layer in shallow_layers(network):
-        Net.over(layer, generator).fit_rows(batches, None, shallow)
-        rows = batches.taken(batches.index)
+        Net.from_module(layer, generator).fit_rows(batches, None, shallow)
+        rows = batches.take(batches.index)
         with torch.no_grad():
             codes = layer.encode(rows._replace(x=rows.original))
-        batches = Batches.all(Batch(codes, rows.weight))
-        if isinstance(train.corrupt, Named):
+        batches = Batches.all_rows(Batch(codes, rows.weight))
+        if isinstance(train.corrupt, NamedCorruption):
             batches.corrupt = train.corrupt.of_codes(codes, rows.weight)
     for body in (network.encoder, network.decoder):
         body.zero_residual()

@@ -1,4 +1,4 @@
-"""The loop: skorch's over rows in memory, with its schedule and its best epoch."""
+"""Training loop: skorch's net with rows in memory, a schedule and the best epoch."""
 
 import copy
 import hashlib
@@ -15,7 +15,7 @@ from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
-from skae.files import is_of
+from skae.files import matches_type
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.step.adam import Adam
@@ -25,23 +25,23 @@ from skae.training.plan import Plan
 
 
 class StopTraining(Exception):
-    """Raised in an epoch's end to leave the loop; the fit goes on as if all epochs were done."""
+    """Raised at the end of an epoch to end training early; the fit then completes normally."""
 
 
 class Net(NeuralNet):
-    """skorch's net with the objective inside the module and rows in memory.
+    """skorch net whose module computes the objective and whose rows are in memory.
 
-    `fit_rows` is its only entry point for training: it keeps the optimiser, the history and the
+    `fit_rows` is its only entry point for training. It keeps the optimizer, the history and the
     generator, so that a second call continues the first.
     """
 
     plan: Plan
     generator: torch.Generator
-    _best: "_Best | None"
+    _best: "_BestEpoch | None"
 
     @classmethod
-    def over(cls, module: nn.Module, generator: torch.Generator) -> "Net":
-        """A net around an initialised module, with its generator on the module's device."""
+    def from_module(cls, module: nn.Module, generator: torch.Generator) -> "Net":
+        """Wrap an initialized module; the generator must be on its device."""
         parameter = next(module.parameters())
         net = cls(module, criterion=nn.Identity, device=str(parameter.device), verbose=0)
         net.generator = generator
@@ -49,22 +49,23 @@ class Net(NeuralNet):
         return net.initialize()
 
     def duplicate(self, module: nn.Module) -> "Net":
-        """A net in the same state, around a copy of its module, that shares nothing with it."""
-        net = Net.over(module, torch.Generator(self.generator.device))
+        """Return a net in the same training state around `module`, a copy of this net's module."""
+        net = Net.from_module(module, torch.Generator(self.generator.device))
         net.load_arrays(self.arrays())
         return net
 
     def fit_rows(self, train: Batches, valid: Batches | None, plan: Plan) -> tuple[int, float]:
-        """Train; returns the epoch whose weights the module then has, and the last one's objective.
+        """Train on rows and return the epoch of the final weights and the final training loss.
 
-        That is the best one on held-out rows where the plan wants it, else the last one. Epoch 0 is
-        the start, before any step.
+        The weights are those of the last epoch, or of the best epoch on validation rows if
+        `plan.restore_best` is set. Epoch 0 is the state before the first step. The loss is the
+        objective on the training rows after the last epoch.
         """
         self.plan = plan
         self._tables = [train] if valid is None else [train, valid]
         self.verbose = plan.verbose
         self.callbacks = plan.callbacks + ([plan.contexts] if plan.contexts else [])
-        self._listening = bool(plan.callbacks)
+        self._has_callbacks = bool(plan.callbacks)
         for group in self.optimizer_.param_groups:
             group["weight_decay"] = plan.weight_decay if group["penalized"] else 0.0
         self._draws = Draws(self.generator, self.dtype)
@@ -73,51 +74,52 @@ class Net(NeuralNet):
         self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
         self._best, first_epoch = None, len(self.history)
         if valid is not None:
-            self._best = _Best()
+            self._best = _BestEpoch()
             valid = valid.corrupted(self.generator)
-            self._best.offer(0, self.evaluate(valid), self.module_, plan.tol)
+            self._best.update(0, self.evaluate(valid), self.module_, plan.tol)
         self.initialize_callbacks()
         self.notify("on_train_begin")
         with suppress(StopTraining):
-            self._stop_where_patience_ended()
+            self._stop_if_out_of_patience()
             self.fit_loop(train, valid, epochs=plan.max_epochs - self._epochs_done)
-        kept, end = len(self.history) - first_epoch, self.evaluate(train)
+        final_epoch, final_loss = len(self.history) - first_epoch, self.evaluate(train)
         if self._best is not None and plan.restore_best:
-            kept = self._best.epoch
+            final_epoch = self._best.epoch
             self.module_.load_state_dict(self._best.state)
         self.notify("on_train_end")
         self.module_.eval()
         del self._step, self._draws, self._best, self._tables
-        return kept, end
+        return final_epoch, final_loss
 
-    def forget_momentum(self) -> None:
-        """Drop the optimiser's state: the next training starts a new one."""
+    def reset_optimizer(self) -> None:
+        """Discard the state of the optimizer, so that the next training starts without momentum."""
         with self._current_init_context("optimizer"):
             self.initialize_optimizer()
 
     def arrays(self) -> dict[str, Any]:
-        """What training needs to go on, in numpy arrays: history, generator and any momentum."""
-        states = [self.optimizer_.state[p] for p in self._trained()]
-        moved = any(float(state["step"]) for state in states)
+        """Return the training state (history, generator, optimizer), with tensors as arrays."""
+        states = [self.optimizer_.state[p] for p in self._trainable_parameters()]
+        has_stepped = any(float(state["step"]) for state in states)
         return {
             "history": copy.deepcopy(list(self.history)),
             "generator": self.generator.get_state().numpy(),
-            "optimizer": [to_arrays(state) for state in states if moved],
+            "optimizer": [to_arrays(state) for state in states if has_stepped],
         }
 
     def load_arrays(self, arrays: dict[str, Any]) -> None:
-        """Go back to a state given by `arrays`."""
+        """Restore a training state that `arrays` returned."""
         self.history = as_history(arrays["history"])
         state = torch.tensor(arrays["generator"])
-        # Devices' generators differ in size: training goes on from a fresh one on another device.
+        # The size of the state depends on the device: on another device, the generator is not
+        # restored.
         if len(state) == len(self.generator.get_state()):
             self.generator.set_state(state)
-        for p, saved in zip(self._trained(), arrays["optimizer"], strict=False):
+        for p, saved in zip(self._trainable_parameters(), arrays["optimizer"], strict=False):
             for name, value in saved.items():
                 self.optimizer_.state[p][name].copy_(torch.tensor(value))
 
     def fingerprint(self) -> str:
-        """A text that tells this training from all others; known before its first step."""
+        """Compute a text that identifies this training before its first step."""
         digest = hashlib.sha256(self.plan.signature.encode())
         digest.update(repr((self._steps, self.plan.batch_size, str(self.dtype))).encode())
         for tensor in (self.generator.get_state(), *self.module_.state_dict().values()):
@@ -130,7 +132,7 @@ class Net(NeuralNet):
         return digest.hexdigest()[:32]
 
     def progress(self) -> dict[str, Any]:
-        """All that training needs to go on from this epoch's end, in numbers and arrays."""
+        """Return all that is needed to resume from the end of this epoch, as numbers and arrays."""
         return {
             "steps_done": self._steps_done,
             "module": to_arrays(self.module_.state_dict()),
@@ -138,20 +140,20 @@ class Net(NeuralNet):
             "best": self._best and vars(self._best) | {"state": to_arrays(self._best.state)},
         }
 
-    def go_on_from(self, progress: dict[str, Any]) -> None:
-        """Go to the epoch's end at which `progress` was taken."""
+    def resume_from(self, progress: dict[str, Any]) -> None:
+        """Restore the end of the epoch at which `progress` was called."""
         self._steps_done = progress["steps_done"]
         self.module_.load_state_dict(to_tensors(progress["module"]))
         self.load_arrays(progress["training"])
         if progress["best"] is not None:
             state = to_tensors(progress["best"]["state"])
-            self._best = _Best(**progress["best"] | {"state": state})
+            self._best = _BestEpoch(**progress["best"] | {"state": state})
 
-    def _trained(self) -> list[Tensor]:
+    def _trainable_parameters(self) -> list[Tensor]:
         return [p for p in self.module_.parameters() if p.requires_grad]
 
     def evaluate(self, rows: Batches) -> float:
-        """The objective on rows by chunks, at the schedule's end; its draws are always the same."""
+        """Compute the objective on rows, as at the end of the schedule, with fixed random draws."""
         self.module_.eval()
         generator = torch.Generator(self.generator.device).manual_seed(0)
         draws = Draws(generator, self.dtype)
@@ -189,12 +191,12 @@ class Net(NeuralNet):
         self.history.new_batch()
         losses, sizes = [], []
         for batch in iterator.batches(self.plan.batch_size, self.generator):
-            if self._listening:
+            if self._has_callbacks:
                 self.notify("on_batch_begin", batch=batch, training=True)
             loss = self.train_step(batch)["loss"]
             losses.append(loss)
             sizes.append(len(batch.x))
-            if self._listening:
+            if self._has_callbacks:
                 self.notify("on_batch_end", batch=batch, training=True, loss=loss, y_pred=None)
         weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
         mean = float(torch.stack(losses).cpu().double() @ weights)
@@ -202,7 +204,7 @@ class Net(NeuralNet):
         self.history.record_batch("train_batch_size", sum(sizes))
         self.history.record("train_batch_count", len(sizes))
         self.history.record("train_loss", mean)
-        # A step that cannot be traced costs twice the time: the history says so, and why.
+        # Steps that cannot be traced take twice the time, so the history records the reasons.
         self.history.record("traced_shapes", self._step.n_traced)
         self.history.record("trace_failures", self._step.failures)
         self._step.failures = []
@@ -212,13 +214,13 @@ class Net(NeuralNet):
     def train_step(self, batch: Batch, **fit_params: object) -> dict[str, Tensor]:
         remaining = (self._steps - self._steps_done) // self._batches_per_epoch
         full = len(batch.x) == self.plan.batch_size
-        if self.plan.one_cycle and self.plan.anew:
+        if self.plan.one_cycle and self.plan.from_start:
             self._draws.progress = (self._steps_done + 1) / self._steps
         loss, *gradients = self._step(
             batch, remaining * max(1, (self._batches_per_epoch - 1) if full else 1)
         )
-        if self._listening:
-            # Callbacks may change gradients in place, which a replayed step's do not allow.
+        if self._has_callbacks:
+            # Callbacks may change gradients in place, but those of a replayed step are reused.
             gradients = [gradient.clone() for gradient in gradients]
             for p, gradient in zip(self._step.params, gradients, strict=True):
                 p.grad = gradient
@@ -236,8 +238,11 @@ class Net(NeuralNet):
     def _epochs_done(self) -> int:
         return self._steps_done // self._batches_per_epoch
 
-    def _stop_where_patience_ended(self) -> None:
-        """Stop where, in the schedule's second half, nothing has improved for too many epochs."""
+    def _stop_if_out_of_patience(self) -> None:
+        """Stop if the validation loss has not improved for `plan.patience` epochs.
+
+        Only epochs in the second half of the schedule count.
+        """
         if self._best is not None and self.plan.patience is not None:
             since = max(self._best.waiting_since, self.plan.max_epochs // 2)
             if self._epochs_done - since >= self.plan.patience:
@@ -246,7 +251,7 @@ class Net(NeuralNet):
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
         if self._best is not None:
             loss = self.history[-1, "valid_loss"]
-            improved = self._best.offer(self._epochs_done, loss, self.module_, self.plan.tol)
+            improved = self._best.update(self._epochs_done, loss, self.module_, self.plan.tol)
             self.history.record("valid_loss_best", improved)
 
     def notify(self, method_name: str, **kwargs: object) -> None:
@@ -255,32 +260,36 @@ class Net(NeuralNet):
             try:
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:
-                # A user's callback says "stop" this way, as skorch's own do.
-                stops = callback in self.plan.callbacks and getattr(callback, "may_stop", True)
-                if method_name != "on_epoch_end" or not stops:
+                # As in skorch, a user's callback may raise KeyboardInterrupt to stop training.
+                may_stop = callback in self.plan.callbacks and getattr(callback, "may_stop", True)
+                if method_name != "on_epoch_end" or not may_stop:
                     raise
                 raise StopTraining from None
         if method_name == "on_epoch_end":
-            self._stop_where_patience_ended()
+            self._stop_if_out_of_patience()
 
 
-def as_history(rows: list[dict[str, Any]]) -> History:
-    """What skorch recorded at each epoch; callbacks may change it without changing `rows`."""
-    return History(copy.deepcopy(rows))
+def as_history(epochs: list[dict[str, Any]]) -> History:
+    """Convert a list of epochs to a skorch history, which shares no memory with it."""
+    return History(copy.deepcopy(epochs))
 
 
-def refuse_malformed(arrays: Any, module: nn.Module) -> None:
-    """Raise ValueError where `arrays` of a file cannot be those of a net around a module."""
+def check_well_formed(arrays: Any, module: nn.Module) -> None:
+    """Raise ValueError if `arrays` from a file are not a valid training state for a module."""
     if not isinstance(arrays, dict) or arrays.keys() != {"history", "generator", "optimizer"}:
-        raise ValueError("a training consists of history, generator and optimizer")
-    if not all(is_of(arrays[name], list[dict]) for name in ("history", "optimizer")):
-        raise ValueError("history and optimizer are lists, an entry for each epoch or weight")
+        raise ValueError("the training state must consist of history, generator and optimizer")
+    if not all(matches_type(arrays[name], list[dict]) for name in ("history", "optimizer")):
+        raise ValueError("history and optimizer must be lists of dictionaries")
     for epoch in arrays["history"]:
-        if not all(is_of(epoch.get(name, 0.0), float) for name in ("train_loss", "valid_loss")):
-            raise ValueError(f"{epoch!r} is not what was recorded of an epoch")
+        if not all(
+            matches_type(epoch.get(name, 0.0), float) for name in ("train_loss", "valid_loss")
+        ):
+            raise ValueError(
+                f"train_loss and valid_loss of an epoch must be numbers, got {epoch!r}"
+            )
     generator, state = torch.Generator(), torch.tensor(arrays["generator"])
     if state.ndim != 1 or state.dtype != torch.uint8:
-        raise ValueError("a generator's state consists of bytes")
+        raise ValueError("the state of the generator must be a vector of bytes")
     if len(state) == len(generator.get_state()):
         generator.set_state(state)
     trained = [p.shape for p in module.parameters() if p.requires_grad]
@@ -288,32 +297,38 @@ def refuse_malformed(arrays: Any, module: nn.Module) -> None:
         kinds = {name: (values.shape, values.dtype.kind) for name, values in saved.items()}
         moments = ((*shape,), "f")
         if kinds and kinds != {"step": ((), "f"), "exp_avg": moments, "exp_avg_sq": moments}:
-            raise ValueError("the optimizer's state is not that of this network")
+            raise ValueError(
+                "the state of the optimizer does not match the parameters of the network"
+            )
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-    """Tensors as numpy arrays of their own memory."""
+    """Copy tensors to numpy arrays."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
 
 def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """Arrays as tensors of their own memory."""
+    """Copy arrays to tensors."""
     return {name: torch.tensor(array) for name, array in arrays.items()}
 
 
 def _groups(module: nn.Module) -> list[dict[str, object]]:
-    """Parameters by whether weight decay acts on them."""
+    """Group the trainable parameters by whether weight decay applies to them."""
     penalized = {id(p) for p in module.penalized()}  # type: ignore[operator]
     groups: dict[bool, list[Tensor]] = {True: [], False: []}
     for p in module.parameters():
         if p.requires_grad:
             groups[id(p) in penalized].append(p)
-    return [{"params": ps, "penalized": which} for which, ps in groups.items() if ps]
+    return [{"params": ps, "penalized": is_penalized} for is_penalized, ps in groups.items() if ps]
 
 
 @dataclass
-class _Best:
-    """The weights of the epoch that does best on held-out rows, and since when none does."""
+class _BestEpoch:
+    """Weights of the best epoch on validation rows, and the state of early stopping.
+
+    `reference` is the loss at the last improvement by more than `tol`, and `waiting_since` is the
+    epoch of this improvement.
+    """
 
     state: dict[str, Tensor] = field(default_factory=dict)
     loss: float = math.inf
@@ -321,8 +336,8 @@ class _Best:
     reference: float = math.inf
     waiting_since: int = 0
 
-    def offer(self, epoch: int, loss: float, module: nn.Module, tol: float) -> bool:
-        """Note an epoch's held-out loss; True where it is the best so far."""
+    def update(self, epoch: int, loss: float, module: nn.Module, tol: float) -> bool:
+        """Record the validation loss of an epoch, and return whether it is the lowest so far."""
         if loss < self.reference - tol:
             self.reference, self.waiting_since = loss, epoch
         if not loss < self.loss:

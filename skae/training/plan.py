@@ -1,38 +1,43 @@
-"""The plan of a training: its length, rate and what ends it."""
+"""Training plan: number of epochs, learning rate, stopping criteria and callbacks."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 WARM_UP = 0.25
-"""Share of a one-cycle schedule in which the rate rises."""
+"""Proportion of a one-cycle schedule during which the learning rate rises."""
 
 
 @dataclass
 class Plan:
-    """How to train: plain numbers, free of any model."""
+    """Settings of a training, independent of the model."""
 
     learning_rate: float
     max_epochs: int
     batch_size: int
     weight_decay: float = 0.0
     layerwise_epochs: int = 0
-    """Epochs of pre-training for each hidden layer."""
+    """Number of pre-training epochs for each hidden layer."""
     one_cycle: bool = True
+    """Whether the learning rate follows a one-cycle schedule. If False, it is constant."""
     restore_best: bool = True
+    """Whether to restore the weights of the best epoch on validation rows."""
     patience: int | None = None
+    """Number of epochs without improvement after which training stops; None disables it."""
     tol: float = 0.0
+    """Decrease of the validation loss, in nats per row, that counts as an improvement."""
     autocast: bool = False
     verbose: int = 0
     callbacks: list[Any] = field(default_factory=list)
     contexts: Any = None
-    anew: bool = True
-    """Whether training begins, so that parts of the objective may rise with its schedule."""
+    """Callback that forwards epochs to scikit-learn's callbacks, or None."""
+    from_start: bool = True
+    """Whether the model is new. Parts of its objective may then be annealed with the schedule."""
     signature: str = ""
-    """What else decides the result: the estimator and its parameters."""
+    """Text that identifies the estimator and its parameters, for checkpoints."""
 
     def rate(self, progress: float) -> float:
-        """Learning rate at a share of the schedule: up and down a cosine, or constant."""
+        """Compute the learning rate at `progress` through the schedule, from 0 to 1."""
         if not self.one_cycle:
             return self.learning_rate
         if progress < WARM_UP:

@@ -1,68 +1,94 @@
-"""The number format of a fit, and values that it cannot hold."""
+"""Choice of the dtype of a fit, and checks that it can represent the data."""
 
 import numpy as np
 import torch
 
-from skae.nn.linear import Moments
+from skae.nn.pca import Moments
 from skae.table.rows import Floats
 from skae.table.schema import Schema
 
 FLOAT64_CELLS = 2**18
-"""Tables of at most so many float64 cells train in float64 under `precision="auto"`."""
+"""With `precision="auto"`, float64 tables of at most this many cells are trained in float64, since
+the cost of its precision is small for them."""
 
 FLOAT32_OFFSET = 1e4
-"""Column means beyond so many standard deviations would cost float32 its last four digits."""
+"""With `precision="auto"`, float64 is used if the mean of a column exceeds this many standard
+deviations: centering such a column in float32 would lose four of its seven digits."""
 
-LARGEST = {torch.float64: 1e150, torch.float32: 1e18}
-"""Largest value whose square leaves room for sums."""
+MAX_VALUE = {torch.float64: 1e150, torch.float32: 1e18}
+"""Largest absolute value of cells in each dtype, such that sums of squares do not overflow."""
 
 
 def choose_dtype(
     precision: str,
     table_dtype: np.dtype,
     n_cells: int,
-    at: Moments,
+    moments: Moments,
     largest: Floats,
     device: torch.device,
 ) -> torch.dtype:
-    """The dtype of a network for a table of a dtype, a size, moments and largest values."""
+    """Choose the dtype of a network.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "float64", "bfloat16"}
+        The parameter of the estimator. With "bfloat16", the network is stored in float32.
+    table_dtype : dtype
+        Dtype of the cells of the table.
+    n_cells : int
+        Number of cells of the table.
+    moments : Moments
+        Moments of the columns.
+    largest : ndarray of shape (n_columns,)
+        Largest absolute value of each column.
+    device : torch.device
+        Device of the network. It is always float32 on mps, which has no float64.
+
+    Returns
+    -------
+    dtype : torch.dtype
+    """
     dtype = torch.float64 if precision == "float64" else torch.float32
     if precision == "auto":
-        deviation = at.variance.sqrt()
-        offset = (at.center.abs() > FLOAT32_OFFSET * deviation) & (deviation > 0)
-        exact = n_cells <= FLOAT64_CELLS or bool(offset.any())
-        limit = LARGEST[torch.float32]
-        beyond = largest.max() > limit or float(at.scale) * limit < 1
-        dtype = torch.float64 if (table_dtype == np.float64 and exact) or beyond else torch.float32
+        deviation = moments.variance.sqrt()
+        has_offset = (moments.center.abs() > FLOAT32_OFFSET * deviation) & (deviation > 0)
+        prefers_float64 = n_cells <= FLOAT64_CELLS or bool(has_offset.any())
+        limit = MAX_VALUE[torch.float32]
+        exceeds_float32 = largest.max() > limit or float(moments.scale) * limit < 1
+        needs_float64 = (table_dtype == np.float64 and prefers_float64) or exceeds_float32
+        dtype = torch.float64 if needs_float64 else torch.float32
     return torch.float32 if device.type == "mps" else dtype
 
 
-def refuse_overflow(largest: Floats, name: str, schema: Schema, dtype: torch.dtype) -> None:
-    """Raise ValueError where columns of a table hold values too large to square."""
-    too_large = np.flatnonzero(largest > LARGEST[dtype])
+def check_overflow(largest: Floats, name: str, schema: Schema, dtype: torch.dtype) -> None:
+    """Raise ValueError if the squares of a column would overflow.
+
+    `largest` holds the largest absolute value of each column, and `name` is the name of the table.
+    """
+    too_large = np.flatnonzero(largest > MAX_VALUE[dtype])
     if len(too_large):
         raise ValueError(
-            f"Column {schema.number(too_large[0])} of {name} has values beyond "
-            f"{LARGEST[dtype]:g}, whose squares are too large to sum. Divide the column by its "
-            "largest value" + ("." if dtype == torch.float64 else " or use precision='float64'.")
+            f"Column {schema.column_index(too_large[0])} of {name} must not exceed "
+            f"{MAX_VALUE[dtype]:g} in absolute value, since sums of squares would overflow, got "
+            f"{largest[too_large[0]]:g}. Divide the column by its largest value"
+            + ("." if dtype == torch.float64 else " or set precision='float64'.")
         )
 
 
-def refuse_extreme_scales(
-    at: Moments, noise: str | float, schema: Schema, dtype: torch.dtype
-) -> None:
-    """Raise ValueError where variances or their shares of the noise leave the number format."""
-    limit = LARGEST[dtype]
-    if float(at.scale) * limit < 1:
-        column = schema.number(int(at.variance.argmax()))
+def check_scales(moments: Moments, noise: str | float, schema: Schema, dtype: torch.dtype) -> None:
+    """Raise ValueError if variances, or their ratio to the noise, overflow or underflow."""
+    limit = MAX_VALUE[dtype]
+    if float(moments.scale) * limit < 1:
+        column = schema.column_index(int(moments.variance.argmax()))
         raise ValueError(
-            f"Column {column} of X varies by less than {1 / limit:g}, whose square is 0 in "
-            "this precision. Scale the columns of X or use precision='float64'."
+            f"Column {column} of X has the largest variance of all columns, but it is too small "
+            f"for {dtype}: standard deviations must be at least about {1 / limit:g}. Scale the "
+            "columns of X or set precision='float64'."
         )
-    variance = float(at.scale**2)
-    known = variance if isinstance(noise, str) else float(noise)
-    if not 0.1 / limit**2 < variance / known < 10 * limit**2:
+    variance = float(moments.scale**2)
+    noise_variance = variance if isinstance(noise, str) else float(noise)
+    if not 0.1 / limit**2 < variance / noise_variance < 10 * limit**2:
         raise ValueError(
-            f"noise={noise!r} and the columns' mean variance of {variance:g} are too far "
-            "apart to compute with."
+            f"noise={noise!r} differs too much from the mean variance of the columns, "
+            f"{variance:g}. Scale the columns of X or change noise."
         )

@@ -1,6 +1,7 @@
-"""Which rows are held out, how much each counts, and how often it is shown.
+"""Held-out rows, weights of rows, and the number of times that an epoch uses each row.
 
-Rows' content decides it, never their order or number.
+All depend on the content of the rows only, not on their order, so that results are the same if the
+rows of a table are permuted, or if equal rows are replaced by one of their summed weight.
 """
 
 from dataclasses import dataclass
@@ -9,31 +10,32 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skae.table.rows import Floats, Rows, merged, shuffled
+from skae.table.rows import Floats, Rows, merge_equal_rows, select_by_hash
 
-SELDOM_SHARE = 0.2
-"""Share of the rows shown that those with seldom targets should have."""
+RARE_SHARE = 0.2
+"""Share of a batch that consists of rows with rare targets."""
 
 DENSITY_ROWS = 2048
-"""Rows that stand for all where a latent starts and where the density is estimated."""
+"""Number of rows from which the latent is initialized and the density is estimated."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The distinct rows of a fit: equal ones are one of their summed weight.
+    """The distinct rows of a table, split into training and validation rows.
 
-    Draws then do not tell equal rows apart, and repeating a row is weighting it.
+    Equal rows are merged into one row with their summed weight. A row that occurs twice thus has
+    the same effect on a fit as a row with twice the weight.
 
     Attributes
     ----------
     index : ndarray of shape (n_distinct,), int
-        Their numbers in the table.
+        Indices of the distinct rows in the table.
     weight : ndarray of shape (n_distinct,)
-        How much each counts.
+        Summed sample weight of each distinct row.
     held_out : ndarray of shape (n_distinct,), bool
-        Which of them training does not see.
+        Mask of the validation rows.
     representatives : ndarray of int
-        Positions, in an order that content decides, of those that stand for all.
+        Positions in `index` of a pseudorandom sample of distinct rows, in pseudorandom order.
     """
 
     index: NDArray[np.intp]
@@ -42,50 +44,69 @@ class Split:
     representatives: NDArray[np.intp]
 
     @classmethod
-    def of(
+    def from_rows(
         cls,
         rows: Rows,
         weight: Floats,
-        others: list[NDArray[np.uint64]],
-        seldom: NDArray[np.bool_],
+        other_hashes: list[NDArray[np.uint64]],
+        rare: NDArray[np.bool_],
         fraction: float,
         seed: int,
     ) -> Self:
-        """Merge equal rows and hold out a fraction of the distinct ones, but none of the `seldom`.
+        """Merge equal rows and hold out a fraction of the distinct rows.
 
-        Rows are equal if their cells agree, and all hashes in `others`: of corrupted versions and
-        of targets.
+        Parameters
+        ----------
+        rows : Rows
+            The table.
+        weight : ndarray of shape (n,)
+            Sample weights.
+        other_hashes : list of ndarray of shape (n,), uint64
+            Hashes of corrupted versions and of targets. Rows are equal only if these are, too.
+        rare : ndarray of shape (n,), bool
+            Rows with rare targets, none of which is held out.
+        fraction : float
+            Fraction of the distinct rows that is held out.
+        seed : int
+            Seed of the hashes, and thereby of the split.
+
+        Returns
+        -------
+        split : Split
         """
         hashes = rows.hash(seed)
-        index, total = merged(weight, hashes, *others)
+        index, total = merge_equal_rows(weight, hashes, *other_hashes)
         hashes = hashes[index]
         held_out = hold_out(hashes, fraction)
-        held_out &= ~np.isin(hashes, hashes[seldom[index]])
-        return cls(index, total, held_out, shuffled(hashes, DENSITY_ROWS))
+        held_out &= ~np.isin(hashes, hashes[rare[index]])
+        return cls(index, total, held_out, select_by_hash(hashes, DENSITY_ROWS))
 
     @property
-    def trained(self) -> NDArray[np.intp]:
-        """Numbers of the rows that are trained on."""
+    def training(self) -> NDArray[np.intp]:
+        """Indices of the training rows in the table."""
         return self.index[~self.held_out]
 
     @property
     def validation(self) -> NDArray[np.intp]:
-        """Numbers of the rows that are held out."""
+        """Indices of the validation rows in the table."""
         return self.index[self.held_out]
 
-    def shares(self, n: int) -> NDArray[np.float64]:
-        """How much each of the table's `n` rows counts, with a mean of 1 on either side."""
-        share = np.zeros(n)
-        share[self.index] = self.weight
-        for side in (self.validation, self.trained):
-            share[side] /= share[side].mean() if len(side) else 1.0
-        return share
+    def normalized_weight(self, n: int) -> NDArray[np.float64]:
+        """Return the weights of the `n` rows of the table, 0 for all but one of equal rows.
+
+        Their mean is 1 over the distinct training rows, and over the distinct validation rows.
+        """
+        weight = np.zeros(n)
+        weight[self.index] = self.weight
+        for part in (self.validation, self.training):
+            weight[part] /= weight[part].mean() if len(part) else 1.0
+        return weight
 
 
 def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """Mark the rows whose hash is among the smallest `fraction` of the distinct ones.
+    """Mark the rows whose hash is among the smallest `fraction` of the distinct hashes.
 
-    Equal rows stay together. Nothing is marked where that would leave one side empty.
+    Equal rows are marked together. No row is marked if the fraction rounds to none or to all rows.
     """
     distinct = np.unique(hashes)
     count = round(fraction * len(distinct))
@@ -94,13 +115,14 @@ def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
     return hashes < distinct[count]
 
 
-def times_shown(seldom: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
-    """How often an epoch shows each row: so that seldom ones are a `SELDOM_SHARE` of each batch.
+def n_repeats(rare: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
+    """Return how often an epoch uses each row, so that rare rows are a `RARE_SHARE` of batches.
 
-    Shown once each, with large weights, they would make steps erratic. A full batch has them all.
+    If each rare row were used once, with a large weight, gradients would have a large variance. No
+    row is repeated if a batch holds all rows.
     """
-    rare = seldom.sum()
-    if not rare or batch_size >= len(seldom):
-        return np.ones(len(seldom), dtype=np.intp)
-    common = (len(seldom) - rare) * SELDOM_SHARE / (1 - SELDOM_SHARE)
-    return np.where(seldom, max(1, int(common / rare)), 1)
+    n_rare = rare.sum()
+    if not n_rare or batch_size >= len(rare):
+        return np.ones(len(rare), dtype=np.intp)
+    common = (len(rare) - n_rare) * RARE_SHARE / (1 - RARE_SHARE)
+    return np.where(rare, max(1, int(common / n_rare)), 1)

@@ -1,4 +1,4 @@
-"""From rows to tensors: where numpy's memory becomes torch's."""
+"""Conversion of arrays and rows to tensors and batches."""
 
 import copy
 from typing import Any
@@ -14,7 +14,10 @@ from skae.table.rows import Floats, Rows
 
 
 class _Writable:
-    """Presents an array as writable, since torch warns of others though nothing here writes."""
+    """Array interface that declares the memory of an array as writable.
+
+    `torch.from_numpy` warns if an array is read-only, but skae never writes to these tensors.
+    """
 
     def __init__(self, array: NDArray[Any]) -> None:
         self.array = array
@@ -23,24 +26,24 @@ class _Writable:
 
 
 def as_tensor(values: NDArray[Any]) -> Tensor:
-    """An array as a tensor that shares its memory where torch can, whatever its flags."""
+    """Convert an array to a tensor, which shares its memory unless a stride is negative."""
     if any(stride < 0 for stride in values.strides):
         values = values.copy()
     return torch.from_numpy(values if values.flags.writeable else np.asarray(_Writable(values)))
 
 
 def tensor(values: NDArray[Any], network: Network) -> Tensor:
-    """An array as a tensor on the network's device and in its dtype."""
+    """Convert an array to a tensor with the device and the dtype of a network."""
     return as_tensor(values).to(network.like)
 
 
-def batch_of(rows: Rows, network: Network, weight: Floats | None = None) -> Batch:
-    """Rows as a network takes them; without weights, all count alike."""
+def make_batch(rows: Rows, network: Network, weight: Floats | None = None) -> Batch:
+    """Make a batch for a network from rows, with weights of 1 if `weight` is None."""
     x = tensor(rows.values, network)
-    counts = x.new_ones(len(x)) if weight is None else tensor(weight, network)
-    return Batch(x, counts, observed=~x.isnan() if rows.may_miss else None)
+    weights = x.new_ones(len(x)) if weight is None else tensor(weight, network)
+    return Batch(x, weights, observed=~x.isnan() if rows.may_have_missing else None)
 
 
-def with_float64(network: Network) -> Network:
-    """The network where densities can be computed: mps has no float64, the processor has."""
+def to_float64_device(network: Network) -> Network:
+    """Return the network, or a copy of it on the CPU if its device is mps, which has no float64."""
     return copy.deepcopy(network).cpu() if network.like.device.type == "mps" else network

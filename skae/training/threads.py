@@ -1,4 +1,4 @@
-"""How many torch threads a process may use, and on which device it computes."""
+"""The number of torch threads during a fit, and the choice of the device."""
 
 import threading
 from contextlib import AbstractContextManager
@@ -10,47 +10,49 @@ from skae.nn.locks import at_fork
 
 
 class _OneThread(AbstractContextManager["_OneThread"]):
-    """Run small nets with one torch thread, counting the fits of the whole process.
+    """Context manager that limits torch to one thread while any fit of the process runs.
 
-    Their products are too small to share: with more threads a busy machine is slower by orders of
-    magnitude. The first fit in lowers the count, the last one out restores it. torch keeps the
-    count for each thread, so one that leaves while others go on has its own back after its next
-    call.
+    The matrix products of small networks are too small to be divided among threads. On a busy
+    machine, more threads make them slower by orders of magnitude.
+
+    The first fit that enters stores the number of torch threads, and the last one that exits
+    restores it. torch has a separate number for each Python thread: a thread that exits while fits
+    of other threads run gets its number back after its next call.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._fits = 0
-        self._before = 1
+        self._n_fits = 0
+        self._n_threads = 1
         self._local = threading.local()
 
     def __enter__(self) -> Self:
         with self._lock:
-            here = getattr(self._local, "before", torch.get_num_threads())
-            self._before = here if self._fits == 0 else max(here, self._before)
-            self._local.before = self._before
-            self._fits += 1
+            own = getattr(self._local, "n_threads", torch.get_num_threads())
+            self._n_threads = own if self._n_fits == 0 else max(own, self._n_threads)
+            self._local.n_threads = self._n_threads
+            self._n_fits += 1
             torch.set_num_threads(1)
         return self
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._fits -= 1
-            if self._fits == 0:
-                torch.set_num_threads(self._local.before)
-                del self._local.before
+            self._n_fits -= 1
+            if self._n_fits == 0:
+                torch.set_num_threads(self._local.n_threads)
+                del self._local.n_threads
 
 
 one_thread = _OneThread()
 
-# A child forked from a process that has used several torch threads would wait for them for ever.
+# A process forked from one that has used several torch threads would wait for them forever.
 at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def choose_device(device: str) -> torch.device:
-    """The device called `device`; "auto" is the first of cuda, mps and cpu that is there.
+    """Return the device with a given name; "auto" is the first available of cuda, mps and cpu.
 
-    Raises ValueError where torch does not know the name or the device is not there.
+    Raises ValueError if the name is unknown to torch or the device is not available.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -60,5 +62,5 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.zeros((), device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device={device!r} is not available here: {error}") from None
+        raise ValueError(f"device={device!r} is not available: {error}") from None
     return chosen

@@ -1,4 +1,4 @@
-"""The adversarial autoencoder: a judge cannot tell codes from draws of a normal distribution."""
+"""The adversarial autoencoder."""
 
 from numbers import Real
 from typing import ClassVar
@@ -12,18 +12,22 @@ from skae.base import BaseAutoencoder
 from skae.nn.bodies.layers import dense_chain
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Standardized
-from skae.state import Known
+from skae.state import TableInfo
 
-JUDGE = (64, 64)
-"""Widths of the judge's hidden layers."""
+HIDDEN_WIDTHS = (64, 64)
+"""Numbers of units in the hidden layers of the discriminator."""
 
 
-class Judged(Standardized):
-    """Codes that pay for being told from standard normal draws by a judge who learns with them."""
+class Adversarial(Standardized):
+    """Codes that a discriminator cannot distinguish from draws of the standard normal prior.
 
-    def __init__(self, n_components: int, price: float) -> None:
-        super().__init__(n_components, price)
-        self.judge = dense_chain([n_components, *JUDGE, 1], "silu")
+    The discriminator is trained together with the codes.
+    """
+
+    def __init__(self, n_components: int, penalty_weight: float) -> None:
+        super().__init__(n_components, penalty_weight)
+        # The discriminator's attribute name is part of the keys in saved files.
+        self.judge = dense_chain([n_components, *HIDDEN_WIDTHS, 1], "silu")
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         self.judge.reset(generator)
@@ -31,35 +35,48 @@ class Judged(Standardized):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        # The judge changes while it learns, so that it cannot rank epochs: validation rows rank
-        # reconstructions only.
+        # The discriminator changes during training, so that its loss cannot rank epochs. The
+        # validation loss is that of the reconstruction only.
         if not self.training:
             return 0.0
         fixed = {name: p.detach() for name, p in self.judge.named_parameters()}
-        verdict = torch.func.functional_call(self.judge, fixed, code.z)[:, 0]
-        price = self.price * F.softplus(-verdict)
+        log_odds = torch.func.functional_call(self.judge, fixed, code.z)[:, 0]
+        penalty = self.penalty_weight * F.softplus(-log_odds)
         if draws is None:
-            return price
-        taken = self.judge(code.z.detach())[:, 0]
-        given = self.judge(draws.normal(code.z.shape))[:, 0]
-        lesson = weight @ F.softplus(taken) / weight.sum() + F.softplus(-given).mean()
-        # The judge learns from its lesson, which is no part of what the codes cost.
-        return price + (lesson - lesson.detach())
+            return penalty
+        of_codes = self.judge(code.z.detach())[:, 0]
+        of_prior = self.judge(draws.normal(code.z.shape))[:, 0]
+        loss = weight @ F.softplus(of_codes) / weight.sum() + F.softplus(-of_prior).mean()
+        # The last term trains the discriminator. Its value is 0, so it does not change the penalty.
+        return penalty + (loss - loss.detach())
 
 
 class AdversarialAutoencoder(BaseAutoencoder):
-    """Autoencoder whose codes a judge cannot tell from draws of the standard normal distribution.
+    """Adversarial autoencoder, whose codes follow the standard normal distribution.
 
-    While the autoencoder trains, a small network, the judge, learns to tell codes of rows from
-    draws of the prior, and codes pay for being recognised [1]_. Where the judge can only guess,
-    codes follow the prior, and draws from it decode to rows like those that were seen. Judge and
-    autoencoder take their steps at once. Training starts at PCA's codes, scaled to variance 1.
+    A small network, the discriminator, is trained to distinguish codes of rows from draws of the
+    prior, and the encoder is trained to produce codes that it cannot distinguish [1]_. If it cannot
+    do better than guess, the codes follow the prior, and draws from the prior can be decoded to new
+    rows. Both are updated in the same step. Training starts at PCA's codes, scaled to variance 1.
 
     Parameters
     ----------
     prior_weight : float, default=3.0
-        Price of the judge's verdict: minus the log-odds, softened, that a code is a draw. Codes
-        that follow the prior cost log 2 = 0.69 times that.
+        Weight of the penalty, which is the discriminator's negative log-probability that a code is
+        a draw of the prior, in nats. It must not be negative. For codes that follow the prior, the
+        penalty is log 2 = 0.69 times this weight. With the default this is 2 nats per row, a small
+        part of the objective of most tables.
+
+    See Also
+    --------
+    WassersteinAutoencoder : Reaches the same goal without a discriminator.
+    VariationalAutoencoder : Draws codes from a posterior instead.
+
+    Notes
+    -----
+    Most users set only `n_components`, `prior_weight`, `max_epochs` and `random_state`. Increase
+    `prior_weight` if rows from `sample` look unlike the training rows, and `max_epochs` if the loss
+    still decreases at the end.
 
     References
     ----------
@@ -85,5 +102,5 @@ class AdversarialAutoencoder(BaseAutoencoder):
         "prior_weight": [Interval(Real, 0, None, closed="left")],
     }
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
-        return Judged(n_components, self.prior_weight)
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
+        return Adversarial(n_components, self.prior_weight)

@@ -1,24 +1,32 @@
-"""The plain autoencoder: its code is what the encoder says, at no price."""
+"""The plain autoencoder, whose codes are deterministic and have no penalty."""
 
 from skae.base import BaseAutoencoder
 from skae.nn.latent import Deterministic, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 
 class Autoencoder(BaseAutoencoder):
-    """Autoencoder: nonlinear PCA that starts at PCA.
+    """Autoencoder: nonlinear dimensionality reduction that starts at PCA's solution.
 
-    An encoder squeezes each row into a short code, a decoder restores the row from it; both are
-    trained to lose as little as possible. Undercomplete (a code shorter than the row) by default;
-    linear with `hidden_layer_sizes=()`, where it finds PCA's subspace; deep and overcomplete with
-    longer `hidden_layer_sizes` and larger `n_components`.
-
-    Read more in Hinton and Salakhutdinov [1]_ and Baldi and Hornik [2]_.
+    An encoder maps each row to a short code, and a decoder reconstructs the row from the code. Both
+    are trained to minimize the reconstruction error [1]_. By default the autoencoder is
+    undercomplete, that is, the code has fewer components than the row has columns. With
+    `hidden_layer_sizes=()` it is linear and finds the subspace of PCA [2]_. Longer
+    `hidden_layer_sizes` make it deep, and a larger `n_components` makes it overcomplete.
 
     See Also
     --------
-    sklearn.decomposition.PCA : The linear method that this one starts from.
-    sklearn.decomposition.FactorAnalysis : Linear, with a noise variance for each column.
+    DenoisingAutoencoder : Is trained on corrupted rows.
+    VariationalAutoencoder : Has a probabilistic code.
+    sklearn.decomposition.PCA : Linear method with the solution at which training starts.
+    sklearn.decomposition.FactorAnalysis : Linear method with one noise variance per column.
+
+    Notes
+    -----
+    Most users set only `n_components`, `max_epochs`, `noise` and `random_state`. Choose
+    `n_components` by `components_path`. Lower `max_epochs` for faster fits, and raise it if the
+    validation loss still decreases at the end. Use `noise="diagonal"` if columns have noise of
+    different size and `score_samples` matters.
 
     References
     ----------
@@ -45,5 +53,5 @@ class Autoencoder(BaseAutoencoder):
     True
     """
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Deterministic(n_components)

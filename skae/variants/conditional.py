@@ -1,4 +1,4 @@
-"""The conditional variational autoencoder: some columns are given, the others modelled."""
+"""The conditional variational autoencoder."""
 
 from typing import ClassVar
 
@@ -9,41 +9,50 @@ from skae.variants.variational import VariationalAutoencoder
 
 
 class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoencoder):
-    """Variational autoencoder of rows under a condition: columns that are given, not modelled.
+    """Variational autoencoder of some columns given others, the condition.
 
-    Encoder and decoder see the condition, so that the code need not tell it [1]_: it says how a
-    row differs from others of its condition. `sample` draws rows of a condition; `translate` keeps
-    a row's code and changes its condition, "the same handwriting, another digit"; `score_samples`
-    is the log-density of a row given its condition, so that the condition under which a row is
-    most likely is a Bayes classifier's answer. Training starts at probabilistic PCA of what a
-    linear map of the condition leaves of rows.
+    Encoder and decoder receive the condition, so that the code need not contain it [1]_. The code
+    describes how a row differs from others with the same condition. `sample` draws rows with a
+    condition. `translate` keeps the code of a row and changes its condition, for example to another
+    digit in the same handwriting. `score_samples` is the log-density of the other columns given the
+    condition, so that the condition with the largest density is the prediction of a Bayes
+    classifier. Training starts at probabilistic PCA of the residuals of a linear regression on the
+    condition.
 
-    Columns of texts, categories or booleans, and of at most 20 different whole numbers, are
-    categorical and one-hot encoded inside; others are numbers. Rows that come back have all
-    columns of `X`, the condition filled in.
+    Columns of strings, categories or booleans, and columns of at most 20 distinct integers, are
+    categorical and are one-hot encoded; others are numerical. Returned rows have all columns of
+    `X`, including the condition.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
-        Size of the code. A float in (0, 1) takes as many components as PCA needs for that share
-        of the variance; "auto" is the rounded square root of the number of modelled columns.
+        Number of components of the code. A float in (0, 1) selects as many components as PCA needs
+        for that share of the variance. "auto" is the rounded square root of the number of modelled
+        columns.
 
     condition : str, int, array-like of these, slice, mask, callable or None, default=None
-        The columns that are given, as `sklearn.compose.ColumnTransformer` takes them: names in a
-        data frame, numbers, a slice or a mask of them, or a callable of the table that returns
-        such, for instance `sklearn.compose.make_column_selector`. None models every column.
+        Columns of the condition, selected as in `sklearn.compose.ColumnTransformer`: by names in a
+        data frame, by indices, by a slice or a mask, or by a callable that receives the table and
+        returns one of these, for example `sklearn.compose.make_column_selector`. None models every
+        column.
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default="gaussian"
-        How to corrupt the modelled cells that the encoder sees while training [2]_; conditions are
-        not corrupted. Without it, few rows of a condition get codes so precise that draws fall
-        between them, and look like another condition's rows: of drawn digits, the worst class is
-        recognised in 95 % with the default and in 77 % without. None restores rows better.
+        Corruption of the modelled cells that the encoder receives during training [2]_; conditions
+        are not corrupted. Without corruption, the codes of a condition with few rows become so
+        precise that draws fall between them and resemble rows of another condition. A classifier
+        recognizes 95 % of the digits drawn for the worst class with the default, and 77 % without
+        corruption. None gives a smaller reconstruction error.
 
     corruption_level : float, default=0.7
-        Share of cells that a named corruption changes; for "gaussian", the noise's standard
-        deviation in those of the columns; for "block", its side as a share of the image's shorter
-        one.
+        Share of cells that a named corruption changes. For "gaussian", it is the standard deviation
+        of the noise in units of the column's; for "block", the side of the square as a share of the
+        image's shorter side.
+
+    Notes
+    -----
+    Most users set only `condition`, `n_components`, `max_epochs` and `random_state`. Set
+    `corruption=None` as well if reconstructions matter more than drawn rows.
 
     References
     ----------
@@ -77,7 +86,7 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
     corruption_level: float = 0.7
 
     _condition_parameter = "condition"
-    _indispensable = (*VariationalAutoencoder._indispensable, "condition")
+    _must_be_saved = (*VariationalAutoencoder._must_be_saved, "condition")
 
     _parameter_constraints: ClassVar = {
         "condition": COLUMN_KEY,

@@ -1,4 +1,4 @@
-"""Autoencoders that may have conditions: columns that are known, not modelled."""
+"""Base of autoencoders with conditions, columns that are not modelled."""
 
 from numbers import Integral
 from typing import Any, ClassVar
@@ -13,76 +13,81 @@ from skae.table.rows import Floats
 from skae.table.schema import ColumnKey, MatrixLike
 
 COLUMN_KEY: list[object] = [str, Integral, slice, callable, "array-like", None]
-"""Kinds of values that a parameter may have which names columns."""
+"""Constraints of a parameter that selects columns."""
 
 
 class ConditionedAutoencoder(BaseAutoencoder):
-    """Base of autoencoders whose decoder sees conditions beside the code."""
+    """Base of autoencoders whose decoder receives conditions beside the code."""
 
     _condition_parameter: ClassVar[str]
-    """The parameter that names the columns of conditions; None are none."""
+    """Name of the parameter that selects the columns of the condition."""
 
     def _conditions(self) -> tuple[str, ColumnKey]:
         return self._condition_parameter, getattr(self, self._condition_parameter)
 
-    def inverse_transform(self, Z: MatrixLike, condition: Any = None) -> NDArray[Any]:
-        """Expected rows of codes under a condition.
+    def inverse_transform(self, X: MatrixLike, condition: Any = None) -> NDArray[Any]:
+        """Decode codes to rows under a condition.
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components)
             Codes.
         condition : scalar, array-like or DataFrame, default=None
-            What is given of the rows: a value for all rows, values of one column for each, one
-            row of several columns' values for all, or a table with a row for each; columns are in
-            the order of `X`, those of a DataFrame are found by their names.
+            Values of the columns of the condition: one value for all rows, one value per row, one
+            row of several columns for all rows, or a table with one row per row. Columns are in the
+            order of the training table; those of a DataFrame are matched by name.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
-            Rows in the user's units, the condition filled in; of objects where it holds texts.
+        X_original : ndarray of shape (n_samples, n_features)
+            Decoder's mean for each code, in the user's units, with the columns of the condition.
+            The dtype is object if the condition contains strings.
 
         Raises
         ------
         ValueError
-            Where columns are given, but `condition` is None or no condition that training knew.
+            If the model has a condition and `condition` is None, or if it contains categories that
+            training has not seen.
         """
         fitted = self._read_fitted()
-        Z = self._read_codes(Z, fitted)
+        Z = self._read_codes(X, fitted)
         return inference.decode(Z, self._read_conditions(condition, len(Z), fitted), fitted)
 
     def _read_conditions(self, condition: Any, n: int, fitted: Fitted) -> Floats | None:
-        """The condition of each of `n` codes, which do not tell it."""
+        """Validate the conditions of `n` codes."""
         schema = fitted.schema
         if condition is None and not schema.conditions:
             return None
         if condition is None:
             names = ", ".join(column.name for column in schema.conditions)
             raise ValueError(
-                "Codes do not tell conditions: inverse_transform needs condition, values of "
-                f"{names}."
+                "inverse_transform needs condition, because codes do not contain it: pass values "
+                f"of {names}."
             )
         return schema.read_conditions(condition, n)
 
     def translate(self, X: MatrixLike, condition: Any) -> NDArray[Any]:
-        """Rows as they would be under another condition: their codes, decoded under that.
+        """Predict what rows would be under another condition.
+
+        Codes of the rows are decoded under that condition.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         condition : scalar, array-like or DataFrame
-            As `inverse_transform` takes it.
+            See `inverse_transform`.
 
         Returns
         -------
         X_translated : ndarray of shape (n_samples, n_features)
-            Expected rows, the condition filled in; of objects where it holds texts.
+            Decoder's mean, in the user's units, with the columns of the condition. The dtype is
+            object if the condition contains strings.
 
         Raises
         ------
         ValueError
-            Where `condition` is none that training knew.
+            If `condition` contains categories that training has not seen.
         """
         fitted = self._read_fitted()
         rows = fitted.schema.read(X)
@@ -96,27 +101,28 @@ class ConditionedAutoencoder(BaseAutoencoder):
         random_state: int | RandomState | None = None,
         condition: Any = None,
     ) -> NDArray[Any]:
-        """Draw rows from the model: a code from its distribution, a row from the likelihood.
+        """Draw rows from the model: codes from the prior, and rows from the likelihood.
 
         Parameters
         ----------
         n_samples : int, default=1
-            Number of rows.
+            Number of rows to draw.
         mean : bool, default=False
-            Return the expected rows of the drawn codes, without the likelihood's noise.
+            Whether to return the decoder's mean for the drawn codes, without noise.
         random_state : int, RandomState instance or None, default=None
-            Decides the draws.
+            Determines the draws.
         condition : scalar, array-like or DataFrame, default=None
-            As `inverse_transform` takes it; None draws the conditions of training rows, too.
+            See `inverse_transform`. None draws conditions of training rows.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
-            Rows in the user's units, the condition filled in; of objects where it holds texts.
+        X : ndarray of shape (n_samples, n_features)
+            Rows in the user's units, with the columns of the condition. The dtype is object if the
+            condition contains strings.
 
         Raises
         ------
         ValueError
-            Where `condition` is none that training knew.
+            If `condition` contains categories that training has not seen.
         """
         return self._sample(n_samples, mean, random_state, condition)

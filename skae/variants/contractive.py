@@ -1,4 +1,4 @@
-"""The contractive autoencoder: codes that hardly move when rows do."""
+"""The contractive autoencoder."""
 
 from numbers import Integral, Real
 from typing import ClassVar
@@ -10,11 +10,11 @@ from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Deterministic, Encode, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 
 class Contractive(Deterministic):
-    """A code whose price is the squared Frobenius norm of its derivative by the row."""
+    """Codes with a penalty on their derivative with respect to the row."""
 
     def __init__(self, n_components: int, weight: float, n_projections: int | None) -> None:
         super().__init__(n_components)
@@ -28,34 +28,43 @@ class Contractive(Deterministic):
         if self.n_projections is None or draws is None:
             directions = torch.eye(k, dtype=x.dtype, device=x.device)[:, None].expand(k, len(x), k)
         else:
-            # E[|J' v|^2] is the squared norm of J where v has unit covariance.
+            # E[|J' v|^2] is the squared norm of J if v has unit covariance.
             directions = draws.normal((self.n_projections, len(x), k)) / self.n_projections**0.5
-        pull = torch.func.vjp(encode, x)[1]
-        (rows,) = torch.func.vmap(pull)(directions)
+        vector_jacobian_product = torch.func.vjp(encode, x)[1]
+        (rows,) = torch.func.vmap(vector_jacobian_product)(directions)
         squares: Tensor = rows.square().sum((0, -1))
         return self.weight * squares
 
 
 class ContractiveAutoencoder(BaseAutoencoder):
-    """Autoencoder whose codes hardly move when rows do.
+    """Contractive autoencoder, whose codes change little if rows change a little.
 
     The objective adds `contraction` times the squared Frobenius norm of the encoder's Jacobian, the
-    sum of squared derivatives of all components of the code by all columns of the row [1]_. The
-    code then follows only those directions in which the data vary enough to be worth it, and is
-    robust to all others. Rows are on the network's scale there: centred, and divided by the root of
-    the columns' mean variance. The norm is exact, and with a linear encoder it is weight decay on
-    that encoder. Codes also shrink as a whole, which the decoder undoes unless `tied_weights`:
-    judge robustness by how far codes move in terms of their own spread.
+    sum of the squared derivatives of all components with respect to all columns [1]_. The code then
+    follows only the directions in which the data vary enough to reduce the reconstruction error,
+    and is insensitive to the others. Derivatives are with respect to standardized rows, which are
+    centered and divided by the square root of the columns' mean variance. For a linear encoder, the
+    penalty is weight decay of the encoder. The penalty also shrinks codes as a whole, which the
+    decoder compensates unless `tied_weights=True`. To compare models, divide changes of codes by
+    the codes' standard deviation.
 
     Parameters
     ----------
     contraction : float, default=0.1
-        Weight of the squared norm, nats per row for a norm of 1. PCA's axes have a squared norm of
-        `n_components`, so that `contraction * n_components` nats are at stake at the start.
+        Weight of the squared norm: nats per row for a norm of 1. It must not be negative. The axes
+        of PCA have a squared norm of `n_components`, so that the penalty is
+        `contraction * n_components` nats when training starts. With the default this is 0.1 nats
+        per component, a small part of the objective of most tables.
 
     n_projections : int or None, default=None
-        Estimate the norm without bias from so many random directions of the code instead of
-        computing it. An exact norm costs `n_components` passes through the encoder.
+        Number of random directions of the code from which the norm is estimated without bias. None
+        computes the norm exactly, which takes `n_components` backward passes through the encoder.
+
+    Notes
+    -----
+    Most users set only `n_components`, `contraction`, `max_epochs` and `random_state`. Increase
+    `contraction` until codes are robust enough; the reconstruction error increases with it. Set
+    `n_projections=1` if fits take too long.
 
     References
     ----------
@@ -67,12 +76,12 @@ class ContractiveAutoencoder(BaseAutoencoder):
     >>> from sklearn.datasets import load_digits
     >>> from skae import ContractiveAutoencoder
     >>> X = load_digits().data
-    >>> free, held = (
+    >>> weak, strong = (
     ...     ContractiveAutoencoder(8, contraction=c, max_epochs=10, random_state=0).fit(X)
     ...     for c in (0.0, 10.0)
     ... )
     >>> shift = 0.1 * (X[1] - X[0])
-    >>> moved = [abs(m.transform(X + shift) - m.transform(X)).mean() for m in (free, held)]
+    >>> moved = [abs(m.transform(X + shift) - m.transform(X)).mean() for m in (weak, strong)]
     >>> bool(moved[1] < moved[0])
     True
     """
@@ -85,5 +94,5 @@ class ContractiveAutoencoder(BaseAutoencoder):
         "n_projections": [Interval(Integral, 1, None, closed="left"), None],
     }
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Contractive(n_components, self.contraction, self.n_projections)

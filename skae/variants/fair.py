@@ -1,4 +1,4 @@
-"""The fair autoencoder: a code that keeps what is useful and hides sensitive columns."""
+"""Fair autoencoder: its codes hide sensitive columns and keep other information."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,56 +14,62 @@ from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.density.importance import Importance
 from skae.inference import codes
-from skae.nn.draws import Draws, Keyed
-from skae.nn.judges import PANEL, Panel
+from skae.nn.adversaries import N_ADVERSARIES, Adversaries
+from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Code, Encode, Latent
-from skae.state import Known
+from skae.state import TableInfo
 from skae.table.audit import audit
 from skae.table.schema import ColumnKey
 from skae.table.targets import (
     Targets,
-    counting,
+    read_multiclass,
     read_numbers,
-    read_one_class,
+    targets_of_positive_weight,
 )
 from skae.training.heads import Classes, Family, Head, Numbers
 from skae.variants.conditioned import COLUMN_KEY, ConditionedAutoencoder
 from skae.variants.variational import Variational
 
-LOOKS = 4
-"""Codes of each row that judges see at each step."""
+CODES_PER_ROW = 4
+"""Number of codes of each row that the adversaries receive at each step."""
 
-WARM_UP = 0.25
-"""Share of training in which what judges cost rises."""
+PENALTY_WARM_UP = 0.25
+"""Share of training during which the weight of the adversarial penalty rises from 0."""
 
 
-class Private(Variational):
-    """A noisy code that pays for what judges, who learn with it, tell of given cells from it.
+class Fair(Variational):
+    """A normally distributed code from which adversaries should not predict sensitive columns.
+
+    The adversaries are trained together with the code. The penalty is the number of nats by which
+    their predictions are better than predictions without the code, up to a constant.
 
     Parameters
     ----------
     n_components : int
-    price : float
-        What a nat that a judge tells costs.
+    penalty_weight : float
+        Weight of the penalty.
     widths : sequence of int
-        Cells of each given column: its categories, or 1 where it holds numbers.
+        Number of cells that encode each sensitive column: the number of categories, or 1 for a
+        column of numbers.
     """
 
-    # A trained noise would make codes ever more precise, and precise codes hide nothing.
+    # A trained noise variance would shrink. Codes would become precise and would hide nothing.
     learns_noise = False
-    # Judges change while they learn: the codes that they know least would look best.
+    # The objective does not rank epochs. Codes would look best while the adversaries are weakest.
     ranks_epochs = False
 
-    def __init__(self, n_components: int, price: float, widths: Sequence[int]) -> None:
+    def __init__(self, n_components: int, penalty_weight: float, widths: Sequence[int]) -> None:
         super().__init__(n_components, False, 1.0, 0.0, 1)
-        self.price, self.panel = price, Panel(n_components, widths)
+        # The attribute name `panel` is part of the keys in saved files.
+        self.penalty_weight, self.panel = penalty_weight, Adversaries(n_components, widths)
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         self.panel.reset(generator)
 
     def inference_draws(self, x: Tensor) -> Draws:
-        # The noise hides: outside training it belongs to the row.
-        return Keyed(x)
+        # The noise hides the sensitive columns, so codes are also noisy outside training. Draws
+        # that depend only on the row make them reproducible.
+        return KeyedDraws(x)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         code = super().forward(h, draws)
@@ -72,68 +78,84 @@ class Private(Variational):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        price = super().penalty(code, x, encode, weight, draws)
+        penalty = super().penalty(code, x, encode, weight, draws)
         if not self.training or draws is None or code.conditions is None:
-            return price
-        z = self.propose(code.h, LOOKS, draws)[0]
-        hidden = self.panel(z, code.conditions, weight, learns=False)
-        lesson = self.panel(z.detach(), code.conditions, weight, learns=True)
-        lesson = PANEL * (weight @ lesson) / weight.sum()
-        rise = (draws.schedule() / WARM_UP).clamp_max(1.0)
-        # The judges learn from their lesson, which is no part of what the codes cost.
-        return price - self.price * rise * hidden + (lesson - lesson.detach())
+            return penalty
+        z = self.propose(code.h, CODES_PER_ROW, draws)[0]
+        code_loss = self.panel(z, code.conditions, weight, train=False)
+        adversary_loss = self.panel(z.detach(), code.conditions, weight, train=True)
+        adversary_loss = N_ADVERSARIES * (weight @ adversary_loss) / weight.sum()
+        rise = (draws.schedule() / PENALTY_WARM_UP).clamp_max(1.0)
+        # The last term trains the adversaries. Its value is 0, so it does not change the objective.
+        penalty = penalty - self.penalty_weight * rise * code_loss
+        return penalty + (adversary_loss - adversary_loss.detach())
 
 
 class FairAutoencoder(ConditionedAutoencoder):
-    """Autoencoder whose code keeps what is useful in rows and hides sensitive columns.
+    """Autoencoder whose codes hide sensitive columns and keep other information about rows.
 
-    The encoder never sees the sensitive columns, the decoder does, so that rows can be restored
-    from codes that say nothing of them [1]_. What other columns tell of them is hidden by two
-    means at once: codes are noisy, and while they train, a panel of small networks, the judges,
-    learns to tell the sensitive columns from them and codes pay for every nat that it tells [2]_.
+    The encoder does not receive the sensitive columns. The decoder does, so that it can restore
+    rows from codes that contain no information about these columns [1]_. Other columns may still
+    reveal the sensitive ones. This information is hidden in two ways. Codes are noisy. In addition,
+    small networks, the adversaries, are trained at the same time to predict the sensitive columns
+    from the codes, and a penalty on the codes makes their predictions worse [2]_.
 
-    `transform` gives the noisy code, which is the one that was trained to hide; its mean would
-    give away what the noise conceals. The noise belongs to the row: it is made from a hash of the
-    columns that are not sensitive, so that a row has the same code at each call and in any table,
-    and a change of the sensitive columns changes no code.
+    `transform` returns the noisy code. Training hides information in this code, not in its mean,
+    which would reveal what the noise conceals. The noise is computed from a hash of the columns
+    that are not sensitive. A row therefore has the same code at each call and in any table, and
+    changes in its sensitive columns do not change its code.
 
-    What is hidden, and at which price, `audit` reports. Nothing is promised: probes that are
-    better, or know other things of the same rows, may tell more. A `y` given to `fit` makes codes
-    tell it as well as they can without giving away more: use it where the code has one purpose.
+    `audit` reports how well the sensitive columns can be predicted from the codes. There is no
+    guarantee: better predictors, or predictors that use other data about the same rows, may reveal
+    more. If `y` is passed to `fit`, codes are also trained to predict it; use `y` if the codes
+    serve a single purpose.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
-        Size of the code. A float in (0, 1) takes as many components as PCA needs for that share
-        of the variance; "auto" is twice the rounded square root of the number of columns that are
-        not sensitive: noise takes its share of the code.
+        Number of components of the code. A float in (0, 1) selects as many components as PCA needs
+        to explain that share of the variance. "auto" is twice the rounded square root of the number
+        of columns that are not sensitive, because noise uses up a part of the code.
 
     sensitive : str, int, array-like of these, slice, mask, callable or None, default=None
-        The columns to hide, as `sklearn.compose.ColumnTransformer` takes them: names in a data
-        frame, numbers, a slice or a mask of them, or a callable of the table that returns such.
-        Texts, categories, booleans and at most 20 different whole numbers are categorical, other
-        columns numbers. None hides nothing: the model is a variational autoencoder then.
+        The columns to hide, selected as in `sklearn.compose.ColumnTransformer`: by names in a data
+        frame, by numbers, by a slice or a mask, or by a callable that receives the table and
+        returns one of these. Columns of texts, categories or booleans, and columns of at most 20
+        distinct integers, are categorical; others are numerical. None hides nothing, and the model
+        is a variational autoencoder.
 
     leak_weight : float, default=1.0
-        Price of each nat that judges tell of the sensitive columns, in nats for each of the other
-        columns, whose errors it is weighed against. Larger values hide more and keep less, up to
-        about 3: codes whose judges cannot keep up hide less. It rises over the first quarter of
-        training.
+        Weight of the penalty on what adversaries predict of the sensitive columns. It is multiplied
+        by the number of other columns, against whose reconstruction errors it is weighed: with the
+        default, each revealed nat costs as much as one nat of reconstruction in every other column.
+        Larger values, up to about 3, hide more and keep less. With even larger values the
+        adversaries cannot follow the codes, and less is hidden. The weight rises from 0 during the
+        first quarter of training. 0 disables the penalty.
 
     label_weight : float, default=10.0
-        Where `y` is given, what a nat of it counts against a nat of reconstruction.
+        Weight of the loss on `y`, if it is passed: nats of reconstruction that one nat of this loss
+        counts for. It must be positive. Larger values give codes that predict `y` better and
+        restore rows less well.
 
     See Also
     --------
-    ConditionalVariationalAutoencoder : Its encoder sees what is given, too.
+    ConditionalVariationalAutoencoder : Passes conditions to the encoder, too, and hides nothing.
 
     Notes
     -----
-    The objective is the evidence lower bound, with the Gaussian noise of rows held at the mean
-    column variance, so that codes stay noisy (afterwards it is estimated, for the density), plus
-    `leak_weight` times what the judges tell. There are four judges, with two layers of 64 units
-    each, which see four codes of each row at each step and move three times as fast as the code.
-    No held-out row tells which epoch hides best while the judges still learn: the last one is kept.
+    The objective is the evidence lower bound minus the penalty: `leak_weight` times the number of
+    other columns times the nats by which the adversaries' predictions are better than predictions
+    without the code. The variance of the Gaussian likelihood is fixed at the mean variance of the
+    columns during training, so that codes stay noisy, and estimated afterwards for the density.
+
+    There are four adversaries with two hidden layers of 64 units each. They receive four codes of
+    each row at each training step, and their weights change three times as fast as those of the
+    autoencoder. Validation rows do not select the epoch, because codes would look best in epochs in
+    which the adversaries predict badly; the weights of the last epoch are kept.
+
+    Most users set only `sensitive`, `leak_weight`, `max_epochs` and `random_state`: increase
+    `leak_weight` if `audit` reports that the codes reveal too much, decrease it if they lose too
+    much, and increase `max_epochs` if the loss still decreases at the end.
 
     References
     ----------
@@ -165,8 +187,8 @@ class FairAutoencoder(ConditionedAutoencoder):
     label_weight: float = 10.0
 
     _condition_parameter = "sensitive"
-    _indispensable = (*BaseAutoencoder._indispensable, "sensitive")
-    _encoder_sees_conditions = False
+    _must_be_saved = (*BaseAutoencoder._must_be_saved, "sensitive")
+    _encoder_uses_conditions = False
 
     _density = Importance
 
@@ -179,26 +201,26 @@ class FairAutoencoder(ConditionedAutoencoder):
     def _auto_components(self, n_features: int) -> int:
         return 2 * super()._auto_components(n_features)
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
-        schema = known.schema
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
+        schema = table.schema
         if not schema.conditions:
             return Variational(n_components, False, 1.0, 0.1, 1)
         widths = [max(1, n_levels) for n_levels in schema.n_levels]
-        return Private(n_components, self.leak_weight * len(schema.modelled), widths)
+        return Fair(n_components, self.leak_weight * len(schema.modelled), widths)
 
     def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
         if y is None:
             return None
-        y, weight = counting(y, weight, self)
+        y, weight = targets_of_positive_weight(y, weight, self)
         y = np.asarray(y)
-        # Equal targets tell nothing of rows, as none do.
+        # Constant targets carry no information and are treated as missing.
         if (y == y[:1]).all():
             return None
         family: Family = Classes()
         if y.dtype.kind == "f" and not (y == np.round(y)).all():
-            family, targets = Numbers.of(read_numbers(y), weight)
+            family, targets = Numbers.standardize(read_numbers(y), weight)
         else:
-            targets = read_one_class(y, None, weight)[1]
+            targets = read_multiclass(y, None, weight)[1]
         return replace(targets, loss=Head(family, self.label_weight, 1.0))
 
     def fit(
@@ -208,62 +230,63 @@ class FairAutoencoder(ConditionedAutoencoder):
         sample_weight: MatrixLike | None = None,
         X_corrupted: MatrixLike | None = None,
     ) -> Self:
-        """Train the autoencoder, then estimate its density.
+        """Train the autoencoder and estimate the density of its rows.
 
-        A fit that fails or is interrupted leaves an earlier model as it was.
+        If the fit fails or is interrupted, a previously fitted model is left unchanged.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows, their sensitive columns among them.
+            Training rows, including their sensitive columns.
         y : array-like of shape (n_samples,), default=None
-            What codes are to tell: classes, -1 where not known, or numbers, NaN where not known.
-            Where all are equal, it is as without.
+            Targets that the codes should predict: classes, with -1 for unknown ones, or numbers,
+            with NaN for unknown ones. Constant targets have the same effect as None.
 
         Raises
         ------
         ValueError
-            Where X or y cannot be used or training breaks down.
+            If X or y is invalid, or if training breaks down.
         TypeError
-            Where X is sparse, or a sensitive column holds values of several kinds.
+            If X is sparse, or if a sensitive column contains values of several types.
         """
         return super().fit(X, y, sample_weight, X_corrupted)
 
     def audit(self, X: MatrixLike, y: MatrixLike | None = None) -> pd.DataFrame:
-        """What probes tell of the sensitive columns from codes, and what else codes are good for.
+        """Measure how well the sensitive columns, and a target, can be predicted from the codes.
 
-        Probes are trained on four fifths of the rows and asked about the others, five times. A
-        random forest ("forest") sees anything that is there to be seen; logistic regression
-        ("linear") sees what a linear map tells, which alone says nothing of privacy: codes can
-        look fair to it and give everything away to a forest.
+        Classifiers ("probes") are trained on four fifths of the rows and evaluated on the other
+        fifth, five times. The random forest ("forest") finds information of any form. Logistic
+        regression ("linear") finds only what a linear map reveals, which alone is no evidence of
+        privacy: codes can hide everything from it and reveal everything to a forest.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows with their sensitive columns, best those that training has not seen.
+            Rows with their sensitive columns, preferably rows that were not used for training.
         y : array-like of shape (n_samples,), default=None
-            Classes that codes should tell, -1 where not known.
+            Classes that the codes should predict, with -1 for unknown ones.
 
         Returns
         -------
         report : DataFrame
-            A row for each of (target, probe, measure); columns are "nothing", what one can tell
-            without looking, "rows", what the columns that are not sensitive tell, and "code", what
-            `transform`'s output tells. Measures are "accuracy" and "auc", the area under the ROC
-            curve (of several classes, the mean of one against the rest); for `y` also
-            "parity gap, <column>", the largest difference between that column's groups in how
-            often a class is predicted. A sensitive column of numbers is split at its median.
+            One row for each (target, probe, measure). The columns are "nothing", the value for
+            predictions that use no data; "rows", for predictions from the columns that are not
+            sensitive; and "code", for predictions from the output of `transform`. The measures are
+            "accuracy" and "auc", the area under the ROC curve (for several classes the mean of one
+            against the rest). For `y` there is also "parity gap, <column>", the largest difference
+            between the groups of that sensitive column in how often a class is predicted. A
+            numerical sensitive column is split into two classes at its median.
 
         Raises
         ------
         ValueError
-            Where `sensitive` is None, or a target has a single class or classes of less than five
-            rows.
+            If the model has no sensitive columns, or if a target has a single class or a class
+            with fewer than five rows.
         """
         fitted = self._read_fitted()
         schema = fitted.schema
         if not schema.conditions:
-            raise ValueError("sensitive=None: there is nothing to audit. Name columns and fit.")
+            raise ValueError("audit needs sensitive columns: set sensitive and fit again.")
         rows = schema.read(X)
         pairs = zip(schema.conditions, rows.conditions.T, strict=True)
         sensitive = {column.name: column.classes(cells) for column, cells in pairs}

@@ -1,4 +1,4 @@
-"""The vector-quantised autoencoder: a row's code is one of finitely many."""
+"""The vector-quantized autoencoder."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -17,18 +17,20 @@ from skae.inference import map_rows
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Discrete, Encode, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 LLOYD_ROUNDS = 20
-"""Rounds of k-means that codebooks start with."""
+"""Number of iterations of k-means that initialize the codebooks."""
 
 
 class Quantized(Discrete):
-    """A code whose parts are replaced by the nearest vectors of their codebooks."""
+    """Codes whose parts are the nearest vectors of codebooks."""
 
-    def __init__(self, n_components: int, n_codebooks: int, n_codes: int, price: float) -> None:
+    def __init__(
+        self, n_components: int, n_codebooks: int, n_codes: int, penalty_weight: float
+    ) -> None:
         super().__init__(n_components, (n_codebooks, n_codes))
-        self.price = price
+        self.penalty_weight = penalty_weight
         self.codebooks = Codebooks(n_components, n_codebooks, n_codes)
 
     def indices(self, h: Tensor) -> Tensor:
@@ -39,13 +41,13 @@ class Quantized(Discrete):
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         code = self.look_up(self.indices(h))
-        # The gradient passes through to h as if nothing had been replaced.
+        # Straight-through estimator: the gradient with respect to the code is used for h.
         return Code(h + (code - h).detach(), code, h)
 
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        return self.price * (code.h - code.mean).square().sum(-1)
+        return self.penalty_weight * (code.h - code.mean).square().sum(-1)
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
         for _ in range(LLOYD_ROUNDS):
@@ -56,41 +58,51 @@ class Quantized(Discrete):
 
     def warning(self, code: Code, weight: Tensor) -> str | None:
         used = min(len(numbers.unique()) for numbers in self.indices(code.h).mT)
-        counting = int((weight > 1e-9 * weight.sum()).sum())
-        if 2 * used >= min(self.n_codes, counting):
+        n_rows = int((weight > 1e-9 * weight.sum()).sum())
+        if 2 * used >= min(self.n_codes, n_rows):
             return None
         return f"Only {used} of n_codes={self.n_codes} codes are in use: lower n_codes."
 
 
 class VectorQuantizedAutoencoder(BaseAutoencoder):
-    """Autoencoder whose codes are chosen from codebooks.
+    """Vector-quantized autoencoder, whose codes are vectors from codebooks.
 
-    The encoder's output is replaced by the nearest vector of a codebook [1]_, or its parts by those
-    of several codebooks: a row is then known by a few small whole numbers. Gradients pass through
-    as if nothing had been replaced. Codebooks follow the outputs that chose them as exponential
-    moving averages; codes that are no longer chosen move to where rows are. Start is k-means on
-    PCA's codes. With one codebook it is a k-means whose centres are decoded.
+    The output of the encoder is replaced by the nearest vector of a codebook [1]_, or each of its
+    parts by the nearest vector of its own codebook, so that a few integers describe a row. The
+    gradient ignores the replacement. The vectors are exponential moving averages of the outputs
+    that are assigned to them, and vectors without assigned rows are moved to random rows. They are
+    initialized with k-means on PCA's codes. With one codebook, the model resembles k-means with
+    decoded centers.
 
-    `transform` gives the chosen vectors and `quantize` their numbers. `score_samples` is the exact
-    sum over all codes, each with the share of training rows that chose it, counted on at most
-    2,048 of them. Several codebooks are taken to be chosen independently there and in `sample`.
+    `transform` returns the vectors and `quantize` their indices. `score_samples` is the exact sum
+    over all codes, weighted by the shares of training rows that are assigned to them, which are
+    counted on at most 2,048 rows. With several codebooks, it and `sample` assume that their indices
+    are independent.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
-        Size of the code, a multiple of `n_codebooks`. As the number of codes limits what a code can
-        say, not their size, "auto" is the number of columns, at most 64.
+        Length of the vectors, a multiple of `n_codebooks`. A float in (0, 1) selects as many
+        components as PCA needs for that share of the variance. "auto" is the number of columns, at
+        most 64: the number of vectors, not their length, limits the information in a code.
 
     n_codes : int, default=32
-        Codes in each codebook.
+        Number of vectors in each codebook, at least 1.
 
     n_codebooks : int, default=1
-        Codebooks, each for an equal part of the code. Several of them say with few codes what one
-        could with very many: 2 times 16 codes distinguish 256 rows.
+        Number of codebooks, each for an equal part of the code. Several small codebooks describe
+        many different rows: two codebooks of 16 vectors have 256 combinations.
 
-    commitment : float, default=1.0
-        Price in nats of a squared distance of 1 between the encoder's output and its code, on the
-        network's scale.
+    commitment_cost : float, default=1.0
+        Weight of the squared distance between the encoder's output and its code, in nats for a
+        distance of 1 in standardized units. It must not be negative. It keeps the outputs of the
+        encoder close to the codebook.
+
+    Notes
+    -----
+    Most users set only `n_codes`, `n_codebooks`, `max_epochs` and `random_state`. Increase
+    `n_codes` or `n_codebooks` for a smaller reconstruction error, and decrease them if a warning
+    says that codes are not in use.
 
     References
     ----------
@@ -114,29 +126,28 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
 
     n_codes: int = 32
     n_codebooks: int = 1
-    commitment: float = 1.0
+    commitment_cost: float = 1.0
 
     _density = Enumeration
 
     _parameter_constraints: ClassVar = {
         "n_codes": [Interval(Integral, 1, None, closed="left")],
         "n_codebooks": [Interval(Integral, 1, None, closed="left")],
-        "commitment": [Interval(Real, 0, None, closed="left")],
+        "commitment_cost": [Interval(Real, 0, None, closed="left")],
     }
 
     def _auto_components(self, n_features: int) -> int:
         return self.n_codebooks * max(1, min(n_features, 64) // self.n_codebooks)
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         if n_components % self.n_codebooks:
             raise ValueError(
-                f"n_components={n_components} cannot be shared equally by "
-                f"n_codebooks={self.n_codebooks}."
+                f"n_components={n_components} must be a multiple of n_codebooks={self.n_codebooks}."
             )
-        return Quantized(n_components, self.n_codebooks, self.n_codes, self.commitment)
+        return Quantized(n_components, self.n_codebooks, self.n_codes, self.commitment_cost)
 
     def quantize(self, X: MatrixLike) -> NDArray[np.intp]:
-        """Numbers of the codes that rows choose.
+        """Compute the indices of the vectors that represent rows.
 
         Parameters
         ----------
@@ -146,7 +157,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         Returns
         -------
         indices : ndarray of shape (n_samples, n_codebooks), int
-            Numbers from 0 to `n_codes` - 1.
+            Indices from 0 to `n_codes` - 1.
         """
         fitted = self._read_fitted()
         network, latent = fitted.network, cast(Quantized, fitted.network.latent)
@@ -155,30 +166,30 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         return numbers.astype(np.intp)
 
     def dequantize(self, indices: MatrixLike) -> Floats:
-        """Codes with given numbers, for `inverse_transform`.
+        """Look up codes by their indices, for `inverse_transform`.
 
         Parameters
         ----------
         indices : array-like of shape (n_samples, n_codebooks), int
-            Numbers from 0 to `n_codes` - 1.
+            Indices from 0 to `n_codes` - 1.
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
-            Codes, as `transform` gives them.
+        Z : ndarray of shape (n_samples, n_components)
+            Codes, as `transform` returns them.
 
         Raises
         ------
         ValueError
-            Where there are no such codes.
+            If indices are not integers in that range.
         """
         latent = cast(Quantized, self._read_fitted().network.latent)
-        numbers = check_array(indices, dtype=None, input_name="indices")
-        known = numbers.dtype.kind in "iu" and numbers.shape[1] == latent.n_codebooks
-        if not known or numbers.min() < 0 or numbers.max() >= latent.n_codes:
+        given = check_array(indices, dtype=None, input_name="indices")
+        known = given.dtype.kind in "iu" and given.shape[1] == latent.n_codebooks
+        if not known or given.min() < 0 or given.max() >= latent.n_codes:
             raise ValueError(
-                f"indices must be whole numbers from 0 to {latent.n_codes - 1} in "
-                f"{latent.n_codebooks} columns, got {numbers!r}."
+                f"indices must be integers from 0 to {latent.n_codes - 1} in "
+                f"{latent.n_codebooks} columns, got {given!r}."
             )
         with torch.no_grad():
-            return latent.look_up(torch.from_numpy(numbers.astype(np.int64))).cpu().numpy()
+            return latent.look_up(torch.from_numpy(given.astype(np.int64))).cpu().numpy()

@@ -1,4 +1,4 @@
-"""The semi-supervised variational autoencoder: a row's class is part of its code."""
+"""The semi-supervised variational autoencoder (M2)."""
 
 from numbers import Real
 from typing import Any, ClassVar, Self, cast
@@ -14,19 +14,19 @@ from skae.inference import codes
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Stochastic, log_normal
-from skae.nn.normal import ClassesOfNormals
-from skae.state import FittedAttribute, Known
+from skae.nn.normal import NormalPerClass
+from skae.state import FittedAttribute, TableInfo
 from skae.table.targets import (
-    Probabilistic,
+    ProbabilisticClassifier,
     Targets,
-    counting,
-    read_shares_of_classes,
-    same_classes,
+    check_same_classes,
+    read_classes_and_prior,
+    targets_of_positive_weight,
 )
 
 
 class ClassAndStyle(Stochastic):
-    """A class and, given it, a normal code, each with a posterior that the encoder states."""
+    """A class and a normal style given the class, with a posterior for both."""
 
     is_linear = False
     log_shares: Tensor
@@ -42,9 +42,9 @@ class ClassAndStyle(Stochastic):
     def blocks(self) -> list[int]:
         return [self.n_classes, *[self.n_components] * 2 * self.n_classes]
 
-    def posterior(self, h: Tensor) -> ClassesOfNormals:
-        """Each row's distribution of classes, and of codes given them."""
-        return ClassesOfNormals.of(h, self.n_classes, self.n_components)
+    def posterior(self, h: Tensor) -> NormalPerClass:
+        """Compute each row's distribution of classes, and of styles given the class."""
+        return NormalPerClass.of(h, self.n_classes, self.n_components)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         log_q, style = self.posterior(h)
@@ -62,13 +62,13 @@ class ClassAndStyle(Stochastic):
         return self.posterior(code.h).normal.divergence() - self.log_shares[:, None]
 
     def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
-        classes, price = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
+        classes, label_weight = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
         log_q = self.posterior(code.h).log_share
-        q, known = log_q.exp(), price > 0
-        # A class that is not known is summed over; one that is known has no entropy.
-        belief = torch.where(known, classes, q)
+        q, known = log_q.exp(), label_weight > 0
+        # Unknown classes are summed over. Known classes have no entropy.
+        p = torch.where(known, classes, q)
         entropy = torch.where(known[:, 0], 0.0, -(q * log_q).sum(-1))
-        return (belief * losses.mT).sum(-1) - entropy - (price * classes * log_q).sum(-1)
+        return (p * losses.mT).sum(-1) - entropy - (label_weight * classes * log_q).sum(-1)
 
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         chosen, z, log_prob = self.posterior(h).draw(n, draws)
@@ -87,51 +87,56 @@ class ClassAndStyle(Stochastic):
         return torch.cat([draws.normal((n, self.n_components)), self.one_hot[chosen]], -1)
 
 
-class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # type: ignore[misc]  # score wants y
-    """Variational autoencoder whose code holds the row's class: a classifier for few labels.
+class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoencoder):  # type: ignore[misc]  # score wants y
+    """Variational autoencoder with a class in its code: a classifier for few labels.
 
-    The model M2 of Kingma et al. [1]_: a row comes from a class and from a style, a normal code
-    that knows nothing of the class. The encoder states how likely each class is and, for each, how
-    the style is distributed. Where a row's class is known, the evidence lower bound is that of row
-    and class; where it is not, the classes are summed over, so that rows without a label teach the
-    classifier where the classes are. Their model M1+M2 is a pipeline: an autoencoder, then this.
+    This is the model M2 of Kingma et al. [1]_. A class and a style, a normal code that is
+    independent of the class, generate a row. The encoder gives the probabilities of the classes
+    and, for each class, the distribution of the style. If the class of a row is known, the evidence
+    lower bound is that of the row and the class. Otherwise it is a sum over classes, so that the
+    classifier also learns from rows without a label. The model M1+M2 of the paper is a pipeline of
+    another autoencoder and this one.
 
-    `transform` gives the mean style, then the probabilities of the classes; `inverse_transform`
-    takes such codes. `score` is the accuracy, `score_samples` the log-density of rows, their
-    classes and styles integrated out.
+    `transform` returns the mean style, followed by the probabilities of the classes, and
+    `inverse_transform` decodes such codes. `score` is the accuracy. `score_samples` is the
+    log-density of rows, integrated over classes and styles.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
-        Size of the style. "auto" is the rounded square root of the number of columns, at most 10:
-        a long style tells rows so well that the class need not.
+        Number of components of the style. A float in (0, 1) selects as many components as PCA needs
+        for that share of the variance. "auto" is the rounded square root of the number of columns,
+        at most 10, because a long style can describe rows without the class.
 
     label_weight : float or "auto", default="auto"
-        What a labelled row pays, beside its bound, for each nat of its class's negative
-        log-probability. "auto" is a tenth of the summed weight of all rows given to the call. In
-        [1]_ that is divided by the number of labelled rows, which leaves labels a small part of the
-        objective. `AutoencoderClassifier` has a weight of this name for one row, too, and no need
-        to let it grow with their number.
+        Weight of the classification loss of a labeled row, the negative log-probability of its
+        class, relative to its evidence lower bound. It must be positive. "auto" is a tenth of the
+        summed weight of all rows passed to the call, so that a few labels have an influence among
+        many rows. In [1]_ this is divided by the number of labeled rows, which makes the labels a
+        small part of the objective.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes, sorted.
+        Classes in sorted order.
 
     class_prior_ : ndarray of shape (n_classes,)
-        How likely each class is before the row is seen: its share of the labelled rows of the first
-        call, one row more of each class assumed.
+        Prior probability of each class: its share of the labeled rows of the first call, computed
+        with one additional row of each class.
 
     See Also
     --------
-    AutoencoderClassifier : Trains any autoencoder for its rows and labels at once.
-    sklearn.semi_supervised.LabelSpreading : Spreads labels along nearest neighbours.
+    AutoencoderClassifier : Trains any autoencoder on rows and labels together.
+    sklearn.semi_supervised.LabelSpreading : Propagates labels to nearest neighbors.
 
     Notes
     -----
-    Where a minority of rows has a class, these are shown so often, with less weight each, that they
-    are a fifth of each batch: seldom ones of large weight would make steps erratic. They are never
-    held out then.
+    If less than half of the rows have a label, these rows are repeated with smaller weights, such
+    that they make up a fifth of each batch. Rare rows with large weights would make the gradients
+    noisy. Labeled rows are then not used as validation rows.
+
+    Most users set only `n_components`, `label_weight`, `max_epochs` and `random_state`. Decrease
+    `n_components` or increase `label_weight` if the accuracy on labeled rows is low.
 
     References
     ----------
@@ -165,17 +170,17 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
     def _auto_components(self, n_features: int) -> int:
         return min(10, super()._auto_components(n_features))
 
-    def _make_latent(self, n_components: int, known: Known) -> ClassAndStyle:
-        classes, prior = known.learned["classes_"], known.learned["class_prior_"]
+    def _make_latent(self, n_components: int, table: TableInfo) -> ClassAndStyle:
+        classes, prior = table.learned["classes_"], table.learned["class_prior_"]
         if not isinstance(classes, np.ndarray) or classes.shape != prior.shape:
             raise ValueError(f"{classes!r} are not the classes of this model")
         return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))
 
     def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
-        y, weight = counting(y, weight, self)
-        price = float(0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight)
-        classes = same_classes(learned.get("classes_"), classes)
-        return read_shares_of_classes(y, weight, price, classes)
+        y, weight = targets_of_positive_weight(y, weight, self)
+        label_weight = 0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight
+        classes = check_same_classes(learned.get("classes_"), classes)
+        return read_classes_and_prior(y, weight, float(label_weight), classes)
 
     def partial_fit(
         self,
@@ -185,20 +190,20 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         X_corrupted: MatrixLike | None = None,
         classes: MatrixLike | None = None,
     ) -> Self:
-        """Train for one pass over rows, as without targets, and on those of their classes known.
+        """Train for one pass over rows, some or all of which have a class.
 
         Parameters
         ----------
         y : array-like of shape (n_samples,)
-            Their classes; -1 where not known.
+            Classes of the rows, with -1 for unknown ones.
         classes : array-like of shape (n_classes,), default=None
-            All classes that calls will have, for the first call; None are those of its `y`. Later
-            calls may repeat them.
+            All classes that any call will contain. It is needed in the first call only; by default,
+            the classes are those of its `y`.
         """
         return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes)
 
     def predict_proba(self, X: MatrixLike) -> Floats:
-        """Probabilities of classes.
+        """Predict the probabilities of classes.
 
         Parameters
         ----------
@@ -208,7 +213,7 @@ class SemiSupervisedVariationalAutoencoder(Probabilistic, BaseAutoencoder):  # t
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`.
+            Probabilities in the order of `classes_`.
         """
         fitted = self._read_fitted()
         Z = codes(fitted.schema.read(X), fitted)

@@ -1,4 +1,4 @@
-"""The sparse autoencoder: of many components, few are active in each row."""
+"""The sparse autoencoder."""
 
 from numbers import Integral, Real
 from typing import ClassVar
@@ -11,11 +11,11 @@ from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent
-from skae.state import Known
+from skae.state import TableInfo
 
 
 class Laplacian(Latent):
-    """Codes of at least 0 under a Laplace prior: each active component costs what it is large."""
+    """Nonnegative codes with an L1 penalty, the negative logarithm of a Laplace prior."""
 
     is_linear = False
 
@@ -34,7 +34,7 @@ class Laplacian(Latent):
 
 
 class Bernoullian(Latent):
-    """Codes in (0, 1), each of whose components should be active in a given share of the rows."""
+    """Codes in (0, 1) with a penalty on mean activations that differ from a target rate."""
 
     is_linear = False
 
@@ -51,13 +51,13 @@ class Bernoullian(Latent):
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
         rate = (weight @ code.z / weight.sum()).clamp(1e-6, 1 - 1e-6)
-        on = self.rate * (self.rate / rate).log()
-        off = (1 - self.rate) * ((1 - self.rate) / (1 - rate)).log()
-        return self.weight * (on + off).sum()
+        active = self.rate * (self.rate / rate).log()
+        inactive = (1 - self.rate) * ((1 - self.rate) / (1 - rate)).log()
+        return self.weight * (active + inactive).sum()
 
 
 class TopK(Latent):
-    """Codes of which a given number of components is positive and all others are 0."""
+    """Codes with a fixed number of positive components; the others are 0."""
 
     is_linear = False
 
@@ -66,44 +66,58 @@ class TopK(Latent):
         self.n_active = n_active
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
-        # A component that is never active stands behind the last where all are to be.
-        behind = torch.cat([h, h.amin(-1, keepdim=True) - 1], -1)
-        threshold = behind.topk(self.n_active + 1, dim=-1).values[..., -1:]
+        # The additional smallest entry is the threshold if all components are active.
+        extended = torch.cat([h, h.amin(-1, keepdim=True) - 1], -1)
+        threshold = extended.topk(self.n_active + 1, dim=-1).values[..., -1:]
         z = F.relu(h - threshold)
         return Code(z, z, h)
 
 
 class SparseAutoencoder(BaseAutoencoder):
-    """Autoencoder with many components, few of which are active in each row.
+    """Sparse autoencoder: it has many components, few of which are active in each row.
 
-    Each row is put together from a few features out of a large choice, which then look like parts:
-    strokes of digits, pieces of faces. The code is usually wider than the row. Components pass a
-    nonlinearity of their own, so that no linear map feeds them and training does not start at PCA.
+    Each row is composed of a few features out of many. The features then tend to be parts, such as
+    strokes of digits. The code usually has more components than the row has columns. Components
+    have a nonlinearity of their own, so that there is no linear skip and training does not start at
+    PCA.
 
-    Sparseness shapes the codes of rows. `score_samples` and `sample` are those of the model with
-    normal codes that all deterministic autoencoders share: codes drawn there are not sparse.
+    The penalty affects the codes of rows only. `score_samples` and `sample` use the same model with
+    normally distributed codes as all deterministic autoencoders, so that codes drawn by `sample`
+    are not sparse.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
-        Size of the code; "auto" is twice the number of columns, at most 256.
+        Number of components of the code. A float in (0, 1) selects as many components as PCA needs
+        for that share of the variance. "auto" is twice the number of columns, at most 256.
 
     sparsity : {"l1", "kl", "topk"}, default="l1"
-        How codes are made sparse. "l1" lets codes pass a ReLU and charges their sum, the price of a
-        Laplace prior. "kl" lets them pass a sigmoid and charges the Kullback-Leibler divergence of
-        each component's mean over the batch from `target_rate` [1]_. "topk" keeps the `n_active`
-        largest components of each row, less the largest of those it drops, so that codes change
-        without jumps, and charges nothing [2]_.
+        Kind of sparsity.
+
+        - "l1": codes are outputs of a ReLU, and the penalty is their sum, the negative logarithm of
+          a Laplace prior. It is the default because the number of active components adapts to the
+          row.
+        - "kl": codes are outputs of a sigmoid, and the penalty is the Kullback-Leibler divergence
+          of each component's mean over the batch from `target_rate` [1]_.
+        - "topk": the `n_active` largest components of each row are kept, minus the largest of the
+          others, so that codes are continuous; the others are set to 0. There is no penalty [2]_.
 
     sparsity_weight : float, default=0.1
-        Price in nats: of a code component of 1 for "l1", of a divergence of 1 for "kl". Codes are
-        on the network's scale.
+        Weight of the penalty in nats: for "l1", of a component of 1 in standardized units, and for
+        "kl", of a divergence of 1 nat. It must not be negative.
 
     target_rate : float, default=0.05
-        Mean activation of each component that "kl" asks for.
+        Target of the mean activation of each component for "kl", between 0 and 1.
 
     n_active : int or "auto", default="auto"
-        Components that "topk" leaves active in each row; "auto" is an eighth of them, at least 1.
+        Number of active components per row for "topk", at most `n_components`. "auto" is an eighth
+        of the components, at least 1.
+
+    Notes
+    -----
+    Most users set only `n_components`, `sparsity`, `sparsity_weight` (or `n_active` for "topk") and
+    `random_state`. Increase `sparsity_weight` until few enough components are active; the
+    reconstruction error increases with it.
 
     References
     ----------
@@ -136,7 +150,7 @@ class SparseAutoencoder(BaseAutoencoder):
     def _auto_components(self, n_features: int) -> int:
         return min(2 * n_features, 256)
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         if self.sparsity == "l1":
             return Laplacian(n_components, self.sparsity_weight)
         if self.sparsity == "kl":
@@ -144,6 +158,6 @@ class SparseAutoencoder(BaseAutoencoder):
         n_active = max(1, n_components // 8) if self.n_active == "auto" else int(self.n_active)
         if n_active > n_components:
             raise ValueError(
-                f"{n_active=} components cannot be active in a code of {n_components}."
+                f"n_active must be at most n_components={n_components}, got {n_active}."
             )
         return TopK(n_components, n_active)

@@ -1,4 +1,4 @@
-"""The variational autoencoder: a code is a distribution, and a row has a density."""
+"""The variational autoencoder."""
 
 from numbers import Integral, Real
 from typing import ClassVar, cast
@@ -14,16 +14,16 @@ from skae.nn.batch import Batch
 from skae.nn.bounds import importance_weighted
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Start, Stochastic, log_normal
-from skae.nn.linear import moments
 from skae.nn.normal import Normal
-from skae.state import Known
+from skae.nn.pca import column_moments
+from skae.state import TableInfo
 
 ACTIVE = 0.01
-"""Variance of a component's posterior mean over rows from which on it says something of them."""
+"""Variance of the posterior mean over rows above which a component counts as active."""
 
 
 class Variational(Stochastic):
-    """A code with a normal posterior, whose price is its divergence from the standard normal."""
+    """Codes with a normal posterior and its divergence from the standard normal prior."""
 
     def __init__(
         self, n_components: int, full: bool, beta: float, warm_up: float, n_samples: int
@@ -33,7 +33,7 @@ class Variational(Stochastic):
         self.is_full, self.beta, self.warm_up, self.n_samples = full, beta, warm_up, n_samples
 
     def posterior(self, h: Tensor) -> Normal:
-        """Each row's distribution of codes."""
+        """Compute the posterior of each row."""
         return Normal.of(h, self.n_components, self.is_full)
 
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ class Variational(Stochastic):
     ) -> Tensor | float:
         if self.n_samples == 1:
             return self._beta(draws) * self.divergence(code.h)
-        # Without the score's gradient, as `bound` asks for it.
+        # `bound` needs it without the gradient with respect to the parameters of the posterior.
         log_q = self.posterior(code.h.detach()).log_prob(code.z)
         return self._beta(draws) * (log_q - log_normal(code.z))
 
@@ -73,47 +73,57 @@ class Variational(Stochastic):
         return Start(up / values, up, bias)
 
     def warning(self, code: Code, weight: Tensor) -> str | None:
-        active = (moments(code.mean, weight).variance > ACTIVE).nonzero()[:, 0].tolist()
+        active = (column_moments(code.mean, weight).variance > ACTIVE).nonzero()[:, 0].tolist()
         if 2 * len(active) >= self.n_components:
             return None
         return (
-            f"Posterior collapse: of {self.n_components} components only {active} are active, the "
-            "others say nothing of the rows. Lower beta or n_components."
+            f"Posterior collapse: of {self.n_components} components only {active} are active; the "
+            "others do not depend on the rows. Lower beta or n_components."
         )
 
 
 class VariationalAutoencoder(BaseAutoencoder):
-    """Variational autoencoder: a probabilistic model of the rows, trained as one.
+    """Variational autoencoder: a probabilistic model of the rows.
 
-    A row's code is a distribution, its posterior; over all rows, codes follow the standard normal
-    distribution. The objective is the evidence lower bound of the log-density [1]_, whose price for
-    a code is the Kullback-Leibler divergence of its posterior from the prior. Gaussian noise is
-    trained with the network. Training starts at probabilistic PCA [2]_, and a linear model
-    (`hidden_layer_sizes=()`) stays there; with `noise="diagonal"` it is factor analysis.
+    The code of a row is a distribution, its posterior, and the prior of codes is the standard
+    normal distribution. The objective is the evidence lower bound of the log-density [1]_. Its
+    penalty is the Kullback-Leibler divergence of the posterior from the prior. The noise variance
+    of the Gaussian likelihood is trained with the network. Training starts at probabilistic PCA
+    [2]_. A linear model, with `hidden_layer_sizes=()`, stays there; with `noise="diagonal"` it is
+    factor analysis.
 
-    `transform` gives the posterior's mean and is never random. `score_samples` is the
-    importance-weighted bound with 100 draws, which belong to the row: it is the same at every call.
+    `transform` returns the mean of the posterior and is not random. `score_samples` is the
+    importance-weighted bound with 100 draws, which depend on the row only, so that it is the same
+    at each call.
 
     Parameters
     ----------
     posterior_covariance : {"diagonal", "full"}, default="diagonal"
-        Covariance of a row's posterior. "full" tells its correlations, at the cost of an encoder
-        with n_components**2 / 2 more outputs.
+        Covariance of the posterior of a row. "full" allows correlations between components, which
+        adds n_components * (n_components - 1) / 2 outputs to the encoder.
 
     beta : float, default=1.0
-        Weight of the divergence while training [3]_: larger values make components independent and
-        fewer of them active, smaller ones make reconstructions sharper. `score_samples` is the
-        density of the model that results and knows no beta.
+        Weight of the divergence during training [3]_. It must not be negative. Larger values make
+        components more independent and fewer of them active; smaller values reduce the
+        reconstruction error. The default gives the evidence lower bound. `score_samples` is a
+        density and does not depend on `beta` directly.
 
     kl_warm_up : float, default=0.1
-        Share of a fit's training in which `beta` rises from 0, so that components are not given up
-        before the decoder has learned to use them. It is at most 0.5, before `n_iter_no_change`
-        may end training, so that this always ends with the full objective, which also judges
-        held-out rows. Training that goes on, by `partial_fit` or `warm_start`, has no warm-up.
+        Share of training during which the weight of the divergence increases from 0 to `beta`, at
+        most 0.5. Without a warm-up, components may become inactive before the decoder has learned
+        to use them. The upper limit ensures that training ends with the full objective, which is
+        also that of validation rows. Resumed training (`partial_fit`, `warm_start`) has no warm-up.
 
     n_importance_samples : int, default=1
-        Codes drawn for each row at each step. More than 1 train the importance-weighted bound [4]_,
-        which is tighter, with doubly reparameterised gradients [5]_.
+        Number of codes drawn for each row at each step. With more than 1, the objective is the
+        importance-weighted bound [4]_ with doubly reparametrized gradients [5]_. It is tighter, but
+        the time of a step grows with the number of draws.
+
+    Notes
+    -----
+    Most users set only `n_components`, `beta`, `max_epochs` and `random_state`. Lower `beta` or
+    `n_components` if a warning reports a posterior collapse. Use `noise="diagonal"` if columns have
+    noise of different size.
 
     References
     ----------
@@ -155,13 +165,13 @@ class VariationalAutoencoder(BaseAutoencoder):
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         full = self.posterior_covariance == "full"
         options = self.beta, self.kl_warm_up, self.n_importance_samples
         return Variational(n_components, full, *options)
 
     def posterior(self, X: MatrixLike) -> tuple[Floats, Floats]:
-        """Moments of the posterior distribution of rows' codes.
+        """Compute the mean and the covariance of the posterior of each row.
 
         Parameters
         ----------
@@ -170,10 +180,10 @@ class VariationalAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        mean : ndarray of shape (n_samples, n_components_)
-            What `transform` returns.
-        covariance : ndarray of shape (n_samples, n_components_[, n_components_])
-            Variances, or with `posterior_covariance="full"` matrices.
+        mean : ndarray of shape (n_samples, n_components)
+            Mean of the posterior, as `transform` returns it.
+        covariance : ndarray of shape (n_samples, n_components[, n_components])
+            Variances, or covariance matrices with `posterior_covariance="full"`.
         """
         fitted = self._read_fitted()
         network, latent = fitted.network, cast(Variational, fitted.network.latent)
@@ -188,7 +198,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         return both[:, :k], both[:, k:].reshape(-1, *shape)
 
     def elbo(self, X: MatrixLike) -> Floats:
-        """Evidence lower bound of rows' log-density, whatever the `beta` that was trained with.
+        """Compute the evidence lower bound of the log-density of each row, with `beta=1`.
 
         Parameters
         ----------
@@ -198,31 +208,32 @@ class VariationalAutoencoder(BaseAutoencoder):
         Returns
         -------
         elbo : ndarray of shape (n_samples,)
-            Nats per row: expected log-likelihood, a mean over 100 draws that belong to the row,
-            less the divergence of the posterior from the prior.
+            Nats per row: the expected log-likelihood, estimated from 100 draws that depend on the
+            row only, minus the divergence of the posterior from the prior.
         """
-        return self._ask_density("elbo", X)
+        return self._evaluate_density("elbo", X)
 
     def log_likelihood(self, X: MatrixLike, n_samples: int = 100) -> Floats:
-        """Importance-weighted bound of rows' log-density, the tighter the more codes are drawn.
+        """Compute the importance-weighted bound of the log-density of each row.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         n_samples : int, default=100
-            Codes drawn for each row; the draws belong to the row.
+            Number of codes drawn for each row. The bound is tighter with more draws, which depend
+            on the row only.
 
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples,)
-            Nats per row.
+            Lower bound of the log-density, in nats per row.
 
         Raises
         ------
         ValueError
-            Where `n_samples` is not a positive integer.
+            If `n_samples` is not a positive integer.
         """
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
-        return self._ask_density("log_prob", X, int(n_samples))
+        return self._evaluate_density("log_prob", X, int(n_samples))

@@ -1,4 +1,4 @@
-"""The Wasserstein autoencoder: codes of all rows together follow a normal distribution."""
+"""The Wasserstein autoencoder."""
 
 from numbers import Real
 from typing import ClassVar
@@ -10,17 +10,17 @@ from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Encode, Latent, Standardized
-from skae.state import Known
+from skae.state import TableInfo
 
 WIDTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Widths of the kernels that are summed, in terms of the prior's expected squared distance."""
+"""Widths of the summed kernels, in units of the expected squared distance under the prior."""
 
 MOMENTS = 0.01
-"""Weight of a kernel beside them that compares means and covariances, to which they are blunt."""
+"""Weight of an additional kernel for means and covariances, to which the others are insensitive."""
 
 
 def kernels(a: Tensor, b: Tensor) -> Tensor:
-    """The sum of kernels of all pairs of codes (n, k) and (m, k), shape (n, m)."""
+    """Compute the summed kernels of all pairs of codes (n, k) and (m, k), of shape (n, m)."""
     products = a @ b.mT
     squares = a.square().sum(-1)[:, None] + b.square().sum(-1) - 2 * products
     wide = 2 * a.shape[-1] * torch.tensor(WIDTHS, dtype=a.dtype, device=a.device)
@@ -29,7 +29,7 @@ def kernels(a: Tensor, b: Tensor) -> Tensor:
 
 
 def discrepancy(z: Tensor, weight: Tensor, prior: Tensor) -> Tensor:
-    """Unbiased estimate of the squared maximum mean discrepancy of weighted codes and draws."""
+    """Estimate the squared maximum mean discrepancy of weighted codes and draws without bias."""
     share, one = weight / weight.sum(), torch.full_like(weight, 1 / len(weight))
     total = -2 * share @ kernels(z, prior) @ one
     for codes, mass in ((z, share), (prior, one)):
@@ -39,30 +39,43 @@ def discrepancy(z: Tensor, weight: Tensor, prior: Tensor) -> Tensor:
 
 
 class Matched(Standardized):
-    """Codes that pay for how far their distribution over rows is from the standard normal."""
+    """Codes with a penalty on the discrepancy of their distribution from the standard normal."""
 
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        # Held-out rows are few: how far their codes are from the prior is mostly chance.
+        # The discrepancy of the codes of a few validation rows is mostly noise.
         if draws is None or not self.training:
             return 0.0
-        return self.price * discrepancy(code.z, weight, draws.normal(code.z.shape))
+        return self.penalty_weight * discrepancy(code.z, weight, draws.normal(code.z.shape))
 
 
 class WassersteinAutoencoder(BaseAutoencoder):
-    """Autoencoder whose codes, over all rows, follow the standard normal distribution.
+    """Wasserstein autoencoder, whose codes follow the standard normal distribution.
 
-    Each row has one code without noise, as in a plain autoencoder, while the distribution of all
-    rows' codes is held to the prior by the maximum mean discrepancy between a batch's codes and as
-    many draws [1]_. Its kernel is the sum of inverse multiquadrics of seven widths and, with a
-    small weight, of a polynomial that compares means and covariances. Draws from the prior then
-    decode to rows like those that were seen. Training starts at PCA's codes, scaled to variance 1.
+    Each row has one deterministic code, as in a plain autoencoder. The penalty is the maximum mean
+    discrepancy between the codes of a batch and as many draws of the prior [1]_. Its kernel is a
+    sum of inverse multiquadrics of seven widths and, with a small weight, a polynomial that
+    compares means and covariances. Draws of the prior can therefore be decoded to new rows.
+    Training starts at PCA's codes, scaled to variance 1.
 
     Parameters
     ----------
     prior_weight : float, default=200.0
-        Price in nats of a squared discrepancy of 1.
+        Weight of the penalty, in nats for a squared discrepancy of 1. It must not be negative. With
+        the default, codes of digits with two components are about as close to the prior as draws
+        of it are.
+
+    See Also
+    --------
+    AdversarialAutoencoder : Reaches the same goal with a discriminator.
+    VariationalAutoencoder : Draws codes from a posterior instead.
+
+    Notes
+    -----
+    Most users set only `n_components`, `prior_weight`, `max_epochs` and `random_state`. Increase
+    `prior_weight` if rows from `sample` look unlike the training rows, and decrease it for a
+    smaller reconstruction error.
 
     References
     ----------
@@ -88,5 +101,5 @@ class WassersteinAutoencoder(BaseAutoencoder):
         "prior_weight": [Interval(Real, 0, None, closed="left")],
     }
 
-    def _make_latent(self, n_components: int, known: Known) -> Latent:
+    def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Matched(n_components, self.prior_weight)

@@ -1,1 +1,1 @@
-"""Bodies: encoders and decoders of each architecture."""
+"""Encoders and decoders of each architecture."""

@@ -1,4 +1,4 @@
-"""Which architecture parameters describe: the one place that knows all of them."""
+"""Creation of architectures from the parameters of estimators."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -7,14 +7,14 @@ from typing import cast
 from skae.nn.bodies.body import Architecture
 from skae.nn.bodies.convolution import Convolutional, Shape, halvings
 from skae.nn.bodies.mlp import MLP
-from skae.nn.bodies.modules import ModulePair, OwnModules
+from skae.nn.bodies.modules import ModulePair, UserModules
 from skae.nn.bodies.recurrent import Recurrent
 
 AXES = {"conv": ("channels", "height", "width"), "recurrent": ("time", "channels")}
-"""What the axes of a row are to the architectures that know any."""
+"""Axes of `feature_shape`, for the architectures that need it."""
 
 WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
-"""Hidden layers' sizes where "auto" leaves them to the package."""
+"""Values of hidden_layer_sizes="auto"."""
 
 
 def make_architecture(
@@ -25,13 +25,13 @@ def make_architecture(
     activation: str,
     dropout: float,
 ) -> Architecture:
-    """The architecture for rows of a number of cells, whose parameters are the estimators'.
+    """Create the architecture that the parameters of an estimator describe.
 
-    Raises ValueError where these do not go together.
+    It raises ValueError if the parameters do not fit together.
     """
     shape = feature_shape or (n_features,)
     if not isinstance(architecture, str):
-        return OwnModules(architecture, shape)
+        return UserModules(architecture, shape)
     if architecture in AXES and (feature_shape is None or len(shape) != len(AXES[architecture])):
         raise ValueError(
             f"architecture={architecture!r} needs feature_shape=({', '.join(AXES[architecture])}), "
@@ -51,8 +51,8 @@ def make_architecture(
         if len(widths) > times:
             raise ValueError(
                 f"feature_shape={shape}, n_features={n_features}, is too small for the "
-                f"{len(widths)} stages of hidden_layer_sizes={widths}: each halves an image, and "
-                f"this one can be halved {times} times."
+                f"{len(widths)} stages of hidden_layer_sizes={widths}: each stage halves the "
+                f"image, and this one can be halved {times} times."
             )
         return Convolutional(cast(Shape, shape), widths, activation, dropout)
     if architecture == "recurrent":

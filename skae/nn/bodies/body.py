@@ -1,4 +1,4 @@
-"""Encoders and decoders: a linear map plus a residual network, whose kind is the architecture."""
+"""Encoders and decoders: a linear map plus a residual network of some architecture."""
 
 from abc import ABC, abstractmethod
 
@@ -10,71 +10,71 @@ from skae.nn.draws import Draws
 
 
 class Architecture(ABC):
-    """Makes the residual networks of encoders and decoders.
+    """Base of architectures, which create the residual networks of encoders and decoders.
 
     Parameters
     ----------
     n_features : int
-        Cells of a row.
+        Number of cells of a row.
     """
 
-    takes_gaps = False
-    """Whether cells of rows may be missing, NaN."""
+    takes_missing = False
+    """Whether rows may contain NaN."""
 
     has_layers = False
-    """Whether the residual networks are chains, whose layers can be trained one by one."""
+    """Whether the residual networks are chains of layers, which can be trained one by one."""
 
     can_tie = False
-    """Whether decoders can have an encoder's weights."""
+    """Whether decoders can use the weights of the encoder."""
 
     is_linear = False
-    """Whether the residual networks are linear maps: a linear skip makes them superfluous."""
+    """Whether the residual networks are linear; a linear skip then replaces them."""
 
     likes_skip = True
-    """Whether a linear map beside the residual networks helps them."""
+    """Value of linear_skip="auto"."""
 
     def __init__(self, n_features: int) -> None:
         self.n_features = n_features
 
     @abstractmethod
     def encoder(self, n_out: int) -> Residual:
-        """A network from rows (..., n_features) to (..., n_out)."""
+        """Create a network from rows (..., n_features) to (..., n_out)."""
 
     @abstractmethod
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
-        """A network from (..., n_in) to rows (..., n_features), of an encoder's weights or not."""
+        """Create a network from (..., n_in) to rows (..., n_features); it may use tied weights."""
 
 
 class Body(nn.Module):
-    """An encoder or a decoder: a linear map plus a residual network, either of which may be absent.
+    """An encoder or a decoder: the sum of a linear map and a residual network.
 
-    With the linear map, the residual starts at zero, so that training starts from the linear
-    solution.
+    Either of them may be None. With a linear map, the output of the residual network is initialized
+    to zero, so that training starts at the linear solution.
 
     Parameters
     ----------
     skip : Dense or None
     residual : Residual or None
-    has_gaps : bool
-        Whether cells of rows may be missing: to the linear map they are as their column's mean.
+    has_missing : bool
+        Whether rows may contain NaN. The linear map replaces it by the mean of the column.
     """
 
     def __init__(
-        self, skip: Dense | None, residual: Residual | None, has_gaps: bool = False
+        self, skip: Dense | None, residual: Residual | None, has_missing: bool = False
     ) -> None:
         super().__init__()
         self.skip = skip
         self.residual = residual
-        self.has_gaps = has_gaps
+        self.has_missing = has_missing
 
     @property
     def n_hidden(self) -> int:
-        """Hidden cells that a row has at once."""
+        """Largest number of hidden units per row that are in memory at once."""
         return Residual.n_hidden if self.residual is None else self.residual.n_hidden
 
     @property
     def out_bias(self) -> Tensor:
-        """The bias of the output."""
+        """Bias of the output."""
         if self.skip is not None:
             return self.skip.bias
         assert self.residual is not None
@@ -85,12 +85,12 @@ class Body(nn.Module):
         if self.residual is not None:
             parts.append(self.residual(x, draws))
         if self.skip is not None:
-            parts.append(self.skip(x.nan_to_num() if self.has_gaps else x))
+            parts.append(self.skip(x.nan_to_num() if self.has_missing else x))
         return sum(parts[1:], parts[0])
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Draw the residual's weights; the linear map's are the caller's to set."""
+        """Draw the weights of the residual network; the caller sets those of the linear map."""
         if self.residual is not None:
             self.residual.reset(generator, self.skip is not None)
         self.zero_residual()
@@ -98,7 +98,7 @@ class Body(nn.Module):
             self.skip.bias.zero_()
 
     def zero_residual(self) -> None:
-        """With a linear map beside it, make the residual's output zero but trainable."""
+        """Set the output of the residual network to zero if there is a linear map."""
         if self.skip is not None and self.residual is not None:
             self.residual.start_at_zero()
 
@@ -106,7 +106,7 @@ class Body(nn.Module):
 def make_bodies(
     architecture: Architecture, n_inputs: int, n_outputs: int, linear_skip: bool, tied_weights: bool
 ) -> tuple[Body, Body]:
-    """Encoder and decoder of an architecture, for codes made of `n_inputs` numbers."""
+    """Create the encoder, with `n_inputs` raw outputs, and the decoder, with `n_outputs` inputs."""
     d = architecture.n_features
     down = up = encoder = decoder = None
     if linear_skip:
@@ -115,4 +115,4 @@ def make_bodies(
     if not (linear_skip and architecture.is_linear):
         encoder = architecture.encoder(n_inputs)
         decoder = architecture.decoder(n_outputs, encoder if tied_weights else None)
-    return Body(down, encoder, architecture.takes_gaps), Body(up, decoder)
+    return Body(down, encoder, architecture.takes_missing), Body(up, decoder)

@@ -1,4 +1,4 @@
-"""Convolutional networks: the architecture for images and for series with a fixed length."""
+"""Convolutional networks for images and for series of fixed length."""
 
 import math
 from collections.abc import Sequence
@@ -12,42 +12,42 @@ from skae.nn.bodies.layers import Chain, Dense, Layer, Residual
 
 KERNEL = 3
 STRIDE = 2
-"""Width of filters and step of the encoder's along axes that are longer than 1."""
+"""Width and stride of the encoder's filters, along axes that are longer than 1."""
 
 Shape = tuple[int, int, int]
-"""Channels, height and width of maps."""
+"""Channels, height and width of feature maps."""
 
 
 class Stage(NamedTuple):
-    """Large maps and the small ones, half the size, that stand for them."""
+    """Shapes of feature maps before and after a convolution that halves them."""
 
     large: Shape
     small: Shape
 
     @classmethod
     def of(cls, large: Shape, channels: int) -> "Stage":
-        """The stage from large maps to so many small ones; odd sizes are rounded up."""
+        """Create the stage from large maps to `channels` small ones; odd sizes are rounded up."""
         _, height, width = large
         return cls(large, (channels, -(-height // STRIDE), -(-width // STRIDE)))
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        """Height and width of filters."""
+        """Height and width of the filters."""
         return tuple(min(KERNEL, 2 * size - 1) for size in self.large[1:])
 
     @property
     def stride(self) -> tuple[int, ...]:
-        """By what height and width are divided."""
+        """Factors by which height and width are divided."""
         return tuple(min(STRIDE, size) for size in self.large[1:])
 
     @property
     def padding(self) -> tuple[int, ...]:
-        """What keeps sizes from shrinking by more than the stride."""
+        """Padding that keeps sizes from shrinking by more than the stride."""
         return tuple(size // 2 for size in self.kernel)
 
 
 class Convolution(Layer):
-    """Maps to maps of half the size, both as rows."""
+    """Convolution that halves feature maps; input and output are flattened."""
 
     def __init__(self, stage: Stage) -> None:
         n_channels, shape = stage.small[0], (stage.large[0], *stage.kernel)
@@ -61,12 +61,11 @@ class Convolution(Layer):
         return maps.reshape(*x.shape[:-1], math.prod(stage.small))
 
 
-class Enlargement(Layer):
-    """Maps to maps of twice the size, both as rows.
+class Upsampling(Layer):
+    """Convolution that doubles feature maps; input and output are flattened.
 
-    A convolution makes all the cells that one becomes, as channels that are then put side by
-    side [1]_. The last one has a bias for each cell, as linear maps have, the others one for each
-    channel.
+    The convolution computes the new cells as channels, which are then rearranged [1]_. The last
+    layer of a decoder has one bias per cell, as a linear map has. The others have one per channel.
 
     References
     ----------
@@ -96,14 +95,14 @@ class Enlargement(Layer):
 
 
 class Convolutional(Architecture):
-    """Convolutions that halve maps, then one dense layer; and their mirror image.
+    """Convolutions that halve feature maps and a dense layer; the decoder mirrors the encoder.
 
     Parameters
     ----------
     shape : tuple of int
-        Channels, height and width of a row's maps.
+        Channels, height and width of a row.
     channels : sequence of int
-        Filters of the encoder's convolutions.
+        Numbers of filters of the encoder's convolutions.
     activation : str
     dropout : float
     """
@@ -115,7 +114,7 @@ class Convolutional(Architecture):
     ) -> None:
         super().__init__(math.prod(shape))
         self.is_linear = not channels
-        # Series are mostly few, and their steps are columns that mean the same in all rows.
+        # The steps of a series mean the same in all rows, and most sets of series are small.
         self.likes_skip = self.is_linear or min(shape[1:]) == 1
         self.options = activation, dropout
         self.stages: list[Stage] = []
@@ -131,10 +130,10 @@ class Convolutional(Architecture):
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
         layers: list[Layer] = [Dense(n_in, self.smallest)]
         for stage in reversed(self.stages):
-            layers.append(Enlargement(stage, is_last=stage is self.stages[0]))
+            layers.append(Upsampling(stage, is_last=stage is self.stages[0]))
         return Chain(layers, *self.options)
 
 
 def halvings(shape: Shape) -> int:
-    """How often maps can be halved, rounding up, until they are single cells."""
+    """Return how often feature maps can be halved, rounding up, until one cell is left."""
     return math.ceil(math.log2(max(shape[1:])))

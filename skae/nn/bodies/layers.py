@@ -1,4 +1,4 @@
-"""Affine layers, and chains of them with a nonlinearity between: what bodies are made of."""
+"""Affine layers, and chains of them with activations in between."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,24 +20,24 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 GAINS = {"logistic": 4.0}
-"""What start weights are multiplied with where an activation is flat: its slope at 0 is 1/4."""
+"""Factors on initial weights for activations with a small slope at 0; that of logistic is 1/4."""
 
 
 class Layer(nn.Module, ABC):
-    """An affine map of rows.
+    """Base of affine layers.
 
     Parameters
     ----------
     n_in : int
-        Length of the rows that come in.
+        Length of the input.
     n_units : int
-        Weighted sums that the layer makes, each with a bias.
+        Number of weighted sums, each of which has a bias.
     shape : tuple of int
-        The weights of one sum.
+        Shape of the weights of one sum.
     n_biases : int or None
-        Biases, where there are not as many as sums.
+        Number of biases if it is not `n_units`.
     tied_to : Layer or None
-        The layer whose transposed weights are used.
+        Layer whose transposed weights are used.
     """
 
     weight: nn.Parameter
@@ -60,9 +60,9 @@ class Layer(nn.Module, ABC):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, gain: float) -> None:
-        """Draw weights with standard deviation gain / sqrt(n_inputs); biases are zero.
+        """Draw weights with standard deviation gain / sqrt(n_inputs); set biases to zero.
 
-        Weights that are used in both directions have two numbers of inputs: their geometric mean.
+        For tied weights, n_inputs is the geometric mean of the numbers in both directions.
         """
         if not self.transposed:
             n_inputs: float = math.prod(self.weight.shape[1:])
@@ -74,9 +74,9 @@ class Layer(nn.Module, ABC):
 
 
 class Dense(Layer):
-    """A layer whose outputs see all inputs.
+    """Dense layer.
 
-    Of a layer with more outputs than the mirror image has inputs, it mirrors the first.
+    If the layer it is tied to has more outputs than this one has inputs, it mirrors the first ones.
     """
 
     def __init__(self, n_in: int, n_out: int, tied_to: Layer | None = None) -> None:
@@ -88,45 +88,48 @@ class Dense(Layer):
 
 
 class Residual(nn.Module, ABC):
-    """The nonlinear part of an encoder or a decoder: rows (..., n_in) to rows (..., n_out)."""
+    """Base of residual networks, the nonlinear parts of encoders and decoders.
+
+    They map rows (..., n_in) to rows (..., n_out).
+    """
 
     n_hidden = 256
-    """Hidden cells that a row has at once: memory is planned by them."""
+    """Largest number of hidden units per row that are in memory at once."""
 
     @property
     @abstractmethod
     def out_bias(self) -> Tensor:
-        """What is added to the output last, (n_out,)."""
+        """Bias of the output, (n_out,)."""
 
     @abstractmethod
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        """The output; with `draws`, hidden units are silenced."""
+        """Compute the output; with `draws`, dropout applies."""
 
     @abstractmethod
     def reset(self, generator: torch.Generator, silent: bool) -> None:
-        """Draw the weights; `silent` ones are to `start_at_zero`."""
+        """Draw the weights; if `silent`, `start_at_zero` will follow."""
 
     @abstractmethod
     def start_at_zero(self) -> None:
-        """Make the output zero but trainable."""
+        """Set the output to zero but keep it trainable."""
 
 
-def silenced(x: Tensor, draws: Draws | None, share: float) -> Tensor:
-    """Hidden units, a share of which is silent and the others the louder; all, without `draws`."""
+def apply_dropout(x: Tensor, draws: Draws | None, share: float) -> Tensor:
+    """Set a share of the units to zero and scale the others; without `draws`, change nothing."""
     if draws is None or share == 0:
         return x
     return x * (draws.uniform(x.shape) >= share) / (1 - share)
 
 
 class Chain(Residual):
-    """Layers with an activation, and optionally dropout, between them.
+    """Chain of layers with an activation, and optionally dropout, between them.
 
     Parameters
     ----------
     layers : sequence of Layer
     activation : str
     dropout : float
-        Share of hidden units silenced while training.
+        Share of hidden units set to zero during training.
     """
 
     layers: Sequence[Layer]
@@ -145,7 +148,7 @@ class Chain(Residual):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         *hidden, last = self.layers
         for layer in hidden:
-            x = silenced(ACTIVATIONS[self.activation](layer(x)), draws, self.dropout)
+            x = apply_dropout(ACTIVATIONS[self.activation](layer(x)), draws, self.dropout)
         y: Tensor = last(x)
         return y
 
@@ -154,27 +157,29 @@ class Chain(Residual):
         for layer in self.layers:
             layer.reset(generator, GAINS.get(self.activation, 1.0))
         if silent and self.layers[-1].mirrored:
-            # A last layer of zeros would be the mirror image's first: no gradient leaves that.
+            # The decoder's first layer mirrors the last one. If that were zero, there would be no
+            # gradient.
             self.layers[0].weight.zero_()
 
     @torch.no_grad()
     def start_at_zero(self) -> None:
-        """Make the output zero but trainable.
+        """Set the output to zero but keep it trainable.
 
-        Of tied chains only at a row of zeros, unless their outermost layer is zero.
+        The output of tied chains is zero only for an input of zeros, unless their outermost layer
+        is zero.
         """
         first, last = self.layers[0], self.layers[-1]
         if not (last.transposed or last.mirrored):
             last.weight.zero_()
         last.bias.zero_()
-        # Tied chains are constant at their start, but not zero for every activation.
+        # Tied chains are constant at initialization, but with some activations not zero.
         last.bias.sub_(self(last.bias.new_zeros(first.n_in)))
 
 
 def dense_chain(
     sizes: Sequence[int], activation: str, dropout: float = 0.0, tied_to: Chain | None = None
 ) -> Chain:
-    """A multilayer perceptron: n + 1 widths, from input to output, make n layers."""
+    """Create a multilayer perceptron; `sizes` are the widths from input to output."""
     mirror = reversed(tied_to.layers) if tied_to else [None] * (len(sizes) - 1)
     pairs = zip(sizes[:-1], sizes[1:], mirror, strict=True)
     return Chain([Dense(*pair) for pair in pairs], activation, dropout)

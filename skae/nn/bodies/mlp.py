@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: the architecture for tables."""
+"""Multilayer perceptrons for tables."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -8,13 +8,13 @@ from skae.nn.bodies.layers import Chain, Residual, dense_chain
 
 
 class MLP(Architecture):
-    """Dense layers.
+    """Dense layers; the decoder mirrors the encoder.
 
     Parameters
     ----------
     n_features : int
     widths : sequence of int
-        Hidden units of the encoder's layers.
+        Numbers of hidden units of the encoder's layers.
     activation : str
     dropout : float
     """

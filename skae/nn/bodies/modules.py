@@ -1,4 +1,4 @@
-"""A pair of the user's own torch modules as an architecture."""
+"""torch modules of the user as an architecture."""
 
 import copy
 import math
@@ -16,17 +16,17 @@ from skae.nn.draws import Draws
 
 
 class ModulePair(Protocol):
-    """What a user's architecture has: makers of modules whose weights are set."""
+    """Interface of a user's architecture."""
 
     def encoder(self, n_out: int) -> nn.Module:
-        """A module from rows to (n, n_out)."""
+        """Create a module from rows to (n, n_out)."""
 
     def decoder(self, n_in: int) -> nn.Module:
-        """A module from (n, n_in) to rows."""
+        """Create a module from (n, n_in) to rows."""
 
 
-class Seeded(TorchDispatchMode):
-    """Where it is active, what would draw from torch's global generator draws from another one."""
+class SeededRandomness(TorchDispatchMode):
+    """Context in which torch's random operations use a given generator, not the global one."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Seeded(TorchDispatchMode):
         options = dict(kwargs or {})
         if torch.Tag.nondeterministic_seeded in func.tags and options.get("generator") is None:
             device = args[0].device if isinstance(args[0], Tensor) else options.get("device")
-            # Outlines of networks have no memory to draw into.
+            # Networks on the meta device have no memory for random numbers.
             if device is None or torch.device(device) == self.generator.device:
                 func = with_generator(func)
                 options["generator"] = self.generator
@@ -47,21 +47,21 @@ def _rows_of(shape: tuple[int, ...]) -> str:
     return f"(n, {', '.join(map(str, shape))})"
 
 
-class Foreign(Residual):
-    """A user's module, its output multiplied with a number so that it can start at zero.
+class ModuleBody(Residual):
+    """Module of the user, multiplied by a trainable number that can be initialized to zero.
 
     Parameters
     ----------
     make : callable
-        Makes the module.
+        Creates the module.
     shape_in, shape_out : tuple of int
-        How the module takes a row and gives one.
+        Shapes of a row in the input and in the output of the module.
     name : str
-        What errors call the module.
+        Name of the module in error messages.
     """
 
     traces = False
-    """What a module draws, no trace would draw again."""
+    """A trace would not repeat the random operations of a module."""
 
     def __init__(
         self,
@@ -73,13 +73,13 @@ class Foreign(Residual):
         super().__init__()
         self.make, self.name = make, name
         self.shape_in, self.shape_out = shape_in, shape_out
-        self.module = self._made(torch.Generator().manual_seed(0))
+        self.module = self._create(torch.Generator().manual_seed(0))
         self.gate = nn.Parameter(torch.empty(()))
         self.bias = nn.Parameter(torch.empty(math.prod(shape_out)))
 
-    def _made(self, generator: torch.Generator) -> nn.Module:
+    def _create(self, generator: torch.Generator) -> nn.Module:
         try:
-            with Seeded(generator):
+            with SeededRandomness(generator):
                 module = self.make()
         except Exception as error:
             raise ValueError(f"architecture.{self.name} failed: {error}") from error
@@ -87,7 +87,7 @@ class Foreign(Residual):
             raise ValueError(
                 f"architecture.{self.name} must return a torch module, not {module!r}."
             )
-        # The pair may keep what it returns, and return it to another model.
+        # The user's object may return the same module again, for another model.
         return copy.deepcopy(module)
 
     @property
@@ -97,8 +97,8 @@ class Foreign(Residual):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         rows = x.reshape(-1, *self.shape_in)
         try:
-            # What the module draws while it is trained is the fit's to seed.
-            with Seeded(draws.generator) if draws is not None else nullcontext():
+            # During training, random operations of the module use the generator of the fit.
+            with SeededRandomness(draws.generator) if draws is not None else nullcontext():
                 y: Tensor = self.module(rows)
         except Exception as error:
             raise ValueError(
@@ -109,23 +109,23 @@ class Foreign(Residual):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, silent: bool) -> None:
-        self.module.load_state_dict(self._made(generator).state_dict())
+        self.module.load_state_dict(self._create(generator).state_dict())
         self.gate.fill_(1.0)
         self.bias.zero_()
-        self._try_out()
+        self._check_shapes()
 
-    def _try_out(self) -> None:
-        """Raise ValueError where the module does not take or give what it should."""
+    def _check_shapes(self) -> None:
+        """Raise ValueError if the module does not accept or return tensors of the right shape."""
         self.module.eval()
         rows = self.bias.new_zeros(2, *self.shape_in)
         try:
             y = self.module(rows)
             if len(y) != 2 or y.numel() != 2 * len(self.bias):
-                raise ValueError(f"for two rows it gives {tuple(y.shape)}")
+                raise ValueError(f"for two rows it returns shape {tuple(y.shape)}")
         except Exception as error:
             raise ValueError(
-                f"architecture.{self.name} must return a module that takes tensors of shape "
-                f"{_rows_of(self.shape_in)} and gives {_rows_of(self.shape_out)}: {error}"
+                f"architecture.{self.name} must return a module that maps tensors of shape "
+                f"{_rows_of(self.shape_in)} to {_rows_of(self.shape_out)}: {error}"
             ) from error
 
     @torch.no_grad()
@@ -134,15 +134,15 @@ class Foreign(Residual):
         self.bias.zero_()
 
 
-class OwnModules(Architecture):
-    """Encoders and decoders that a user's object makes.
+class UserModules(Architecture):
+    """Encoders and decoders that an object of the user creates.
 
     Parameters
     ----------
     pair : object
-        Has methods `encoder(n_out)` and `decoder(n_in)`, which return modules.
+        Object with the methods `encoder(n_out)` and `decoder(n_in)`, which return modules.
     shape : tuple of int
-        How these modules take and give a row.
+        Shape of a row for these modules.
     """
 
     def __init__(self, pair: ModulePair, shape: tuple[int, ...]) -> None:
@@ -150,7 +150,9 @@ class OwnModules(Architecture):
         self.pair, self.shape = pair, shape
 
     def encoder(self, n_out: int) -> Residual:
-        return Foreign(lambda: self.pair.encoder(n_out), self.shape, (n_out,), f"encoder({n_out})")
+        return ModuleBody(
+            lambda: self.pair.encoder(n_out), self.shape, (n_out,), f"encoder({n_out})"
+        )
 
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
-        return Foreign(lambda: self.pair.decoder(n_in), (n_in,), self.shape, f"decoder({n_in})")
+        return ModuleBody(lambda: self.pair.decoder(n_in), (n_in,), self.shape, f"decoder({n_in})")

@@ -1,4 +1,4 @@
-"""Recurrent networks: the architecture for sequences, which may differ in length."""
+"""Recurrent networks for sequences, also of different lengths."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from skae.nn.bodies.body import Architecture
-from skae.nn.bodies.layers import Dense, Residual, silenced
+from skae.nn.bodies.layers import Dense, Residual, apply_dropout
 from skae.nn.draws import Draws
 
 
 class GRU(nn.Module):
-    """A layer of gated recurrent units [1]_, in operations that torch can differentiate twice.
+    """Layer of gated recurrent units [1]_, of operations that torch can differentiate twice.
 
     References
     ----------
@@ -22,7 +22,7 @@ class GRU(nn.Module):
     """
 
     traces = False
-    """A trace would hold the same calls for every step: it costs more than it saves."""
+    """A trace would contain the calls of every time step, and would take longer than it saves."""
 
     def __init__(self, n_in: int, n_states: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class GRU(nn.Module):
         self.of_state = Dense(n_states, 3 * n_states)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
-        """States (n, time, n_states) after each of the inputs (n, time, n_in), zero at first."""
+        """Compute states (n, time, n_states) for inputs (n, time, n_in); the default state is 0."""
         if state is None:
             state = x.new_zeros(len(x), self.of_state.n_in)
         states = []
@@ -49,7 +49,7 @@ def _layers(n_in: int, widths: Sequence[int]) -> Sequence[GRU]:
 
 
 class Sequences(Residual):
-    """Layers of recurrent units, whose states a dense layer reads."""
+    """Base of recurrent layers with a dense output layer."""
 
     layers: Sequence[GRU]
     readout: Dense
@@ -68,10 +68,10 @@ class Sequences(Residual):
 
 
 class SequenceEncoder(Sequences):
-    """Reads a sequence step by step; the last state that saw a step tells the output.
+    """Encoder that computes its output from the state after the last step.
 
-    Sequences are rows (..., time * n_channels), of any number of steps. They end with the last step
-    that is not NaN.
+    Sequences are rows (..., time * n_channels) with any number of steps. They end with the last
+    step that is not NaN.
     """
 
     def __init__(self, n_channels: int, widths: Sequence[int], n_out: int, dropout: float) -> None:
@@ -90,15 +90,15 @@ class SequenceEncoder(Sequences):
         length = (~steps.isnan().any(-1)).sum(-1)
         steps = steps.nan_to_num()
         for layer in self.layers:
-            steps = silenced(layer(steps), draws, self.dropout)
+            steps = apply_dropout(layer(steps), draws, self.dropout)
         last = steps.take_along_dim((length - 1)[:, None, None], 1)[:, 0]
         return self.readout(last).reshape(*x.shape[:-1], -1)
 
 
 class SequenceDecoder(Sequences):
-    """Writes a sequence step by step, from a state that the code decides.
+    """Decoder that generates a sequence step by step; the code determines its initial state.
 
-    Each step sees the code and, added to it, a vector of its own that is trained: the time.
+    The input of each step is the code plus a trained vector of this step.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class SequenceDecoder(Sequences):
         steps = code[:, None] + self.clock
         state: Tensor | None = torch.tanh(self.first(code))
         for layer in self.layers:
-            steps = silenced(layer(steps, state), draws, self.dropout)
+            steps = apply_dropout(layer(steps, state), draws, self.dropout)
             state = None
         return self.readout(steps).reshape(*x.shape[:-1], -1) + self.bias
 
@@ -134,18 +134,18 @@ class SequenceDecoder(Sequences):
 
 
 class Recurrent(Architecture):
-    """Gated recurrent units that read a sequence, and others that write one.
+    """Recurrent encoders and decoders.
 
     Parameters
     ----------
     shape : tuple of int
-        Steps and channels of a row's sequence.
+        Numbers of steps and channels of a sequence.
     widths : sequence of int
-        States of the encoder's layers.
+        Numbers of states of the encoder's layers.
     dropout : float
     """
 
-    takes_gaps = True
+    takes_missing = True
     likes_skip = False
 
     def __init__(self, shape: tuple[int, int], widths: Sequence[int], dropout: float) -> None:

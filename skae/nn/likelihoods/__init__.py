@@ -1,4 +1,4 @@
-"""Likelihoods: what a decoder's output says about a row."""
+"""Likelihoods: distributions of rows given the output of the decoder."""
 
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.likelihoods.bernoulli import Bernoulli
@@ -10,5 +10,5 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": Gaussian, "bernoulli": B
 def make_likelihood(
     name: str, n_columns: int, noise: str | float, trains_noise: bool = False
 ) -> Likelihood:
-    """The likelihood called `name`."""
+    """Create the likelihood that is registered under `name`."""
     return LIKELIHOODS[name](n_columns, noise, trains_noise)

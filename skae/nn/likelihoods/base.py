@@ -1,4 +1,4 @@
-"""What every likelihood answers: the distribution of a row given the decoder's output."""
+"""Base of likelihoods, distributions of a row given the output of the decoder."""
 
 import copy
 import math
@@ -12,49 +12,50 @@ from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 
 SMALLEST_SHARE = 1e-30
-"""Keeps shares of rows that have no column from dividing by zero."""
+"""Prevents a division by zero for columns without observed cells."""
 
 Statistics = dict[str, Tensor]
-"""Weighted sums over rows by their names. Those of all rows are the sums of those of some."""
+"""Weighted sums over rows by name; they are additive over parts of a table."""
 
 
 class Likelihood(nn.Module, ABC):
-    """The distribution of a row given the decoder's output `out` of shape (..., n, n_outputs).
+    """Base of distributions of a row given the decoder's output `out` (..., n, n_outputs).
 
-    Batches hold modelled columns only, in the user's units, as means and samples are; `out` is on
-    the scale the network trains at. A family states what single cells say, as functions of complete
-    cells `x` (..., n, n_columns); cells that are not observed are left out here. Log-probabilities
+    Batches contain modelled columns only. They are in the user's units, and so are means and
+    samples; `out` is standardized. A subclass defines functions of complete cells `x`
+    (..., n, n_columns), and this class leaves out cells that are not observed. Log-probabilities
     are in nats.
 
     Parameters
     ----------
     n_columns : int
     noise : {"isotropic", "diagonal"} or float
-        One variance for all columns, one for each, or a known variance in squared user's units.
+        One variance for all columns, one per column, or a known variance in squared user's units.
     trains_noise : bool
-        Whether a noise that is not known is trained with the network; else it is estimated later.
+        Whether an unknown noise variance is trained with the network; otherwise it is estimated
+        afterwards.
 
     Attributes
     ----------
     n_outputs : int
-        Numbers that the decoder gives for each row.
+        Number of the decoder's outputs per row.
     is_pooled : bool
-        Whether all columns share their noise, if any.
+        Whether all columns have the same noise variance.
     noise_variance : Tensor of shape (n_columns,)
-        A positive number for each column; 0 for families without noise.
+        Noise variance of each column; 0 for likelihoods without noise.
     """
 
     support = (-math.inf, math.inf)
     """Smallest and largest value of a cell."""
 
     is_known = True
-    """Whether there is no noise to estimate."""
+    """Whether no noise variance has to be estimated."""
 
     is_trained = False
-    """Whether the noise is trained with the network."""
+    """Whether the noise variance is trained with the network."""
 
     has_common_scale = True
-    """Whether another noise multiplies the scores and informations of all rows by one factor."""
+    """Whether a change of the noise multiplies all scores and informations by one factor."""
 
     noise_variance: Tensor
 
@@ -66,108 +67,140 @@ class Likelihood(nn.Module, ABC):
         self.is_pooled = noise != "diagonal"
         self.register_buffer("noise_variance", torch.zeros(n_columns))
 
-    # ------------------------------------------------------------ what a family states
+    # ------------------------------------------------------------ defined by subclasses
 
     @abstractmethod
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the data's column means, column variances and global scale.
+        """Initialize from column means, column variances and the global scale of the data.
 
-        Returns the output's bias and the slope d out / d (x / scale) at the mean row, each of
-        shape (n_outputs,): with them a linear decoder starts at PCA.
+        Returns
+        -------
+        bias, slope : Tensor of shape (n_outputs,)
+            Output at the mean row, and its derivative with respect to x / scale. A linear decoder
+            is initialized at PCA's solution with them.
         """
 
     def start_noise(self, variance: Tensor) -> None:
-        """Start a noise that is trained at column variances (n_columns,) over the scale's."""
+        """Initialize a trained noise with variances (n_columns,) of standardized columns."""
         return
 
     @abstractmethod
     def baseline(self) -> Tensor:
-        """Nats that a row costs where nothing is known of it but the columns' means."""
+        """Return the negative log-likelihood of a row, in nats, of a model without components."""
 
     @abstractmethod
     def cell_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
-        """Log-density (or log-mass) of each cell."""
+        """Compute the log-density or log-probability of each cell."""
 
     def row_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
-        """Log-density (or log-mass) of complete rows, (..., n)."""
+        """Compute the log-density or log-probability of complete rows, (..., n)."""
         return self.cell_log_prob(x, out).sum(-1)
 
     @abstractmethod
     def cell_score(self, x: Tensor, out: Tensor) -> Tensor:
-        """Derivative of the log-density by each output."""
+        """Compute the derivative of the log-density with respect to each output."""
 
     @abstractmethod
-    def curved(self, out: Tensor, jacobian: Tensor) -> Tensor:
-        """The outputs' Fisher information times a matrix (..., n, n_outputs, k)."""
+    def information_product(self, out: Tensor, jacobian: Tensor) -> Tensor:
+        """Multiply the Fisher information of the outputs by a matrix (..., n, n_outputs, k)."""
 
     @abstractmethod
     def cell_deviance(self, x: Tensor, out: Tensor) -> Tensor:
-        """Error of each cell: its square, or twice the nats short of a perfect fit."""
+        """Compute the error of each cell: squared error, or deviance for discrete cells."""
 
     def cell_squares(
         self, x: Tensor, out: Tensor, spread: Tensor | None, bessel: Tensor | float
     ) -> Tensor:
-        """Expected square of each cell's error, as `squares` explains."""
-        # Nothing is estimated from those of a family without noise.
+        """Compute the expected squared error of each complete cell; see `squares`."""
+        # A likelihood without noise estimates nothing from them.
         return self.cell_deviance(x, out)
 
     @abstractmethod
     def mean(self, out: Tensor) -> Tensor:
-        """Expected row."""
+        """Compute the expected row."""
 
     @abstractmethod
     def sample(self, out: Tensor, draws: Draws) -> Tensor:
-        """Rows drawn given `out`."""
+        """Draw rows."""
 
     # ----------------------------------------------------------------- observed cells
 
     def log_prob(self, batch: Batch, out: Tensor) -> Tensor:
-        """Log-density (or log-mass) of rows, (..., n)."""
+        """Compute the log-density or log-probability of the observed cells of rows, (..., n)."""
         if batch.observed is None:
             return self.row_log_prob(batch.original, out)
-        return _kept(batch.observed, self.cell_log_prob(_filled(batch), out)).sum(-1)
+        return _masked(batch.observed, self.cell_log_prob(_filled(batch), out)).sum(-1)
 
     def score(self, batch: Batch, out: Tensor) -> Tensor:
-        """Derivative of rows' log-density by `out`, shape of `out`."""
-        return _kept(self.observed_outputs(batch.observed), self.cell_score(_filled(batch), out))
+        """Compute the derivative of the log-density of rows with respect to `out`."""
+        return _masked(self.observed_outputs(batch.observed), self.cell_score(_filled(batch), out))
 
     def information(self, batch: Batch, out: Tensor, jacobian: Tensor) -> Tensor:
-        """Fisher information (..., n, k, k) of codes that move `out` by `jacobian` (..., d, k)."""
-        observed, curved = self.observed_outputs(batch.observed), self.curved(out, jacobian)
-        return jacobian.mT @ _kept(None if observed is None else observed[..., None], curved)
+        """Compute the Fisher information (..., n, k, k) of codes with Jacobian (..., n, d, k)."""
+        observed = self.observed_outputs(batch.observed)
+        mask = None if observed is None else observed[..., None]
+        return jacobian.mT @ _masked(mask, self.information_product(out, jacobian))
 
     def deviance(self, batch: Batch, out: Tensor) -> Tensor:
-        """Error of each cell: its square, or twice the nats short of a perfect fit."""
-        return _kept(batch.observed, self.cell_deviance(_filled(batch), out))
+        """Compute the error of each cell, squared error or deviance; 0 for missing cells."""
+        return _masked(batch.observed, self.cell_deviance(_filled(batch), out))
 
     def squares(
         self, batch: Batch, out: Tensor, spread: Tensor | None = None, bessel: Tensor | float = 1.0
     ) -> Tensor:
-        """Expected squares of cells' errors, the mean of which estimates the noise.
+        """Compute expected squared errors of cells, whose mean estimates the noise variance.
 
-        `spread` are variances of `out`, if it is not known; `bessel` scales the rest.
+        Parameters
+        ----------
+        batch : Batch
+        out : Tensor of shape (n, n_outputs)
+        spread : Tensor of shape (n, n_outputs) or None
+            Variances of `out` under the posterior of the code, if it is uncertain.
+        bessel : float or Tensor of shape ()
+            Bessel's correction, a factor on the squared errors at `out`.
+
+        Returns
+        -------
+        squares : Tensor of shape (n, n_columns)
         """
-        return _kept(batch.observed, self.cell_squares(_filled(batch), out, spread, bessel))
+        return _masked(batch.observed, self.cell_squares(_filled(batch), out, spread, bessel))
 
     def observed_outputs(self, observed: Tensor | None) -> Tensor | None:
-        """Outputs (n, n_outputs) that belong to observed cells."""
+        """Return a mask (n, n_outputs) of the outputs that belong to observed cells."""
         return None if observed is None else observed.expand(*observed.shape[:-1], self.n_outputs)
 
     # ------------------------------------------------------------ estimating the noise
 
     def row_squares(self, errors: Tensor, change: Tensor, spread: Tensor, bessel: Tensor) -> Tensor:
-        """Expected squares (n, 1), means of rows, where `has_common_scale`.
+        """Compute the mean expected squared errors (n, 1) of rows whose codes have changed.
 
-        Codes have moved from where rows' squares were `errors` (n,). To second order, minus twice
-        the log-density has changed by `change` (n,), and by `spread` (n,) for the codes' variance.
+        This is for likelihoods with `has_common_scale`. It avoids decoding the rows again.
+
+        Parameters
+        ----------
+        errors : Tensor of shape (n,)
+            Sums of squared errors at the previous codes.
+        change : Tensor of shape (n,)
+            Change of minus twice the log-density, to second order.
+        spread : Tensor of shape (n,)
+            Increase of minus twice the log-density due to the variance of the codes.
+        bessel : Tensor of shape ()
+            Bessel's correction.
         """
         raise NotImplementedError
 
     def statistics(self, batch: Batch, squares: Tensor, weight: Tensor) -> Statistics:
-        """Weighted sums over rows that `update` needs; they are additive over parts of a table.
+        """Compute the weighted sums over rows that `update` needs.
 
-        `squares` are those of cells (n, n_columns), or means over rows' cells (n, 1). The weights
-        (n,) of all rows of the table sum to 1.
+        They are additive over parts of a table.
+
+        Parameters
+        ----------
+        batch : Batch
+        squares : Tensor of shape (n, n_columns) or (n, 1)
+            Squared errors of cells, or their means over the cells of each row.
+        weight : Tensor of shape (n,)
+            Weights; those of all rows of the table sum to 1.
         """
         weight = weight.to(self.noise_variance)
         sums = {"squares": weight @ squares.to(weight)}
@@ -178,35 +211,35 @@ class Likelihood(nn.Module, ABC):
         return sums
 
     def column_means(self, squares: Tensor, statistics: Statistics) -> Tensor:
-        """Means over observed cells from sums over rows: of columns, or one of all."""
+        """Compute means over observed cells, per column or one for all, from sums over rows."""
         if "observed" not in statistics:
             return squares
         observed, n_rows = statistics["observed"], statistics["rows"]
         pooled = squares.mean() / observed.mean()
         if self.is_pooled:
             return pooled[None]
-        # Few rows may reach a column, or none: the mean of all columns counts as one row more.
+        # A column may have few observed cells or none. The mean of all columns counts as one more.
         own = squares / observed.clamp_min(SMALLEST_SHARE)
         return (n_rows * own + pooled) / (n_rows + 1)
 
     def update(self, statistics: Statistics) -> Self:
-        """The likelihood with the noise that fits the statistics; not trained."""
+        """Return the likelihood with the noise that fits the statistics, which is not trained."""
         return self
 
     def corrected(self, statistics: Statistics) -> Self:
-        """The likelihood with its noise times the factor by which validation rows exceed it."""
+        """Return the likelihood with its noise multiplied by the mean ratio of squares to noise."""
         return self
 
     def rescaled(self, old: Self) -> Tensor:
-        """The factor of scores and informations since another noise, if `has_common_scale`."""
+        """Return the factor on scores and informations since `old`, if `has_common_scale`."""
         new, before = self.noise_variance.double(), old.noise_variance.double()
         return torch.where(new > 0, before / new, 1.0)[0]
 
-    # --------------------------------------------------------------- the noise as numbers
+    # --------------------------------------------------------------- parameters of the noise
 
     def with_noise(self, variance: Tensor) -> Self:
-        """The likelihood with another noise variance, which is not trained."""
-        # Everything else is shared: it never changes once the network has started.
+        """Return the likelihood with another noise variance, which is not trained."""
+        # Everything else is shared, because it does not change after initialization.
         other = copy.copy(self)
         other._buffers = self._buffers | {"noise_variance": variance}
         other._parameters = dict.fromkeys(self._parameters)
@@ -214,38 +247,38 @@ class Likelihood(nn.Module, ABC):
         return other
 
     def fixed(self) -> Self:
-        """The likelihood with the noise that it has now."""
+        """Return the likelihood with its present noise, which is not trained."""
         return self.with_noise(self.noise_variance.clone())
 
     def blended(self, new: Self, share: float) -> Self:
-        """The likelihood with a noise that is a `share` of the way to another's."""
+        """Interpolate the noise variance between this likelihood and a new one."""
         return self.with_noise(self.noise_variance.lerp(new.noise_variance, share))
 
     def coordinates(self) -> Tensor:
-        """The noise as numbers that may have any value, float64."""
+        """Return the noise as unconstrained numbers, float64."""
         return self.noise_variance.double().clamp_min(1e-300).log()
 
     def at(self, coordinates: Tensor) -> Self:
-        """The likelihood whose noise has these coordinates."""
+        """Return the likelihood with these coordinates."""
         growth = (coordinates - self.coordinates()).exp()
         return self.with_noise(self.noise_variance * growth.to(self.noise_variance))
 
     def change(self, other: Self) -> float:
-        """Largest difference from another's noise, as a share of its largest number."""
+        """Compute the relative difference to the noise of another likelihood."""
         old, new = self.noise_variance, other.noise_variance
         tiny = torch.finfo(new.dtype).tiny
         return float((new - old).abs().max() / new.abs().max().clamp_min(tiny))
 
     def is_finite(self) -> bool:
-        """Whether its noise is finite."""
+        """Return whether the noise is finite."""
         return bool(self.noise_variance.isfinite().all())
 
 
 def _filled(batch: Batch) -> Tensor:
-    """Cells of rows, 0 where they are missing."""
+    """Return the cells of rows, with 0 for missing ones."""
     return batch.original if batch.observed is None else batch.original.nan_to_num()
 
 
-def _kept(observed: Tensor | None, cells: Tensor) -> Tensor:
-    """What cells contribute: nothing where they are missing."""
+def _masked(observed: Tensor | None, cells: Tensor) -> Tensor:
+    """Set the contributions of missing cells to 0."""
     return cells if observed is None else torch.where(observed, cells, 0.0)

@@ -1,4 +1,4 @@
-"""Independent coin flips."""
+"""The Bernoulli likelihood for columns with values in [0, 1]."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,15 @@ from skae.nn.likelihoods.base import Likelihood
 
 
 class Bernoulli(Likelihood):
-    """Independent coin flips with the decoder's logits; cells in (0, 1) are means of flips."""
+    """Independent Bernoulli distributions whose logits are the decoder's outputs.
+
+    Cells may also have values between 0 and 1, as means of several observations.
+    """
 
     support = (0.0, 1.0)
 
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        # The clip keeps the logits of columns that are always 0 or always 1 finite.
+        # Without clipping, logits of columns that are always 0 or always 1 would be infinite.
         mean = center.clamp(1e-3, 1 - 1e-3)
         return mean.logit(), scale / (mean * (1 - mean))
 
@@ -27,7 +30,7 @@ class Bernoulli(Likelihood):
     def cell_score(self, x: Tensor, out: Tensor) -> Tensor:
         return x - out.sigmoid()
 
-    def curved(self, out: Tensor, jacobian: Tensor) -> Tensor:
+    def information_product(self, out: Tensor, jacobian: Tensor) -> Tensor:
         p = out.sigmoid()
         return (p * (1 - p))[..., None] * jacobian
 

@@ -1,4 +1,4 @@
-"""Rows whose columns have likelihoods of several families."""
+"""Likelihoods of rows whose columns have different distributions."""
 
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -11,12 +11,12 @@ from skae.nn.likelihoods.base import Likelihood, Statistics
 
 
 class Blocks(Likelihood):
-    """The likelihood of rows whose columns are blocks, each with a likelihood of its own.
+    """Likelihood of rows whose columns consist of blocks, each with its own likelihood.
 
     Parameters
     ----------
     parts : sequence of Likelihood
-        Those of consecutive columns and of the outputs for these.
+        Likelihoods of consecutive blocks of columns.
     """
 
     def __init__(self, parts: Sequence[Likelihood]) -> None:
@@ -33,7 +33,7 @@ class Blocks(Likelihood):
     def _joined(
         self, function: Callable[..., Tensor], columns: Sequence[Tensor], outputs: Sequence[Tensor]
     ) -> Tensor:
-        """A function of each part and of its columns and outputs of tables, side by side."""
+        """Apply a function to each part and its slices of the tables, and join the results."""
         tables = [
             *(table.split(self.columns, -1) for table in columns),
             *(table.split(self.outputs, -1) for table in outputs),
@@ -64,9 +64,11 @@ class Blocks(Likelihood):
     def cell_score(self, x: Tensor, out: Tensor) -> Tensor:
         return self._joined(lambda part, x, out: part.cell_score(x, out), [x], [out])
 
-    def curved(self, out: Tensor, jacobian: Tensor) -> Tensor:
+    def information_product(self, out: Tensor, jacobian: Tensor) -> Tensor:
         outputs = [out, jacobian.mT]
-        return self._joined(lambda part, out, j: part.curved(out, j.mT).mT, [], outputs).mT
+        return self._joined(
+            lambda part, out, j: part.information_product(out, j.mT).mT, [], outputs
+        ).mT
 
     def cell_deviance(self, x: Tensor, out: Tensor) -> Tensor:
         return self._joined(lambda part, x, out: part.cell_deviance(x, out), [x], [out])
@@ -92,17 +94,17 @@ class Blocks(Likelihood):
             return None
         return self._joined(lambda part, own: part.observed_outputs(own), [observed], [])
 
-    def _with_own(self, statistics: Statistics) -> list[tuple[Likelihood, Statistics]]:
-        """Each part with the statistics of its columns."""
+    def _split_statistics(self, statistics: Statistics) -> list[tuple[Likelihood, Statistics]]:
+        """Split the statistics by parts."""
         split = zip(*(sums.split(self.columns) for sums in statistics.values()), strict=True)
         own = [dict(zip(statistics, sums, strict=True)) for sums in split]
         return list(zip(self.parts, own, strict=True))
 
     def update(self, statistics: Statistics) -> Self:
-        return type(self)([part.update(own) for part, own in self._with_own(statistics)])
+        return type(self)([part.update(own) for part, own in self._split_statistics(statistics)])
 
     def corrected(self, statistics: Statistics) -> Self:
-        return type(self)([part.corrected(own) for part, own in self._with_own(statistics)])
+        return type(self)([part.corrected(own) for part, own in self._split_statistics(statistics)])
 
     def with_noise(self, variance: Tensor) -> Self:
         pairs = zip(self.parts, variance.split(self.columns), strict=True)

@@ -1,4 +1,4 @@
-"""Normal noise around the decoder's mean."""
+"""The Gaussian likelihood."""
 
 import math
 from typing import Self
@@ -11,14 +11,15 @@ from skae.nn.draws import Draws
 from skae.nn.likelihoods.base import Likelihood, Statistics
 
 NOISE_FLOOR = 1e-6
-"""Smallest noise variance, as a share of the data's variance: below it a density is unbounded."""
+"""Smallest noise variance, as a share of the data's variance; without it, the density may be
+unbounded."""
 
 NOISE_PACE = 10.0
-"""How much faster than a weight the logarithm of a trained noise may move."""
+"""Factor on the learning rate of the logarithm of a trained noise variance."""
 
 
 class Gaussian(Likelihood):
-    """Normal noise around the decoder's mean; parameters are those of every likelihood."""
+    """Normal distribution around the decoder's output; see `Likelihood` for the parameters."""
 
     center: Tensor
     scale: Tensor
@@ -41,7 +42,7 @@ class Gaussian(Likelihood):
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         self.center.copy_(center)
         self.scale.copy_(scale)
-        # A constant column has no variance to take a share of: the global scale stands in.
+        # For a constant column, the global scale replaces the variance.
         self.floor.copy_(NOISE_FLOOR * torch.where(variance > 0, variance, scale**2))
         # The noise variance is fixed at the overall variance during training, unless it is known.
         noise = torch.full_like(center, float(self.noise)) if self.is_known else scale**2
@@ -57,7 +58,7 @@ class Gaussian(Likelihood):
         return self.n_columns * 0.5 * (2 * math.pi * math.e * self.scale**2).log()
 
     def variance(self) -> Tensor:
-        """The noise variance of columns, (n_columns,), as it is now."""
+        """Return the present noise variance of each column, (n_columns,)."""
         if self.log_noise is None:
             return self.noise_variance
         floor = self.floor.mean() if self.is_pooled else self.floor
@@ -68,7 +69,7 @@ class Gaussian(Likelihood):
         return self.with_noise(self.variance().detach().clone())
 
     def _squares(self, x: Tensor, out: Tensor) -> Tensor:
-        """Squared errors of cells on the network's scale."""
+        """Compute the squared errors of standardized cells."""
         u = ((x - self.center) / self.scale).expand(out.shape)
         return F.mse_loss(out, u, reduction="none")
 
@@ -78,7 +79,7 @@ class Gaussian(Likelihood):
         return -0.5 * (squares + (2 * math.pi * variance).log())
 
     def row_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
-        # One product with all cells, where their sum would need several passes.
+        # One matrix product is faster than several passes over the cells.
         variance = self.variance()
         exponent = self._squares(x, out) @ (self.scale**2 / variance)
         return -0.5 * (exponent + (2 * math.pi * variance).log().sum())
@@ -86,7 +87,7 @@ class Gaussian(Likelihood):
     def cell_score(self, x: Tensor, out: Tensor) -> Tensor:
         return ((x - self.center) / self.scale - out) * (self.scale**2 / self.variance())
 
-    def curved(self, out: Tensor, jacobian: Tensor) -> Tensor:
+    def information_product(self, out: Tensor, jacobian: Tensor) -> Tensor:
         return (self.scale**2 / self.variance())[:, None] * jacobian
 
     def cell_deviance(self, x: Tensor, out: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Steps: loss and gradients of a batch, traced once and replayed."""
+"""Training steps: tracing and replaying of loss and gradients, and the optimizer."""

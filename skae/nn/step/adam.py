@@ -1,4 +1,4 @@
-"""Adam, as one fused call."""
+"""Adam with one fused call per step."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from skae._compat.torch import fused_adam
 
 
 class Adam(torch.optim.Adam):
-    """Adam whose whole update is one fused call on plain tensors.
+    """Adam whose update is one fused call on plain tensors.
 
-    `weight_decay` adds weight_decay * weight to the gradient, which is what a Gaussian prior on the
-    weights does to the objective; the decoupled form of AdamW has no such reading. `eps` is far
-    above rounding errors: at a solution they are all that is left of gradients, and a smaller one
-    magnifies them.
+    `weight_decay` adds weight_decay * weight to the gradient, as a Gaussian prior on the weights
+    does. The decoupled weight decay of AdamW has no such interpretation. `eps` is much larger than
+    rounding errors: near a solution, gradients consist of rounding errors, and a smaller `eps`
+    would amplify them.
     """
 
     def __init__(self, params: list[dict[str, object]], lr: float) -> None:
@@ -33,7 +33,7 @@ class Adam(torch.optim.Adam):
         self._collect()
 
     def _collect(self) -> None:
-        """List what an update needs, once; all parameters count their steps in one tensor."""
+        """Collect the tensors of an update once; all parameters share one step counter."""
         states = [self.state[p] for p in self.parameters()]
         for state in states:
             state["step"] = states[0]["step"]
@@ -47,11 +47,11 @@ class Adam(torch.optim.Adam):
             self._lists.append(([p.detach() for p in params], means, squares, steps))
 
     def parameters(self) -> list[Tensor]:
-        """All parameters, in the order in which `update` takes their gradients."""
+        """Return all parameters in the order in which `update` expects their gradients."""
         return [p for group in self.param_groups for p in group["params"]]
 
     def update(self, gradients: list[Tensor], lr: float) -> None:
-        """Take one step at the rate `lr`."""
+        """Take one step with the learning rate `lr`."""
         end = 0
         with torch.inference_mode():
             self._step.add_(1)

@@ -1,4 +1,4 @@
-"""Cuts a traced graph down to the calls that must be made at every step."""
+"""Reduction of a traced graph to the calls that each step needs."""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -10,34 +10,34 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from skae._compat.torch import OpOverload, binding, schema
+from skae._compat.torch import OpOverload, operator_schema, python_binding
 
 aten = torch.ops.aten
 
 
 def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
-    """The traced function, its first inputs fixed, as a short list of calls with the same bits.
+    """Return the traced function with fixed first inputs, as a short list of calls.
 
-    What does not change from step to step is computed here, once: functions of constants, and
-    views of the fixed inputs, which may change in place. Equal calls are made once.
+    Functions of constants and views of the fixed inputs are computed once, here; fixed inputs may
+    change in place. Equal calls are made once. The results are the same, bit for bit.
 
     Raises
     ------
     ValueError
-        Where the graph writes to its inputs or constants: it is then no function of its inputs.
+        If the graph writes to its inputs or constants.
     """
-    frozen = _frozen(traced.graph)
+    frozen = _unwritten(traced.graph)
     _simplify(traced, frozen)
-    known = _known(traced, fixed, frozen)
+    known = _constant_values(traced, fixed, frozen)
     short = Graph()
     copies = {node: short.placeholder(f"fixed_{i}") for i, node in enumerate(known)}
     for node in traced.graph.nodes:
         if node not in known:
             copies[node] = short.node_copy(node, copies.__getitem__)
     short.eliminate_dead_code()
-    # Only now: of a direct binding, fx does not know whether it writes to memory.
+    # After dead code is eliminated, because fx does not know whether a binding writes to memory.
     for node in short.nodes:
-        node.target = binding(node.target)
+        node.target = python_binding(node.target)
     used = [node for node in known if copies[node].users]
     for node in known:
         if node not in used:
@@ -46,23 +46,23 @@ def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[
     return partial(forward, *(known[node] for node in used))
 
 
-def _bound(node: Node) -> Iterator[tuple[Any, Any]]:
-    """What an operator's schema says about each argument of a call, and the argument."""
+def _arguments(node: Node) -> Iterator[tuple[Any, Any]]:
+    """Yield the schema of each argument of a call, and the argument."""
     assert isinstance(node.target, OpOverload)
-    arguments = schema(node.target).arguments
+    arguments = operator_schema(node.target).arguments
     yield from zip(arguments, node.args, strict=False)
     by_name = {argument.name: argument for argument in arguments}
     yield from ((by_name[name], value) for name, value in node.kwargs.items())
 
 
-def _frozen(graph: Graph) -> set[Node]:
-    """Nodes whose memory no call of the graph writes to."""
+def _unwritten(graph: Graph) -> set[Node]:
+    """Return the nodes whose memory no call of the graph writes to."""
     owner: dict[Node, Node] = {}
     written = set()
     for node in graph.nodes:
         owner[node] = node
         if isinstance(node.target, OpOverload):
-            for argument, value in _bound(node):
+            for argument, value in _arguments(node):
                 parts = value if isinstance(value, list | tuple) else [value]
                 for part in parts if argument.alias_info is not None else []:
                     if isinstance(part, Node):
@@ -76,17 +76,17 @@ def _frozen(graph: Graph) -> set[Node]:
     return {node for node in graph.nodes if owner[node] not in written}
 
 
-def _draws(node: Node) -> bool:
+def _is_random(node: Node) -> bool:
     return isinstance(node.target, OpOverload) and (
         torch.Tag.nondeterministic_seeded in node.target.tags
     )
 
 
 def _simplify(traced: GraphModule, frozen: set[Node]) -> None:
-    """Drop calls that change nothing, and make equal calls once."""
+    """Remove calls that have no effect, and merge equal calls."""
     first: dict[object, Node] = {}
     for node in list(traced.graph.nodes):
-        if _draws(node) or not frozen.issuperset([node, *node.all_input_nodes]):
+        if _is_random(node) or not frozen.issuperset([node, *node.all_input_nodes]):
             continue
         same: Node | None
         if node.op == "get_attr":
@@ -95,7 +95,7 @@ def _simplify(traced: GraphModule, frozen: set[Node]) -> None:
             key = (constant.dtype, constant.shape, content)
             same = first.setdefault(key, node)
         elif node.op == "call_function":
-            same = _operand(node) or first.setdefault(
+            same = _repeated(node) or first.setdefault(
                 (node.target, str(node.args), str(node.kwargs)), node
             )
         else:
@@ -105,8 +105,8 @@ def _simplify(traced: GraphModule, frozen: set[Node]) -> None:
             traced.graph.erase_node(node)
 
 
-def _operand(node: Node) -> Node | None:
-    """The node that a call only repeats, if it does; a sum that is reshaped becomes a plain one."""
+def _repeated(node: Node) -> Node | None:
+    """Return the node that a call repeats, or None; simplify a sum that is reshaped."""
     match node.target, node.args:
         case (aten.detach.default | aten.alias.default, (Node() as x,)):
             return x
@@ -121,8 +121,10 @@ def _operand(node: Node) -> Node | None:
     return None
 
 
-def _known(traced: GraphModule, fixed: Sequence[Tensor], frozen: set[Node]) -> dict[Node, Any]:
-    """Values that are the same at every step: fixed inputs and their views, and constants."""
+def _constant_values(
+    traced: GraphModule, fixed: Sequence[Tensor], frozen: set[Node]
+) -> dict[Node, Any]:
+    """Compute values that are equal at each step: fixed inputs, their views, constants."""
     known: dict[Node, Any] = {}
     constant = set()
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
@@ -131,7 +133,7 @@ def _known(traced: GraphModule, fixed: Sequence[Tensor], frozen: set[Node]) -> d
         if node.op == "get_attr":
             known[node] = getattr(traced, node.target)
             constant.add(node)
-        elif node.op == "call_function" and node in frozen and not _draws(node):
+        elif node.op == "call_function" and node in frozen and not _is_random(node):
             inputs = node.all_input_nodes
             unchanging = constant.issuperset(inputs)
             if unchanging or (known.keys() >= set(inputs) and _is_view(node)):
@@ -144,5 +146,5 @@ def _known(traced: GraphModule, fixed: Sequence[Tensor], frozen: set[Node]) -> d
 
 def _is_view(node: Node) -> bool:
     return node.target is operator.getitem or any(
-        argument.alias_info is not None for argument, _ in _bound(node)
+        argument.alias_info is not None for argument, _ in _arguments(node)
     )

@@ -1,4 +1,4 @@
-"""Loss and gradients of one batch: traced once per batch shape, then replayed without autograd."""
+"""Loss and gradients of batches, traced once per shape and replayed without autograd."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,44 +7,45 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from skae._compat.torch import make_fx, version
+from skae._compat.torch import make_fx, tensor_version
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws, Given, Noted
+from skae.nn.draws import Draws, RecordedDraws, ReplayedDraws
 from skae.nn.locks import process_lock
 from skae.nn.step.graph import shorten
 
 TRACE_PAYS_AFTER = 300
-"""Steps of one batch shape that save as much time as its trace costs (about 0.1 s)."""
+"""Number of steps whose savings equal the time of a trace, about 0.1 s."""
 
 Shapes = tuple[torch.Size | None, ...]
 
 _tracing = process_lock()
-"""While it traces, fx replaces methods of `nn.Module` for the whole process."""
+"""Needed because fx replaces methods of `nn.Module` globally during a trace."""
 
 
 class Step:
-    """Computes a module's loss and its gradients, each batch shape in the cheaper of two ways.
+    """Computes the loss of a module and its gradients.
 
-    The first steps of a shape use autograd. Where enough of them lie ahead to pay for it, loss and
-    gradients are traced to one flat list of calls, which gives the same bits at about half the
-    time. Whatever cannot be traced, or comes out other than autograd has it, stays with autograd.
+    The first step of each batch shape uses autograd. If enough steps of this shape follow, the loss
+    and its gradients are traced, which gives a flat list of calls. Replaying it returns the same
+    bits in about half the time. Objectives that cannot be traced, or whose replay differs from
+    autograd, continue to use autograd.
 
     Parameters
     ----------
     module : nn.Module
-        Its `forward(draws, batch)` is the loss. Between steps, its parameters change in place
-        only, and its buffers not at all. A part of it whose attribute `traces` is False keeps it
-        with autograd.
+        Module whose `forward(draws, batch)` returns the loss. Between steps, its parameters may
+        change in place only, and its buffers must not change. If a submodule has an attribute
+        `traces` that is False, the module is never traced.
     params : sequence of Tensor
-        Those of its parameters to take gradients of, in this order.
+        Parameters for which gradients are computed, in this order.
     draws : Draws
     autocast : bool
-        Compute in bfloat16 where torch deems it safe.
+        Whether to compute in bfloat16 where torch's autocast does.
 
     Attributes
     ----------
     failures : list of str
-        Why batch shapes that were to be traced stayed with autograd.
+        Reasons why traces failed.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class Step:
 
     @property
     def n_traced(self) -> int:
-        """The number of batch shapes whose steps are replayed."""
+        """Number of batch shapes whose steps are replayed."""
         return sum(replay is not None for replay in self._replays.values())
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
-        """[loss, *gradients] of a batch; about `steps_ahead` more of its shape are to come."""
+        """Return [loss, *gradients]; about `steps_ahead` more batches of this shape will follow."""
         shapes = tuple([None if part is None else part.shape for part in batch])
         replay = self._replays.get(shapes)
         if replay is not None:
@@ -92,9 +93,11 @@ class Step:
         params = [p.detach() for p in self.params]
         frozen = [p.detach() for p in self.frozen.values()]
         generator, state = self.draws.generator, self.draws.generator.get_state()
-        buffers = [(buffer, version(buffer), buffer.clone()) for buffer in self.module.buffers()]
-        noted = Noted(generator, self.draws.dtype)
-        noted.progress = self.draws.progress
+        buffers = [
+            (buffer, tensor_version(buffer), buffer.clone()) for buffer in self.module.buffers()
+        ]
+        recorded = RecordedDraws(generator, self.draws.dtype)
+        recorded.progress = self.draws.progress
         parts = batch.tensors()
         n_params, n_fixed, n_parts = len(params), len(params) + len(frozen), len(parts)
 
@@ -105,12 +108,14 @@ class Step:
             named |= dict(zip(self.frozen, tensors[n_params:n_fixed], strict=True))
             module = partial(functional_call, self.module, named)
             traced_batch = batch.with_tensors([*rows])
-            return self._gradients(lambda *args: module(args), leaves, traced_batch, Given(noise))
+            return self._gradients(
+                lambda *args: module(args), leaves, traced_batch, ReplayedDraws(noise)
+            )
 
         try:
-            expected = self._gradients(self.module, self.params, batch, noted)
+            expected = self._gradients(self.module, self.params, batch, recorded)
             generator.set_state(state)
-            noise = [self.draws.draw(*request) for request in noted.requests]
+            noise = [self.draws.draw(*request) for request in recorded.requests]
             with _tracing:
                 traced = make_fx(function)(*params, *frozen, *parts, *noise)
             forward = shorten(traced, params + frozen)
@@ -118,11 +123,11 @@ class Step:
                 result = forward(*parts, *noise)
             same = all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
             failure = "" if same else "the replay differs from autograd"
-        except Exception as error:  # what stops a trace is autograd's to compute or to report
+        except Exception as error:  # autograd then computes the step or reports the error
             failure = repr(error)
         finally:
             generator.set_state(state)
-            changed = [entry for entry in buffers if version(entry[0]) != entry[1]]
+            changed = [entry for entry in buffers if tensor_version(entry[0]) != entry[1]]
             for buffer, _, before in changed:
                 buffer.copy_(before)
         if changed:
@@ -133,7 +138,7 @@ class Step:
 
         def replay(batch: Batch) -> list[Tensor]:
             with torch.inference_mode():
-                noise = [self.draws.draw(*request) for request in noted.requests]
+                noise = [self.draws.draw(*request) for request in recorded.requests]
                 result: list[Tensor] = forward(*batch.tensors(), *noise)
             return result
 

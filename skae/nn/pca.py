@@ -1,4 +1,4 @@
-"""Weighted principal axes of a table: where every model with a linear skip starts."""
+"""Moments, principal axes and factor analysis of weighted tables, for initializing networks."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -7,39 +7,37 @@ import torch
 from torch import Tensor
 
 EXACT_UP_TO = 2048
-"""All axes are computed exactly where a table has at most so many rows or columns."""
-
+"""Largest number of rows or columns for which axes are computed exactly."""
 
 CHUNK_CELLS = 2**18
-"""Cells copied at once: their float64 copies stay in the processor's cache."""
-
+"""Number of cells converted to float64 at once, chosen to fit into the processor's cache."""
 
 FACTOR_ROUNDS = 500
 FACTOR_FLOPS = 1e8
 FACTOR_TOLERANCE = 1e-6
-"""Rounds of factor analysis at most, what they may cost, and the change that ends them."""
+"""Largest number of iterations of factor analysis, its limit in operations, and its tolerance."""
 
 LEAST_NOISE = 1e-2
-"""Noise, as a share of the mean variance, that a model starts with at least: weights move by steps
-of a fixed size, which would throw a more precise one off."""
+"""Smallest initial noise variance, as a share of the mean variance. With a smaller one, the first
+optimizer steps, whose size is fixed, would increase the loss."""
 
 LEAST_COLUMN_NOISE = 1e-4
-"""Noise, as a share of a column's variance, that factor analysis finds at least."""
+"""Smallest noise variance of factor analysis, as a share of the variance of the column."""
 
 LEAST_SLOPE = 1e-10
-"""Variance of a combination of columns, as a share of the largest, below which it is none."""
+"""Relative variance below which a linear combination of columns is treated as constant."""
 
 SMALLEST_VARIANCE = 1e-280
-"""Columns that vary less are constant: shares of their variance would not be numbers."""
+"""Columns with a smaller variance are treated as constant, because its shares would underflow."""
 
 
 class LazyRows:
-    """Rows that are computed when they are read, some at a time, as from a tensor.
+    """Rows that are computed when a slice of them is read.
 
     Parameters
     ----------
     read : callable
-        Gives the rows in a slice.
+        Returns the rows in a slice.
     shape : tuple of int
         Numbers of rows and columns.
     """
@@ -52,14 +50,14 @@ class LazyRows:
 
 
 class DistinctRows(LazyRows):
-    """The rows of a table with some numbers, without a copy of them all."""
+    """Rows of a table at an index, without a copy of them all."""
 
     def __init__(self, table: Tensor, index: Tensor) -> None:
         super().__init__(lambda rows: table[index[rows]], (len(index), table.shape[1]))
 
 
 Table = Tensor | LazyRows
-"""Rows that can be read some at a time."""
+"""Rows that can be read by slices."""
 
 
 class Moments(NamedTuple):
@@ -70,10 +68,10 @@ class Moments(NamedTuple):
     scale: Tensor
 
 
-def moments(x: Table, weight: Tensor) -> Moments:
-    """Column means, column variances and the global scale, in float64, chunk by chunk.
+def column_moments(x: Table, weight: Tensor) -> Moments:
+    """Compute column means, column variances and the global scale in float64, in chunks.
 
-    The global scale is the root of the mean variance; 1 where all rows are equal.
+    The global scale is the square root of the mean variance, or 1 if all rows are equal.
     """
     share, blocks = _shares(weight), row_blocks(x)
     center = share.new_zeros(x.shape[1])
@@ -82,19 +80,20 @@ def moments(x: Table, weight: Tensor) -> Moments:
         center += share[block] @ x[block].double()
     for block in blocks:
         variance += share[block] @ (x[block].double() - center) ** 2
-    # What is left of a constant column after rounding is not variance, nor is what underflows.
+    # Smaller values are rounding errors of constant columns, or would underflow.
     floor = ((1e-14 * center) ** 2).clamp_min(SMALLEST_VARIANCE)
     return _with_scale(center, torch.where(variance > floor, variance, 0.0))
 
 
-def of_present_cells(at: Moments, presence: Tensor) -> Moments:
-    """Moments of columns that a share of rows has, from those with their means in the others.
+def of_observed_cells(moments: Moments, observed_share: Tensor) -> Moments:
+    """Correct moments of a table whose missing cells were filled with column means.
 
-    Columns that no row has vary as the mean of the others does.
+    `observed_share` is the share of observed cells of each column. A column without any gets the
+    mean variance of the others.
     """
-    seen = presence > 0
-    variance = at.variance / presence.clamp_min(SMALLEST_VARIANCE)
-    return _with_scale(at.center, torch.where(seen, variance, variance[seen].mean()))
+    has_cells = observed_share > 0
+    variance = moments.variance / observed_share.clamp_min(SMALLEST_VARIANCE)
+    return _with_scale(moments.center, torch.where(has_cells, variance, variance[has_cells].mean()))
 
 
 def _with_scale(center: Tensor, variance: Tensor) -> Moments:
@@ -103,18 +102,19 @@ def _with_scale(center: Tensor, variance: Tensor) -> Moments:
 
 
 def principal_axes(
-    x: Table, weight: Tensor, at: Moments, n_axes: int, generator: torch.Generator
+    x: Table, weight: Tensor, moments: Moments, n_axes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Leading eigenvalues (r,) and orthonormal axes (n_features, r), r <= n_axes, of x / scale.
+    """Compute leading eigenvalues (r,) and orthonormal axes (n_features, r) of x / scale.
 
-    The sign makes each axis' largest entry positive. Exact while rows or columns are at most
-    `EXACT_UP_TO`, by subspace iteration beyond (Halko et al. 2011).
+    r is at most `n_axes`. The largest entry of each axis is positive. Axes are exact for up to
+    `EXACT_UP_TO` rows or columns; otherwise, subspace iteration approximates them (Halko et al.
+    2011).
     """
     n, d = x.shape
     if d <= EXACT_UP_TO:
-        values, axes = torch.linalg.eigh(covariance(x, weight, at))
+        values, axes = torch.linalg.eigh(covariance(x, weight, moments))
     elif n <= EXACT_UP_TO:
-        u = torch.cat([*_scaled_blocks(x, weight, at)])
+        u = torch.cat([*_scaled_blocks(x, weight, moments)])
         values, left = torch.linalg.eigh(u @ u.mT)
         axes = u.mT @ left / values.clamp_min(torch.finfo(u.dtype).tiny).sqrt()
     else:
@@ -123,7 +123,7 @@ def principal_axes(
         axes = axes.to(weight.device)
         for _ in range(8):
             projected = torch.linalg.qr(axes)[0]
-            image = [u.mT @ (u @ projected) for u in _scaled_blocks(x, weight, at)]
+            image = [u.mT @ (u @ projected) for u in _scaled_blocks(x, weight, moments)]
             axes = torch.stack(image).sum(0)
         values, rotation = torch.linalg.eigh(projected.mT @ axes)
         axes = projected @ rotation
@@ -134,20 +134,20 @@ def principal_axes(
     return values, axes * axes.gather(0, largest).sign()
 
 
-def covariance(x: Table, weight: Tensor, at: Moments) -> Tensor:
-    """Weighted covariance (n_features, n_features) of x / scale, float64."""
+def covariance(x: Table, weight: Tensor, moments: Moments) -> Tensor:
+    """Compute the weighted covariance (n_features, n_features) of x / scale in float64."""
     d = x.shape[1]
     total = torch.zeros(d, d, dtype=torch.float64, device=weight.device)
-    for u in _scaled_blocks(x, weight, at):
+    for u in _scaled_blocks(x, weight, moments):
         total.addmm_(u.mT, u)
     return total
 
 
-def _scaled_blocks(x: Table, weight: Tensor, at: Moments) -> Iterator[Tensor]:
-    """Blocks of rows, scaled so that the sum of their products is the covariance of x / scale."""
+def _scaled_blocks(x: Table, weight: Tensor, moments: Moments) -> Iterator[Tensor]:
+    """Yield blocks u of rows such that the sum of u.mT @ u is the covariance of x / scale."""
     share = _shares(weight).sqrt()
     for block in row_blocks(x):
-        yield (x[block].double() - at.center) / at.scale * share[block, None]
+        yield (x[block].double() - moments.center) / moments.scale * share[block, None]
 
 
 def _shares(weight: Tensor) -> Tensor:
@@ -155,12 +155,12 @@ def _shares(weight: Tensor) -> Tensor:
 
 
 def slopes(
-    x: Table, at: Moments, others: Table, center: Tensor, scale: Tensor, weight: Tensor
+    x: Table, moments: Moments, others: Table, center: Tensor, scale: Tensor, weight: Tensor
 ) -> Tensor:
-    """Weighted least squares (n_features, m) of rows by other columns.
+    """Compute the coefficients (n_features, m) of a weighted linear regression on other columns.
 
-    Those count from `center` in units of `scale`. Where the other columns depend on each
-    other, these are the smallest such slopes.
+    The other columns are standardized by `center` and `scale`. If they are collinear, the
+    coefficients are those of smallest norm.
     """
     share = _shares(weight)
     square = share.new_zeros(len(center), len(center))
@@ -168,15 +168,15 @@ def slopes(
     for block in row_blocks(x):
         u = (others[block].double() - center) / scale
         square += (u.mT * share[block]) @ u
-        product += (u.mT * share[block]) @ (x[block].double() - at.center)
+        product += (u.mT * share[block]) @ (x[block].double() - moments.center)
     return (torch.linalg.pinv(square, rtol=LEAST_SLOPE, hermitian=True) @ product).mT
 
 
 def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns' noise variances, and the principal axes of rows in units of that noise.
+    """Estimate the noise variance of each column, and principal axes in units of the noise.
 
-    Returns eigenvalues (r,), orthonormal axes (n_features, r) and the noise (n_features,), found by
-    turns from a covariance: the axes for a noise, the noise for the axes (Joreskog 1967).
+    It returns eigenvalues (r,), orthonormal axes (n_features, r) and noise variances (n_features,).
+    The iteration alternates between the axes and the noise (Joreskog 1967).
     """
     d = len(cov)
     variance = cov.diagonal()
@@ -195,15 +195,15 @@ def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def row_blocks(x: Table) -> list[slice]:
-    """Slices of a table's rows that are small enough to be copied."""
+    """Return slices of rows that are small enough to be copied."""
     size = max(1, CHUNK_CELLS // x.shape[1])
     return [slice(i, i + size) for i in range(0, x.shape[0], size)]
 
 
 def components_for_share(
-    x: Table, weight: Tensor, at: Moments, share: float, generator: torch.Generator
+    x: Table, weight: Tensor, moments: Moments, share: float, generator: torch.Generator
 ) -> int:
-    """Number of principal axes that hold more than a share of the variance, as PCA counts them."""
-    values = principal_axes(x, weight, at, min(x.shape), generator)[0]
-    total = at.variance.sum() / at.scale**2
+    """Return how many principal axes explain more than a share of the variance, as PCA does."""
+    values = principal_axes(x, weight, moments, min(x.shape), generator)[0]
+    total = moments.variance.sum() / moments.scale**2
     return max(1, min(len(values), int((values.cumsum(0) / total <= share).sum()) + 1))

@@ -1,0 +1,259 @@
+"""Invalid arguments of methods are refused by an error that names them; models stay unchanged."""
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import get_tags
+from sklearn.utils.validation import has_fit_parameter
+from small_models import (
+    AUTOENCODERS,
+    INVALID,
+    ROW_METHODS,
+    WITH_TARGETS,
+    N,
+    Unchanged,
+    X,
+    assert_valid_outputs,
+    case_of,
+    crossed,
+    definers,
+    fitted_once,
+    for_each,
+    tiny,
+    with_cell,
+)
+from test_common import train
+
+from skae.base import BaseAutoencoder
+from skae.fitting import read_weight
+
+# ---------------------------------------------------------------------------- inherited methods
+
+OVERRIDES = {
+    "fit": {"FairAutoencoder"},
+    "partial_fit": {"SemiSupervisedVariationalAutoencoder"},
+    "score": {"SemiSupervisedVariationalAutoencoder"},
+    "inverse_transform": {"ConditionalVariationalAutoencoder", "FairAutoencoder"},
+    "sample": {"ConditionalVariationalAutoencoder", "FairAutoencoder"},
+}
+"""Methods that autoencoders do not inherit from `BaseAutoencoder`, and which do not."""
+
+SHARED_STEPS = ("_train", "_partial_fit", "_fit_targets", "_read_fitted", "_read_codes", "_sample")
+"""Private methods in which shared methods validate their arguments and replace the model."""
+
+
+def shared_methods():
+    """Names of all methods of `BaseAutoencoder` that are tested on one estimator only."""
+    public = [n for n, m in vars(BaseAutoencoder).items() if inspect.isfunction(m) and n[0] != "_"]
+    return [*public, *SHARED_STEPS, "__getstate__", "__setstate__", "__sklearn_is_fitted__"]
+
+
+@pytest.mark.parametrize("name", shared_methods())
+def test_autoencoders_inherit_the_methods_of_their_base(name):
+    """What is tested on one estimator for each definition of a method holds for all."""
+    shared = getattr(BaseAutoencoder, name)
+    overriding = {c.__name__ for c in AUTOENCODERS if getattr(c, name) is not shared}
+    assert overriding == OVERRIDES.get(name, set())
+
+
+def of_each_definition(calls):
+    """Cases of methods, each for the first estimator of each of that method's definitions."""
+    return [
+        case_of(estimator_class, *call.values, label=call.id)
+        for call in calls
+        for estimator_class in definers(call.values[0], AUTOENCODERS)
+    ]
+
+
+INVALID_CALLS = [
+    pytest.param("inverse_transform", ([[np.nan, 0.0]],), "X contains NaN", id="Z NaN"),
+    pytest.param("inverse_transform", ([[np.inf, 0.0]],), "X contains infinity", id="Z inf"),
+    pytest.param("inverse_transform", (np.zeros(2),), "1D array", id="Z 1-D"),
+    pytest.param("inverse_transform", (np.zeros((1, 1, 2)),), "dim 3", id="Z 3-D"),
+    pytest.param("inverse_transform", (np.zeros((0, 2)),), "0 sample", id="Z empty"),
+    pytest.param("inverse_transform", (np.zeros((4, 5)),), "X has 5 columns", id="Z wide"),
+    pytest.param("inverse_transform", (np.zeros((4, 1)),), "X has 1 columns", id="Z narrow"),
+    pytest.param("inverse_transform", (np.zeros((4, 2), complex),), "Complex data", id="Z complex"),
+    pytest.param("inverse_transform", (sp.csr_array((4, 2)),), "Sparse.*X.*dense", id="Z sparse"),
+    pytest.param("inverse_transform", ([["u", "v"]],), "to float: 'u'", id="Z strings"),
+    pytest.param("inverse_transform", (None,), "scalar", id="Z None"),
+    pytest.param("sample", (0,), "n_samples", id="sample 0"),
+    pytest.param("sample", (-1,), "n_samples", id="sample -1"),
+    pytest.param("sample", (1.5,), "n_samples", id="sample 1.5"),
+    pytest.param("sample", ("a",), "n_samples", id="sample a"),
+    pytest.param("sample", (None,), "n_samples", id="sample None"),
+    pytest.param("sample", (10**15,), "n_samples", id="sample 1e15"),
+    pytest.param("sample", (10**30,), "n_samples", id="sample 1e30"),
+    pytest.param("sample", (1, False, "a"), "seed", id="sample seed a"),
+    pytest.param("sample", (1, False, -1), "[Ss]eed", id="sample seed -1"),
+    pytest.param(
+        "interpolate", (X[:2], X[:3]), "same number of rows, got 2 and 3", id="unequal pairs"
+    ),
+    pytest.param("interpolate", (X[:2], X[:2], 1), "n_steps", id="one step"),
+    pytest.param("interpolate", (X[:2], X[:2], 2.5), "n_steps", id="steps of 2.5"),
+    pytest.param("interpolate", (X[:2], X[:2], None), "n_steps", id="steps None"),
+    pytest.param("interpolate", (X[:2, :2], X[:2]), "2 features", id="pairs missing column"),
+    pytest.param("interpolate", (X[0] * np.nan, X[0]), "NaN", id="pairs NaN"),
+    pytest.param("interpolate", ("a", "b"), "to float: 'a'", id="pairs of strings"),
+    pytest.param("interpolate", (None, X[0]), "scalar", id="pairs of None"),
+    pytest.param("traverse", (X[:2], 0, [0.0]), "single row", id="traverse two rows"),
+    pytest.param("traverse", (X[0], 4, [0.0]), "component", id="component 4"),
+    pytest.param("traverse", (X[0], -1, [0.0]), "component", id="component -1"),
+    pytest.param("traverse", (X[0], 0.5, [0.0]), "component", id="component 0.5"),
+    pytest.param("traverse", (X[0], None, [0.0]), "component", id="component None"),
+    pytest.param(
+        "traverse",
+        (X[0], 0, [np.nan]),
+        "values must be a non-empty list of finite numbers",
+        id="values NaN",
+    ),
+    pytest.param("traverse", (X[0], 0, [[1.0, 2.0]]), "values", id="values 2-D"),
+    pytest.param("traverse", (X[0], 0, []), "values", id="no values"),
+    pytest.param("traverse", (X[0], 0, ["u"]), "values|to float: 'u'", id="values strings"),
+    pytest.param("traverse", (X[0], 0, [1j]), "complex", id="values complex"),
+]
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "method", "arguments", "match"), of_each_definition(INVALID_CALLS)
+)
+def test_invalid_arguments_are_refused(estimator_class, method, arguments, match):
+    estimator = fitted_once(estimator_class)
+    with Unchanged(estimator), pytest.raises(INVALID, match=match):
+        getattr(estimator, method)(*arguments)
+
+
+# -------------------------------------------------------------------------------- sample weights
+
+WEIGHTS = [
+    pytest.param(np.arange(N) % 3, id="some zeros"),
+    pytest.param(np.r_[1, 1, np.zeros(N - 2)], id="two rows count"),
+    pytest.param(np.arange(N) > 5, id="bool"),
+    pytest.param(2.0, id="a number"),
+    pytest.param([1] * N, id="list"),
+    pytest.param(pd.Series(np.ones(N), index=range(100, 100 + N)), id="series of another index"),
+    pytest.param(np.full(N, 1e-300), id="1e-300"),
+    pytest.param(np.full(N, 1e300), id="1e300"),
+    pytest.param(np.r_[1e300, np.ones(N - 1)], id="one 1e300"),
+    pytest.param(np.r_[1e-300, np.ones(N - 1)], id="one 1e-300"),
+]
+INVALID_WEIGHTS = [
+    pytest.param(-np.ones(N), "Negative values.*sample_weight", id="negative"),
+    pytest.param(np.r_[-1, np.ones(N - 1)], "Negative values.*sample_weight", id="one negative"),
+    pytest.param(np.ones(N - 1), r"sample_weight.shape.*\(40,\)", id="too short"),
+    pytest.param(np.ones(N + 1), r"sample_weight.shape.*\(40,\)", id="too long"),
+    pytest.param(np.zeros(N), "[Ss]ample weights.*non-zero", id="all zero"),
+    pytest.param(np.ones((N, 1)), "[Ss]ample weights.*1D", id="2-D"),
+    pytest.param(np.full(N, np.nan), "sample_weight contains NaN", id="NaN"),
+    pytest.param(np.full(N, np.inf), "sample_weight contains infinity", id="inf"),
+    pytest.param(["u"] * N, "string to float: 'u'", id="strings"),
+    pytest.param(np.ones(N, complex), "Complex data", id="complex"),
+    pytest.param(np.full(N, 1.7e308), "sample_weight", id="sum overflows"),
+]
+REFUSED_BY_FIT = [
+    *INVALID_WEIGHTS,
+    pytest.param(np.eye(1, N)[0], "2 rows.*sample_weight", id="one row counts"),
+    pytest.param(np.full(N, 1e-320), "sample_weight", id="subnormal"),
+]
+
+
+def takes_weights(estimator_class, *values):
+    return has_fit_parameter(estimator_class, "sample_weight")
+
+
+@pytest.mark.parametrize(("estimator_class", "weight"), crossed(WEIGHTS, applies=takes_weights))
+def test_weights_that_work(estimator_class, weight):
+    estimator = train(tiny(estimator_class), X, sample_weight=weight)
+    assert_valid_outputs(estimator, X, *X.shape)
+
+
+@pytest.mark.parametrize(("weight", "match"), INVALID_WEIGHTS)
+def test_invalid_weights_are_refused(weight, match):
+    with pytest.raises(INVALID, match=match):
+        read_weight(weight, X)
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "weight", "match"),
+    crossed(REFUSED_BY_FIT, applies=takes_weights, others=1, whole=False),
+)
+def test_invalid_weights_are_refused_by_fit(estimator_class, weight, match):
+    for estimator in (tiny(estimator_class), fitted_once(estimator_class)):
+        with Unchanged(estimator), pytest.raises(INVALID, match=match):
+            train(estimator, X, sample_weight=weight)
+
+
+@for_each()
+def test_every_method_refuses_negative_weights_and_weights_of_other_rows(estimator_class):
+    """Scores of predictions are scikit-learn's, which takes negative weights."""
+    estimator = fitted_once(estimator_class)
+    methods = ["fit", "partial_fit"] if hasattr(estimator_class, "partial_fit") else ["fit"]
+    calls = [partial(train, e, X, m) for m in methods for e in (tiny(estimator_class), estimator)]
+    score = getattr(estimator, "score", None)
+    is_own = score is not None and not get_tags(estimator).target_tags.required
+    if is_own and "sample_weight" in inspect.signature(score).parameters:
+        calls.append(partial(score, X))
+    with Unchanged(estimator):
+        for call in calls:
+            with pytest.raises(ValueError, match=r"Negative values.*sample_weight"):
+                call(sample_weight=np.r_[-1, np.ones(N - 1)])
+            with pytest.raises(ValueError, match=r"sample_weight.shape.*\(40,\)"):
+                call(sample_weight=np.ones(N - 1))
+
+
+# --------------------------------------------------------------------------------- corrupted rows
+
+INVALID_CORRUPTED = [
+    pytest.param(X[:5], "X_corrupted.*shape", id="too few rows"),
+    pytest.param(X[:, :2], "X_corrupted", id="too few columns"),
+    pytest.param(X[0], "1D array", id="1-D"),
+    pytest.param(with_cell(np.nan), "X_corrupted contains NaN", id="NaN"),
+    pytest.param(with_cell(np.inf), "X_corrupted contains inf", id="inf"),
+    pytest.param(X + 0j, "Complex data", id="complex"),
+    pytest.param(sp.csr_array(X), "Sparse data.*X_corrupted", id="sparse"),
+    pytest.param(np.full((N, 3), "u"), "string to float", id="strings"),
+    pytest.param(X * 1e300, "X_corrupted", id="1e300"),
+]
+
+
+def takes_corrupted(estimator_class, *values):
+    return has_fit_parameter(estimator_class, "X_corrupted")
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "corrupted", "match"),
+    crossed(INVALID_CORRUPTED, applies=takes_corrupted, others=1, whole=False),
+)
+def test_invalid_corrupted_rows_are_refused(estimator_class, corrupted, match):
+    for estimator in (tiny(estimator_class), fitted_once(estimator_class)):
+        with Unchanged(estimator), pytest.raises(INVALID, match=match):
+            train(estimator, X, X_corrupted=corrupted)
+
+
+# ------------------------------------------------------------------------------ unfitted estimators
+
+UNFITTED_CALLS = {
+    **{name: (X,) for name in (*ROW_METHODS, "score")},
+    "inverse_transform": (X[:, :2],),
+    "sample": (),
+    "interpolate": (X[:1], X[:1]),
+    "traverse": (X[0], 0, [0.0]),
+    "get_feature_names_out": (),
+}
+
+
+@for_each()
+def test_methods_of_an_unfitted_estimator_say_so(estimator_class):
+    estimator = tiny(estimator_class)
+    for name, arguments in UNFITTED_CALLS.items():
+        if hasattr(estimator, name):
+            method = getattr(estimator, name)
+            if name in WITH_TARGETS:
+                method = partial(train, estimator, method=name)
+            with pytest.raises(NotFittedError, match=r"not fitted yet.*'fit'"):
+                method(*arguments)
