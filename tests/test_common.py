@@ -177,12 +177,11 @@ def cases_of_default_instances():
 
 
 def cases_of_variants():
-    """Checks that compare numbers; by default, `Autoencoder` meets all variants, others one each.
+    """Checks that compare numbers; by default, of `Autoencoder` alone.
 
     Estimators with conditions are left out, which tests/test_conditions.py checks, and those over
     an autoencoder, which do not know its networks.
     """
-    number = 0
     for estimator_class in public_estimators():
         if not issubclass(estimator_class, BaseAutoencoder):
             continue
@@ -192,13 +191,11 @@ def cases_of_variants():
         names = [*VARIANTS] if is_plain else [*SHARED_VARIANTS]
         if get_tags(estimator_class()).target_tags.required:
             names.remove("bernoulli")  # checks make the targets of columns, here all 0
-        chosen = names if is_plain else [names[number % len(names)]]
-        number += not is_plain
         for name in names:
             estimator = estimator_class(**SMALL | VARIANTS[name])
             for check in public_checks(estimator):
                 if check_name(check) in CHECKS_OF_NUMBERS:
-                    yield case(estimator, name, check, slow=name not in chosen)
+                    yield case(estimator, name, check, slow=not is_plain)
 
 
 def to_unit_interval(X):
@@ -255,6 +252,8 @@ CASES = [*cases_of_small_instances(), *cases_of_default_instances(), *cases_of_v
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 # Some tables of the checks are noise, from which codes learn nothing, or have few rows.
 @pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
+# Some checks set no seed. A pass over rows seen before then raises the loss of some fair codes.
+@pytest.mark.filterwarnings("ignore:Training diverged")
 @pytest.mark.parametrize(("estimator", "kind", "check"), CASES)
 def test_check(estimator, kind, check):
     try:

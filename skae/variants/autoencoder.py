@@ -42,7 +42,7 @@ class Autoencoder(BaseAutoencoder):
     >>> from skae import Autoencoder
     >>> X = load_digits().data
     >>> train, test = X[:1200], X[1200:]
-    >>> autoencoder = Autoencoder(8, random_state=0).fit(train)
+    >>> autoencoder = Autoencoder(8, max_epochs=30, random_state=0).fit(train)
     >>> autoencoder.transform(test).shape
     (597, 8)
     >>> pca = PCA(8).fit(train)

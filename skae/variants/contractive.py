@@ -77,7 +77,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
     >>> from skae import ContractiveAutoencoder
     >>> X = load_digits().data
     >>> weak, strong = (
-    ...     ContractiveAutoencoder(8, contraction=c, max_epochs=10, random_state=0).fit(X)
+    ...     ContractiveAutoencoder(8, contraction=c, max_epochs=3, random_state=0).fit(X)
     ...     for c in (0.0, 10.0)
     ... )
     >>> shift = 0.1 * (X[1] - X[0])

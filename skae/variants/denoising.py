@@ -54,8 +54,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
     >>> X = load_digits().data
     >>> train, test = X[:1200], X[1200:]
     >>> corrupted = np.where(np.random.default_rng(0).random(test.shape) < 0.3, 0, test)
-    >>> plain = Autoencoder(16, max_epochs=30, random_state=0).fit(train)
-    >>> denoising = DenoisingAutoencoder(16, max_epochs=30, random_state=0).fit(train)
+    >>> plain = Autoencoder(16, max_epochs=15, random_state=0).fit(train)
+    >>> denoising = DenoisingAutoencoder(16, max_epochs=15, random_state=0).fit(train)
     >>> plain_error, error = (
     ...     ((model.reconstruct(corrupted) - test) ** 2).sum(axis=1).mean()
     ...     for model in (plain, denoising)
