@@ -293,19 +293,9 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Examples
     --------
-    >>> import tempfile, pathlib
+    The example of `Autoencoder.save` loads the file that it saves. Other files are not accepted:
+
     >>> import skae
-    >>> X = [[0.0, 1.0], [1.0, 3.0], [2.0, 5.0]]
-    >>> fitted = skae.Autoencoder(1, max_epochs=1, random_state=0).fit(X)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder) / "model.safetensors"
-    ...     fitted.save(path)
-    ...     again = skae.load(path)
-    >>> bool((again.transform(X) == fitted.transform(X)).all())
-    True
-
-    Other files are not accepted:
-
     >>> skae.load(skae.__file__)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
