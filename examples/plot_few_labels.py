@@ -46,6 +46,7 @@ axis = accuracy.plot(style="o-", figsize=(5, 3.2), logx=True, ylabel="accuracy o
 axis.set_xticks(accuracy.index, accuracy.index)
 axis.minorticks_off()
 plt.tight_layout()
+plt.show()
 
 # %%
 # Small differences for a single choice of labels mean little; :doc:`/labels` compares more choices

@@ -410,8 +410,9 @@ class BaseAutoencoder(
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : None
-            Ignored.
+        y : array-like of shape (n_samples,), default=None
+            Ignored, except by `SemiSupervisedVariationalAutoencoder`, which needs the class of each
+            row, and -1 where it is unknown.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row: 2 is the same as repeating the row, 0 is the same as leaving it out.
         X_corrupted : array-like of shape (n_samples, n_features), default=None

@@ -51,17 +51,20 @@ class ConditionedAutoencoder(BaseAutoencoder):
         """
         fitted = self._read_fitted()
         Z = self._read_codes(X, fitted)
-        return inference.decode(Z, self._read_conditions(condition, len(Z), fitted), fitted)
+        conditions = self._read_conditions(condition, len(Z), fitted, "inverse_transform")
+        return inference.decode(Z, conditions, fitted)
 
-    def _read_conditions(self, condition: Any, n: int, fitted: Fitted) -> Floats | None:
-        """Validate the conditions of `n` codes."""
+    def _read_conditions(
+        self, condition: Any, n: int, fitted: Fitted, caller: str
+    ) -> Floats | None:
+        """Validate the conditions of `n` codes, which the method `caller` received."""
         schema = fitted.schema
         if condition is None and not schema.conditions:
             return None
         if condition is None:
             names = ", ".join(column.name for column in schema.conditions)
             raise ValueError(
-                "inverse_transform needs condition, because codes do not contain it: pass values "
+                f"{caller} needs condition, because codes do not contain it: pass values "
                 f"of {names}."
             )
         return schema.read_conditions(condition, n)
@@ -91,7 +94,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
         """
         fitted = self._read_fitted()
         rows = fitted.schema.read(X)
-        conditions = self._read_conditions(condition, len(rows), fitted)
+        conditions = self._read_conditions(condition, len(rows), fitted, "translate")
         return inference.decode(inference.codes(rows, fitted), conditions, fitted)
 
     def sample(
