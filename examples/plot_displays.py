@@ -27,23 +27,24 @@ autoencoder = Autoencoder(8, max_epochs=20, random_state=0).fit(train)
 
 # %%
 # Both loss curves fall. The curve of the training rows falls further than that of the validation
-# rows, which is almost level in the end. The dotted line marks the epoch whose weights are kept.
+# rows, which is almost level at the end. The dotted line marks the epoch whose weights are kept.
 LossCurveDisplay.from_estimator(autoencoder)
 print(f"epoch {autoencoder.best_epoch_} of {autoencoder.n_iter_} is kept")
 plt.show()
 
 # %%
-# Each dot is a held-out digit at its code of two numbers, next to PCA of the same rows. The
-# autoencoder places 4 and 6 in two groups, PCA in one. The classes 5, 8 and some of the 1s overlap
-# near the center of the autoencoder's codes.
+# Each dot of the first plot is the code of a held-out digit, which has two components. The second
+# plot shows the same rows projected by PCA, which is fitted to these rows. The autoencoder
+# separates the 4s from the 6s, while PCA places them in one group. The 5s, the 8s and some of the
+# 1s overlap near the center of the autoencoder's codes.
 flat = Autoencoder(2, max_epochs=20, random_state=0).fit(train)
 LatentSpaceDisplay.from_estimator(flat, test, digit[1200:])
 plt.show()
 
 # %%
-# Held-out digits are reconstructed from codes of eight numbers. PCA explains less of the variance,
-# although it was fitted to the very rows that are drawn, and its images are paler: see the 5 and
-# the last 2.
+# Held-out digits are reconstructed from codes of eight numbers. PCA explains less of the variance
+# than the autoencoder, although it is fitted to these held-out rows. Its reconstructions are paler,
+# for example those of the 5 and of the last 2.
 shares = {
     "Autoencoder": explained_variance_ratio(autoencoder, test),
     "PCA": explained_variance_ratio(PCA(8).fit(test), test),
@@ -54,15 +55,17 @@ plt.show()
 
 # %%
 # Each line of images changes one component of the code of a 0, while the others keep their values.
-# The component at the top adds ink inside the 0. Most other components are harder to name, because
-# training does not give single components a meaning.
+# The number above an image is the value of the component. The lines show the five components with
+# the largest variance. The component at the top adds ink inside the 0. Most other components are
+# harder to name, because training does not give single components a meaning.
 TraversalDisplay.from_estimator(autoencoder, test, row=5, feature_shape=(8, 8))
 plt.show()
 
 # %%
-# Row 7 of a table of wines is given an alcohol content of 0. The detector ranks this row as the
-# most unusual one. The largest share of its score belongs to alcohol, and the expected value is
-# shown next to it. Row 121 holds its original values: several columns share its score.
+# Row 7 of a table of wines is given an alcohol content of 0. The display shows the two rows that
+# the detector ranks as the most unusual ones. In row 7, alcohol has the largest share of the total
+# deviation, and the text next to its bar shows the deviation and the expected value. Row 121 was
+# not changed, and several columns share its deviation.
 wine = load_wine(as_frame=True).data
 wine.loc[7, "alcohol"] = 0.0
 detector = AutoencoderOutlierDetector(random_state=0).fit(wine)

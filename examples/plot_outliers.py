@@ -2,9 +2,10 @@
 Outlier detection: which rows, and which cells
 ==============================================
 
-Ten other digits are mixed into the scanned zeros of :func:`~sklearn.datasets.load_digits`, and no
-row is labeled. An :class:`~skae.AutoencoderOutlierDetector` learns what most rows have in common,
-scores each row by how well this explains it, and shows which cells are unexpected.
+Ten scans of other digits are mixed into the zeros of :func:`~sklearn.datasets.load_digits`, and no
+row is labeled. An :class:`~skae.AutoencoderOutlierDetector` learns what most rows have in common.
+It scores each row by how far its code and its residual are from those of most rows, and shows which
+cells are unexpected.
 :class:`~sklearn.ensemble.IsolationForest` is fitted to the same rows for comparison.
 """
 
@@ -37,9 +38,9 @@ for name, detector in detectors.items():
     )
 
 # %%
-# Threshold. A p-value limits the rate of false alarms: ``fit`` sets rows aside and compares scores
-# with theirs. Of normal rows, at most 5 % have a p-value of at most .05, on average over the choice
-# of the rows that are set aside.
+# Threshold. A threshold on p-values limits the rate of false alarms. ``fit`` sets rows aside, and
+# ``p_values`` compares the scores of new rows with theirs. At most 5 % of normal rows have a
+# p-value of at most .05, on average over the choice of the rows that are set aside.
 calibrated = AutoencoderOutlierDetector(calibration_fraction=0.4, random_state=0)
 zeros = X[~is_other]
 calibrated.fit(zeros[::2])
@@ -49,9 +50,9 @@ print(f"p-values of the ten other digits: at most {calibrated.p_values(X[is_othe
 
 # %%
 # Explanation. ``deviation`` is the difference between each pixel and its ``expected`` value, in
-# robust standard deviations: red is unexpected ink, blue is missing ink. A zero has no ink in the
-# middle. The last line shows the rows that are most unusual to the isolation forest, which does not
-# explain its scores.
+# robust standard deviations. Red is ink where none is expected, for example in the middle of a
+# zero, and blue is the absence of expected ink. The last line shows the rows that are most unusual
+# to the isolation forest, which does not explain its scores.
 detector = detectors["AutoencoderOutlierDetector"]
 unusual = X.iloc[np.argsort(detector.score_samples(X))[:8]]
 explanation = detector.explain(unusual)
@@ -78,8 +79,8 @@ for row, shown in ((axes[0], unusual), (axes[3], pictures["forest"])):
 plt.show()
 
 # %%
-# The same explanation as a table: the three pixels with the largest shares in the score of the most
-# unusual row, their values and the expected values.
+# The table shows the same explanation for the three pixels with the largest shares in the total
+# deviation of the most unusual row.
 first = explanation.iloc[0]
 largest = first["share"].nlargest(3).index
 print(

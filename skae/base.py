@@ -83,7 +83,8 @@ class BaseAutoencoder(
 
     activation : {"silu", "gelu", "relu", "elu", "tanh", "logistic"}, default="silu"
         Activation function of the hidden layers. Recurrent layers ignore it. The default is a
-        smooth function, because `score_samples` differentiates the decoder.
+        smooth function, because `score_samples` differentiates the decoder if codes are
+        deterministic.
 
     architecture : {"mlp", "conv", "recurrent"} or object, default="mlp"
         Architecture of the encoder and of the decoder.
@@ -102,25 +103,28 @@ class BaseAutoencoder(
     feature_shape : tuple of int or None, default=None
         Shape of a row: (channels, height, width) for "conv" and (time, channels) for "recurrent".
         One entry may be -1; it is inferred from the number of columns. The rows of `X` are images
-        or sequences flattened in C order; arrays of shape ``(n_samples, *feature_shape)`` are
-        accepted, too. A series for "conv" is an image of height 1. "conv" and "recurrent" require
-        it; None is for rows whose columns have no such arrangement.
+        or sequences flattened in C order. Arrays of shape ``(n_samples, *feature_shape)`` are
+        accepted, too, if there is no condition. Columns of a condition do not belong to this shape.
+        A series for "conv" is an image of height 1. "conv" and "recurrent" require a
+        `feature_shape`; None is for rows that are neither images nor sequences.
 
     linear_skip : bool or "auto", default="auto"
         Whether to add a linear map, initialized at PCA, to the encoder and to the decoder. Training
         then starts at the solution of PCA and learns what PCA does not explain. "auto" adds the
-        maps unless rows are images, which convolutions reconstruct better without them, or
-        `architecture="recurrent"`, since sequences of different lengths have no principal axes.
+        maps except in two cases: `architecture="conv"` with images, which convolutions reconstruct
+        better without the maps, and `architecture="recurrent"`, because sequences of different
+        lengths have no principal axes.
         `SparseAutoencoder` and `SemiSupervisedVariationalAutoencoder` never add them.
 
     tied_weights : bool, default=False
         Whether the decoder uses the transposed weights of the encoder, which halves the number of
-        weights. Codes then start at the scale of PCA's codes, even in estimators that otherwise
-        start at codes of unit variance. Only `architecture="mlp"` without conditions allows it.
+        weights. The initial codes then have the scale of PCA's codes, even in estimators whose
+        initial codes otherwise have unit variance. Tied weights require `architecture="mlp"` and
+        are not available if there is a condition.
 
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code. "gaussian" trains with the squared error.
-        "bernoulli" trains with the cross-entropy and requires all cells to be in [0, 1].
+        "bernoulli" trains with the cross-entropy and requires all modelled cells to be in [0, 1].
 
     noise : {"isotropic", "diagonal"} or float, default="isotropic"
         Variance of the Gaussian likelihood; the Bernoulli likelihood ignores it. "isotropic" is one
@@ -129,14 +133,16 @@ class BaseAutoencoder(
         squared units of `X`.
 
         An unknown variance is fixed at the mean variance of the columns during training and
-        estimated afterwards, from held-out rows if there are any. Variational, conditional and
-        semi-supervised autoencoders train it together with the network instead, and rescale it
-        afterwards by the factor that held-out rows indicate.
+        estimated afterwards, from the validation rows if there are any. Variational, conditional
+        and semi-supervised autoencoders train it together with the network instead. If there are at
+        least 30 validation rows, they then multiply it by the mean ratio of the squared errors of
+        these rows to the variance.
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default=None
         How the rows that the encoder receives are corrupted during training. The loss compares
-        reconstructions with the clean rows. Rows are never corrupted outside training.
+        reconstructions with the clean rows. Validation rows are corrupted once, before the first
+        epoch. Methods such as `transform` do not corrupt rows.
 
         - "gaussian" adds normal noise.
         - "masking" sets cells to 0, or to the value nearest to 0 in the range of their column.
@@ -152,21 +158,21 @@ class BaseAutoencoder(
         `partial_fit`.
 
     corruption_level : float, default=0.3
-        Strength of a corruption given by name: the share of cells that it changes. For "gaussian",
-        it is the standard deviation of the noise relative to that of the column. For "block", it is
-        the side of the square relative to the shorter side of the image. "grayscale" and
-        "downsampling" ignore it.
+        Strength of a corruption given by name: the share of cells that it changes, at most 1. For
+        "gaussian", it is the standard deviation of the noise relative to that of the column, and it
+        may exceed 1. For "block", it is the side of the square relative to the shorter side of the
+        image. "grayscale" and "downsampling" ignore it.
 
     dropout : float, default=0.0
         Share of hidden units that are set to zero, at random, in each training step.
 
     weight_decay : float, default=10.0
-        Precision of a Gaussian prior on the weights of the hidden layers; its standard deviation is
-        weight_decay**-0.5. The prior adds weight_decay / 2 * ||weights||^2 nats to the objective
-        summed over all n rows, hence 1 / n of that to the mean over rows, so that training finds
-        the maximum a posteriori (MAP) network. It matters for small tables, and its influence
-        vanishes as rows are added. Biases and the linear skip are not penalized. Deep networks for
-        images may need larger values, up to 300.
+        Precision of a Gaussian prior on the weights of the network; its standard deviation is
+        weight_decay**-0.5. Training finds the maximum a posteriori (MAP) network: the prior adds
+        weight_decay / 2 * ||weights||^2 nats to the sum of the objective over the n training rows.
+        The penalty per row is 1 / n of this, so that its influence vanishes as rows are added.
+        Biases and the linear skip are not penalized. Deep networks for images may need larger
+        values, up to 300.
 
     trim : float, default=0.0
         Share of rows, those with the largest loss in each batch, that training ignores. Set it to
@@ -176,7 +182,8 @@ class BaseAutoencoder(
         Epochs of greedy layer-wise pre-training for each hidden layer; 0 disables it. Each layer is
         first trained as a shallow autoencoder on the codes of the layer below it, then all layers
         are trained together. A `corruption` given by name corrupts the input of every layer, which
-        makes a stacked denoising autoencoder. It requires `architecture="mlp"` or "conv".
+        makes a stacked denoising autoencoder; those for images corrupt the input of the first layer
+        only. Pre-training requires `architecture="mlp"` or "conv".
 
     learning_rate : float, default=0.003
         Peak of the one-cycle schedule in `fit`, and the constant rate in `partial_fit`. The
@@ -188,21 +195,23 @@ class BaseAutoencoder(
         100,000 rows of 30 columns, 10 were enough.
 
     batch_size : int or "auto", default="auto"
-        Number of rows per training step. "auto" uses all rows up to 256 of them, so that weighting
-        a row is the same as repeating it. For more rows it grows with the table from 64 to 256.
+        Number of rows per training step. For at most 256 training rows, "auto" is their number, so
+        that each step uses all rows. For more training rows, "auto" is 64, from about 5,800 rows
+        128, and from about 11,600 rows 256. Equal rows count once.
 
     early_stopping : bool or "auto", default="auto"
         Whether to hold out rows and keep the weights of the epoch with the best objective on these
         validation rows. Epoch 0, the initial network, is one of the candidates.
 
-        With "auto", rows are held out, but they select the epoch only if they are at least 100,
-        because fewer would select it by chance. In both cases the noise is estimated from them.
-        False trains on all rows. If no validation rows select the epoch, the weights of the last
-        epoch are kept, or the initial ones if training improved the objective by less than 1e-4
-        nats per row.
+        With True, the validation rows select the epoch. With "auto", they select it only if there
+        are at least 100 of them, because fewer would select it by chance. Validation rows estimate
+        the noise variance even if they do not select the epoch. False trains on all rows. If no
+        validation rows select the epoch, the weights of the last epoch are kept. If training
+        improved the objective on the training rows by less than 1e-4 nats per row, the initial
+        weights are kept instead.
 
-        The content of the rows and `random_state` determine which rows are held out, not their
-        order. Equal rows are never separated.
+        The content of the rows and `random_state` determine which rows are held out. The order of
+        the rows has no influence. Equal rows are either all held out or all used for training.
 
     validation_fraction : float, default=0.1
         Share of the distinct rows that is held out.
@@ -229,11 +238,11 @@ class BaseAutoencoder(
         "cuda", "mps" and "cpu".
 
     precision : {"auto", "float32", "float64", "bfloat16"}, default="auto"
-        Number format of the network. "auto" is float32, which is faster, unless float64 is needed:
-        for float64 tables of at most 262,144 cells, where exact results cost little; for float64
-        tables with a column whose mean exceeds 10,000 times its standard deviation; and for values
-        whose squares float32 cannot represent. "bfloat16" trains in mixed precision and predicts in
-        float32. Devices of type "mps" always use float32.
+        Number format of the network. "auto" is float64 for float64 tables of at most 262,144 cells,
+        for which its precision costs little time; for float64 tables with a column whose absolute
+        mean exceeds 10,000 times its standard deviation; and for values whose squares float32
+        cannot represent. Otherwise, it is float32, which is faster. "bfloat16" trains in mixed
+        precision and predicts in float32. Devices of type "mps" always use float32.
 
     random_state : int, RandomState instance or None, default=None
         Determines the held-out rows, the initial weights and all random draws. Pass an int for
@@ -248,8 +257,9 @@ class BaseAutoencoder(
         Number of components of the code.
 
     noise_variance_ : float or ndarray of shape (n_features,)
-        Variance of the Gaussian likelihood, in the squared units of `X`: one number, or an array if
-        `noise="diagonal"`. It is 0.0 for the Bernoulli likelihood, which has no noise.
+        Variance of the Gaussian likelihood, in the squared units of `X`: one number, or one number
+        for each column if `noise="diagonal"`. Columns of a condition have none. The variance is 0
+        for the Bernoulli likelihood, which has no noise.
 
     module_ : torch.nn.Module
         The trained network.
@@ -268,7 +278,8 @@ class BaseAutoencoder(
         Number of epochs run, including those of the fits that were resumed.
 
     best_epoch_ : int
-        Epoch of the latest fit whose weights were kept. 0 is the network before its first epoch.
+        Epoch whose weights were kept, counted from 1 in the latest fit; 0 is the initial network of
+        that fit.
 
     n_features_in_ : int
         Number of columns seen during fit.
@@ -415,6 +426,7 @@ class BaseAutoencoder(
             row, and -1 where it is unknown.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row: 2 is the same as repeating the row, 0 is the same as leaving it out.
+            None gives all rows a weight of 1.
         X_corrupted : array-like of shape (n_samples, n_features), default=None
             Corrupted versions of the rows, which the encoder receives during training instead of
             the rows that `corruption` makes. The loss compares reconstructions with `X`.
@@ -427,15 +439,21 @@ class BaseAutoencoder(
         Raises
         ------
         ValueError
-            If `X` is invalid (NaN or infinite values, wrong shape, values outside the range of the
-            likelihood), if parameters contradict each other, or if training fails.
+            If `X` is invalid (NaN other than at the end of sequences, infinite values, wrong shape,
+            fewer than two rows, values outside the range of the likelihood), if `sample_weight` or
+            `X_corrupted` is invalid, if parameters are invalid or contradict each other, or if the
+            objective becomes NaN or infinite during training.
         TypeError
-            If `X` is sparse, or if callbacks or the result of a corruption have a wrong type.
+            If `X` is sparse, if a callback is not a skorch callback, or if a `corruption` does not
+            return a tensor of the shape and dtype of its input.
 
         Warns
         -----
         ConvergenceWarning
-            If training diverged, or if parts of the code are unused.
+            If the objective after training is worse, by more than one nat per column, than that of
+            the initial network and that of the column means. If fewer than half of the components
+            of a variational code are active, or fewer than half of the vectors of a codebook are
+            used.
         """
         data = FitData(X, y, sample_weight, X_corrupted)
         return self._train(data, self._fitted if self.warm_start else None)
@@ -614,11 +632,13 @@ class BaseAutoencoder(
     def score_samples(self, X: MatrixLike) -> Floats:
         """Compute the log-density of rows under the fitted model.
 
-        The density of a row is an integral over all codes. It is computed by Laplace's method if
-        codes are deterministic, by importance sampling with the same draws in every call if codes
-        are random, and exactly if there are finitely many codes. With the Gaussian likelihood it
-        can be compared with `PCA.score_samples` and `FactorAnalysis.score_samples`, and it is equal
-        to the former if the model is the solution of PCA.
+        The density of a row is an integral over all codes. If codes are deterministic, Laplace's
+        method approximates it. If codes are random, importance sampling estimates a lower bound of
+        its logarithm, with the same draws for the same row in every call. If there are finitely
+        many codes, it is an exact sum. With the Gaussian likelihood, the log-density can be
+        compared with `PCA.score_samples` and `FactorAnalysis.score_samples`. With deterministic
+        codes, it is equal to `PCA.score_samples` if the network is the solution of PCA and no rows
+        are held out.
 
         Parameters
         ----------
@@ -628,8 +648,16 @@ class BaseAutoencoder(
         Returns
         -------
         log_prob : ndarray of shape (n_samples,)
-            Log-density of each row, in nats; for the Bernoulli likelihood, its log-probability.
-            Low values are unusual rows.
+            Log-density of each row, in nats. For the Bernoulli likelihood, it is the
+            log-probability of the row. Unusual rows have low values.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid or too far from the training rows, or if a vector-quantized
+            autoencoder has more than 65,536 codes.
         """
         return self._evaluate_density("log_prob", X)
 
@@ -833,18 +861,19 @@ def validate_rows(
     may_miss: bool = False,
     **checks: object,
 ) -> NDArray[Any]:
-    """Validate the rows of an estimator over an autoencoder, which may be fitted or not.
+    """Validate the rows of a meta-estimator that contains an autoencoder.
 
     Parameters
     ----------
     estimator : estimator
-        Estimator over the autoencoder.
+        The meta-estimator, on which `validate_data` sets or checks `n_features_in_`.
     autoencoder : object
-        If it is an autoencoder of skae, it determines the shape of a row.
-    X : array-like of shape (n_samples, n_features)
-        Rows.
+        Autoencoder of the meta-estimator, fitted or not. If it is an autoencoder of skae, its
+        `feature_shape` determines which arrays with more than two axes are accepted.
+    X : array-like of shape (n_samples, n_features) or ``(n_samples, *feature_shape)``
+        Rows in the user's units.
     may_miss : bool, default=False
-        Whether the last steps of sequences may be missing.
+        Whether the last steps of sequences may be missing (NaN) if the autoencoder is recurrent.
     **checks
         Options of `sklearn.utils.validation.validate_data`.
 
@@ -852,6 +881,11 @@ def validate_rows(
     -------
     X : ndarray of shape (n_samples, n_features)
         Validated rows.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `X` is invalid.
     """
     if not isinstance(autoencoder, BaseAutoencoder):
         rows: NDArray[Any] = validate_data(estimator, X, **checks)

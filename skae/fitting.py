@@ -83,19 +83,19 @@ class PreparedFit:
     schema : Schema
         How the table is read and written.
     rows : Rows
-        Training rows with positive weight.
+        The n rows of the table with positive weight, including those that are held out.
     weight : ndarray of shape (n,)
-        Their weights.
+        Sample weights of the rows.
     corrupted : Rows or None
-        Corrupted versions of the rows, for the encoder.
+        Corrupted versions of the rows that the user passed for the encoder.
     targets : Targets or None
-        Their targets.
+        Targets of the rows, if the estimator uses targets.
     split : Split
         The distinct rows, and which of them are held out.
     resume : Fitted or None
         Model from which training resumes.
     one_pass : bool
-        Whether to pass over the rows once, at a constant learning rate.
+        Whether to pass over the rows once, at a constant learning rate, as `partial_fit` does.
     seed : int
         Seed of all random numbers of the fit.
     """

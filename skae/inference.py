@@ -76,15 +76,16 @@ def map_codes(
     Parameters
     ----------
     function : callable
-        Maps outputs of the decoder, shape (n, n_outputs), to a tensor of shape (n, ...).
+        Maps the decoder's outputs for m codes, a tensor of shape (m, n_outputs), to a tensor of
+        shape (m, ...).
     Z : ndarray of shape (n, k)
         Codes.
     conditions : ndarray of shape (n, n_conditions) or None
         Conditions of the codes, if the decoder receives conditions.
     fitted : Fitted
-        Fitted model.
+        Fitted model, whose schema describes the conditions.
     network : Network
-        Network whose decoder is used.
+        Network whose decoder is used: that of the fitted model, or a copy on another device.
     name : str, default="X"
         Name of the codes in error messages.
 
@@ -157,20 +158,31 @@ def draw_rows(
     conditions: Floats | None,
     fitted: Fitted,
 ) -> Floats:
-    """Draw rows from the model, in the columns of the user.
+    """Draw rows from the model, with the columns of the table that was passed to `fit`.
 
     Parameters
     ----------
     n : int
         Number of rows.
     mean : bool
-        Whether to return the expected rows of the drawn codes.
+        Whether to return the expected rows of the drawn codes instead of draws from the likelihood.
     seed : int
-        Determines the draws.
+        Seed of the random numbers.
     conditions : ndarray of shape (n, n_conditions) or None
-        Conditions of the rows. None draws them from those of the training rows.
+        Conditions of the rows. If None, they are drawn from the conditions of the training rows,
+        if the model has conditions.
     fitted : Fitted
         Fitted model.
+
+    Returns
+    -------
+    X : ndarray of shape (n, n_columns)
+        Drawn rows in the user's units, including the columns of conditions.
+
+    Raises
+    ------
+    ValueError
+        If the rows do not fit into memory or are not finite.
     """
     network, density = to_float64_device(fitted.network), fitted.density
     generator = torch.Generator(network.like.device).manual_seed(seed)

@@ -418,8 +418,9 @@ def code_stability(
 ) -> float:
     """Compute how similar the codes of the same rows are if the estimator is fitted repeatedly.
 
-    Each call fits `n_repeats` clones of the estimator on three quarters of `X` and compares their
-    codes of the remaining quarter. The estimator itself need not be fitted and is not changed.
+    A random quarter of `X` is held out. Each call fits `n_repeats` clones of the estimator to the
+    other rows, or to parts of them with `over="folds"`, and compares their codes of the held-out
+    rows. The estimator itself need not be fitted and is not changed.
 
     Parameters
     ----------
@@ -430,23 +431,24 @@ def code_stability(
     y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
         Targets, passed to `fit`.
     over : {"seeds", "folds"}, default="seeds"
-        What differs between the clones. With "seeds", each clone has another value of every
-        parameter `random_state`, including those of nested estimators. With "folds", the training
-        rows are divided into `n_repeats` folds, and each clone is fitted without another one; all
-        clones have the same seeds.
+        What differs between the clones. With "seeds", each clone has its own seed, to which its
+        parameters `random_state` are set, including those of nested estimators. With "folds", the
+        training rows are divided into `n_repeats` folds, each clone is fitted to all folds but one,
+        and this fold differs between clones. All clones then have the same seed.
     n_repeats : int, default=3
         Number of clones, at least 2. Time is proportional to it. With the default, the score is the
         mean of three pairs.
     random_state : int, RandomState instance or None, default=0
         Determines the split, the folds and the seeds. It is fixed by default, so that all
-        candidates of a search are compared on the same rows.
+        candidates of a search such as `GridSearchCV` are compared on the same rows.
 
     Returns
     -------
     score : float
         Mean similarity of all pairs of clones, from 0 to 1; greater is better. It is 1 if the codes
-        are equal up to a rotation, a reflection, a shift and one scale. The similarity of a pair is
-        0 if one of its codes is constant.
+        are equal up to a rotation, a reflection, a translation and a scale that is common to all
+        components. The similarity of a pair is 0 if one of the clones has the same code for all
+        rows.
 
     Raises
     ------
@@ -457,9 +459,10 @@ def code_stability(
 
     Notes
     -----
-    Two codes are compared by linear centered kernel alignment (CKA) [1]_, in which a direction
-    counts in proportion to its variance. The similarity of independent codes is slightly above 0:
-    about k / n for k components of equal variance and n compared rows.
+    The codes of two clones are compared by linear centered kernel alignment (CKA) [1]_. It weights
+    each direction in the space of codes in proportion to its variance. The similarity of
+    independent codes is slightly above 0. It is about k / n for k components of equal variance and
+    n compared rows.
 
     References
     ----------
@@ -473,8 +476,11 @@ def code_stability(
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
     >>> from skae.metrics import code_stability
-    >>> model, X = make_pipeline(StandardScaler(), PCA(2)), load_wine().data
-    >>> bool(code_stability(model, X) > 0.999 > code_stability(model, X, over="folds") > 0.9)
+    >>> X = load_wine().data
+    >>> model = make_pipeline(StandardScaler(), PCA(2))
+    >>> code_stability(model, X) > 0.999
+    True
+    >>> 0.9 < code_stability(model, X, over="folds") < 0.999
     True
     """
     _validate("code_stability", over=over, n_repeats=n_repeats, random_state=random_state)

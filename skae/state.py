@@ -57,7 +57,8 @@ class Fitted:
     Attributes
     ----------
     parameters : dict
-        Parameters of the estimator at the time of the fit, without functions and callbacks.
+        Parameters of the estimator at the time of the fit, without functions, `callbacks`,
+        `corruption`, `random_state` and `verbose`.
     schema : Schema
         How tables are read and written.
     network : Network
@@ -67,9 +68,10 @@ class Fitted:
     training : dict
         History, state of the random generator and state of the optimizer, as numbers and arrays.
     best_epoch : int
-        Epoch whose weights were kept.
+        Epoch of the latest fit whose weights were kept, counted from 1; 0 is the initial network.
     rows_seen : float
-        Total weight of the rows of all fits that the density was estimated from.
+        Sum of the sample weights of the latest call of `fit` and of the calls of `partial_fit`
+        after it. It is the weight of the density if another call of `partial_fit` updates it.
     conditions : SeenConditions or None
         Conditions of the training rows, if there are columns of conditions.
     learned : dict

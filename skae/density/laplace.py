@@ -87,10 +87,11 @@ class Laplace:
         network : Network
             Trained network.
         batch : Batch
-            Rows in random order. Only the first ones are used, as many as fit into memory.
+            Rows in random order. Only the first ones are used: at most 2,048, or fewer if their
+            expansions would exceed `EXPANSION_BYTES`.
         held_out : Tensor of shape (n,), bool
-            Whether each row is a validation row, which the network was not trained on. Validation
-            rows alone estimate the noise; without any, all rows do.
+            Whether each row is a validation row, which the network was not trained on. The noise
+            variance is estimated from the validation rows, or from all rows if there are none.
 
         Returns
         -------
@@ -210,11 +211,12 @@ class Laplace:
     def _newton_step(
         self, expansion: "_Expansion", index: Tensor | slice, rows: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute a Gauss-Newton step for the log-density of rows and their codes.
+        """Compute a Gauss-Newton step from the codes of rows to their most probable codes.
 
         Parameters
         ----------
         expansion : _Expansion
+            Expansion of the log-likelihood at the current codes.
         index : Tensor or slice
             Selects m rows of the expansion.
         rows : Batch
@@ -223,11 +225,12 @@ class Laplace:
         Returns
         -------
         log_joint : Tensor of shape (m,)
-            Log-density of rows and codes, without the terms that `Prior.height` leaves out.
+            Joint log-density of each row and its code, in nats, up to a constant: the terms of the
+            prior that do not depend on the code are left out.
         gain : Tensor of shape (m,)
-            Twice the increase of the log-density that the expansion predicts for the full step.
+            Twice the increase of `log_joint`, in nats, that the expansion predicts for `step`.
         step : Tensor of shape (m, k)
-            Full step.
+            Change of the codes at full step length.
         """
         z = expansion.z[index]
         gradient = expansion.gradient[index] + self.prior.score(z)
@@ -474,9 +477,12 @@ def _em_iteration(density: Laplace, expansion: _Expansion, weights: _RowWeights)
 
 
 def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:
-    """Extrapolate two iterations from `start`, assuming that steps keep shrinking at their rate.
+    """Extrapolate the limit of expectation-maximization from two iterations.
 
-    The result is `second` if the extrapolated parameters are not finite or describe no prior.
+    The first iteration changes `start` to `first`, and the second changes `first` to `second`. The
+    extrapolation assumes that each iteration shortens the step by the same factor. The result is
+    `second` if the extrapolated parameters are not finite, or if the extrapolated covariance of the
+    prior is not positive definite.
     """
     points = [
         torch.cat([density.prior.coordinates(), density.likelihood.coordinates()])

@@ -69,7 +69,8 @@ display : {cls.__name__}
         Parameters
         ----------
         ax : matplotlib Axes or array-like of them, default=None
-            Axes to plot into, as many as `ax_` holds. If None, a new figure is created.
+            Axes to plot into. The display determines their number, which is that of the axes in
+            `ax_` after plotting. If None, a new figure is created.
 
         Returns
         -------
@@ -79,13 +80,18 @@ display : {cls.__name__}
         Raises
         ------
         ValueError
-            If `ax` holds another number of axes.
+            If `ax` holds fewer or more axes than the display has. The message states their number.
+        ImportError
+            If matplotlib is not installed.
         """
 
     @classmethod
     @abstractmethod
     def from_estimator(cls, *args: Any, **kwargs: Any) -> Self:
         """Plot results of an estimator.
+
+        Each subclass defines the parameters. Those below have the same meaning in all subclasses
+        that accept them.
 
         Parameters
         ----------
@@ -98,7 +104,7 @@ display : {cls.__name__}
     @classmethod
     @abstractmethod
     def from_predictions(cls, *args: Any, **kwargs: Any) -> Self:
-        """Plot results that were computed preprocessing.
+        """Plot results that were computed before.
 
         Parameters
         ----------

@@ -78,13 +78,15 @@ class LossCurveDisplay(Display):
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> Self:
-        """Plot the curves of a fitted estimator.
+        """Plot the training and validation curves of a fitted estimator.
 
         Parameters
         ----------
         estimator : autoencoder, estimator that contains one, or Pipeline
             A fitted autoencoder, a fitted estimator that contains one, such as
             `AutoencoderClassifier`, or a fitted Pipeline that ends with either.
+        ax : matplotlib Axes, default=None
+            Axes to plot into. If None, a new figure is created.
 
         Raises
         ------
@@ -92,6 +94,8 @@ class LossCurveDisplay(Display):
             If `estimator` contains no autoencoder.
         NotFittedError
             If `estimator` is not fitted.
+        ValueError
+            If `ax` is an array-like of several axes.
         """
         _, autoencoder = unpack_estimator(estimator)
         curves = autoencoder.loss_curve_, autoencoder.validation_curve_
@@ -195,7 +199,7 @@ class ComponentsPathDisplay(Display):
         random_state: int | RandomState | None = 0,
         ax: Any = None,
     ) -> Self:
-        """Compute a path with `skae.components_path` and plot it.
+        """Compare values of a parameter with `skae.components_path`, and plot the results.
 
         Parameters
         ----------
@@ -204,17 +208,24 @@ class ComponentsPathDisplay(Display):
         y : array-like of shape (n_samples,), default=None
             Targets, for estimators whose `fit` uses them.
         param_name : str, default="n_components"
-            Parameter whose values are compared.
-        param_range : array-like, default=None
-            Values to compare. If None, `components_path` chooses the sizes of the code.
+            Parameter of the autoencoder whose values are compared.
+        param_range : iterable, default=None
+            Values to compare. If None, `components_path` chooses values of `n_components`. It is
+            required for other parameters.
         cv : int, cross-validation generator or iterable, default=None
             Splits into training and held-out rows. If None, a random quarter of the rows is held
             out once.
         random_state : int, RandomState instance or None, default=0
-            Determines the default split, and the held-out rows whose log-density is computed. The
-            fits themselves depend on the `random_state` of the estimator.
+            Determines the default split. If a split has more than 1,000 held-out rows, it also
+            determines the 1,000 of them whose log-density is computed. The fits themselves depend
+            on the `random_state` of the estimator.
         ax : array-like of two matplotlib Axes, default=None
             Axes to plot into. If None, a new figure is created.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `skae.components_path`; also a ValueError if `ax` does not hold two axes.
         """
         # The fits take long: a missing matplotlib is reported before them.
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
@@ -255,10 +266,12 @@ class OutlierExplanationDisplay(Display):
 
     Parameters
     ----------
-    explanation : DataFrame of shape (n_samples, 3 * n_features)
-        The result of `AutoencoderOutlierDetector.explain`. Its index names the rows.
+    explanation : DataFrame of shape (n_samples, 3 * n_columns)
+        The result of `AutoencoderOutlierDetector.explain` for rows of `n_columns` cells. The titles
+        of the axes contain the labels of its index.
     n_features : int, default=8
-        Largest number of bars for each row; the cells with the largest shares are plotted.
+        Maximum number of cells to plot for each row. They are the cells with the largest shares of
+        the row's total deviation.
 
     Attributes
     ----------
@@ -350,18 +363,23 @@ class OutlierExplanationDisplay(Display):
     def from_predictions(
         cls, explanation: Any, *, n_rows: int = 3, n_features: int = 8, ax: Any = None
     ) -> Self:
-        """Plot an explanation.
+        """Plot an explanation of the outlier scores of rows.
 
         Parameters
         ----------
         n_rows : int, default=3
-            Largest number of rows to plot: the first ones of `explanation`.
+            Maximum number of rows to plot. The first rows of `explanation` are plotted.
+        ax : matplotlib Axes or array-like of them, default=None
+            Axes to plot into, one for each plotted row. If None, a new figure is created.
 
         Raises
         ------
         ValueError
-            If `explanation` is not a result of `AutoencoderOutlierDetector.explain`, or if `ax`
-            holds another number of axes than rows are plotted.
+            If `explanation` is not a result of `AutoencoderOutlierDetector.explain`, if `n_rows` or
+            `n_features` is less than 1, or if the number of axes in `ax` is not the number of
+            plotted rows.
+        TypeError
+            If `n_rows` or `n_features` is not an integer.
         """
         check_scalar(n_rows, "n_rows", Integral, min_val=1)
         columns = getattr(explanation, "columns", None)

@@ -100,10 +100,27 @@ class Adversaries(nn.Module):
 
 
 def _losses(predicted: Tensor, cells: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the loss of predictions (..., n, width) of one column, and the baseline loss (n,).
+    """Compute the losses of predictions of one sensitive column, and those of a baseline, in nats.
 
-    The loss is the cross-entropy for categories. For numbers it is half the squared error, divided
-    by the column's variance. The baseline predicts the distribution of the column over all rows.
+    The loss is the cross-entropy for categories. For numbers, it is half the squared error, divided
+    by the variance of the column in the batch.
+
+    Parameters
+    ----------
+    predicted : Tensor of shape (..., n, width)
+        Logits of the categories, or predicted numbers if `width` is 1.
+    cells : Tensor of shape (n, width)
+        Encoded cells of the column.
+    weight : Tensor of shape (n,)
+        Weights of the rows.
+
+    Returns
+    -------
+    loss : Tensor of shape (..., n)
+        Losses of the predictions.
+    baseline : Tensor of shape (n,)
+        Losses of a prediction that does not depend on the code: the shares of the categories in the
+        batch, or 0 for numbers, which is their mean over the training rows.
     """
     share = weight / weight.sum()
     if cells.shape[1] == 1:

@@ -7,23 +7,27 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Some rows of a table. An attribute is None if the table does not have it.
+    """Some rows of a table, with their weights, masks and targets.
 
-    Missing cells are NaN in `x` and False in `observed`. Architectures that cannot process NaN
-    never receive any. Likelihoods use observed cells only.
+    Missing cells are NaN in `x` and False in `observed`. Only architectures that can process NaN
+    receive missing cells. Likelihoods use observed cells only.
 
     Attributes
     ----------
     x : Tensor of shape (n, n_columns)
-        Input of the encoder, in the user's units: modelled columns, then conditions.
+        Input of the encoder, in the user's units: modelled columns, then conditions. A categorical
+        condition is the index of its level.
     weight : Tensor of shape (n,)
         Weights of the rows.
     observed : Tensor of shape (n, n_columns), bool, or None
-        Cells that enter the loss.
+        Whether each cell is observed. None if no cell of the table can be missing.
     clean : Tensor of shape (n, n_columns) or None
-        Clean rows if `x` is a corrupted version of them.
-    targets, target_weight : Tensor of shape (n, m), or None
-        Targets of the rows and their weights, which are 0 for missing targets.
+        Clean rows if `x` is a corrupted version of them. None if `x` is not corrupted.
+    targets : Tensor of shape (n, m) or None
+        Targets of the rows, 0 where missing. None if the table has no targets.
+    target_weight : Tensor of shape (n, m) or (n, 1), or None
+        Weights of the targets, 0 where missing. There is one column if the m values of a row encode
+        one target, as a one-hot class does. None if the table has no targets.
     """
 
     x: Tensor

@@ -39,10 +39,18 @@ Encode = Callable[[Tensor], Tensor]
 
 
 class Start(NamedTuple):
-    """Initial values of a linear code.
+    """Initial scales of the linear maps of the encoder and of the decoder, and the encoder's bias.
 
-    `down` (k,) and `up` (k,) multiply the principal axes in the encoder and in the decoder, and
-    `bias` (n_inputs,) is the bias of the encoder.
+    The linear maps are initialized with k principal axes. Without linear maps, only `bias` is used.
+
+    Attributes
+    ----------
+    down : Tensor of shape (k,)
+        Factors by which the axes are multiplied in the encoder.
+    up : Tensor of shape (k,)
+        Factors by which the axes are multiplied in the decoder.
+    bias : Tensor of shape (n_inputs,)
+        Bias of the encoder, one number for each of its raw outputs (see `Latent`).
     """
 
     down: Tensor
@@ -53,8 +61,17 @@ class Start(NamedTuple):
 class Latent(nn.Module, ABC):
     """Base of latents, which compute codes from raw outputs `h` (..., n, n_inputs) of the encoder.
 
-    The first `n_components` raw outputs are the code or its mean; tied decoders mirror their
-    weights. A code passed to the decoder has `n_outputs` numbers, by default `n_components`.
+    If the decoder has tied weights, its first layer uses the transposed weights of the first
+    `n_outputs` raw outputs, which should then be the code or its mean.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components of the code.
+    n_inputs : int or None, default=None
+        Number of raw outputs of the encoder for each row. None is `n_components`.
+    n_outputs : int or None, default=None
+        Length of the vector that the decoder receives as the code. None is `n_components`.
     """
 
     prior: type[Prior] = NormalPrior

@@ -104,11 +104,13 @@ def _with_scale(center: Tensor, variance: Tensor) -> Moments:
 def principal_axes(
     x: Table, weight: Tensor, moments: Moments, n_axes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Compute leading eigenvalues (r,) and orthonormal axes (n_features, r) of x / scale.
+    """Compute leading eigenvalues (r,) and eigenvectors (n_features, r) of a covariance.
 
-    r is at most `n_axes`. The largest entry of each axis is positive. Axes are exact for up to
-    `EXACT_UP_TO` rows or columns; otherwise, subspace iteration approximates them (Halko et al.
-    2011).
+    The covariance is that of `x`, divided by the scale in `moments`, with the weights of the rows.
+    The eigenvectors are orthonormal, and the entry of each with the largest absolute value is
+    positive. r is `n_axes`, or the rank of the covariance if it is smaller. The results are exact
+    if the number of rows or of columns is at most `EXACT_UP_TO`. Otherwise, subspace iteration
+    approximates them (Halko et al. 2011), with random initial vectors from `generator`.
     """
     n, d = x.shape
     if d <= EXACT_UP_TO:
@@ -173,10 +175,26 @@ def slopes(
 
 
 def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimate the noise variance of each column, and principal axes in units of the noise.
+    """Estimate a factor analysis: principal axes and a noise variance for each column.
 
-    It returns eigenvalues (r,), orthonormal axes (n_features, r) and noise variances (n_features,).
     The iteration alternates between the axes and the noise (Joreskog 1967).
+
+    Parameters
+    ----------
+    cov : Tensor of shape (n_features, n_features)
+        Covariance of the columns.
+    n_axes : int
+        Largest number of axes.
+
+    Returns
+    -------
+    values : Tensor of shape (r,)
+        Largest eigenvalues of the covariance of the columns, divided by the standard deviations of
+        their noise. r is the smaller of `n_axes` and n_features.
+    axes : Tensor of shape (n_features, r)
+        Orthonormal eigenvectors of this covariance.
+    noise : Tensor of shape (n_features,)
+        Noise variances.
     """
     d = len(cov)
     variance = cov.diagonal()

@@ -30,7 +30,7 @@ FLOATS = [np.float64, np.float32]
 
 @dataclass(frozen=True)
 class Schema(Stored):
-    """Description of the tables of one model, which validates and converts them.
+    """Columns of the tables of one model, with methods that validate and convert such tables.
 
     Attributes
     ----------
@@ -40,16 +40,16 @@ class Schema(Stored):
         Number of columns of X.
     names : ndarray of shape (n_columns,) or None
         Names of the columns; None unless all are strings.
-    modelled : ndarray of int
-        Indices of the columns that are modeled, in increasing order.
+    modelled : ndarray of shape (n_modelled,), int
+        Indices of the modelled columns, in increasing order.
     conditions : list of Column
-        The columns that hold conditions.
+        The other columns, which are conditions; in increasing order of their indices.
     parameter : str
-        Name of the parameter of the estimator that selects the conditions.
+        Name of the estimator's parameter that selects the columns of conditions, or "".
     support : Support
-        Interval of valid cells of modeled columns.
+        Interval of the values that modelled cells may have.
     shape : RowShape
-        Shape of the modeled cells of a row.
+        Shape of the modelled cells of a row.
     """
 
     owner: str
@@ -76,19 +76,22 @@ class Schema(Stored):
         ----------
         X : array-like of shape (n_samples, n_columns)
             The table.
-        conditions : tuple
-            Name and value of the parameter of the estimator that selects conditions.
+        conditions : tuple of (str, column selection)
+            Name of the estimator's parameter that selects the columns of conditions, and the value
+            of this parameter.
         support : Support
-            Interval of valid cells of modeled columns.
+            Interval of the values that modelled cells may have.
         shape : RowShape
-            Shape of the modeled cells of a row.
+            Shape of the modelled cells of a row.
         owner : str
-            Class name of the estimator.
+            Class name of the estimator, for error messages.
 
         Returns
         -------
         schema : Schema
+            Schema of the table.
         rows : Rows
+            Validated rows of the table.
 
         Raises
         ------

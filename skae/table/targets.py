@@ -266,9 +266,12 @@ def read_multilabel(y: Any, class_weight: Any, sample_weight: Floats) -> Targets
 
 
 def read_binary_label(y: Any) -> Floats:
-    """Read y as a single label (n_samples, 1) of 0 and 1, NaN where missing.
+    """Read y as a single label (n_samples, 1), NaN where missing.
 
-    -1 marks a missing label, too, if both 0 and 1 occur.
+    If both 0 and 1 occur, -1 also marks a missing label. Any other value is kept, and
+    `read_multilabel` raises an error for values other than 0 and 1.
+
+    Raises ValueError if y is not a single column of finite numbers and NaN.
     """
     y = check_array(
         column_or_1d(y, warn=True)[:, None],

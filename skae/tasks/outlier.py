@@ -455,11 +455,12 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return self._at_least_[place] / self._at_least_[0]
 
     def explain(self, X: MatrixLike) -> pd.DataFrame:
-        """Compute which cells make rows abnormal, and the values expected there.
+        """Compute the expected value of each cell, and how much each cell makes its row abnormal.
 
-        The expected values of a row depend on its plausible cells only: cells that deviate by more
-        than 3 robust standard deviations are replaced by their expected values and the row is
-        reconstructed again, twice.
+        The expected values are the reconstruction of the row, plus the median residual of each
+        column. Cells with an absolute deviation above 3 are replaced by their reconstructed values,
+        and the row is reconstructed again. This is done twice and reduces the influence of abnormal
+        cells on the expected values.
 
         Parameters
         ----------
@@ -469,14 +470,23 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Returns
         -------
         explanation : DataFrame of shape (n_samples, 3 * n_features)
-            Three tables side by side, each with the columns of `X`:
+            Three tables side by side. Each has the column names of `X`, or "x0", "x1" and so on if
+            `fit` received none:
 
-            - `explanation["deviation"]`: cells minus their expected values, in robust standard
-              deviations of such differences among the training rows.
+            - `explanation["deviation"]`: cells minus their expected values, divided by a robust
+              standard deviation of these differences in the training rows. It has no unit.
             - `explanation["expected"]`: the expected values in the user's units.
-            - `explanation["share"]`: each cell's proportion of the row's total deviation. The
-              shares of a row sum to 1. A cell contributes its squared deviation, or for the
-              criterion "robust" its heavy-tailed term.
+            - `explanation["share"]`: the contribution of each cell divided by the sum of the
+              contributions of its row. The contribution is ``log(1 + deviation**2 / 10)``, a
+              Student's t log-likelihood, for the criterion "robust", which is also "auto" unless
+              `trim=0`. It is ``deviation**2`` for the other criteria.
+
+        Raises
+        ------
+        NotFittedError
+            If the detector is not fitted.
+        ValueError
+            If X is invalid (NaN, infinite values, wrong shape).
         """
         rows = self._read_rows(X)
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])

@@ -161,8 +161,9 @@ class Robust(Score):
     """Sum of the standardized `Neighbors` and `Tails` scores.
 
     Both scores are standardized over the training rows. `Neighbors` accounts for dependencies
-    between columns. `Tails` does not, but outliers among the training rows hardly affect it. Where
-    such outliers mask others in one score, the other score often still detects them.
+    between columns. `Tails` does not, but outliers among the training rows hardly affect it. An
+    outlier that one score does not detect, because of other outliers among the training rows, is
+    often detected by the other score.
     """
 
     def __init__(self) -> None:

@@ -381,7 +381,7 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
         return Labels(), read_multilabel(read_binary_label(y), class_weight, weight)
 
     def decision_function(self, X: MatrixLike) -> Floats:
-        """Compute the log-odds of labels, or the logits of classes.
+        """Compute the scores from which the probabilities of classes or labels are computed.
 
         Parameters
         ----------
@@ -391,7 +391,10 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
         Returns
         -------
         scores : ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_labels)
-            For two classes, the log-odds of `classes_[1]`, of shape (n_samples,).
+            For two classes, the log-odds of `classes_[1]`, of shape (n_samples,). For more classes,
+            the logits of the classes in the order of `classes_`; their softmax is `predict_proba`.
+            For multilabel targets, the log-odds that each label is 1, in the order of
+            `label_names_`.
         """
         out = self._outputs(X)
         return out[:, 0] if out.shape[1] == 1 else out
@@ -490,7 +493,8 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-            Predicted targets, in the units of `y`.
+            Predicted targets, in the units of the targets passed to `fit`. The shape is
+            (n_samples,) if `fit` received a vector and `add_label` has not added a target.
         """
         out = self._outputs(X)
         return out[:, 0] if self._is_vector_ and out.shape[1] == 1 else out

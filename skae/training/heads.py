@@ -154,16 +154,18 @@ def fit_linear_map(
 
 
 class Head(AuxiliaryLoss):
-    """Linear map from codes to targets, whose loss shapes the codes during training.
+    """Auxiliary loss of a linear map from codes to targets.
 
-    Training starts from the best map for the initial codes.
+    Its gradient trains the map and the encoder, so that the targets can be predicted from the
+    codes. The map is initialized by `Family.solve` for the initial codes, and it is discarded after
+    training.
 
     Parameters
     ----------
     family : Family
-        Kind of targets.
+        Kind of targets, which determines the loss.
     label_weight : float
-        Weight of the targets' loss.
+        Weight of the loss of the targets.
     reconstruction_weight : float
         Weight of the autoencoder's own objective.
     """

@@ -29,6 +29,10 @@ def choose_dtype(
 ) -> torch.dtype:
     """Choose the dtype of a network.
 
+    "auto" is float64 for small float64 tables, for float64 tables with a column whose mean is large
+    relative to its standard deviation, and for values whose squares float32 cannot represent. It is
+    float32 otherwise.
+
     Parameters
     ----------
     precision : {"auto", "float32", "float64", "bfloat16"}
@@ -38,11 +42,11 @@ def choose_dtype(
     n_cells : int
         Number of cells of the table.
     moments : Moments
-        Moments of the columns.
+        Means, variances and common scale of the columns.
     largest : ndarray of shape (n_columns,)
         Largest absolute value of each column.
     device : torch.device
-        Device of the network. It is always float32 on mps, which has no float64.
+        Device of the network. The dtype is always float32 on mps, which has no float64.
 
     Returns
     -------

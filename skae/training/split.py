@@ -1,7 +1,8 @@
 """Held-out rows, weights of rows, and the number of times that an epoch uses each row.
 
-All depend on the content of the rows only, not on their order, so that results are the same if the
-rows of a table are permuted, or if equal rows are replaced by one of their summed weight.
+The rows, their weights, their targets and a seed determine these results. The order of the rows
+does not affect them. The replacement of equal rows by one row with their summed weight does not
+affect them, either.
 """
 
 from dataclasses import dataclass

@@ -67,24 +67,28 @@ class Quantized(Discrete):
 class VectorQuantizedAutoencoder(BaseAutoencoder):
     """Vector-quantized autoencoder, whose codes are vectors from codebooks.
 
-    The output of the encoder is replaced by the nearest vector of a codebook [1]_, or each of its
-    parts by the nearest vector of its own codebook, so that a few integers describe a row. The
-    gradient ignores the replacement. The vectors are exponential moving averages of the outputs
-    that are assigned to them, and vectors without assigned rows are moved to random rows. They are
-    initialized with k-means on PCA's codes. With one codebook, the model resembles k-means with
-    decoded centers.
+    The output of the encoder is divided into `n_codebooks` parts of equal length. Each part is
+    replaced by the nearest vector of its codebook [1]_, so that `n_codebooks` integers describe a
+    row. The straight-through estimator copies the gradient with respect to the code to the output
+    of the encoder. Each vector is an exponential moving average of the outputs that are assigned to
+    it. A vector to which few outputs are assigned is replaced by the output for a random row. The
+    vectors are initialized by k-means on the initial outputs of the encoder, which are PCA's codes
+    if `linear_skip` applies. With one codebook, the model resembles k-means with decoded centers.
 
-    `transform` returns the vectors and `quantize` their indices. `score_samples` is the exact sum
-    over all codes, weighted by the shares of training rows that are assigned to them, which are
-    counted on at most 2,048 rows. With several codebooks, it and `sample` assume that their indices
-    are independent.
+    `transform` returns the vectors, and `quantize` returns their indices. `score_samples` returns
+    the exact log-density, which is computed by a sum over all codes. It raises ValueError if
+    `n_codes ** n_codebooks`, the number of codes, exceeds 65,536. The prior probability of a vector
+    is the share of rows that are assigned to it. The shares are computed from at most 2,048 of the
+    rows passed to `fit`. The vectors of different codebooks are independent under the prior, which
+    `score_samples` and `sample` use.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
-        Length of the vectors, a multiple of `n_codebooks`. A float in (0, 1) selects as many
-        components as PCA needs for that share of the variance. "auto" is the number of columns, at
-        most 64: the number of vectors, not their length, limits the information in a code.
+        Length of the code, which must be a multiple of `n_codebooks`. A float in (0, 1) selects as
+        many components as PCA needs to explain that share of the variance. "auto" is the number of
+        columns, at most 64, rounded down to a multiple of `n_codebooks`. It is large because the
+        number of vectors limits the information in a code, and their length does not.
 
     n_codes : int, default=32
         Number of vectors in each codebook, at least 1.
@@ -94,9 +98,9 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         many different rows: two codebooks of 16 vectors have 256 combinations.
 
     commitment_cost : float, default=1.0
-        Weight of the squared distance between the encoder's output and its code, in nats for a
-        distance of 1 in standardized units. It must not be negative. It keeps the outputs of the
-        encoder close to the codebook.
+        Weight of the commitment loss [1]_, the squared Euclidean distance between the output of the
+        encoder and the code that replaces it, in nats per row. It must not be negative. The loss
+        keeps the outputs of the encoder close to the codebook.
 
     Notes
     -----
@@ -116,10 +120,10 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     >>> from skae import VectorQuantizedAutoencoder
     >>> X = load_digits().data
     >>> quantized = VectorQuantizedAutoencoder(8, n_codes=16, max_epochs=5, random_state=0).fit(X)
-    >>> numbers = quantized.quantize(X)
-    >>> numbers.shape, len(np.unique(numbers))
+    >>> indices = quantized.quantize(X)
+    >>> indices.shape, len(np.unique(indices))
     ((1797, 1), 16)
-    >>> codes = quantized.dequantize(numbers)
+    >>> codes = quantized.dequantize(indices)
     >>> bool((quantized.inverse_transform(codes) == quantized.reconstruct(X)).all())
     True
     """
@@ -166,12 +170,12 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         return numbers.astype(np.intp)
 
     def dequantize(self, indices: MatrixLike) -> Floats:
-        """Look up codes by their indices, for `inverse_transform`.
+        """Convert indices of vectors into codes, for `inverse_transform`.
 
         Parameters
         ----------
         indices : array-like of shape (n_samples, n_codebooks), int
-            Indices from 0 to `n_codes` - 1.
+            Index of the vector in each codebook, from 0 to `n_codes` - 1, as `quantize` returns it.
 
         Returns
         -------
@@ -181,7 +185,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         Raises
         ------
         ValueError
-            If indices are not integers in that range.
+            If `indices` are not integers from 0 to `n_codes` - 1 in `n_codebooks` columns.
         """
         latent = cast(Quantized, self._read_fitted().network.latent)
         given = check_array(indices, dtype=None, input_name="indices")

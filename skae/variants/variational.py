@@ -85,16 +85,17 @@ class Variational(Stochastic):
 class VariationalAutoencoder(BaseAutoencoder):
     """Variational autoencoder: a probabilistic model of the rows.
 
-    The code of a row is a distribution, its posterior, and the prior of codes is the standard
-    normal distribution. The objective is the evidence lower bound of the log-density [1]_. Its
-    penalty is the Kullback-Leibler divergence of the posterior from the prior. The noise variance
-    of the Gaussian likelihood is trained with the network. Training starts at probabilistic PCA
-    [2]_. A linear model, with `hidden_layer_sizes=()`, stays there; with `noise="diagonal"` it is
-    factor analysis.
+    The encoder maps a row to a normal distribution of its code, the approximate posterior. The
+    prior of codes is the standard normal distribution. The objective is the evidence lower bound of
+    the log-density [1]_. Its penalty is the Kullback-Leibler divergence of the posterior from the
+    prior. The noise variance of the Gaussian likelihood is trained with the network. If
+    `linear_skip` applies, training starts at probabilistic PCA, or at factor analysis with
+    `noise="diagonal"`. For a linear model, with `hidden_layer_sizes=()`, probabilistic PCA is the
+    optimum of the objective [2]_, so that training does not leave it.
 
-    `transform` returns the mean of the posterior and is not random. `score_samples` is the
-    importance-weighted bound with 100 draws, which depend on the row only, so that it is the same
-    at each call.
+    `transform` returns the mean of the posterior and is not random. `score_samples` returns the
+    importance-weighted bound of the log-density with 100 draws of the code. The random numbers are
+    computed from the row, so that equal rows have equal results in every call.
 
     Parameters
     ----------
@@ -105,25 +106,27 @@ class VariationalAutoencoder(BaseAutoencoder):
     beta : float, default=1.0
         Weight of the divergence during training [3]_. It must not be negative. Larger values make
         components more independent and fewer of them active; smaller values reduce the
-        reconstruction error. The default gives the evidence lower bound. `score_samples` is a
-        density and does not depend on `beta` directly.
+        reconstruction error. The default gives the evidence lower bound. `score_samples` depends on
+        `beta` only through the trained network.
 
     kl_warm_up : float, default=0.1
-        Share of training during which the weight of the divergence increases from 0 to `beta`, at
-        most 0.5. Without a warm-up, components may become inactive before the decoder has learned
-        to use them. The upper limit ensures that training ends with the full objective, which is
-        also that of validation rows. Resumed training (`partial_fit`, `warm_start`) has no warm-up.
+        Share of the training steps, from 0 to 0.5, during which the weight of the divergence
+        increases linearly from 0 to `beta`. Without a warm-up, components may become inactive
+        before the decoder has learned to use them. The upper limit ensures that training ends with
+        the full objective, which validation rows always use. `partial_fit` and fits that resume
+        from an earlier one (`warm_start`) have no warm-up.
 
     n_importance_samples : int, default=1
         Number of codes drawn for each row at each step. With more than 1, the objective is the
-        importance-weighted bound [4]_ with doubly reparametrized gradients [5]_. It is tighter, but
-        the time of a step grows with the number of draws.
+        importance-weighted bound [4]_ with doubly reparameterized gradients [5]_. This bound is
+        tighter than the evidence lower bound, but the time of a step grows with the number of
+        draws.
 
     Notes
     -----
     Most users set only `n_components`, `beta`, `max_epochs` and `random_state`. Lower `beta` or
-    `n_components` if a warning reports a posterior collapse. Use `noise="diagonal"` if columns have
-    noise of different size.
+    `n_components` if a warning reports a posterior collapse. Use `noise="diagonal"` if the noise
+    variances of the columns differ.
 
     References
     ----------

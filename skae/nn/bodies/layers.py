@@ -165,8 +165,10 @@ class Chain(Residual):
     def start_at_zero(self) -> None:
         """Set the output to zero but keep it trainable.
 
-        The output of tied chains is zero only for an input of zeros, unless their outermost layer
-        is zero.
+        Without tied weights, the weights and the bias of the last layer are set to zero. With tied
+        weights, only its bias is changed, because the other chain uses its weights, too. The output
+        is then zero for an input of zeros. It is zero for all inputs if the weights of the layer
+        next to the rows are zero, as after `reset` with `silent`.
         """
         first, last = self.layers[0], self.layers[-1]
         if not (last.transposed or last.mirrored):

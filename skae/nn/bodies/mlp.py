@@ -8,15 +8,18 @@ from skae.nn.bodies.layers import Chain, Residual, dense_chain
 
 
 class MLP(Architecture):
-    """Dense layers; the decoder mirrors the encoder.
+    """Multilayer perceptrons. The decoder has the widths of the encoder in reverse order.
 
     Parameters
     ----------
     n_features : int
+        Number of cells of a row.
     widths : sequence of int
         Numbers of hidden units of the encoder's layers.
     activation : str
+        Activation function of the hidden layers, a key of `ACTIVATIONS`.
     dropout : float
+        Share of hidden units that are set to zero during training.
     """
 
     has_layers = True
