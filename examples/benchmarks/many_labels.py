@@ -116,7 +116,7 @@ def mean_precision(Y, probability):
 
 def sets(folder, n_folds):
     """Yield the caption, the header and the rows of the table of multi-label sets."""
-    yield f"Multi-label sets, held-out rows of {n_folds} folds; of seconds, the median"
+    yield f"Multi-label sets: means over the held-out rows of {n_folds} folds, median seconds"
     yield "set", "model", "F1", "AP", "parameters", "seconds"
     results = {}
     for name in SETS:

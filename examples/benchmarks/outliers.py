@@ -1,16 +1,25 @@
 """Outlier detectors on all data sets of a folder.
 
-DIR holds `.npz` files with rows `X` and labels `y`, 1 for outliers. All detectors have their
-default parameters. AutoencoderOutlierDetector receives the original columns, the others
-standardized ones. Detection: the detectors are fitted to all rows without labels and score the same
-rows. Novelty: they are fitted to half of the normal rows and score the other half and the outliers;
-AutoencoderOutlierDetector has `trim=0`, its setting for clean rows.
+The folder DIR contains `.npz` files with rows `X` and labels `y`, which are 1 for outliers and 0
+for normal rows. The detectors have their default parameters, except for two: "PCA reconstruction"
+has as many components as the rounded square root of the number of columns, and
+AutoencoderOutlierDetector has `trim=0` for novelty detection. AutoencoderOutlierDetector receives
+the original columns, the others standardized ones.
 
-The table shows, for each detector, the area under the ROC curve and the average precision, as means
-over data sets and seeds; the standard deviation of the area over seeds; the mean rank by area among
-the detectors; the p-value of Wilcoxon's signed-rank test, over data sets, of its area against that
-of the first detector; and the median of seconds per fit. PyOD's detectors are left out if PyOD is
-not installed.
+There are two tasks. For outlier detection, the detectors are fitted to all rows without labels and
+score the same rows. For novelty detection (`--novelty`), they are fitted to half of the normal rows
+and score the other half and the outliers.
+
+The columns of the table are:
+
+- AUROC and AP: area under the ROC curve and average precision, means over data sets and seeds;
+- sd: standard deviation of AUROC over seeds, mean over data sets;
+- rank: rank by AUROC among the detectors, mean over data sets; 1 is the best;
+- p: p-value of Wilcoxon's signed-rank test over data sets, which compares AUROC with that of the
+  first detector;
+- seconds: median time of a fit.
+
+PyOD's detectors are left out if PyOD is not installed.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/outliers.py --data DIR [--novelty] [--seeds 3]
 [--only NAME ...] [--sets NAME ...] [--rst FILE]`.
@@ -153,13 +162,14 @@ def table(results):
     ranks = rankdata([-area for area in areas.values()], axis=0).mean(axis=1)
     for (name, values), rank in zip(results.items(), ranks, strict=True):
         paired = name != first and len(areas[name]) > 1
+        p = wilcoxon(areas[first], areas[name]).pvalue if paired else np.nan
         yield (
             name,
             f"{areas[name].mean():.3f}",
             f"{values[..., 1].mean():.3f}",
             f"{values[..., 0].std(axis=1, ddof=1).mean():.3f}" if values.shape[1] > 1 else "-",
             f"{rank:.2f}",
-            f"{wilcoxon(areas[first], areas[name]).pvalue:.4f}" if paired else "-",
+            "-" if np.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}",
             f"{np.median(values[..., 2]):.2f}",
         )
 
@@ -199,7 +209,8 @@ def main():
         print(aligned(row, FORMATS))
     if arguments.rst:
         task = "Novelty" if arguments.novelty else "Detection"
-        caption = f"{task}: {len(files)} sets, {arguments.seeds} seeds; of seconds, the median"
+        means = f"means over {len(files)} data sets and {arguments.seeds} seeds"
+        caption = f"{task}: {means}, median seconds"
         write_rst(arguments.rst, "outliers.py", caption, HEADER, rows)
 
 

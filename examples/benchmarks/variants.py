@@ -123,7 +123,7 @@ def main():
             rows.append(row)
             print(aligned(row, FORMATS), flush=True)
     if arguments.rst:
-        caption = f"Held-out rows, means over {arguments.splits} splits; of seconds, the median"
+        caption = f"Held-out rows: means over {arguments.splits} splits, median seconds"
         write_rst(arguments.rst, "variants.py", caption, HEADER, rows)
 
 
