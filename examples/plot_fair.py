@@ -5,8 +5,8 @@ Fair autoencoder: codes that hide a sensitive column
 The code of a :class:`~skae.FairAutoencoder` is trained to hide sensitive columns and to keep as
 much as possible of the others. Adversaries, small networks that are trained at the same time,
 predict the sensitive columns from the code, and ``leak_weight`` is the weight of a penalty on what
-they can predict. This example draws the resulting compromise on a generated table, for which the
-truth is known.
+they can predict. This example plots the resulting trade-off between hiding a sensitive column and
+predicting a target, on a generated table.
 """
 
 import matplotlib.pyplot as plt
@@ -18,10 +18,10 @@ from sklearn.metrics import roc_auc_score
 from skae import FairAutoencoder
 
 # %%
-# The table has twelve columns. Four are combinations of two traits. Four are combinations of two
-# other traits, on a larger scale in one group than in the other. Four are noise with a different
-# mean in each group. The group is the sensitive column. The target depends on all four traits and,
-# unfairly, on the group.
+# The table has thirteen columns. Four are combinations of two latent variables, the traits. Four
+# are combinations of two other traits, on a larger scale in one group than in the other. Four are
+# noise with a different mean in each group. The last column is the group, which is sensitive. The
+# target depends on all four traits and, unfairly, on the group.
 
 rng = np.random.default_rng(0)
 n = 1500
@@ -47,9 +47,11 @@ def evaluate(Z: np.ndarray) -> tuple[float, float, float]:
 
 
 # %%
-# The forest and the logistic regression are fitted to the codes of the training rows and evaluated
-# on the codes of held-out rows. The curve "with y" shows codes that were also trained to predict
-# the target.
+# A random forest predicts the group from the codes, and a logistic regression predicts the target.
+# Both are fitted to the codes of the training rows and evaluated on the codes of held-out rows. The
+# parity gap is the difference between the groups in the share of rows for which the target is
+# predicted to be 1. The curve "code, with y" shows codes that were also trained to predict the
+# target. The star shows the same measures for the twelve original columns without the group.
 
 weights = (0, 0.3, 1)
 curves: dict[str, list[tuple[float, float, float]]] = {"without y": [], "with y": []}
@@ -82,7 +84,9 @@ figure.suptitle("Each point is one leak_weight; codes further left hide more")
 plt.show()
 
 # %%
-# ``audit`` makes a similar report for any table by cross-validation. Here it is called for the last
-# of the models above.
+# ``audit`` computes similar measures by cross-validation, for rows that contain the sensitive
+# columns. Here it is called for the last model, with ``leak_weight=1`` and trained with y. The
+# target "12" is the group, which is named by its index. The columns are the values for predictions
+# without data ("nothing"), from the other columns ("rows") and from the code ("code").
 
 print(fair.audit(X[test], y[test]).round(2).to_string())

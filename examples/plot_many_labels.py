@@ -3,9 +3,9 @@ Multi-label classification: one encoder for many labels
 =======================================================
 
 Several labels of the same rows can share one code. An :class:`~skae.AutoencoderClassifier` trains
-one code for all labels, and further labels can be added later without training it again. The rows
-are scans of digits, and the labels are yes/no questions about the digit. Each label is known for
-about a fifth of the rows.
+one code for all labels, and further labels can be added later without training the code again. The
+rows are scans of digits, and each label states whether the digit has a certain property. Six labels
+are observed for about a fifth of the training rows each. The seventh is added later, from 60 rows.
 """
 
 import matplotlib.pyplot as plt
@@ -40,15 +40,15 @@ Y_train = Y_complete.where(is_known)
 print(Y_train.head().T)
 
 # %%
-# NaN marks a label that is not known. The first six labels train the encoder.
+# A missing label is NaN. The first six labels train the encoder.
 added = "has a closed loop"
 classifier = AutoencoderClassifier(random_state=0).fit(X_train, Y_train.drop(columns=added))
 before = classifier.predict_proba(X_test)
 
 # %%
-# A label for closed loops is added later, with known values for 60 rows. The network is not trained
-# again: the new label is predicted from the codes by a logistic regression, and the predictions of
-# the other labels do not change.
+# The label for closed loops is added now, with observed values for 60 rows. The network is not
+# trained again: the new label is predicted from the codes by a logistic regression, and the
+# predictions of the other labels do not change.
 Y_train[added] = Y_complete[added].iloc[:60]
 classifier.add_label(X_train.iloc[:60], Y_train[added].iloc[:60], name=added)
 probability = pd.DataFrame(classifier.predict_proba(X_test), columns=classifier.label_names_)
@@ -58,9 +58,10 @@ print(
 )
 
 # %%
-# The labels are also predicted by classifiers that know one label each: a logistic regression on
-# the pixels, another on as many principal components as the shared code has, and a nonlinear
-# classifier on the pixels.
+# For comparison, separate classifiers are fitted to each label: a logistic regression on the
+# pixels, another on principal components, as many as the shared code has components, and a support
+# vector machine on the pixels. The table and the figure show the average precision of each label on
+# held-out rows.
 pca = PCA(classifier.n_components_).fit(X_train)
 single = {
     "logistic": LogisticRegression(),
@@ -93,6 +94,6 @@ figure.legend(loc="outside right")
 plt.show()
 
 # %%
-# The added label had 60 known values and a code that was trained for other labels. These labels
-# suit a shared code, because all of them depend on the digit. Labels that have little in common can
-# gain less.
+# The classifier of the added label was fitted to 60 rows, and the code was not trained for this
+# label. The seven labels are suitable for a shared code, because all of them depend on the digit. A
+# shared code can improve the predictions less if the labels have little in common.

@@ -22,7 +22,7 @@ from _table import aligned, write_rst
 from skae import VariationalAutoencoder
 
 PIXELS = 784
-HEADER = ("model", "codes per step", "-ELBO", "-log-likelihood", "seconds")
+HEADER = ("model", "draws per row", "-ELBO", "-log-likelihood", "seconds")
 FORMATS = ("<28", ">16", ">10", ">17", ">9")
 
 
@@ -68,9 +68,7 @@ def main():
         rows.append((name, str(n), f"{elbo:.2f}", f"{log_likelihood:.2f}", f"{seconds:.0f}"))
         print(aligned(rows[-1], FORMATS), flush=True)
     if arguments.rst:
-        caption = (
-            f"Test rows of fixed binarised MNIST, nats per row after {arguments.epochs} epochs"
-        )
+        caption = f"Binarized MNIST, nats per test row after {arguments.epochs} epochs"
         write_rst(arguments.rst, "binary_images.py", caption, HEADER, rows)
 
 

@@ -12,8 +12,8 @@ There are four tables, each printed with its caption. All errors are on held-out
   the importance-weighted bound of the log-likelihood.
 - `repair`: images restored by `DenoisingAutoencoder` from corrupted ones, in dB of peak
   signal-to-noise ratio: patches of scikit-learn's two photographs at half the resolution (the
-  reference is bilinear enlargement) and without colors (the reference is gray), faces and digits
-  with a blank block of 8 by 8 pixels (the reference is the training mean; only the pixels of the
+  baseline is bilinear enlargement) and without colors (the baseline is gray), faces and digits
+  with a blank block of 8 by 8 pixels (the baseline is the training mean; only the pixels of the
   block count).
 
 Run `python examples/benchmarks/images.py --data DIR [--only TABLE] [--rst FOLDER]`. DIR holds
@@ -172,8 +172,8 @@ def psnr(X, restored, where=None):
 
 
 def repair(folder, seconds):
-    yield "Damaged images and what comes back of them, dB"
-    yield "damage", "network", "seconds", "reference", "restored", "gain"
+    yield "Restored held-out images: peak signal-to-noise ratio in dB"
+    yield "images and corruption", "network", "seconds", "baseline", "restored", "gain"
     train, test = photographs()
     shape = (3, PATCH, PATCH)
     rows = test.reshape(len(test), -1)

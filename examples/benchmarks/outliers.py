@@ -208,7 +208,7 @@ def main():
     for row in (HEADER, *rows):
         print(aligned(row, FORMATS))
     if arguments.rst:
-        task = "Novelty" if arguments.novelty else "Detection"
+        task = "Novelty detection" if arguments.novelty else "Outlier detection"
         means = f"means over {len(files)} data sets and {arguments.seeds} seeds"
         caption = f"{task}: {means}, median seconds"
         write_rst(arguments.rst, "outliers.py", caption, HEADER, rows)

@@ -58,8 +58,8 @@ MODELS = (
 OWN_SIZE = (SparseAutoencoder, VectorQuantizedAutoencoder)
 """Models that keep their default size of the code."""
 
-HEADER = ("set", "model", "code", "squared error", "nats", "5-NN", "active", "seconds")
-FORMATS = ("<15", "<28", ">5", ">15", ">10", ">8", ">8", ">9")
+HEADER = ("data set", "model", "components", "squared error", "nats", "5-NN", "active", "seconds")
+FORMATS = ("<15", "<28", ">11", ">15", ">10", ">8", ">8", ">9")
 
 
 def measure(kind, k, train, test, y_train, y_test, seed):
