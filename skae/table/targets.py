@@ -1,4 +1,4 @@
-"""Targets: reading y as classes, labels or numbers, of which some may be missing."""
+"""Targets: functions that read y as classes, labels or numbers, some of which may be missing."""
 
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -26,22 +26,25 @@ UNLABELED = -1
 
 @dataclass
 class Targets:
-    """Targets of rows, and the auxiliary loss by which they enter training.
+    """Targets of rows, and the auxiliary loss that makes training use them.
 
     Attributes
     ----------
     values : ndarray of shape (n_samples, n_values)
-        0 or 1 for each class or label, or numbers; 0 where missing.
+        Classes in one-hot encoding, labels of 0 and 1, or standardized numbers. Missing targets
+        have values of 0.
     observed : ndarray of shape (n_samples, n_values) or (n_samples, 1)
-        Weight of each target, 0 where it is missing. A single column if the values of a row form
-        one target, as those of a class do.
+        Weight of each target, 0 where it is missing. It does not include the sample weight. There
+        is a single column if all values of a row form one target, as those of a class do.
     loss : module or None
-        Auxiliary loss that training adds to the autoencoder's objective.
+        Auxiliary loss that training adds to the autoencoder's objective. None if the autoencoder
+        itself uses the targets.
     learned : dict
         Fitted attributes that are estimated from the targets, such as the classes.
     density_rows : int or None
-        Maximum number of rows from which the density is estimated. None uses the usual number; a
-        task whose predictions do not use the density sets fewer.
+        Maximum number of rows from which the density is estimated. None uses the number that an
+        autoencoder without targets uses. A task whose predictions do not use the density sets a
+        smaller number.
     """
 
     values: Floats
@@ -56,7 +59,7 @@ class Targets:
 
     @property
     def any_observed(self) -> NDArray[np.bool_]:
-        """Mask of the rows that have at least one observed target."""
+        """Mask (n_samples,) of the rows that have at least one target of positive weight."""
         return np.any(self.observed > 0, axis=1)
 
 
@@ -65,12 +68,26 @@ def targets_of_positive_weight(
 ) -> tuple[Any, NDArray[np.float64]]:
     """Select the targets and weights of rows of positive weight.
 
-    The targets are returned as an array or a pandas object.
+    Parameters
+    ----------
+    y : array-like, sparse matrix or None
+        Targets of all rows.
+    weight : ndarray of shape (n_samples,)
+        Weights of all rows.
+    estimator : object
+        Estimator whose class error messages mention.
+
+    Returns
+    -------
+    y : ndarray or pandas object
+        Targets of the rows of positive weight.
+    weight : ndarray of shape (n_positive,)
+        Weights of these rows, in float64.
 
     Raises
     ------
     ValueError
-        If y is None or its length differs from that of X.
+        If y is None, or if its length differs from that of `weight`.
     """
     if y is None:
         raise ValueError(
@@ -84,28 +101,31 @@ def targets_of_positive_weight(
 
 
 def n_columns(y: Any) -> int:
-    """Return the number of columns of y; a vector has one."""
+    """Return the number of columns of y. A vector has one column."""
     return y.shape[1] if y.ndim > 1 else 1
 
 
 def column_names(y: Any) -> list[str]:
-    """Return the names of the columns of y, "y0", "y1", ... if they have none."""
+    """Return the names of the columns of y, or "y0", "y1" and so on if y has no names."""
     numbered = [f"y{j}" for j in range(n_columns(y))]
     return [str(name) for name in getattr(y, "columns", numbered)]
 
 
 class ProbabilisticClassifier(ClassifierMixin):
-    """Mixin for classifiers that predict the most likely class by `predict_proba`."""
+    """Mixin for classifiers with a `predict_proba`, from which their predictions are computed."""
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Compute the accuracy: the share of rows whose class, or whose labels all, are predicted.
+        """Compute the accuracy: the share of rows that are predicted correctly.
+
+        If there are several labels, a row counts as correct only if all its labels are.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            True classes or labels. Missing ones count as wrong predictions.
+            True classes or labels. An unlabeled row, whose class is -1, counts as a wrong
+            prediction. Labels must not be missing.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of rows. None gives all rows a weight of 1.
 
@@ -113,6 +133,11 @@ class ProbabilisticClassifier(ClassifierMixin):
         -------
         score : float
             Accuracy, from 0 to 1.
+
+        Raises
+        ------
+        ValueError
+            If X is invalid, or if y is invalid or contains NaN.
         """
         return super().score(X, y, sample_weight)
 
@@ -126,8 +151,8 @@ class ProbabilisticClassifier(ClassifierMixin):
 
         Returns
         -------
-        log_probabilities : ndarray
-            Log-probabilities in nats, of the same shape as the probabilities.
+        log_probabilities : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
+            Log-probabilities in nats, -inf for probabilities of 0.
         """
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
@@ -145,15 +170,30 @@ class ProbabilisticClassifier(ClassifierMixin):
         y : ndarray of shape (n_samples,)
             Predicted classes.
         """
-        # Probabilities come first: they raise NotFittedError, while `classes_` would be missing.
+        # `predict_proba` is called first: it raises NotFittedError if there is no `classes_`.
         likely = self.predict_proba(X).argmax(axis=1)
         return self.classes_[likely]
 
 
 def check_same_classes(classes: NDArray[Any] | None, passed: Any) -> NDArray[Any] | None:
-    """Return the classes of an earlier call to `partial_fit`, or else those passed as `classes`.
+    """Return the classes of an earlier call of `partial_fit`, or those passed to the current call.
 
-    Raises ValueError if both are known and differ.
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,) or None
+        Sorted classes of the earlier call. None if there was none.
+    passed : array-like of shape (n_classes,) or None
+        Classes passed to the current call, in any order.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,) or None
+        The sorted classes. None if both arguments are None.
+
+    Raises
+    ------
+    ValueError
+        If neither argument is None and they differ.
     """
     if passed is None:
         return classes
@@ -168,9 +208,28 @@ def check_same_classes(classes: NDArray[Any] | None, passed: Any) -> NDArray[Any
 def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[Any], Floats]:
     """Read y as classes, and encode the class of each row as a one-hot vector.
 
-    Returns the classes passed, or else those that occur, and an array (n_samples, n_classes),
-    which has zeros in rows without a class. A class of -1 marks a row without a class if `classes`
-    is None and at least two other classes occur, or if `classes` does not contain -1.
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Classes of the rows. If `classes` is None, -1 marks a row without a class if at least two
+        other classes occur. Otherwise, -1 marks such a row if `classes` does not contain -1.
+    classes : ndarray of shape (n_classes,) or None, default=None
+        Sorted classes. None uses the classes that occur in y.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        The sorted classes.
+    values : ndarray of shape (n_samples, n_classes)
+        One-hot vectors. Rows without a class have zeros only.
+
+    Raises
+    ------
+    ValueError
+        If y has several columns, is not finite or contains numbers that are not classes, if there
+        are fewer than two classes, or if y contains a class that is not in `classes`.
+    TypeError
+        If y contains both numbers, other than -1 for rows without a class, and strings.
     """
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
@@ -196,7 +255,11 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
 def read_classes_and_prior(
     y: Any, weight: Floats, label_weight: float, classes: NDArray[Any] | None
 ) -> Targets:
-    """Read y as classes, weighted by `label_weight`, and estimate the proportions of classes."""
+    """Read y as classes, and estimate the proportions of the classes from rows of weight `weight`.
+
+    Each observed class has the weight `label_weight`. `classes` is as in `read_classes`. The
+    classes and their proportions are in `learned` of the targets.
+    """
     classes, values = read_classes(y, classes)
     # Adding one row of each class keeps all proportions positive.
     number = weight @ values + 1
@@ -213,7 +276,11 @@ def _is_unlabeled(y: NDArray[Any]) -> NDArray[np.bool_]:
 def read_multiclass(
     y: Any, class_weight: Any, sample_weight: Floats
 ) -> tuple[NDArray[Any], Targets]:
-    """Read y as classes, weighted by `class_weight`; return the sorted classes and the targets."""
+    """Read y as classes, and return the sorted classes and the targets.
+
+    The weight of each observed class is that in `class_weight`, a dict, "balanced" or None.
+    `sample_weight` (n_samples,) is used for "balanced" only.
+    """
     classes, values = read_classes(y)
     known = values.any(axis=1)
     if isinstance(class_weight, list):
@@ -226,7 +293,11 @@ def read_multiclass(
 def _class_weights(
     class_weight: Any, classes: NDArray[Any], y: NDArray[Any], sample_weight: Floats
 ) -> Floats:
-    """Compute the weight of each of `classes`; "balanced" uses the classes `y` of rows."""
+    """Compute the weight (n_classes,) of each of `classes`.
+
+    If `class_weight` is "balanced", the weights are computed from `y`, the observed classes
+    (n_observed,) of rows, and from the sample weights of these rows.
+    """
     weights: Floats = compute_class_weight(
         class_weight, classes=classes, y=y, sample_weight=sample_weight
     )
@@ -236,14 +307,35 @@ def _class_weights(
 
 
 def read_multilabel(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
-    """Read y as labels (n_samples, n_labels) of 0 and 1, NaN where missing."""
+    """Read y as binary labels.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples, n_labels)
+        Labels of 0 and 1, NaN where missing.
+    class_weight : dict, list, "balanced" or None
+        Weights of 0 and 1 for every label, or a list with the weights for each label.
+    sample_weight : ndarray of shape (n_samples,)
+        Weights of the rows, from which "balanced" is computed.
+
+    Returns
+    -------
+    targets : Targets
+        The labels, weighted by `class_weight`.
+
+    Raises
+    ------
+    ValueError
+        If y contains other values, if no label has both 0 and 1 with positive weights, or if
+        `class_weight` is invalid.
+    """
     y = check_array(y, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y")
     invalid = np.argwhere(~(np.isnan(y) | (y == 0) | (y == 1)))
     if len(invalid):
         row, column = invalid[0]
         raise ValueError(
-            "Unknown label type: a y of several columns must contain only 0, 1, or NaN for "
-            f"missing labels, got {y[row, column]:g} in column {column}."
+            "Unknown label type: a column of labels must contain only 0, 1, or NaN for a missing "
+            f"label, got {y[row, column]:g} in column {column}."
         )
     by_column = class_weight if isinstance(class_weight, list) else [class_weight] * y.shape[1]
     if len(by_column) != y.shape[1]:
@@ -266,10 +358,10 @@ def read_multilabel(y: Any, class_weight: Any, sample_weight: Floats) -> Targets
 
 
 def read_binary_label(y: Any) -> Floats:
-    """Read y as a single label (n_samples, 1), NaN where missing.
+    """Read y as a column (n_samples, 1) of a single label, NaN where the label is missing.
 
-    If both 0 and 1 occur, -1 also marks a missing label. Any other value is kept, and
-    `read_multilabel` raises an error for values other than 0 and 1.
+    If both 0 and 1 occur, -1 also marks a missing label. All other values are returned unchanged.
+    `read_multilabel` raises an error for those that are not 0, 1 or NaN.
 
     Raises ValueError if y is not a single column of finite numbers and NaN.
     """
@@ -284,7 +376,11 @@ def read_binary_label(y: Any) -> Floats:
 
 
 def read_numbers(y: Any) -> Floats:
-    """Read y as numbers (n_samples, n_targets), NaN where missing."""
+    """Read y as an array (n_samples, n_targets) of numbers, NaN where missing.
+
+    A vector becomes an array of one column. Raises ValueError if y contains infinite values or
+    texts, or if a column contains NaN only.
+    """
     y = check_array(
         y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"
     )

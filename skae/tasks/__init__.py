@@ -1,1 +1,1 @@
-"""Tasks: estimators over any autoencoder, through its public methods."""
+"""Meta-estimators for outlier detection, classification and regression with any autoencoder."""

@@ -1,4 +1,4 @@
-"""Base class of meta-estimators: holds an autoencoder and validates rows for it."""
+"""Base class of meta-estimators that contain an autoencoder and validate rows for it."""
 
 from dataclasses import field
 from typing import Any, ClassVar
@@ -27,15 +27,21 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
     _doc_link_template = BaseAutoencoder._doc_link_template
 
     _validation_options: ClassVar[dict[str, Any]] = {}
-    """Keyword arguments of `validate_rows`, by which rows are validated."""
+    """Keyword arguments that are passed to `validate_rows`, both in `fit` and afterwards."""
 
     def _read_training_rows(
         self, X: MatrixLike, sample_weight: MatrixLike | None
     ) -> tuple[BaseAutoencoder | None, NDArray[Any], NDArray[np.float64]]:
         """Validate the training data.
 
-        Returns a copy of the autoencoder in a FrozenEstimator, or None if `autoencoder` is not
-        one, all rows, and their weights.
+        Returns
+        -------
+        fitted : autoencoder or None
+            A copy of the fitted autoencoder if `autoencoder` is a FrozenEstimator, otherwise None.
+        X : ndarray of shape (n_samples, n_features)
+            All rows, including those of weight 0.
+        weight : ndarray of shape (n_samples,)
+            Weights of the rows, at least 0. At least two of them are positive.
         """
         fitted = None
         if isinstance(self.autoencoder, FrozenEstimator):

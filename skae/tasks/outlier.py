@@ -33,31 +33,39 @@ BLOCK_ROWS = 2**14
 """Number of rows scored at once. Scoring in blocks bounds the memory for large tables."""
 
 STATISTICS_ROWS = 2**14
-"""Maximum number of training rows from which the criterion is estimated."""
+"""Maximum number of distinct training rows from which the criterion is estimated.
+
+The threshold is computed from all training rows.
+"""
 
 MAX_DEVIATION = 20.0
-"""Robust standard deviations at which cells are clipped before they enter the network.
+"""Number of robust standard deviations from the median of a column at which cells are clipped.
 
-Cells are clipped there, too, when the scale of their column is estimated.
+Cells are clipped before the scale of their column is estimated, and before a network receives them
+that is trained in robust units.
 """
 
 MAX_RESIDUAL = 1e100
 """Magnitude, in robust units, at which residuals are clipped to keep sums of squares finite."""
 
 N_STEPS = 300
-"""Optimizer steps of the default autoencoder, few enough that it does not learn rare rows."""
+"""Approximate number of optimizer steps of the default autoencoder.
+
+It is small enough that the autoencoder does not learn rare rows. A large table takes more steps,
+because one epoch is the minimum.
+"""
 
 BATCH_SIZE = 128
-"""Rows per batch of the default autoencoder, where a table is not trained as a single batch."""
+"""Rows per batch of the default autoencoder for tables of more than `FULL_BATCH_ROWS` rows."""
 
 FULL_BATCH_ROWS = 256
-"""Number of rows up to which the default autoencoder trains on the full batch."""
+"""Largest number of distinct rows for which the default autoencoder uses all rows in each step."""
 
 MAX_PLAUSIBLE_DEVIATION = 3.0
-"""Absolute deviation above which `explain` replaces a cell by its expected value."""
+"""Absolute deviation above which `explain` replaces a cell by its reconstructed value."""
 
 N_REPLACEMENTS = 2
-"""Number of times that `explain` replaces implausible cells; more rounds change little."""
+"""Number of times that `explain` replaces implausible cells. More rounds change little."""
 
 MIN_CALIBRATION_ROWS = 19
 """Effective number of calibration rows below which no p-value can reach 0.05."""
@@ -65,10 +73,16 @@ MIN_CALIBRATION_ROWS = 19
 
 @dataclass(frozen=True)
 class Units(Stored):
-    """Location, scale and clipping limit of each column of a table.
+    """Units of the columns of a table in which a network receives the table.
 
-    In these units a column's `center` is 0, its `scale` is 1, and the network's inputs lie within
-    -`reach` and `reach`.
+    Attributes
+    ----------
+    center : ndarray of shape (n_features,)
+        Value of each column, in the user's units, that is 0 in these units.
+    scale : ndarray of shape (n_features,)
+        Difference of each column, in the user's units, that is 1 in these units.
+    reach : ndarray of shape (n_features,)
+        Largest absolute value of each column in these units. Cells beyond it are clipped.
     """
 
     center: Floats
@@ -77,13 +91,13 @@ class Units(Stored):
 
     @classmethod
     def from_rows(cls, X: Floats, weight: Floats) -> Self:
-        """Estimate robust units from weighted rows.
+        """Estimate robust units from rows (n, n_features) with weights (n,).
 
-        The center is the median. The scale is the standard deviation of the cells after clipping
-        at `MAX_DEVIATION` robust standard deviations from the median. A robust standard deviation
-        is 1.4826 times the median absolute deviation of the cells that differ from the median:
-        cells that equal it are left out because a column that mostly holds one value would
-        otherwise have no scale.
+        The center is the median. The scale is the standard deviation of the cells after they have
+        been clipped at `MAX_DEVIATION` robust standard deviations from the median. A robust
+        standard deviation is 1.4826 times the median absolute deviation of the cells that differ
+        from the median. Cells that are equal to the median are left out, because a column that
+        mostly contains one value would otherwise have a scale of 0.
         """
         center = weighted_percentile(X, weight, 50, average=True)
         difference = X - center
@@ -96,11 +110,11 @@ class Units(Stored):
 
     @classmethod
     def identity(cls, n_features: int) -> Self:
-        """Return units that leave rows as they are, without clipping."""
+        """Return the user's units, in which cells are not clipped."""
         return cls(np.zeros(n_features), np.ones(n_features), np.full(n_features, np.inf))
 
     def to_network(self, X: Floats) -> Floats:
-        """Convert rows from the user's units to the network's and clip them."""
+        """Convert rows from the user's units to the network's, and clip their cells."""
         return np.clip((X - self.center) / self.scale, -self.reach, self.reach)
 
     def to_user(self, X: Floats) -> Floats:
@@ -112,64 +126,77 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     """Outlier and novelty detector based on any autoencoder.
 
     An autoencoder is trained to reconstruct rows from short codes. Each training step leaves out
-    the rows of the batch with the largest loss, so that the model learns what most rows have in
-    common. A row is abnormal if its code or its residual is far from those of the training rows.
-    `explain` reports which cells make a row abnormal and which values the model expected.
+    the rows of the batch that have the largest loss, so that the model learns what most rows have
+    in common. The residual of a row is the row minus its reconstruction. By default, a row is
+    abnormal if its code or its residual differs much from those of the training rows. `explain`
+    reports which cells make a row abnormal and which values the model expected.
 
     Parameters
     ----------
     autoencoder : autoencoder of skae, FrozenEstimator or None, default=None
-        The autoencoder to train. The detector trains a clone and sets its `trim` and
-        `random_state`. The clone is trained on columns in robust units, unless it accepts values
-        in [0, 1] only. None uses a small `Autoencoder` whose number of components is half the
-        square root of the number of columns, rounded, and at least 1. It is trained with half of
-        the cells masked, for 300 steps or one epoch, whichever is longer. This is too short to
-        learn rare rows. A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is used without
-        further training, on rows in the user's units.
+        The autoencoder. It must be able to fit and reconstruct rows without `y`.
+
+        - An unfitted autoencoder is cloned. The detector sets the clone's `trim` and
+          `random_state` and trains it. Columns are converted to robust units (see Notes), unless
+          the clone has a Bernoulli likelihood, which requires cells in [0, 1].
+        - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is used without further
+          training, on rows in the user's units.
+        - None uses a small `Autoencoder` whose number of components is half the square root of the
+          number of columns, rounded, and at least 1. It is trained with half of the cells masked,
+          for about 300 steps or one epoch, whichever is longer. This is too short to learn rare
+          rows.
 
     criterion : {"auto", "reconstruction", "density", "neighbors", "robust"}, default="auto"
-        The measure of abnormality:
+        How the anomaly score of a row is computed. Regular rows are the training rows that `trim`
+        does not leave out.
 
-        - "reconstruction": squared reconstruction error in robust units.
-        - "density": negative log-density under the autoencoder, in nats. Cells beyond 20 robust
-          standard deviations from the median are clipped there.
-        - "neighbors": distance from the nearest regular training rows in [code, residual], in the
-          metric of their covariance. It is the most sensitive criterion if all training rows are
-          normal.
-        - "robust": the sum of such a distance and the negative log-likelihood of the residuals
-          under a heavy-tailed distribution, both standardized. Outliers among the training rows
-          hardly affect the second term.
-        - "auto": "neighbors" if `trim=0`, otherwise "robust".
+        - "reconstruction" is the logarithm of the mean squared residual of the row, in robust
+          units.
+        - "density" is the negative log-density of the row under the autoencoder, in nats. If the
+          autoencoder is trained in robust units, cells beyond 20 robust standard deviations from
+          the median are clipped first.
+        - "neighbors" is the logarithm of a distance in the space of codes and residuals: that from
+          the second nearest of up to 1024 regular rows. The distance is a Mahalanobis distance with
+          the covariance of the regular rows. This criterion is the most sensitive one if all
+          training rows are normal.
+        - "robust" is the sum of two numbers, each standardized over the training rows. The first is
+          such a distance from the fifth nearest of up to 256 regular rows. The second is the
+          negative log-likelihood of the residuals under Student's t distribution. Outliers among
+          the training rows hardly affect the second number.
+        - "auto" is "neighbors" if `trim=0`, and "robust" otherwise.
 
     contamination : "auto" or float, default="auto"
-        The threshold. A float in (0, 0.5] is the proportion of training rows beyond the
-        threshold. "auto" uses the upper fence of a boxplot of the training rows' anomaly scores,
-        1.5 interquartile ranges above the third quartile. It requires no knowledge of the
-        proportion of outliers, but flags a few percent of normal rows. Use `p_values` to control
-        the rate of false alarms.
+        How the threshold of the anomaly score is computed. A float in (0, 0.5] is the proportion of
+        the training rows, by weight, that are beyond the threshold. "auto" is the upper fence of a
+        boxplot of the training rows' anomaly scores, 1.5 interquartile ranges above the third
+        quartile. It requires no knowledge of the proportion of outliers, but flags a few percent of
+        normal rows. Use `p_values` to control the rate of false alarms.
 
     trim : float, default=0.3
-        Proportion of rows, in [0, 1), that may be outliers. Training and the estimates of the
-        regular rows' distribution leave out this proportion of the most abnormal rows. Use 0 if
-        all training rows are known to be normal (novelty detection). The default tolerates many
-        outliers, because their proportion is rarely known.
+        Proportion of rows, in [0, 1), that may be outliers. Each training step leaves out this
+        proportion of its batch, the rows with the largest loss. The estimates of the distribution
+        of regular rows leave out this proportion of the training rows, those that are farthest from
+        the center. Use 0 if all training rows are known to be normal (novelty detection). The
+        default tolerates many outliers, because their proportion is rarely known.
 
     calibration_fraction : float, default=0.0
-        Proportion of distinct rows, in [0, 1), that `fit` holds out of training to calibrate
-        `p_values`. The default holds out none, so that all rows serve training.
+        Proportion of the distinct rows, in [0, 1), that `fit` holds out of training to calibrate
+        `p_values`. The number of these rows is rounded. The default holds out none, so that all
+        rows are used for training.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the autoencoder's training and of the choice of calibration rows. Pass an int for
+        Seed of the autoencoder's training, of the choice of calibration rows, and of the samples of
+        training rows from which the criterion is estimated if there are many. Pass an int for
         reproducible results.
 
     Attributes
     ----------
     autoencoder_ : autoencoder
-        The fitted autoencoder. Unless it was passed as a FrozenEstimator or accepts values in
-        [0, 1] only, its inputs and outputs are in robust units.
+        The fitted autoencoder. Its inputs and outputs are in the user's units if it was passed as a
+        FrozenEstimator or has a Bernoulli likelihood, and in robust units otherwise.
 
     offset_ : float
-        The threshold: rows with `score_samples` below it are outliers.
+        The threshold, in the unit of `score_samples`. Rows whose score is lower are outliers.
 
     n_calibration_rows_ : int
         Number of distinct rows held out to calibrate `p_values`.
@@ -190,14 +217,18 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     Most users set only `contamination` (if the proportion of outliers is known), `trim` (0 if all
     training rows are normal), `calibration_fraction` (for p-values) and `random_state`.
 
-    Robust units of a column have a median of 0 and a standard deviation of 1 after cells beyond 20
-    robust standard deviations (1.48 median absolute deviations each) are clipped. The network
-    receives clipped cells. Residuals are computed from the original cells, so that gross errors
-    keep large residuals.
+    In robust units, each column of the training rows has a median of 0 and, after clipping, a
+    standard deviation of 1. Cells beyond 20 robust standard deviations from the median are clipped
+    there. A robust standard deviation is 1.48 times the median absolute deviation of those cells
+    that differ from the median. A network that is trained in robust units receives clipped cells.
+    Residuals are computed from the original cells, so that grossly wrong cells have large
+    residuals.
 
-    Training without the worst rows of each batch is least trimmed squares [1]_. The covariance is
-    estimated by concentration steps [2]_. The p-values are split conformal p-values [3]_. Outlier
-    detection by autoencoders with short codes was proposed in [4]_.
+    Training without the rows of each batch that have the largest loss is least trimmed squares
+    [1]_. The covariance of "neighbors" and "robust" is estimated by concentration steps [2]_. If
+    codes and residuals together have more than 512 entries, only their variances are estimated.
+    The p-values are split conformal p-values [3]_. Outlier detection by autoencoders with short
+    codes was proposed in [4]_.
 
     References
     ----------
@@ -214,7 +245,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     >>> from sklearn.datasets import load_wine
     >>> from skae import AutoencoderOutlierDetector
     >>> X = load_wine(as_frame=True).data
-    >>> X.loc[7, "alcohol"] = 0.0
+    >>> X.loc[7, "alcohol"] = 0.0  # A wrong cell: the others are between 11 and 15.
     >>> detector = AutoencoderOutlierDetector(contamination=0.05, random_state=0)
     >>> bool(detector.fit_predict(X)[7] == -1)
     True
@@ -252,12 +283,12 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows in the user's units. They may contain outliers unless `trim=0`.
+            Training rows in the user's units. A proportion `trim` of them may be outliers.
         y : None
             Ignored, present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of rows. A weight of 2 is equivalent to repeating a row, 0 to leaving it out.
-            None gives all rows a weight of 1.
+            Weights of rows. A weight of 2 is equivalent to repeating a row, and a weight of 0 is
+            equivalent to leaving it out. None gives all rows a weight of 1.
 
         Returns
         -------
@@ -267,17 +298,23 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Raises
         ------
         ValueError
-            If X is invalid (NaN, infinite values, wrong shape), if `calibration_fraction` leaves
-            fewer than two rows for training, or if training diverges.
+            If X is invalid (NaN, infinite values, wrong shape, fewer than two rows), if
+            `sample_weight` or a parameter is invalid, if `autoencoder` is not fitted and requires
+            y, if `calibration_fraction` leaves fewer than two rows for training, or if the
+            objective becomes NaN or infinite during training.
         TypeError
-            If X is sparse.
+            If X is sparse, or if `autoencoder` is a FrozenEstimator of another estimator than an
+            autoencoder of skae.
         NotFittedError
             If `autoencoder` is a FrozenEstimator of an unfitted autoencoder.
 
         Warns
         -----
         UserWarning
-            If there are too few calibration rows for a p-value of 0.05.
+            If `calibration_fraction` is positive, but there are too few calibration rows for a
+            p-value of 0.05.
+        ConvergenceWarning
+            If the training of the autoencoder issues it; see the `fit` of the autoencoder.
         """
         new = type(self)(**self.get_params(deep=False))
         new._fit(X, sample_weight)
@@ -313,7 +350,11 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         self._calibrate(X[distinct[~for_training]], share[~for_training])
 
     def _fit_criterion(self, X: Floats, weight: Floats, hashes: NDArray[np.uint64]) -> None:
-        """Fit the outlier criterion and the threshold to distinct training rows."""
+        """Fit the outlier criterion and the threshold to distinct training rows.
+
+        The arguments are rows (n, n_features) in the user's units, their weights (n,), which
+        include the weights of equal rows, and their hashes (n,).
+        """
         sample = select_by_hash(hashes, STATISTICS_ROWS)
         outputs, share = self._model_outputs(X[sample]), weight[sample]
         self._center_, self._scale_ = robust_center_scale(outputs.residual, share, self.trim)
@@ -331,15 +372,19 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         self.offset_ = -float(limit + _rounding_tolerance(limit))
 
     def _calibrate(self, X: Floats, weight: Floats) -> None:
-        """Store the anomaly scores of held-out rows, from which p-values are computed."""
+        """Store the anomaly scores of calibration rows, from which p-values are computed.
+
+        The arguments are distinct held-out rows (n, n_features) and their weights (n,).
+        """
         self.n_calibration_rows_ = len(X)
         anomaly = self._anomaly_scores(X) if len(X) else np.zeros(0)
         order = anomaly.argsort()
         self._calibration_ = anomaly[order]
-        # Weights are rescaled to sum to Kish's effective sample size, because rows of unequal
-        # weight carry less information than as many rows of equal weight.
+        # Weights are rescaled so that they sum to Kish's effective sample size, because n rows of
+        # unequal weight contain less information than n rows of equal weight.
         counts = weight[order] * weight.sum() / max((weight**2).sum(), np.finfo(float).tiny)
-        # Entry i is 1 plus the effective number of rows with a score of at least the i-th.
+        # Entry i is 1 plus the effective number of rows whose anomaly score is at least the i-th
+        # smallest.
         self._at_least_ = 1 + np.append(counts[::-1].cumsum()[::-1], 0.0)
         if self.calibration_fraction > 0:
             self._warn_about_few_rows()
@@ -356,7 +401,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     # ---------------------------------------------------------------- inference
 
     def score_samples(self, X: MatrixLike) -> Floats:
-        """Compute the scores of rows; lower is more abnormal.
+        """Compute the scores of rows. A lower score is more abnormal.
 
         Parameters
         ----------
@@ -366,15 +411,22 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            The negative anomaly scores. For "reconstruction" the anomaly score is the logarithm
-            of the mean squared error in robust units, for "neighbors" the logarithm of a distance,
-            and for "robust" the sum of two standardized numbers; these have no unit. For "density"
-            the score is the log-density of rows in nats.
+            The negative anomaly scores; see the parameter `criterion`. For "density", they are the
+            log-densities of rows, in nats. For the other criteria, they have no unit.
+
+        Raises
+        ------
+        NotFittedError
+            If the detector is not fitted.
+        ValueError
+            If X is invalid (NaN, infinite values, wrong shape).
+        TypeError
+            If X is sparse.
         """
         return -self._anomaly_scores(self._read_rows(X))
 
     def decision_function(self, X: MatrixLike) -> Floats:
-        """Compute `score_samples` minus `offset_`; negative values are outliers.
+        """Compute `score_samples` minus `offset_`, which is negative for outliers.
 
         Parameters
         ----------
@@ -384,12 +436,12 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Returns
         -------
         decision : ndarray of shape (n_samples,)
-            The shifted scores, in the unit of `score_samples`.
+            The differences, in the unit of `score_samples`.
         """
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: MatrixLike) -> NDArray[np.intp]:
-        """Predict whether rows are inliers.
+        """Predict which rows are inliers and which are outliers.
 
         Parameters
         ----------
@@ -404,30 +456,42 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def p_values(self, X: MatrixLike) -> Floats:
-        """Compute the probability that a normal row is at least as abnormal as each row.
+        """Compute a p-value for each row: small values indicate outliers.
 
-        At most 5 % of all normal rows, on average over the draw of calibration rows, have a
-        p-value of at most 0.05, so that a threshold on p-values is a rate of false alarms. This
-        holds for any autoencoder if normal rows follow the distribution of the calibration rows.
-        Outliers among the calibration rows make false alarms rarer. Equal rows are held out
-        together; if one row makes up much of the table, the calibration rows may not represent it.
+        The p-value of a row estimates the probability that a normal row is at least as abnormal. It
+        is the proportion of rows with at least the same anomaly score among the calibration rows
+        and the row itself.
+
+        If rows with a p-value of at most 0.05 are called outliers, at most 5 % of normal rows are
+        false alarms, on average over the draw of calibration rows. Other thresholds work in the
+        same way. This holds for any autoencoder, if normal rows have the same distribution as the
+        calibration rows and all rows have equal weights. Outliers among the calibration rows make
+        false alarms rarer. Equal rows are either all held out or all used for training. If one row
+        makes up much of the table, the calibration rows therefore may not represent the table.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows in the user's units. They must not be rows that `fit` received.
+            Rows in the user's units. They must not be rows that `fit` received, for which the
+            p-values are not valid.
 
         Returns
         -------
         p : ndarray of shape (n_samples,)
             Probabilities between ``1 / (n_calibration_rows_ + 1)`` and 1. If calibration rows have
-            unequal weights, the lower bound uses their effective number, which is smaller.
+            unequal weights, the lower bound uses their effective number instead, the squared sum of
+            the weights divided by the sum of their squares. It is smaller than their number.
 
         Raises
         ------
+        NotFittedError
+            If the detector is not fitted.
         ValueError
-            If `fit` held out no calibration rows, because `calibration_fraction` is 0 or there
-            are too few rows.
+            If `fit` held out no calibration rows, which happens if `calibration_fraction` is 0 or
+            rounds to none or to all of the distinct rows. If X is invalid (NaN, infinite values,
+            wrong shape).
+        TypeError
+            If X is sparse.
 
         Warns
         -----
@@ -477,9 +541,10 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
               standard deviation of these differences in the training rows. It has no unit.
             - `explanation["expected"]`: the expected values in the user's units.
             - `explanation["share"]`: the contribution of each cell divided by the sum of the
-              contributions of its row. The contribution is ``log(1 + deviation**2 / 10)``, a
-              Student's t log-likelihood, for the criterion "robust", which is also "auto" unless
-              `trim=0`. It is ``deviation**2`` for the other criteria.
+              contributions of its row. For the criterion "robust", which "auto" selects unless
+              `trim=0`, the contribution is ``log(1 + deviation**2 / 10)``. This is proportional to
+              the negative log-likelihood of Student's t distribution with 10 degrees of freedom,
+              without its constant. For the other criteria, the contribution is ``deviation**2``.
 
         Raises
         ------
@@ -487,6 +552,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
             If the detector is not fitted.
         ValueError
             If X is invalid (NaN, infinite values, wrong shape).
+        TypeError
+            If X is sparse.
         """
         rows = self._read_rows(X)
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
@@ -499,7 +566,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return pd.concat(tables, axis=1)
 
     def _explain_block(self, X: Floats) -> tuple[Floats, Floats, Floats]:
-        """Compute the deviations, expected values and shares of cells."""
+        """Compute the deviations, expected values and shares of cells, each (n, n_features)."""
         reconstruction = self._decode(self._encode(X))
         deviation = self._deviation(X, reconstruction)
         for _ in range(N_REPLACEMENTS):
@@ -540,7 +607,10 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
 
 
 def _default_autoencoder(n: int, n_features: int) -> Autoencoder:
-    """Return the default autoencoder: few components, few steps, half of the cells masked."""
+    """Return the default autoencoder for `n` distinct training rows.
+
+    It has few components and is trained for few steps, with half of the cells masked.
+    """
     batch_size = n if n <= FULL_BATCH_ROWS else BATCH_SIZE
     return Autoencoder(
         max(1, round(n_features**0.5 / 2)),
@@ -557,5 +627,9 @@ def _default_autoencoder(n: int, n_features: int) -> Autoencoder:
 
 
 def _rounding_tolerance(values: Any) -> Any:
-    """Return the tolerance for differences of a row's score between batches due to rounding."""
+    """Return the largest difference between anomaly scores that rounding errors may cause.
+
+    The score of a row can differ slightly between calls, because it depends on the block of rows
+    in which it is computed.
+    """
     return 2e-6 * (1 + np.abs(values))

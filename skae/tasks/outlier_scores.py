@@ -1,4 +1,7 @@
-"""Outlier criteria: anomaly scores of rows, computed from the outputs of an autoencoder."""
+"""Outlier criteria: anomaly scores of rows, computed from the outputs of an autoencoder.
+
+In this module, [code, residual] is the vector of the code of a row followed by its residual.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,28 +18,29 @@ from skae.files import Stored
 Floats = NDArray[np.float64]
 
 VARIANCE_FLOOR = 0.003
-"""Variance, in squared robust units, that is added to estimated variances.
+"""Default variance, in squared robust units, that is added to estimated variances.
 
-It keeps columns that hardly vary from dominating the anomaly scores.
+It prevents columns that hardly vary from dominating the anomaly scores.
 """
 
 MAX_COVARIANCE_COLUMNS = 512
-"""Number of entries of [code, residual] up to which a full covariance matrix is estimated.
+"""Largest length of [code, residual] for which a full covariance matrix is estimated.
 
-Beyond it, only the variances are.
+For longer vectors, only the variances are estimated.
 """
 
 CONCENTRATION_STEPS = 4
-"""Number of concentration steps (Rousseeuw and Van Driessen, 1999); few are enough."""
+"""Number of concentration steps (Rousseeuw and Van Driessen, 1999). A few are enough."""
 
 DEGREES_OF_FREEDOM = 10.0
 """Degrees of freedom of the Student's t distribution of residuals.
 
-The heavy tails keep a single grossly wrong cell among many from deciding alone.
+Because its tails are heavy, a single grossly wrong cell does not determine the score of a row that
+has many cells.
 """
 
 TINY = 1e-12
-"""Constant added to squared distances before the logarithm, which is infinite at 0."""
+"""Constant added to mean squares before their logarithm, which is infinite at 0."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class ModelOutputs:
     residual : ndarray of shape (n_rows, n_features)
         Rows minus their reconstructions, in robust units.
     log_prob : callable
-        Function without arguments that computes the log-densities of the rows, an ndarray of shape
-        (n_rows,). It is called only by criteria that need them.
+        Function without arguments that computes the log-densities of the rows in the user's units,
+        an ndarray of shape (n_rows,). Only criteria that need the log-densities call it.
     """
 
     code: Floats
@@ -60,21 +64,41 @@ class ModelOutputs:
 
 
 class Score(Stored, ABC):
-    """Outlier criterion, whose attributes are numbers and arrays or other such objects."""
+    """Base class of outlier criteria, which can be saved to files.
+
+    The attributes of a criterion are therefore numbers, arrays or other criteria.
+    """
 
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
         """Estimate the distribution of regular rows from training rows.
 
-        The share `trim` of the total weight, that of the most abnormal rows, is left out.
+        A criterion that needs no such estimate inherits this method, which does nothing.
+
+        Parameters
+        ----------
+        outputs : ModelOutputs
+            Outputs of the autoencoder for distinct training rows.
+        weight : ndarray of shape (n_rows,)
+            Weights of the rows.
+        trim : float
+            Share of the total weight, in [0, 1), that the estimates leave out: that of the most
+            abnormal rows.
+
+        Returns
+        -------
+        self : Score
         """
         return self
 
     @abstractmethod
     def __call__(self, outputs: ModelOutputs) -> Floats:
-        """Compute the anomaly scores of rows, of shape (n_rows,); higher is more abnormal."""
+        """Compute the anomaly scores (n_rows,) of rows. A higher score is more abnormal."""
 
     def cell_terms(self, deviation: Floats) -> Floats:
-        """Compute each cell's contribution from its standardized deviation, up to a factor."""
+        """Compute the contributions of cells from their standardized deviations, up to a factor.
+
+        The contributions have the shape of `deviation`, (n_rows, n_features).
+        """
         return deviation**2
 
 
@@ -93,25 +117,27 @@ class Density(Score):
 
 
 class Neighbors(Score):
-    """Logarithm of the distance from regular training rows in [code, residual].
+    """Logarithm of the distance of [code, residual] from that of regular training rows.
 
-    The distance is measured in the metric of the robust covariance of [code, residual]. It is the
-    distance to the `rank`-th nearest of at most `size` reference rows, which are drawn from the
-    training rows that are not trimmed. A row is far from all reference rows if its code is
-    unusual, if it is far from the decoder's manifold, or both.
+    The distance is a Mahalanobis distance with a robust covariance of [code, residual], divided by
+    the square root of the length of this vector. It is the distance from the `rank`-th nearest of
+    at most `size` reference rows, which are drawn from the training rows that are not trimmed. A
+    row is far from all reference rows if its code is unusual, if its residual is large, or both.
 
     Parameters
     ----------
     size : int
         Maximum number of reference rows. They are distinct.
     rank : int
-        Which of the nearest reference rows the distance is measured to. A value of 2 or more
-        prevents a training row from being compared with itself. Larger values prevent small groups
-        of outliers among the reference rows from making each other look normal.
+        Rank of the reference row, by its distance, from which the distance is measured; 1 is the
+        nearest. With a value of 2 or more, the score of a reference row does not depend on its
+        distance of 0 from itself. Larger values prevent small groups of outliers among the
+        reference rows from making each other look normal. If there are fewer reference rows, the
+        farthest one is used.
     floor : float
-        Variance added to the covariance, in squared robust units. An autoencoder reconstructs new
-        rows less well than training rows, and the difference is largest in directions of little
-        variance.
+        Variance added to the diagonal of the covariance, in squared robust units. An autoencoder
+        reconstructs new rows less well than training rows, and the difference is largest in
+        directions of little variance.
     """
 
     def __init__(self, size: int = 1024, rank: int = 2, floor: float = 0.3) -> None:
@@ -126,7 +152,7 @@ class Neighbors(Score):
         points = self._to_points(outputs)
         self.center, self.whitening, is_regular = concentrate(points, weight, trim, self.floor)
         kept = np.flatnonzero(is_regular)
-        # Rows arrive in the order of their hashes, so that a systematic sample is a random one.
+        # Rows are sorted by their hashes, so that a systematic sample is a pseudorandom one.
         self.usual = whiten(
             points[systematic_sample(kept, weight[kept], self.size)], self.center, self.whitening
         )
@@ -144,7 +170,11 @@ class Neighbors(Score):
 
 
 class Tails(Score):
-    """Mean negative log-likelihood of residuals under Student's t, up to factor and constant."""
+    """Mean negative log-likelihood of a row's standardized residuals under Student's t.
+
+    Each residual is standardized by the center and the trimmed scale of its column. A factor and a
+    constant of the negative log-likelihood are left out.
+    """
 
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
         self.center, self.scale = robust_center_scale(outputs.residual, weight, trim)
@@ -160,7 +190,7 @@ class Tails(Score):
 class Robust(Score):
     """Sum of the standardized `Neighbors` and `Tails` scores.
 
-    Both scores are standardized over the training rows. `Neighbors` accounts for dependencies
+    Both scores are standardized over all training rows. `Neighbors` accounts for dependencies
     between columns. `Tails` does not, but outliers among the training rows hardly affect it. An
     outlier that one score does not detect, because of other outliers among the training rows, is
     often detected by the other score.
@@ -197,16 +227,35 @@ SCORES: dict[str, Callable[[], Score]] = {
 
 
 def mean_and_deviation(values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Compute the weighted mean and standard deviation of columns; a deviation of 0 becomes 1."""
+    """Compute the weighted mean and standard deviation of each column of `values`.
+
+    A standard deviation of 0 is replaced by 1.
+    """
     mean = np.average(values, axis=0, weights=weight)
     deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
     return mean, np.where(deviation > 0, deviation, 1.0)
 
 
 def trimmed_weights(distance: Floats, weight: Floats, trim: float) -> Floats:
-    """Set the weights of the farthest rows to 0, up to a share `trim` of the total weight.
+    """Remove a share `trim` of the total weight from the rows with the largest distances.
 
-    The row at the border keeps a part of its weight.
+    The weights of these rows become 0, except that one of them keeps a part of its weight, so that
+    the removed share is exactly `trim`.
+
+    Parameters
+    ----------
+    distance : ndarray of shape (n_rows,) or (n_rows, n_columns)
+        Distances of the rows, or distances of the cells of each column. Columns are treated
+        separately.
+    weight : ndarray of shape (n_rows,)
+        Weights of the rows.
+    trim : float
+        Share to remove, in [0, 1).
+
+    Returns
+    -------
+    kept : ndarray of the shape of `distance`
+        The remaining weights.
     """
     order = distance.argsort(axis=0, kind="stable")
     sorted_weight = weight[order]
@@ -219,11 +268,12 @@ def trimmed_weights(distance: Floats, weight: Floats, trim: float) -> Floats:
 def robust_center_scale(
     values: Floats, weight: Floats, trim: float, floor: float = VARIANCE_FLOOR
 ) -> tuple[Floats, Floats]:
-    """Compute the median and a trimmed scale of columns.
+    """Compute the median and a trimmed scale of each column of `values` (n_rows, n_columns).
 
-    The scale is computed from the share 1 - `trim` of each column's weight that is closest to the
-    median, and corrected so that it is consistent for the standard deviation of a normal
-    distribution. `floor` is added to its square. A scale of 0 becomes 1.
+    The scale is the root mean square difference from the median. It is computed from the cells
+    that are closest to the median and have a share 1 - `trim` of the weight. A factor makes it
+    consistent for the standard deviation of a normal distribution. `floor` is then added to its
+    square. A scale of 0 is replaced by 1.
     """
     center = weighted_percentile(values, weight, 50, average=True)
     squares = (values - center) ** 2
@@ -241,20 +291,35 @@ def robust_center_scale(
 def concentrate(
     points: Floats, weight: Floats, trim: float, floor: float = VARIANCE_FLOOR
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Estimate a robust center and whitening by concentration steps.
+    """Estimate a robust center and a robust covariance by concentration steps.
 
-    Each step computes the center and covariance of the rows that are nearest to the previous
-    center, of a share 1 - `trim` of the total weight.
+    Each step selects the rows that are nearest to the previous center in the metric of the previous
+    covariance and have a share 1 - `trim` of the total weight. It computes the center and the
+    covariance of these rows. The first step uses medians and trimmed scales. With `trim=0`, there
+    is a single step, which uses all rows.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_rows, n_columns)
+        The rows.
+    weight : ndarray of shape (n_rows,)
+        Weights of the rows.
+    trim : float
+        Share of the total weight that each step leaves out, in [0, 1).
+    floor : float
+        Variance that is added to the variance of each column. The variances of a covariance matrix
+        are increased further, by its trace divided by the total weight of the selected rows.
 
     Returns
     -------
     center : ndarray of shape (n_columns,)
+        Mean of the rows that the last step selected.
     whitening : ndarray of shape (n_columns, n_columns) or (n_columns,)
-        Matrix that transforms the covariance into the identity. With more than
-        `MAX_COVARIANCE_COLUMNS` columns, a vector that transforms the variances into 1. `floor` is
-        added to the variances first.
+        Matrix that transforms the covariance, with its increased variances, into the identity. With
+        more than `MAX_COVARIANCE_COLUMNS` columns, it is a vector of factors that transform the
+        increased variances into 1.
     is_kept : ndarray of shape (n_rows,)
-        True for the rows that the last step used.
+        Mask of the rows that the last step selected.
     """
     center, scale = robust_center_scale(points, weight, trim)
     whitening = 1 / scale
@@ -267,8 +332,9 @@ def concentrate(
             whitening = (np.average(difference**2, axis=0, weights=kept) + floor) ** -0.5
         else:
             covariance = (difference * kept[:, None]).T @ difference / kept.sum()
-            # With few rows, the error of the covariance grows with the ratio of columns to rows,
-            # and directions without variance among them may have variance among others.
+            # The error of the covariance grows with the ratio of columns to rows. If there are few
+            # rows, other rows may vary in directions in which these do not vary. The variances are
+            # therefore increased more if there are few rows.
             ridge = floor + covariance.trace() / kept.sum()
             root = np.linalg.cholesky(covariance + ridge * np.eye(len(center)))
             whitening = np.linalg.inv(root).T
@@ -276,13 +342,19 @@ def concentrate(
 
 
 def whiten(points: Floats, center: Floats, whitening: Floats) -> Floats:
-    """Scale points to unit variances; a whitening matrix also removes their correlations."""
+    """Center points and scale them to unit variance, by the results of `concentrate`.
+
+    If `whitening` is a matrix, this also removes correlations between columns.
+    """
     difference = points - center
     return difference * whitening if whitening.ndim == 1 else difference @ whitening
 
 
 def systematic_sample(index: NDArray[np.intp], weight: Floats, size: int) -> NDArray[np.intp]:
-    """Select at most `size` distinct indices at equal steps of the cumulative weight."""
+    """Select at most `size` distinct entries of `index` at equal steps of the cumulative weight.
+
+    `weight` contains the weights of the entries.
+    """
     if len(index) <= size:
         return index
     total = weight.cumsum()

@@ -1,4 +1,4 @@
-"""Classifier and regressor on codes that are trained for both the rows and their targets."""
+"""Classifier and regressor on codes that are trained to serve both rows and targets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -45,23 +45,25 @@ MIN_EPOCHS, MIN_STEPS = 20, 200
 """Minimum numbers of epochs and of optimizer steps of the default autoencoder."""
 
 DENSITY_ROWS = 256
-"""Maximum number of rows from which the density is estimated.
+"""Maximum number of rows from which the density is estimated if the targets train the encoder.
 
-Few rows are enough, because predictions do not use the density.
+Few rows are enough, because predictions do not use the density. With `fine_tune=False`, the
+autoencoder estimates the density from its usual number of rows.
 """
 
 FLOAT32_RANGE = (1e-3, 1e3)
-"""Range of the magnitude of cells in which float32 is as good as float64.
+"""Range of the magnitude of cells in which float32 is as accurate as float64.
 
-The lower limit applies to the largest standard deviation of a column. The upper limit applies to
-cells, and to the ratio of a column's mean to its standard deviation.
+The lower limit applies to the largest of the columns' standard deviations. The upper limit applies
+to the absolute value of each cell, and to the absolute mean of each column divided by its standard
+deviation.
 """
 
 BATCH_SIZE = 128
-"""Rows per batch of the default autoencoder, where a table is not trained as a single batch."""
+"""Rows per batch of the default autoencoder for tables of more than `FULL_BATCH_ROWS` rows."""
 
 FULL_BATCH_ROWS = 256
-"""Number of rows up to which the default autoencoder trains on the full batch."""
+"""Largest number of rows for which the default autoencoder uses all rows in each step."""
 
 
 class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AutoencoderMetaEstimator, ABC):
@@ -70,45 +72,52 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
     Parameters
     ----------
     autoencoder : autoencoder of skae, FrozenEstimator or None, default=None
-        The autoencoder to train. A clone of it is trained, with `random_state` set by this
-        estimator. None uses a denoising `Autoencoder` whose number of components is twice the
-        square root of the number of columns, rounded. It is trained on all rows with 30 % of the
-        cells masked, for 20 epochs or 200 steps, whichever is longer. It uses float32 if there are
-        more than 256 rows of a magnitude for which this loses no accuracy. A fitted autoencoder in
-        `sklearn.frozen.FrozenEstimator` is pre-trained: training starts from a copy of it, and the
-        original stays unchanged.
+        The autoencoder to train. It must not require `y` itself.
+
+        - An unfitted autoencoder is cloned, and the clone is trained with a seed drawn from the
+          `random_state` of this estimator.
+        - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is pre-trained. It is copied,
+          and training starts from the copy. With `fine_tune=False`, the copy is used without
+          further training. The original stays unchanged.
+        - None uses a denoising `Autoencoder` whose number of components is twice the square root of
+          the number of columns, rounded. It is trained on all rows with 30 % of the cells masked,
+          for 20 epochs or about 200 steps, whichever is longer. Its `precision` is "float32" for
+          more than 256 rows, unless the magnitude of the cells requires more digits, and "auto"
+          otherwise.
 
     label_weight : float, default=10.0
-        Weight of the targets' loss relative to the reconstruction loss, both in nats. It must be
-        positive. Large values shape the codes for the targets, small values for the rows. The
-        default lies in the middle of the range from 1 to 100, in which predictions rarely differ
-        much, because the linear map is refitted to the final codes.
+        Weight of the targets' loss in the objective. It must be positive. Large values shape the
+        codes for the targets, and small values shape them for the rows. The default lies in the
+        middle of the range from 1 to 100, in which predictions rarely differ much, because the
+        linear map is refitted to the final codes. It has no effect with `fine_tune=False`.
 
     reconstruction_weight : float, default=1.0
-        Weight of the autoencoder's own objective, at least 0. With 0, the targets alone train an
-        ordinary network, and rows without targets have no effect. The default is the objective
-        without rescaling.
+        Weight of the autoencoder's own objective, at least 0. With 0, the encoder is trained by the
+        targets alone, as an ordinary neural network is. Rows without targets then add nothing to
+        the objective, although the columns are still scaled by all rows. The default leaves the
+        autoencoder's objective unchanged. It has no effect with `fine_tune=False`.
 
     fine_tune : bool, default=True
-        Whether the targets train the encoder. If False, the autoencoder is trained without
-        targets, or used without further training if it is a FrozenEstimator. The default is True
-        because codes that are trained without targets may lose what predicts them.
+        Whether the targets train the encoder. If False, the autoencoder is trained without targets.
+        If it is a FrozenEstimator, it is not trained at all. The default is True because codes that
+        are trained without targets may lose the information that predicts the targets.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the training. Pass an int for reproducible results.
+        Seed of the training: it determines the initial weights, the validation rows and all random
+        draws. Pass an int for reproducible results.
 
     Attributes
     ----------
     autoencoder_ : autoencoder
-        The trained autoencoder.
+        The trained autoencoder, or a copy of the pre-trained one if it was not trained further.
 
     n_components_ : int
         Number of components of the codes.
 
     label_names_ : list of str
-        Names of the outputs: the columns of `y` if it was a DataFrame, otherwise "y0", "y1" and so
-        on, then those added by `add_label`. A classifier has this attribute only if `y` has
-        several columns.
+        Names of the outputs. Those of `fit` are the column names of `y` if it was a pandas
+        DataFrame, and "y0", "y1" and so on otherwise. Those of `add_label` follow. A classifier has
+        this attribute only if `fit` received a `y` of several columns.
 
     n_features_in_ : int
         Number of columns seen during `fit`.
@@ -141,20 +150,23 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None) -> Self:
-        """Train the autoencoder on rows and targets, then fit the linear map from its codes.
+        """Train the autoencoder, and then fit the linear map from its codes to the targets.
 
-        A fit that fails or is interrupted leaves an earlier fit unchanged.
+        The targets take part in the training of the autoencoder if `fine_tune=True`. A fit that
+        fails or is interrupted leaves an earlier fit unchanged.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows in the user's units.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets. A missing target contributes no loss, but its row still trains the
-            autoencoder.
+            Targets. A number or a label that is missing is NaN, and a class that is missing is -1.
+            A missing target contributes no loss, but its row still trains the autoencoder.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of rows. A weight of 2 is equivalent to repeating a row, 0 to leaving it out.
-            None gives all rows a weight of 1.
+            Weights of rows. A weight of 2 is equivalent to repeating a row, and a weight of 0 is
+            equivalent to leaving it out. The default autoencoder is an exception for more than 256
+            rows: it chooses its batch size and its number of epochs by the number of rows of
+            positive weight, whatever these weights are. None gives all rows a weight of 1.
 
         Returns
         -------
@@ -164,11 +176,22 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         Raises
         ------
         ValueError
-            If X or y is invalid, or if training diverges.
+            If X is invalid (NaN other than at the end of sequences, infinite values, wrong shape,
+            fewer than two rows), if y is None or invalid, if `sample_weight` or a parameter is
+            invalid, or if the objective becomes NaN or infinite during training.
         TypeError
-            If X is sparse, or if `autoencoder` itself requires targets.
+            If X is sparse, if `autoencoder` itself requires y, if it is a FrozenEstimator of
+            another estimator than an autoencoder of skae, or if the classes are a mixture of
+            numbers and strings.
         NotFittedError
             If `autoencoder` is a FrozenEstimator of an unfitted autoencoder.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the training of the autoencoder issues it; see the `fit` of the autoencoder.
+        DataConversionWarning
+            If a classifier receives a `y` of shape (n_samples, 1) instead of (n_samples,).
         """
         new = type(self)(**self.get_params(deep=False))
         new._fit(X, y, sample_weight)
@@ -210,25 +233,30 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units. They need not be the rows that `fit` received.
         y : array-like of shape (n_samples,)
-            Targets of the rows: 0 or 1 for a classifier, numbers for a regressor. A missing target
-            is NaN; in a classifier's y that contains both 0 and 1, -1 is missing, too.
+            Targets of the rows. A regressor needs numbers, and a classifier needs labels of 0 and
+            1, both of which must occur. A missing target is NaN. A classifier also accepts -1 for a
+            missing label.
         name : str, default=None
-            Name of the output in `label_names_`. None uses "y" followed by the first number, from
-            the number of outputs on, that gives a new name.
+            Name of the output in `label_names_`. None uses "y" followed by a number: the number of
+            outputs so far, or the next larger number whose name is not used yet.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of rows. None gives all rows a weight of 1.
 
         Returns
         -------
         self : object
-            The estimator, whose predictions have one column more. Those of a regressor fitted to
-            a single target become a matrix of two columns.
+            The estimator. Its predictions have one more column. If a regressor was fitted to a
+            vector, its predictions become a matrix.
 
         Raises
         ------
         ValueError
-            If X or y is invalid, if `name` already exists, or if a classifier was fitted to a y of
-            a single column.
+            If X, y or `sample_weight` is invalid, if `name` already exists or is not a string, or
+            if a classifier was fitted to a y of a single column.
+        TypeError
+            If X is sparse.
+        NotFittedError
+            If the estimator is not fitted.
         """
         check_is_fitted(self)
         if not hasattr(self, "label_names_"):
@@ -265,7 +293,7 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            Codes, in the dtype of `X`.
+            Codes, in float32 if `X` is, and in float64 otherwise.
         """
         return self._encode(self._read_rows(X))
 
@@ -273,10 +301,14 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         return np.asarray(self.autoencoder_.transform(X))
 
     def _outputs(self, X: MatrixLike, link: Callable[[Tensor], Tensor] = torch.positive) -> Floats:
-        """Apply the linear maps and a link function to the codes of rows."""
+        """Compute the codes of rows, and apply the linear maps and a link function to them.
+
+        The link function receives the outputs of one map, of shape (n_samples, n_outputs). Returns
+        the results for all maps side by side, of shape (n_samples, n_columns).
+        """
         codes = torch.from_numpy(self._encode(self._read_rows(X)).astype(np.float64, copy=False))
-        # Maps are applied one at a time: in a joint product, outputs would differ in the last bit
-        # from those before `add_label`.
+        # Each map is applied on its own. If one matrix product computed all outputs, the last bits
+        # of existing outputs could change when `add_label` adds a map.
         maps = [torch.from_numpy(part) for part in self._maps_]
         pairs = zip(maps[::2], maps[1::2], strict=True)
         return np.hstack([link(codes @ coef + intercept).numpy() for coef, intercept in pairs])
@@ -290,35 +322,43 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
 class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
     """Classifier on the codes of an autoencoder that is trained on both rows and labels.
 
-    A code is trained to reconstruct its row and, by a linear map, to predict its class. Rows
-    without a class shape the codes, too. Several labels can be predicted from the same code
-    (multilabel classification), and `add_label` adds more after fitting. After training, the
-    linear map is refitted: it is a logistic regression on codes.
+    The autoencoder is trained to reconstruct each row from its code and to predict the class of the
+    row from the same code by a linear map. Rows without a class are reconstructed, too, so that
+    they also shape the codes. After training, the linear map is refitted: it is a logistic
+    regression on codes.
 
-    Classes are numbers or strings. As in scikit-learn's semi-supervised estimators, a class of -1
-    marks an unlabeled row if at least two other classes occur. `score` counts such rows as wrong.
-    A `y` of several columns holds labels: 0, 1, or NaN where a label is missing.
+    If `y` has one column, it contains classes, which are numbers or strings. As in scikit-learn's
+    semi-supervised estimators, a class of -1 marks an unlabeled row. If fewer than two other
+    classes occur, however, -1 is an ordinary class. `score` counts unlabeled rows as wrong
+    predictions.
+
+    If `y` has several columns, each column is a label (multilabel classification). A label is 0, 1,
+    or NaN where it is missing. All labels are predicted from the same code, and `add_label` adds
+    more labels after fitting.
 
     Parameters
     ----------
     class_weight : dict, list of dict, "balanced" or None, default=None
-        Weights of classes, as in `sklearn.linear_model.LogisticRegression`. For multilabel
-        targets, "balanced" and a dict with the weights of 0 and 1 apply to every label, and a list
-        has one dict for each label. "balanced" is computed from the observed labels. Labels added
-        by `add_label` do not use a list. The default weights all classes equally.
+        Weights of classes, as in `sklearn.linear_model.LogisticRegression`. A dict contains the
+        weight of each class, at least 0. "balanced" weights classes inversely to their frequency
+        among the observed classes. None gives every class a weight of 1.
+
+        For multilabel targets, "balanced" and a dict with the weights of 0 and 1 apply to every
+        label. A list contains one dict for each label that is passed to `fit`. The labels that
+        `add_label` adds then have weights of 1.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The sorted classes. For multilabel targets, the indices of the labels.
+        The sorted classes. For multilabel targets, the column indices of the labels, from 0 on.
 
     See Also
     --------
-    SemiSupervisedVariationalAutoencoder : Classifier whose generative model also learns the
-        classes of rows without a label.
+    SemiSupervisedVariationalAutoencoder : Classifier that treats the classes of rows without a
+        label as latent variables of a generative model.
     sklearn.neural_network.MLPClassifier : Neural network that is trained on labels alone.
-    sklearn.semi_supervised.SelfTrainingClassifier : Classifier that labels rows by its own
-        predictions.
+    sklearn.semi_supervised.SelfTrainingClassifier : Classifier that is trained repeatedly, with its
+        own predictions as labels of rows without a label.
 
     Notes
     -----
@@ -326,16 +366,20 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
     `label_weight` (to weight labels against reconstruction), `class_weight` (for unbalanced
     classes) and `random_state`.
 
-    The objective is `reconstruction_weight` times the autoencoder's, in nats per row, plus
-    `label_weight` times the cross-entropy of observed labels [1]_, summed over labels if there are
-    several. Both terms are computed from the same random code and corrupted row. Predicting several
-    labels from one code is multi-task learning [2]_. Starting from a pre-trained autoencoder is
-    studied in [3]_. The refitted map has a ridge penalty of 1/2, in units in which the mean
-    variance of the codes' components is 1.
+    The training objective is a weighted sum of two losses in nats per row, as in [1]_. The
+    objective of the autoencoder has the weight `reconstruction_weight`. The cross-entropy of the
+    observed class has the weight `label_weight` times the weight of this class. If there are
+    several labels, their cross-entropies are summed. If the autoencoder corrupts rows or draws
+    random codes, both losses are computed from the same corrupted row and the same draw. Predicting
+    several labels from one code is multi-task learning [2]_. Training that starts from a
+    pre-trained autoencoder is studied in [3]_.
 
-    Predicted probabilities are overconfident, because the codes of the training rows were shaped
-    by the labels of these rows. Use `sklearn.calibration.CalibratedClassifierCV` to obtain
-    calibrated probabilities for new rows.
+    The refitted map is that of `sklearn.linear_model.LogisticRegression` with ``C=1``, after the
+    codes are divided by a common scale, so that the mean variance of their components is 1.
+
+    Predicted probabilities of new rows tend to be overconfident, because the linear map is fitted
+    to training rows, whose codes were shaped by their own labels. Use
+    `sklearn.calibration.CalibratedClassifierCV` to obtain calibrated probabilities.
 
     References
     ----------
@@ -350,7 +394,7 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
     >>> from skae import AutoencoderClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> y_partial = y.copy()
-    >>> y_partial[100:] = -1
+    >>> y_partial[100:] = -1  # Only the first 100 rows have a label.
     >>> classifier = AutoencoderClassifier(random_state=0).fit(X, y_partial)
     >>> bool(classifier.score(X[100:], y[100:]) > 0.8)
     True
@@ -421,12 +465,13 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
         return self._outputs(X, lambda out: out.softmax(1))
 
     def predict(self, X: MatrixLike) -> NDArray[Any]:
-        """Predict the most likely class of each row, or the labels with a probability above 0.5.
+        """Predict the most likely class, or the labels, of each row.
 
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Predicted classes, or labels of 0 and 1.
+            Predicted classes. For multilabel targets, 1 for each label that has a probability above
+            0.5, and 0 for the others.
         """
         if hasattr(self, "label_names_"):
             return (self.predict_proba(X) > 0.5).astype(np.int64)
@@ -441,13 +486,13 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
 class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     """Regressor on the codes of an autoencoder that is trained on both rows and targets.
 
-    A code is trained to reconstruct its row and, by a linear map, to predict its targets. Rows
-    without a target shape the codes, too. Several targets can be predicted from the same code, and
-    `add_label` adds more after fitting. After training, the linear map is refitted: it is a ridge
-    regression on codes. With a linear autoencoder, the aim is that of partial least squares, a
-    low-rank map that serves both rows and targets, but the objective differs.
+    The autoencoder is trained to reconstruct each row from its code and to predict the targets of
+    the row from the same code by a linear map. A target of NaN is missing. Rows without a target
+    are reconstructed, too, so that they also shape the codes. After training, the linear map is
+    refitted: it is a ridge regression on codes. `add_label` adds targets after fitting.
 
-    A target of NaN is missing.
+    With a linear autoencoder, the codes have the same purpose as those of partial least squares: a
+    few linear components describe both rows and targets. The objective is different.
 
     See Also
     --------
@@ -460,10 +505,14 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     `label_weight` (to weight targets against reconstruction), `fine_tune` (False to keep a
     pre-trained autoencoder unchanged) and `random_state`.
 
-    The objective is `reconstruction_weight` times the autoencoder's, in nats per row, plus
-    `label_weight` times half the squared error of observed targets, in units of their standard
-    deviations and summed over targets. The refitted map has a ridge penalty of 1, in these units
-    and in units in which the mean variance of the codes' components is 1.
+    The training objective is a weighted sum of two losses in nats per row. The objective of the
+    autoencoder has the weight `reconstruction_weight`. The loss of the targets has the weight
+    `label_weight`. It is half the squared error of each observed target, divided by the variance of
+    the target, and summed over the targets of a row.
+
+    The refitted map is that of `sklearn.linear_model.Ridge` with ``alpha=1``, after two changes of
+    units: each target is divided by its standard deviation, and the codes are divided by a common
+    scale, so that the mean variance of their components is 1.
 
     Examples
     --------
@@ -502,27 +551,33 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     def score(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None) -> float:
         """Compute the coefficient of determination R2 of the predictions.
 
-        R2 is 1 for perfect predictions and 0 for predicting the mean of `y`.
+        R2 is 1 for perfect predictions, 0 for predictions that are always the mean of `y`, and
+        negative for predictions that are worse than this mean.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            True targets of the rows.
+            True targets of the rows, none of which may be missing.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of rows. None gives all rows a weight of 1.
 
         Returns
         -------
         score : float
-            R2, averaged over targets.
+            The mean of R2 over targets, at most 1.
+
+        Raises
+        ------
+        ValueError
+            If X is invalid, or if y contains NaN or has the wrong shape.
         """
         return super().score(X, y, sample_weight)
 
 
 def _default_autoencoder(X: Floats) -> Autoencoder:
-    """Return the default autoencoder, which is trained with 30 % of the cells masked."""
+    """Return the default autoencoder for rows (n, n_features): 30 % of the cells are masked."""
     n, n_features = X.shape
     is_small = n <= FULL_BATCH_ROWS
     batch_size = n if is_small else BATCH_SIZE
@@ -541,7 +596,10 @@ def _default_autoencoder(X: Floats) -> Autoencoder:
 
 
 def _suits_float32(X: Floats) -> bool:
-    """Return whether float32 can represent the differences between rows of a table."""
+    """Return whether float32 represents the differences between rows accurately enough.
+
+    The rows have the shape (n, n_features); the limits are those of `FLOAT32_RANGE`.
+    """
     deviation = X.std(axis=0)
     is_near = np.abs(X.mean(axis=0)) <= FLOAT32_RANGE[1] * deviation
     return bool(
