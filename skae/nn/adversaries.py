@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 N_ADVERSARIES = 4
-"""Number of networks. A code can mislead a single network more easily than several."""
+"""Number of adversaries. A code can mislead a single network more easily than several."""
 
 HIDDEN_WIDTHS = (64, 64)
-"""Number of units in each hidden layer of a network."""
+"""Number of units in each hidden layer of an adversary."""
 
 WEIGHT_FACTOR = 3.0
 """Factor by which the stored weights and biases are multiplied before use. One optimizer step
@@ -20,16 +20,17 @@ changes these weights this many times as much as other weights, so that the adve
 the changing codes."""
 
 MAX_EXCESS_LOSS = 2.0
-"""Largest loss of an adversary, in nats above the baseline, that is counted for the code. Without a
-limit, codes could improve their objective forever by misleading the adversaries."""
+"""Limit of the loss of an adversary in one sensitive column, in nats above the baseline. A larger
+loss counts as this one in the penalty on codes. Without a limit, codes could improve their
+objective forever by misleading the adversaries."""
 
 MIN_VARIANCE = 1e-6
-"""Variance of a sensitive column of numbers, in squared half ranges, up to which the column is
-treated as constant."""
+"""Variance in a batch, in squared half ranges of the column, up to which a sensitive column of
+numbers is treated as constant. Its losses are then not divided by the variance."""
 
 
 class Adversaries(nn.Module):
-    """Several independent networks that predict the sensitive columns of rows from their codes.
+    """`N_ADVERSARIES` independent networks that predict sensitive columns of rows from their codes.
 
     Parameters
     ----------
@@ -59,10 +60,20 @@ class Adversaries(nn.Module):
         self.weights[-1].zero_()
 
     def predict(self, z: Tensor, train: bool) -> tuple[Tensor, ...]:
-        """Compute the outputs of all networks for codes (m, k).
+        """Compute the outputs of all networks for codes.
 
-        Returns a tensor (N_ADVERSARIES, m, width) for each sensitive column: logits of the
-        categories, or a predicted number. Gradients reach the networks' weights only if `train`.
+        Parameters
+        ----------
+        z : Tensor of shape (n_codes, n_inputs)
+            Codes.
+        train : bool
+            Whether gradients reach the weights of the networks.
+
+        Returns
+        -------
+        predictions : tuple of Tensor of shape (N_ADVERSARIES, n_codes, width)
+            For each sensitive column, with its width: logits of the categories, or predicted
+            numbers.
         """
         x = z.expand(N_ADVERSARIES, *z.shape)
         for i, layer in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -71,22 +82,27 @@ class Adversaries(nn.Module):
         return x.split(self.widths, -1)
 
     def forward(self, z: Tensor, conditions: Tensor, weight: Tensor, train: bool) -> Tensor:
-        """Compute the adversaries' loss for each row, in nats, shape (n,).
+        """Compute the adversaries' loss for each row, in nats.
 
         The loss is a sum over the sensitive columns and a mean over adversaries and codes.
 
         Parameters
         ----------
-        z : Tensor of shape (..., n, k)
+        z : Tensor of shape (..., n, n_inputs)
             One or several codes of each row.
-        conditions : Tensor of shape (n, m)
+        conditions : Tensor of shape (n, sum(widths))
             The encoded cells of the sensitive columns.
         weight : Tensor of shape (n,)
-            How much each row counts.
+            Weights of the rows. They determine the variances and the shares of categories in the
+            batch. The losses are not multiplied by them.
         train : bool
             True computes the loss that trains the adversaries. False computes the loss that the
-            codes should raise: gradients do not reach the adversaries, and the loss in each column
-            is limited to `MAX_EXCESS_LOSS` nats above that of a prediction without the code.
+            codes should increase: gradients do not reach the adversaries, and the loss in each
+            column is limited to `MAX_EXCESS_LOSS` nats above that of a prediction without the code.
+
+        Returns
+        -------
+        loss : Tensor of shape (n,)
         """
         total = z.new_zeros(len(conditions))
         predictions = self.predict(z.reshape(-1, z.shape[-1]), train)
@@ -103,7 +119,8 @@ def _losses(predicted: Tensor, cells: Tensor, weight: Tensor) -> tuple[Tensor, T
     """Compute the losses of predictions of one sensitive column, and those of a baseline, in nats.
 
     The loss is the cross-entropy for categories. For numbers, it is half the squared error, divided
-    by the variance of the column in the batch.
+    by the variance of the column in the batch, or by 1 if this is at most `MIN_VARIANCE`. This
+    variance is the mean square of the cells, which are centered at their mean over training rows.
 
     Parameters
     ----------
@@ -119,8 +136,8 @@ def _losses(predicted: Tensor, cells: Tensor, weight: Tensor) -> tuple[Tensor, T
     loss : Tensor of shape (..., n)
         Losses of the predictions.
     baseline : Tensor of shape (n,)
-        Losses of a prediction that does not depend on the code: the shares of the categories in the
-        batch, or 0 for numbers, which is their mean over the training rows.
+        Losses of a prediction that does not depend on the code. It consists of the shares of the
+        categories in the batch. For numbers, it is 0, their mean over the training rows.
     """
     share = weight / weight.sum()
     if cells.shape[1] == 1:

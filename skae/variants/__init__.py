@@ -1,1 +1,1 @@
-"""Variants: one file each, mostly a latent and the estimator that states its parameters."""
+"""Variants of autoencoders. Most files contain an estimator and the latent that it makes."""

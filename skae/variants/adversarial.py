@@ -19,9 +19,10 @@ HIDDEN_WIDTHS = (64, 64)
 
 
 class Adversarial(Standardized):
-    """Codes that a discriminator cannot distinguish from draws of the standard normal prior.
+    """Codes that are trained to be indistinguishable, by a discriminator, from draws of the prior.
 
-    The discriminator is trained together with the codes.
+    The discriminator is trained together with the encoder. Its output is the log-odds that a vector
+    is a draw of the prior rather than a code. See `Standardized` for the parameters.
     """
 
     def __init__(self, n_components: int, penalty_weight: float) -> None:
@@ -35,8 +36,8 @@ class Adversarial(Standardized):
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        # The discriminator changes during training, so that its loss cannot rank epochs. The
-        # validation loss is that of the reconstruction only.
+        # The discriminator changes during training, so the penalty cannot rank epochs. The
+        # objective on validation rows does not contain it.
         if not self.training:
             return 0.0
         fixed = {name: p.detach() for name, p in self.judge.named_parameters()}
@@ -52,20 +53,24 @@ class Adversarial(Standardized):
 
 
 class AdversarialAutoencoder(BaseAutoencoder):
-    """Adversarial autoencoder, whose codes follow the standard normal distribution.
+    """Adversarial autoencoder, whose codes are trained to follow the standard normal distribution.
 
-    A small network, the discriminator, is trained to distinguish codes of rows from draws of the
-    prior, and the encoder is trained to produce codes that it cannot distinguish [1]_. If it cannot
-    do better than guess, the codes follow the prior, and draws from the prior can be decoded to new
-    rows. Both are updated in the same step. Training starts at PCA's codes, scaled to variance 1.
+    Each row has one deterministic code, as in a plain autoencoder. A small network, the
+    discriminator, is trained to distinguish the codes of rows from draws of the prior, the standard
+    normal distribution. The encoder is trained to produce codes that the discriminator takes for
+    such draws [1]_. If the discriminator cannot do better than guessing, the codes follow the
+    prior, and draws of the prior can be decoded into new rows. Each training step updates the
+    discriminator and the autoencoder. If `linear_skip` applies, training starts at PCA's codes,
+    scaled to variance 1.
 
     Parameters
     ----------
     prior_weight : float, default=3.0
-        Weight of the penalty, which is the discriminator's negative log-probability that a code is
-        a draw of the prior, in nats. It must not be negative. For codes that follow the prior, the
-        penalty is log 2 = 0.69 times this weight. With the default this is 2 nats per row, a small
-        part of the objective of most tables.
+        Weight of the penalty of a code. The penalty is the negative logarithm of the probability,
+        according to the discriminator, that the code is a draw of the prior, in nats. The weight
+        must not be negative. If the discriminator can only guess, this probability is 1/2. The
+        weighted penalty is then log(2) = 0.69 times `prior_weight`. With the default, this is about
+        2 nats per row, a small part of the objective for most tables.
 
     See Also
     --------
@@ -74,14 +79,19 @@ class AdversarialAutoencoder(BaseAutoencoder):
 
     Notes
     -----
+    The discriminator has two hidden layers of 64 units each. It changes during training, so the
+    penalty cannot rank epochs. The selection of the epoch and the comparison with the initial
+    weights, which `early_stopping` describes, therefore use the likelihood of the reconstructions
+    only.
+
     Most users set only `n_components`, `prior_weight`, `max_epochs` and `random_state`. Increase
-    `prior_weight` if rows from `sample` look unlike the training rows, and `max_epochs` if the loss
-    still decreases at the end.
+    `prior_weight` if rows from `sample` look unlike the training rows. Increase `max_epochs` if the
+    loss still decreases at the end.
 
     References
     ----------
-    .. [1] A. Makhzani, J. Shlens, N. Jaitly and I. Goodfellow, "Adversarial autoencoders", ICLR
-       workshop, 2016.
+    .. [1] A. Makhzani, J. Shlens, N. Jaitly, I. Goodfellow and B. Frey, "Adversarial autoencoders",
+       ICLR workshop, 2016.
 
     Examples
     --------

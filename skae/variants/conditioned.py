@@ -1,4 +1,4 @@
-"""Base of autoencoders with conditions, columns that are not modelled."""
+"""Base class of autoencoders with a condition: columns that are not modelled."""
 
 from numbers import Integral
 from typing import Any, ClassVar
@@ -17,7 +17,11 @@ COLUMN_KEY: list[object] = [str, Integral, slice, callable, "array-like", None]
 
 
 class ConditionedAutoencoder(BaseAutoencoder):
-    """Base of autoencoders whose decoder receives conditions beside the code."""
+    """Base class of autoencoders whose decoder receives a condition beside the code.
+
+    A subclass has a parameter, named by `_condition_parameter`, that selects the columns of the
+    condition. If it is None, there is no condition.
+    """
 
     _condition_parameter: ClassVar[str]
     """Name of the parameter that selects the columns of the condition."""
@@ -26,28 +30,39 @@ class ConditionedAutoencoder(BaseAutoencoder):
         return self._condition_parameter, getattr(self, self._condition_parameter)
 
     def inverse_transform(self, X: MatrixLike, condition: Any = None) -> NDArray[Any]:
-        """Decode codes to rows under a condition.
+        """Decode codes into rows under a condition.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
             Codes.
-        condition : scalar, array-like or DataFrame, default=None
-            Values of the columns of the condition: one value for all rows, one value per row, one
-            row of several columns for all rows, or a table with one row per row. Columns are in the
-            order of the training table; those of a DataFrame are matched by name.
+        condition : scalar, array-like, dict, Series or DataFrame, default=None
+            Values of the columns of the condition, which are those that the estimator's parameter
+            `condition` selects, or `sensitive` in `FairAutoencoder`. It must be None if this
+            parameter is None, and must not be None otherwise.
+
+            - For one column: one value for all codes, or an array with one value for each code.
+            - For several columns: an array with one value for each column, which applies to all
+              codes, or a table with one row for each code.
+
+            The order of the columns is that of the training table. The values of a dict, of a
+            DataFrame, or of a Series whose index contains the names are matched by name instead.
 
         Returns
         -------
         X_original : ndarray of shape (n_samples, n_features)
-            Decoder's mean for each code, in the user's units, with the columns of the condition.
-            The dtype is object if the condition contains strings.
+            Expected row of each code under the likelihood, in the user's units. The columns of the
+            condition contain `condition`. The dtype is object if the condition contains strings.
+            Otherwise, it is a floating dtype, and booleans are returned as 0 and 1.
 
         Raises
         ------
         ValueError
-            If the model has a condition and `condition` is None, or if it contains categories that
-            training has not seen.
+            If `X` is invalid, if the model has a condition and `condition` is None, or if
+            `condition` has the wrong shape, contains missing values or categories that training has
+            not seen, or is not None although the model has no condition.
+        TypeError
+            If a column of `condition` contains values of several types.
         """
         fitted = self._read_fitted()
         Z = self._read_codes(X, fitted)
@@ -57,7 +72,11 @@ class ConditionedAutoencoder(BaseAutoencoder):
     def _read_conditions(
         self, condition: Any, n: int, fitted: Fitted, caller: str
     ) -> Floats | None:
-        """Validate the conditions of `n` codes, which the method `caller` received."""
+        """Validate the argument `condition` that the method `caller` received for `n` codes.
+
+        Returns cells of shape (n, n_conditions), or None if the model has no condition. Raises
+        ValueError or TypeError if the argument is invalid.
+        """
         schema = fitted.schema
         if condition is None and not schema.conditions:
             return None
@@ -72,25 +91,29 @@ class ConditionedAutoencoder(BaseAutoencoder):
     def translate(self, X: MatrixLike, condition: Any) -> NDArray[Any]:
         """Predict what rows would be under another condition.
 
-        Codes of the rows are decoded under that condition.
+        The rows are encoded under their own condition, and their codes are decoded under
+        `condition`. The encoder of `FairAutoencoder` does not receive the condition.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows in the user's units.
-        condition : scalar, array-like or DataFrame
-            See `inverse_transform`.
+            Rows in the user's units, including the columns of their own condition.
+        condition : scalar, array-like, dict, Series, DataFrame or None
+            Values of the columns of the condition, for all rows or for each row, as in
+            `inverse_transform`. None is valid only if the model has no condition.
 
         Returns
         -------
         X_translated : ndarray of shape (n_samples, n_features)
-            Decoder's mean, in the user's units, with the columns of the condition. The dtype is
-            object if the condition contains strings.
+            Expected row of each code under the likelihood, in the user's units and in the same
+            format as that of `inverse_transform`.
 
         Raises
         ------
         ValueError
-            If `condition` contains categories that training has not seen.
+            If `X` is invalid, or if `condition` is invalid (see `inverse_transform`).
+        TypeError
+            If `X` is sparse, or if a column of the condition contains values of several types.
         """
         fitted = self._read_fitted()
         rows = fitted.schema.read(X)
@@ -104,28 +127,36 @@ class ConditionedAutoencoder(BaseAutoencoder):
         random_state: int | RandomState | None = None,
         condition: Any = None,
     ) -> NDArray[Any]:
-        """Draw rows from the model: codes from the prior, and rows from the likelihood.
+        """Draw random rows from the fitted model, under a condition.
+
+        Each row is drawn from the likelihood of a code that is drawn from the prior.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows to draw.
         mean : bool, default=False
-            Whether to return the decoder's mean for the drawn codes, without noise.
+            Whether to return the expected rows of the drawn codes, without the noise of the
+            likelihood.
         random_state : int, RandomState instance or None, default=None
-            Determines the draws.
-        condition : scalar, array-like or DataFrame, default=None
-            See `inverse_transform`. None draws conditions of training rows.
+            Determines the draws. Pass an int for reproducible results.
+        condition : scalar, array-like, dict, Series or DataFrame, default=None
+            Values of the columns of the condition, for all rows or for each row, as in
+            `inverse_transform`. With None, the condition of each row is drawn from those of the
+            training rows, in proportion to their sample weights.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Rows in the user's units, with the columns of the condition. The dtype is object if the
-            condition contains strings.
+            Rows in the user's units, in the same format as those of `inverse_transform`.
 
         Raises
         ------
         ValueError
-            If `condition` contains categories that training has not seen.
+            If `n_samples` is not a positive integer or is too large for the memory, or if
+            `condition` has the wrong shape, contains missing values or categories that training has
+            not seen, or is not None although the model has no condition.
+        TypeError
+            If a column of `condition` contains values of several types.
         """
         return self._sample(n_samples, mean, random_state, condition)

@@ -34,28 +34,33 @@ CODES_PER_ROW = 4
 """Number of codes of each row that the adversaries receive at each step."""
 
 PENALTY_WARM_UP = 0.25
-"""Share of training during which the weight of the adversarial penalty rises from 0."""
+"""Share of the training steps during which the weight of the adversarial penalty rises from 0. It
+has its full value from the first step if training resumes from an earlier fit."""
 
 
 class Fair(Variational):
-    """A normally distributed code from which adversaries should not predict sensitive columns.
+    """Codes with a normal posterior from which adversaries should not predict sensitive columns.
 
-    The adversaries are trained together with the code. The penalty is the number of nats by which
-    their predictions are better than predictions without the code, up to a constant.
+    The adversaries are trained together with the encoder. During training, the penalty is the
+    divergence of the posterior from the prior plus `penalty_weight` times the number of nats by
+    which the predictions of the adversaries are better than predictions without the code, up to a
+    constant. Validation rows have the divergence as their only penalty.
 
     Parameters
     ----------
     n_components : int
+        Number of components of the code.
     penalty_weight : float
-        Weight of the penalty.
+        Weight of the predictions of the adversaries in the penalty.
     widths : sequence of int
         Number of cells that encode each sensitive column: the number of categories, or 1 for a
         column of numbers.
     """
 
-    # A trained noise variance would shrink. Codes would become precise and would hide nothing.
+    # A trained noise variance would shrink. Codes would then be precise and would hide nothing.
     learns_noise = False
-    # The objective does not rank epochs. Codes would look best while the adversaries are weakest.
+    # The objective on validation rows does not contain the penalty on the adversaries' predictions.
+    # It would select an early epoch, in which the codes still reveal the sensitive columns.
     ranks_epochs = False
 
     def __init__(self, n_components: int, penalty_weight: float, widths: Sequence[int]) -> None:
@@ -67,8 +72,8 @@ class Fair(Variational):
         self.panel.reset(generator)
 
     def inference_draws(self, x: Tensor) -> Draws:
-        # The noise hides the sensitive columns, so codes are also noisy outside training. Draws
-        # that depend only on the row make them reproducible.
+        # The noise hides the sensitive columns, so codes are noisy outside training, too. They are
+        # reproducible, because the draws depend only on the modelled columns of the row.
         return KeyedDraws(x)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
@@ -94,68 +99,83 @@ class Fair(Variational):
 class FairAutoencoder(ConditionedAutoencoder):
     """Autoencoder whose codes hide sensitive columns and keep other information about rows.
 
-    The encoder does not receive the sensitive columns. The decoder does, so that it can restore
-    rows from codes that contain no information about these columns [1]_. Other columns may still
-    reveal the sensitive ones. This information is hidden in two ways. Codes are noisy. In addition,
-    small networks, the adversaries, are trained at the same time to predict the sensitive columns
-    from the codes, and a penalty on the codes makes their predictions worse [2]_.
+    The encoder does not receive the sensitive columns. The decoder receives them, so that it can
+    restore rows from codes that contain no information about these columns [1]_. The other columns
+    may still reveal the sensitive ones. Two methods hide this information. First, the code is a
+    random draw from a normal distribution that the encoder computes, the posterior. Second, small
+    networks, the adversaries, are trained at the same time to predict the sensitive columns from
+    the codes. A penalty trains the encoder to make these predictions worse [2]_.
 
-    `transform` returns the noisy code. Training hides information in this code, not in its mean,
-    which would reveal what the noise conceals. The noise is computed from a hash of the columns
-    that are not sensitive. A row therefore has the same code at each call and in any table, and
-    changes in its sensitive columns do not change its code.
+    `transform` returns such a draw. The mean of the posterior would reveal what the noise of the
+    draw hides. The noise is computed from a hash of the columns that are not sensitive. A row
+    therefore has the same code at each call and in any table. Changes in its sensitive columns do
+    not change its code.
 
-    `audit` reports how well the sensitive columns can be predicted from the codes. There is no
-    guarantee: better predictors, or predictors that use other data about the same rows, may reveal
-    more. If `y` is passed to `fit`, codes are also trained to predict it; use `y` if the codes
-    serve a single purpose.
+    `audit` reports how well the sensitive columns can be predicted from the codes. The report is
+    not a guarantee: better predictors, or predictors that use other data about the same rows, may
+    reveal more. If `y` is passed to `fit`, the codes are also trained to predict it. Pass `y` if
+    the codes serve this single purpose.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
-        Number of components of the code. A float in (0, 1) selects as many components as PCA needs
-        to explain that share of the variance. "auto" is twice the rounded square root of the number
-        of columns that are not sensitive, because noise uses up a part of the code.
+        Number of components of the code. A float in (0, 1) selects as many components as PCA of the
+        columns that are not sensitive needs to explain that share of their variance. "auto" is
+        twice the rounded square root of the number of these columns. The factor of two accounts for
+        the noise, because of which a component contains less information.
 
     sensitive : str, int, array-like of these, slice, mask, callable or None, default=None
         The columns to hide, selected as in `sklearn.compose.ColumnTransformer`: by names in a data
-        frame, by numbers, by a slice or a mask, or by a callable that receives the table and
-        returns one of these. Columns of texts, categories or booleans, and columns of at most 20
-        distinct integers, are categorical; others are numerical. None hides nothing, and the model
-        is a variational autoencoder.
+        frame, by indices, by a slice or a mask, or by a callable that receives the table and
+        returns one of these. At least one column of `X` must remain. Sensitive columns of strings,
+        categories or booleans, and those with at most 20 distinct whole numbers, are categorical.
+        Other sensitive columns are numerical. None hides nothing: the model is then a variational
+        autoencoder, `transform` returns the mean of the posterior, and `audit` raises ValueError.
 
     leak_weight : float, default=1.0
-        Weight of the penalty on what adversaries predict of the sensitive columns. It is multiplied
-        by the number of other columns, against whose reconstruction errors it is weighed: with the
-        default, each revealed nat costs as much as one nat of reconstruction in every other column.
-        Larger values, up to about 3, hide more and keep less. With even larger values the
-        adversaries cannot follow the codes, and less is hidden. The weight rises from 0 during the
-        first quarter of training. 0 disables the penalty.
+        Weight of the penalty on the predictions of the adversaries. It must not be negative. The
+        penalty is multiplied by the number of columns that are not sensitive: with the default,
+        one nat of information about the sensitive columns has the same weight as one nat of
+        reconstruction in each of these columns. Larger values, up to about 3, hide more and keep
+        less. With even larger values, the adversaries cannot follow the changes of the codes, and
+        less is hidden. The weight increases linearly from 0 during the first quarter of the
+        training steps, except in `partial_fit` and in fits that resume from an earlier one
+        (`warm_start`). 0 disables the penalty.
 
     label_weight : float, default=10.0
-        Weight of the loss on `y`, if it is passed: nats of reconstruction that one nat of this loss
-        counts for. It must be positive. Larger values give codes that predict `y` better and
-        restore rows less well.
+        Weight of the loss of a linear prediction of `y` from the code, relative to the rest of the
+        objective. It must be positive. For classes, the loss is the cross-entropy, in nats. For
+        numbers, it is half the squared error, in units of their variance. Larger values give codes
+        that predict `y` better and restore rows less well. If `y` is not passed, `label_weight` has
+        no effect.
 
     See Also
     --------
-    ConditionalVariationalAutoencoder : Passes conditions to the encoder, too, and hides nothing.
+    ConditionalVariationalAutoencoder : Passes some columns to the encoder, too, and hides nothing.
 
     Notes
     -----
-    The objective is the evidence lower bound minus the penalty: `leak_weight` times the number of
-    other columns times the nats by which the adversaries' predictions are better than predictions
-    without the code. The variance of the Gaussian likelihood is fixed at the mean variance of the
-    columns during training, so that codes stay noisy, and estimated afterwards for the density.
+    The objective is the evidence lower bound minus a penalty. The penalty is the product of
+    `leak_weight`, the number of columns that are not sensitive, and the number of nats by which the
+    predictions of the adversaries are better than predictions without the code. If they are worse,
+    at most two nats count for each sensitive column. For a numerical sensitive column, the
+    adversaries predict the mean, so that codes may still reveal its variance.
+
+    The variance of the Gaussian likelihood, if `noise` is not a float, is fixed at the mean
+    variance of the columns that are not sensitive during training, so that codes stay noisy. It is
+    estimated afterwards, from the validation rows if there are at least 30 of them, and otherwise
+    from all rows.
 
     There are four adversaries with two hidden layers of 64 units each. They receive four codes of
     each row at each training step, and their weights change three times as fast as those of the
-    autoencoder. Validation rows do not select the epoch, because codes would look best in epochs in
-    which the adversaries predict badly; the weights of the last epoch are kept.
+    autoencoder. The objective on validation rows does not contain the penalty. Validation rows
+    therefore do not select the epoch, and the weights of the last epoch are kept.
 
-    Most users set only `sensitive`, `leak_weight`, `max_epochs` and `random_state`: increase
-    `leak_weight` if `audit` reports that the codes reveal too much, decrease it if they lose too
-    much, and increase `max_epochs` if the loss still decreases at the end.
+    If `sensitive` is None, the model is trained in the same way as a `VariationalAutoencoder`.
+
+    Most users set only `sensitive`, `leak_weight`, `max_epochs` and `random_state`. Increase
+    `leak_weight` if `audit` reports that the codes reveal too much, and decrease it if they lose
+    too much. Increase `max_epochs` if the loss still decreases at the end.
 
     References
     ----------
@@ -169,16 +189,21 @@ class FairAutoencoder(ConditionedAutoencoder):
     >>> from skae import FairAutoencoder
     >>> rng = np.random.default_rng(0)
     >>> group, useful = rng.integers(2, size=400), rng.normal(size=(400, 2))
-    >>> X = np.c_[useful, useful + rng.normal(size=(400, 2)), group + rng.normal(size=400) / 3]
-    >>> X = np.c_[X, group]
-    >>> fair = FairAutoencoder(sensitive=-1, max_epochs=30, random_state=0).fit(X)
-    >>> other = X.copy()
-    >>> other[:, -1] = 1 - group
-    >>> bool((fair.transform(other) == fair.transform(X)).all())
+    >>> noisy = useful + rng.normal(size=(400, 2))
+    >>> proxy = group + rng.normal(size=400) / 3
+    >>> X = np.column_stack([useful, noisy, proxy, group])
+    >>> fair = FairAutoencoder(sensitive=5, max_epochs=30, random_state=0).fit(X)
+
+    The code of a row does not depend on its group:
+
+    >>> flipped = np.column_stack([useful, noisy, proxy, 1 - group])
+    >>> bool((fair.transform(flipped) == fair.transform(X)).all())
     True
-    >>> report = fair.audit(X)
-    >>> leak = report.loc[("5", "forest", "auc")]
-    >>> bool(leak["rows"] > 0.9 and leak["code"] < 0.75)
+
+    A random forest predicts the group well from the other columns, and badly from the codes:
+
+    >>> auc = fair.audit(X).loc[("5", "forest", "auc")]
+    >>> bool(auc["rows"] > 0.9 and auc["code"] < 0.75)
     True
     """
 
@@ -213,7 +238,7 @@ class FairAutoencoder(ConditionedAutoencoder):
             return None
         y, weight = targets_of_positive_weight(y, weight, self)
         y = np.asarray(y)
-        # Constant targets carry no information and are treated as missing.
+        # Constant targets contain no information. They have the same effect as None.
         if (y == y[:1]).all():
             return None
         family: Family = Classes()
@@ -230,7 +255,7 @@ class FairAutoencoder(ConditionedAutoencoder):
         sample_weight: MatrixLike | None = None,
         X_corrupted: MatrixLike | None = None,
     ) -> Self:
-        """Train the autoencoder and estimate the density of its rows.
+        """Train the autoencoder and estimate the density of rows.
 
         If the fit fails or is interrupted, a previously fitted model is left unchanged.
 
@@ -239,49 +264,71 @@ class FairAutoencoder(ConditionedAutoencoder):
         X : array-like of shape (n_samples, n_features)
             Training rows, including their sensitive columns.
         y : array-like of shape (n_samples,), default=None
-            Targets that the codes should predict: classes, with -1 for unknown ones, or numbers,
-            with NaN for unknown ones. Constant targets have the same effect as None.
+            Targets that the codes should predict. Floats are numbers if at least one of them is
+            NaN or not a whole number, and NaN marks an unknown one. All other targets are classes,
+            and -1 marks an unknown one if at least two other classes occur. None, or the same
+            target for all rows, trains the codes without targets.
 
         Raises
         ------
         ValueError
-            If X or y is invalid, or if training breaks down.
+            If `X` is invalid (NaN other than at the end of sequences, infinite values, wrong shape,
+            fewer than two rows, values outside the range of the likelihood), if `sensitive` selects
+            no column or all columns, if a value of a sensitive column is missing, if `y`,
+            `sample_weight` or `X_corrupted` is invalid, if parameters are invalid or contradict
+            each other, or if the objective becomes NaN or infinite during training.
         TypeError
-            If X is sparse, or if a sensitive column contains values of several types.
+            If `X` is sparse, if the values of a sensitive column are not all strings, all numbers
+            or all booleans, if a callback is not a skorch callback, or if a `corruption` does not
+            return a tensor of the shape and dtype of its input.
         """
         return super().fit(X, y, sample_weight, X_corrupted)
 
     def audit(self, X: MatrixLike, y: MatrixLike | None = None) -> pd.DataFrame:
-        """Measure how well the sensitive columns, and a target, can be predicted from the codes.
+        """Measure how well the sensitive columns and `y` can be predicted from the codes.
 
-        Classifiers ("probes") are trained on four fifths of the rows and evaluated on the other
-        fifth, five times. The random forest ("forest") finds information of any form. Logistic
-        regression ("linear") finds only what a linear map reveals, which alone is no evidence of
-        privacy: codes can hide everything from it and reveal everything to a forest.
+        Two classifiers, the probes, predict each of these targets by five-fold cross-validation:
+        the class of a row is predicted by a probe that was trained on the other four fifths of the
+        rows. The folds and the probes have a fixed seed, so that the report is not random. The
+        probe "forest" is a random forest, which can use dependencies of any form. The probe
+        "linear" is logistic regression. If only the linear probe fails, this is no evidence of
+        privacy, because the same codes may reveal everything to a forest.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows with their sensitive columns, preferably rows that were not used for training.
         y : array-like of shape (n_samples,), default=None
-            Classes that the codes should predict, with -1 for unknown ones.
+            Classes that the codes should predict. -1 marks an unknown one if at least two other
+            classes occur. Rows of unknown class are ignored in the measures for `y`.
 
         Returns
         -------
         report : DataFrame
-            One row for each (target, probe, measure). The columns are "nothing", the value for
-            predictions that use no data; "rows", for predictions from the columns that are not
-            sensitive; and "code", for predictions from the output of `transform`. The measures are
-            "accuracy" and "auc", the area under the ROC curve (for several classes the mean of one
-            against the rest). For `y` there is also "parity gap, <column>", the largest difference
-            between the groups of that sensitive column in how often a class is predicted. A
-            numerical sensitive column is split into two classes at its median.
+            Values of the measures. The index has the levels "target", "probe" and "measure". The
+            targets are the names of the sensitive columns, or their indices as strings if `X` has
+            no names, and "y" ("y (target)" if a sensitive column is named "y"). A numerical
+            sensitive column is split into two classes at its median.
+
+            The column "nothing" is for predictions without data: the share of the largest class as
+            accuracy, an AUC of 0.5 and a parity gap of 0. The column "rows" is for predictions from
+            the columns of `X` that are not sensitive. The column "code" is for predictions from the
+            output of `transform`.
+
+            The measures are "accuracy" and "auc", the area under the ROC curve (AUC). For more than
+            two classes, it is the mean AUC of one class against the rest. For `y`, there is also
+            "parity gap, <column>" for each sensitive column: the largest difference between the
+            groups of this column in how often a class of `y` is predicted, from 0 to 1.
 
         Raises
         ------
         ValueError
-            If the model has no sensitive columns, or if a target has a single class or a class
-            with fewer than five rows.
+            If the model has no sensitive columns, if `X` is invalid or contains sensitive
+            categories that training has not seen, if `y` has another length than `X` or does not
+            contain classes, or if a target has a single class or a class with fewer than five rows.
+        TypeError
+            If `X` is sparse, or if the values of a sensitive column are not all strings, all
+            numbers or all booleans.
         """
         fitted = self._read_fitted()
         schema = fitted.schema

@@ -24,7 +24,19 @@ LLOYD_ROUNDS = 20
 
 
 class Quantized(Discrete):
-    """Codes whose parts are the nearest vectors of codebooks."""
+    """Codes that consist of the vectors nearest to the parts of the encoder's output.
+
+    Parameters
+    ----------
+    n_components : int
+        Length of the code, a multiple of `n_codebooks`.
+    n_codebooks : int
+        Number of codebooks, each for an equal part of the code.
+    n_codes : int
+        Number of vectors in each codebook.
+    penalty_weight : float
+        Weight of the squared distance between the output of the encoder and the code.
+    """
 
     def __init__(
         self, n_components: int, n_codebooks: int, n_codes: int, penalty_weight: float
@@ -41,7 +53,7 @@ class Quantized(Discrete):
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         code = self.look_up(self.indices(h))
-        # Straight-through estimator: the gradient with respect to the code is used for h.
+        # Straight-through estimator: the gradient with respect to the code is copied to `h`.
         return Code(h + (code - h).detach(), code, h)
 
     def penalty(
@@ -61,7 +73,7 @@ class Quantized(Discrete):
         n_rows = int((weight > 1e-9 * weight.sum()).sum())
         if 2 * used >= min(self.n_codes, n_rows):
             return None
-        return f"Only {used} of n_codes={self.n_codes} codes are in use: lower n_codes."
+        return f"Only {used} of n_codes={self.n_codes} vectors are in use: lower n_codes."
 
 
 class VectorQuantizedAutoencoder(BaseAutoencoder):
@@ -70,16 +82,18 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     The output of the encoder is divided into `n_codebooks` parts of equal length. Each part is
     replaced by the nearest vector of its codebook [1]_, so that `n_codebooks` integers describe a
     row. The straight-through estimator copies the gradient with respect to the code to the output
-    of the encoder. Each vector is an exponential moving average of the outputs that are assigned to
-    it. A vector to which few outputs are assigned is replaced by the output for a random row. The
-    vectors are initialized by k-means on the initial outputs of the encoder, which are PCA's codes
-    if `linear_skip` applies. With one codebook, the model resembles k-means with decoded centers.
+    of the encoder. Each vector is an exponential moving average of the parts of outputs that are
+    assigned to it. A vector to which few parts are assigned is replaced by the part of the output
+    for a random row. The vectors are initialized by k-means on the initial outputs of the encoder,
+    which are PCA's codes if `linear_skip` applies. With one codebook, the model resembles k-means
+    with decoded centers.
 
     `transform` returns the vectors, and `quantize` returns their indices. `score_samples` returns
     the exact log-density, which is computed by a sum over all codes. It raises ValueError if
     `n_codes ** n_codebooks`, the number of codes, exceeds 65,536. The prior probability of a vector
-    is the share of rows that are assigned to it. The shares are computed from at most 2,048 of the
-    rows passed to `fit`. The vectors of different codebooks are independent under the prior, which
+    is the share of the sample weight of the rows that are assigned to it. The shares are computed
+    from at most 2,048 distinct rows of those passed to `fit`, and are averaged over the calls of
+    `partial_fit`. The vectors of different codebooks are independent under the prior, which
     `score_samples` and `sample` use.
 
     Parameters
@@ -87,8 +101,9 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     n_components : int, float or "auto", default="auto"
         Length of the code, which must be a multiple of `n_codebooks`. A float in (0, 1) selects as
         many components as PCA needs to explain that share of the variance. "auto" is the number of
-        columns, at most 64, rounded down to a multiple of `n_codebooks`. It is large because the
-        number of vectors limits the information in a code, and their length does not.
+        columns, at most 64, rounded down to a multiple of `n_codebooks`, and at least
+        `n_codebooks`. It is large because the number of vectors limits the information in a code,
+        and their length does not.
 
     n_codes : int, default=32
         Number of vectors in each codebook, at least 1.
@@ -105,8 +120,8 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     Notes
     -----
     Most users set only `n_codes`, `n_codebooks`, `max_epochs` and `random_state`. Increase
-    `n_codes` or `n_codebooks` for a smaller reconstruction error, and decrease them if a warning
-    says that codes are not in use.
+    `n_codes` or `n_codebooks` for a smaller reconstruction error. Decrease `n_codes` if a warning
+    says that few of the vectors of a codebook are in use.
 
     References
     ----------
@@ -180,7 +195,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            Codes, as `transform` returns them.
+            Codes, as `transform` returns them, in the dtype of the network (see `precision`).
 
         Raises
         ------

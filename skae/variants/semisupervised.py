@@ -26,7 +26,19 @@ from skae.table.targets import (
 
 
 class ClassAndStyle(Stochastic):
-    """A class and a normal style given the class, with a posterior for both."""
+    """Codes that consist of a normal style and a one-hot encoded class, with a joint posterior.
+
+    Under the prior, the style is independent of the class. Under the posterior, it depends on the
+    class. In training, a row has one code for each class: `Code.z` has shape
+    (n_classes, n, n_components + n_classes).
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components of the style.
+    log_shares : Tensor of shape (n_classes,)
+        Logarithms of the prior probabilities of the classes.
+    """
 
     is_linear = False
     log_shares: Tensor
@@ -43,7 +55,7 @@ class ClassAndStyle(Stochastic):
         return [self.n_classes, *[self.n_components] * 2 * self.n_classes]
 
     def posterior(self, h: Tensor) -> NormalPerClass:
-        """Compute each row's distribution of classes, and of styles given the class."""
+        """Compute the posterior of each row: of the class, and of the style for each class."""
         return NormalPerClass.of(h, self.n_classes, self.n_components)
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
@@ -65,7 +77,8 @@ class ClassAndStyle(Stochastic):
         classes, label_weight = cast(Tensor, batch.targets), cast(Tensor, batch.target_weight)
         log_q = self.posterior(code.h).log_share
         q, known = log_q.exp(), label_weight > 0
-        # Unknown classes are summed over. Known classes have no entropy.
+        # The loss of a row of unknown class is the expectation over classes, minus the entropy of
+        # their probabilities. That of a row of known class contains the classification loss.
         p = torch.where(known, classes, q)
         entropy = torch.where(known[:, 0], 0.0, -(q * log_q).sum(-1))
         return (p * losses.mT).sum(-1) - entropy - (label_weight * classes * log_q).sum(-1)
@@ -90,39 +103,48 @@ class ClassAndStyle(Stochastic):
 class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoencoder):  # type: ignore[misc]  # score wants y
     """Variational autoencoder with a class in its code: a classifier for few labels.
 
-    This is the model M2 of Kingma et al. [1]_. A class and a style, a normal code that is
-    independent of the class, generate a row. The encoder gives the probabilities of the classes
-    and, for each class, the distribution of the style. If the class of a row is known, the evidence
-    lower bound is that of the row and the class. Otherwise it is a sum over classes, so that the
-    classifier also learns from rows without a label. The model M1+M2 of the paper is a pipeline of
-    another autoencoder and this one.
+    This is the model M2 of Kingma et al. [1]_. A row is generated from a class and a style. The
+    style is a code whose prior is the standard normal distribution, independent of the class. The
+    encoder returns the probabilities of the classes and, for each class, the posterior of the
+    style. If the class of a row is known, the objective contains the evidence lower bound of the
+    row and its class, and a classification loss. Otherwise, it contains the evidence lower bound of
+    the row, an expectation over classes, so that the classifier also learns from rows without a
+    label. The model M1+M2 of the paper is a pipeline of a `VariationalAutoencoder` and this one.
 
-    `transform` returns the mean style, followed by the probabilities of the classes, and
-    `inverse_transform` decodes such codes. `score` is the accuracy. `score_samples` is the
-    log-density of rows, integrated over classes and styles.
+    `fit` needs the classes of the rows, `y`, in which -1 marks an unknown one. If fewer than two
+    other classes occur, -1 is a class itself.
+
+    `transform` returns the mean of the style, followed by the probabilities of the classes. These
+    are `n_components_` + n_classes columns, and `inverse_transform` decodes such codes. `score` is
+    the accuracy. `score_samples` estimates a lower bound of the log-density of a row from 100 draws
+    of the class and the style. The draws are computed from the row, so that equal rows have equal
+    results in every call.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
         Number of components of the style. A float in (0, 1) selects as many components as PCA needs
-        for that share of the variance. "auto" is the rounded square root of the number of columns,
-        at most 10, because a long style can describe rows without the class.
+        to explain that share of the variance. "auto" is the square root of the number of columns,
+        rounded, and at most 10, because a long style can describe rows without the class.
 
     label_weight : float or "auto", default="auto"
-        Weight of the classification loss of a labeled row, the negative log-probability of its
-        class, relative to its evidence lower bound. It must be positive. "auto" is a tenth of the
-        summed weight of all rows passed to the call, so that a few labels have an influence among
-        many rows. In [1]_ this is divided by the number of labeled rows, which makes the labels a
-        small part of the objective.
+        Weight of the classification loss of a labeled row, relative to the evidence lower bound of
+        this row. The classification loss is the negative log-probability of the class, in nats. The
+        weight must be positive. "auto" is a tenth of the summed sample weight of all rows passed to
+        `fit` or `partial_fit`, so that a few labels have an influence among many rows. In [1]_,
+        this number is divided by the number of labeled rows, which makes the labels a small part of
+        the objective.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Classes in sorted order.
+        Classes in sorted order. They are determined by the first fit and do not change in fits that
+        resume from it (`warm_start` and `partial_fit`).
 
     class_prior_ : ndarray of shape (n_classes,)
-        Prior probability of each class: its share of the labeled rows of the first call, computed
-        with one additional row of each class.
+        Prior probability of each class: its share of the sample weight of the labeled rows in the
+        fit that determined `classes_`. One row of weight 1 is added to each class, so that all
+        probabilities are positive.
 
     See Also
     --------
@@ -131,9 +153,11 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
 
     Notes
     -----
-    If less than half of the rows have a label, these rows are repeated with smaller weights, such
-    that they make up a fifth of each batch. Rare rows with large weights would make the gradients
-    noisy. Labeled rows are then not used as validation rows.
+    If the labeled rows have less than half of the summed sample weight, none of them is a
+    validation row. If they are also at most a ninth of the training rows, and if a batch does not
+    contain all training rows, an epoch repeats them with smaller weights. They then make up about a
+    fifth of the rows of the batches. Without the repetition, a few rows with a large `label_weight`
+    would make the gradients noisy.
 
     Most users set only `n_components`, `label_weight`, `max_epochs` and `random_state`. Decrease
     `n_components` or increase `label_weight` if the accuracy on labeled rows is low.
@@ -190,20 +214,34 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
         X_corrupted: MatrixLike | None = None,
         classes: MatrixLike | None = None,
     ) -> Self:
-        """Train for one pass over rows, some or all of which have a class.
+        """Train for one pass over `X` at a constant learning rate, resuming from the last call.
+
+        The first call determines the classes and their prior probabilities, the center and scale of
+        the columns, the number of components and the precision. No rows are held out. The state of
+        the optimizer is kept between calls. The noise variance is that of the latest call.
 
         Parameters
         ----------
         y : array-like of shape (n_samples,)
-            Classes of the rows, with -1 for unknown ones.
+            Classes of the rows. -1 marks an unknown one, unless it is in `classes_`. In later calls
+            than the first, all classes may be unknown.
         classes : array-like of shape (n_classes,), default=None
-            All classes that any call will contain. It is needed in the first call only; by default,
-            the classes are those of its `y`.
+            All classes that any call will contain, at least two, in any order. With None, the first
+            call uses the classes in its `y`. Later calls do not need `classes`. If it is passed to
+            them, it must contain the classes of the first call.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `fit`. In addition, a ValueError if `y` contains a class that is not among the
+            classes of the first call, if `classes` has fewer than two classes or differs from those
+            of the first call, or if the parameters have changed since the last call so that they
+            describe a different network.
         """
         return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes)
 
     def predict_proba(self, X: MatrixLike) -> Floats:
-        """Predict the probabilities of classes.
+        """Compute the probabilities of the classes under the posterior of each row.
 
         Parameters
         ----------
@@ -213,7 +251,7 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
-            Probabilities in the order of `classes_`.
+            Probabilities of the classes, in the order of `classes_`. They sum to 1 in each row.
         """
         fitted = self._read_fitted()
         Z = codes(fitted.schema.read(X), fitted)

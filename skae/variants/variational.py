@@ -19,11 +19,26 @@ from skae.nn.pca import column_moments
 from skae.state import TableInfo
 
 ACTIVE = 0.01
-"""Variance of the posterior mean over rows above which a component counts as active."""
+"""Variance of the posterior means of the rows above which a component counts as active."""
 
 
 class Variational(Stochastic):
-    """Codes with a normal posterior and its divergence from the standard normal prior."""
+    """Codes with a normal posterior and a penalty on its divergence from the standard normal prior.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components of the code.
+    full : bool
+        Whether the posterior has a full covariance instead of a diagonal one.
+    beta : float
+        Weight of the divergence.
+    warm_up : float
+        Share of the training steps during which the weight increases from 0 to `beta`.
+    n_samples : int
+        Number of codes drawn for each row in training. With more than 1, the objective is the
+        importance-weighted bound.
+    """
 
     def __init__(
         self, n_components: int, full: bool, beta: float, warm_up: float, n_samples: int
@@ -52,7 +67,8 @@ class Variational(Stochastic):
     ) -> Tensor | float:
         if self.n_samples == 1:
             return self._beta(draws) * self.divergence(code.h)
-        # `bound` needs it without the gradient with respect to the parameters of the posterior.
+        # `bound` needs the log-density under the posterior without the gradient with respect to
+        # the parameters of the posterior.
         log_q = self.posterior(code.h.detach()).log_prob(code.z)
         return self._beta(draws) * (log_q - log_normal(code.z))
 
@@ -88,14 +104,16 @@ class VariationalAutoencoder(BaseAutoencoder):
     The encoder maps a row to a normal distribution of its code, the approximate posterior. The
     prior of codes is the standard normal distribution. The objective is the evidence lower bound of
     the log-density [1]_. Its penalty is the Kullback-Leibler divergence of the posterior from the
-    prior. The noise variance of the Gaussian likelihood is trained with the network. If
-    `linear_skip` applies, training starts at probabilistic PCA, or at factor analysis with
-    `noise="diagonal"`. For a linear model, with `hidden_layer_sizes=()`, probabilistic PCA is the
-    optimum of the objective [2]_, so that training does not leave it.
+    prior. The noise variance of the Gaussian likelihood is trained with the network, unless `noise`
+    is a float. If `linear_skip` applies, training starts at probabilistic PCA. With
+    `noise="diagonal"`, it starts at factor analysis if there are at most 2,048 columns and the
+    weights are not tied. For a linear model (`hidden_layer_sizes=()`) with the Gaussian likelihood,
+    `noise="isotropic"` and `beta=1`, probabilistic PCA is the optimum of the objective [2]_, so
+    that training cannot improve on it.
 
-    `transform` returns the mean of the posterior and is not random. `score_samples` returns the
-    importance-weighted bound of the log-density with 100 draws of the code. The random numbers are
-    computed from the row, so that equal rows have equal results in every call.
+    `transform` returns the mean of the posterior and is not random. `score_samples` estimates the
+    importance-weighted bound of the log-density [4]_ from 100 draws of the code. The random numbers
+    are computed from the row, so that equal rows have equal results in every call.
 
     Parameters
     ----------
@@ -113,8 +131,8 @@ class VariationalAutoencoder(BaseAutoencoder):
         Share of the training steps, from 0 to 0.5, during which the weight of the divergence
         increases linearly from 0 to `beta`. Without a warm-up, components may become inactive
         before the decoder has learned to use them. The upper limit ensures that training ends with
-        the full objective, which validation rows always use. `partial_fit` and fits that resume
-        from an earlier one (`warm_start`) have no warm-up.
+        the full objective. The objective on validation rows always has the weight `beta`.
+        `partial_fit` and fits that resume from an earlier one (`warm_start`) have no warm-up.
 
     n_importance_samples : int, default=1
         Number of codes drawn for each row at each step. With more than 1, the objective is the
@@ -185,8 +203,10 @@ class VariationalAutoencoder(BaseAutoencoder):
         -------
         mean : ndarray of shape (n_samples, n_components)
             Mean of the posterior, as `transform` returns it.
-        covariance : ndarray of shape (n_samples, n_components[, n_components])
-            Variances, or covariance matrices with `posterior_covariance="full"`.
+        covariance : ndarray of shape (n_samples, n_components) or \
+(n_samples, n_components, n_components)
+            Variances of the components, or covariance matrices if the model was fitted with
+            `posterior_covariance="full"`.
         """
         fitted = self._read_fitted()
         network, latent = fitted.network, cast(Variational, fitted.network.latent)
@@ -201,7 +221,9 @@ class VariationalAutoencoder(BaseAutoencoder):
         return both[:, :k], both[:, k:].reshape(-1, *shape)
 
     def elbo(self, X: MatrixLike) -> Floats:
-        """Compute the evidence lower bound of the log-density of each row, with `beta=1`.
+        """Compute the evidence lower bound of the log-density of each row.
+
+        The divergence has a weight of 1, whatever the value of `beta`.
 
         Parameters
         ----------
@@ -211,26 +233,29 @@ class VariationalAutoencoder(BaseAutoencoder):
         Returns
         -------
         elbo : ndarray of shape (n_samples,)
-            Nats per row: the expected log-likelihood, estimated from 100 draws that depend on the
-            row only, minus the divergence of the posterior from the prior.
+            Evidence lower bound, in nats per row: the expected log-likelihood of the row minus the
+            Kullback-Leibler divergence of the posterior from the prior. The expectation is
+            estimated from 100 draws of the code, whose random numbers are computed from the row.
         """
         return self._evaluate_density("elbo", X)
 
     def log_likelihood(self, X: MatrixLike, n_samples: int = 100) -> Floats:
-        """Compute the importance-weighted bound of the log-density of each row.
+        """Estimate the importance-weighted bound of the log-density of each row.
+
+        `score_samples` returns the same values as this method with `n_samples=100`.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         n_samples : int, default=100
-            Number of codes drawn for each row. The bound is tighter with more draws, which depend
-            on the row only.
+            Number of codes drawn for each row. More draws give a tighter bound. Their random
+            numbers are computed from the row, so that equal rows have equal results in every call.
 
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples,)
-            Lower bound of the log-density, in nats per row.
+            Estimate whose expectation is a lower bound of the log-density, in nats per row.
 
         Raises
         ------
