@@ -73,10 +73,10 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
     -----
     Without corruption, the posteriors of the rows of a condition may become so narrow that codes
     drawn from the prior lie between them, especially if few rows have this condition. The rows
-    decoded from such codes can resemble rows of another condition. In an experiment with
-    scikit-learn's digits, rows were drawn for each class, and a classifier was applied to them. In
-    the class with the lowest share of drawn rows that were assigned to it, this share was 95 % with
-    the default and 77 % without corruption.
+    decoded from such codes can resemble rows of another condition. In a measurement with
+    scikit-learn's digits and three seeds, 300 rows were drawn for each class. A support vector
+    machine that was fitted to the digits assigned at least 98 % of the rows of each class to this
+    class with the default. Without corruption, the smallest of these shares was 83 to 86 %.
 
     Most users set only `condition`, `n_components`, `max_epochs` and `random_state`. Set
     `corruption=None` as well if reconstructions matter more than drawn rows.
