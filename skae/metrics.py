@@ -45,9 +45,10 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 MAX_FLOAT_CLASSES = 20
-"""A float target of whole numbers holds classes if it has at most this many distinct values.
+"""Maximum number of distinct values for which a float target of whole numbers holds classes.
 
-scikit-learn treats any such target as classes, but one with more values is more likely a count.
+scikit-learn treats every float target of whole numbers as classes. A target with more distinct
+values is more likely a count.
 """
 
 MIN_COMPARED_ROWS = 3
@@ -66,7 +67,10 @@ CONSTRAINTS = {
     "classifier": [HasMethods("fit"), None],
     "random_state": ["random_state"],
 }
-"""Valid values of the parameters of all metrics, as scikit-learn declares them."""
+"""Constraints of the metrics' parameters, in the format of scikit-learn's parameter validation.
+
+They do not include `cv`, which `cross_val_score` validates.
+"""
 
 
 def explained_variance_ratio(
@@ -86,7 +90,8 @@ def explained_variance_ratio(
     ----------
     estimator : estimator or Pipeline
         A fitted estimator with a method `reconstruct`, or with the methods `transform` and
-        `inverse_transform`.
+        `inverse_transform`. A Pipeline has no method `reconstruct`, so that all its steps need the
+        other two.
     X : array-like of shape (n_samples, n_features)
         Rows in the user's units. Missing cells (NaN) are ignored.
     y : None
@@ -97,26 +102,31 @@ def explained_variance_ratio(
     Returns
     -------
     score : float
-        The share, at most 1; greater is better. If all rows are equal, it is 1 for perfect
-        reconstructions and 0 otherwise, as in `sklearn.metrics.r2_score`.
+        The share, at most 1; greater is better. If all rows are equal, their variance is 0. The
+        score is then 1 for perfect reconstructions and 0 otherwise, as in
+        `sklearn.metrics.r2_score`.
 
     Raises
     ------
     TypeError
-        If the estimator has none of the required methods.
+        If the estimator does not have the required methods.
+    NotFittedError
+        If the estimator is not fitted.
     ValueError
-        If the reconstructions have another shape than `X`, or are NaN where `X` is not.
+        If `X` or `sample_weight` is invalid, if the reconstructions do not have the shape of `X`,
+        or if they are NaN where `X` is not. Also if a Pipeline ends with an autoencoder whose
+        `inverse_transform` needs a condition.
 
     See Also
     --------
-    sklearn.metrics.explained_variance_score : Weights all columns equally and ignores constant
-        errors of a column.
+    sklearn.metrics.explained_variance_score : Weights all columns equally and ignores the mean
+        error of each column.
 
     Notes
     -----
     The score is one minus the sum of squared errors divided by the sum of squared deviations of `X`
-    from its own column means. For PCA and its training rows, it is
-    `PCA.explained_variance_ratio_.sum()` [1]_.
+    from its own column means. The means and both sums are weighted by `sample_weight`. For PCA and
+    its training rows without weights, the score is `PCA.explained_variance_ratio_.sum()` [1]_.
 
     References
     ----------
@@ -138,7 +148,8 @@ def explained_variance_ratio(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
     reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
-    # After this shift, the cells of a constant column are exactly 0, and so is their variance.
+    # Both tables are shifted by the smallest cell of each column below. The cells of a constant
+    # column are then exactly 0, and so is their variance.
     smallest = np.fmin.reduce(rows)
     if reconstructed.shape != rows.shape:
         raise ValueError(
@@ -163,11 +174,12 @@ def explained_variance_ratio(
 def active_units(
     estimator: BaseEstimator, X: ArrayLike, y: object = None, *, threshold: float = 0.01
 ) -> float:
-    """Count the components of the code that vary over rows.
+    """Count the components of the code that vary between rows.
 
     A component that has the same value for all rows carries no information about them. Variational
-    autoencoders stop using components that reduce the reconstruction error by less than they add to
-    the KL divergence from the prior; this is called posterior collapse.
+    autoencoders stop using a component if it reduces the reconstruction error by less than it adds
+    to the Kullback-Leibler divergence of the posterior from the prior. This is called posterior
+    collapse.
 
     Parameters
     ----------
@@ -178,9 +190,9 @@ def active_units(
     y : None
         Ignored.
     threshold : float, default=0.01
-        Variance over the rows above which a component is active; non-negative. The default is the
-        value of [1]_. The result rarely depends on it, as most variances are far above or far below
-        it.
+        Variance over the rows above which a component is active; non-negative. The notes define its
+        unit. The default is the value of [1]_. The result rarely depends on the threshold, because
+        most variances are far above or far below it.
 
     Returns
     -------
@@ -191,16 +203,19 @@ def active_units(
     Raises
     ------
     ValueError
-        If `threshold` is negative.
+        If `threshold` is not a non-negative number, or if `X` is invalid.
     TypeError
         If the estimator has no method `transform`.
+    NotFittedError
+        If the estimator is not fitted.
 
     Notes
     -----
-    If the estimator has a method `posterior`, its codes are regularized towards the standard normal
-    distribution, and their variances are compared with `threshold` as they are [1]_. The method may
-    also be that of the last step of a Pipeline, or of `autoencoder_`. Other codes have arbitrary
-    scales, so that their variances are divided by the largest one first.
+    Autoencoders with a method `posterior` regularize their codes towards the standard normal
+    distribution. The variances of these codes are compared with `threshold` directly [1]_. This
+    also applies to a Pipeline that ends with such an autoencoder, and to an estimator whose
+    attribute `autoencoder_` is one. All other codes have arbitrary scales. Their variances are
+    divided by the largest of them before the comparison.
 
     References
     ----------
@@ -227,7 +242,7 @@ def active_units(
 def trustworthiness(
     estimator: BaseEstimator, X: ArrayLike, y: object = None, *, n_neighbors: int = 5
 ) -> float:
-    """Compute how well nearest neighbors among the codes are also neighbors among the rows.
+    """Compute to what extent rows with neighboring codes are neighbors themselves.
 
     Parameters
     ----------
@@ -245,27 +260,34 @@ def trustworthiness(
     Returns
     -------
     score : float
-        A number from 0 to 1; greater is better. It is 1 if the `n_neighbors` nearest neighbors of
-        each row are the same among the codes, and about 0.5 if the codes are noise.
+        A number from 0 to 1; greater is better. It is 1 if each row has the same `n_neighbors`
+        nearest neighbors by distances between codes as by distances between rows. It is about 0.5
+        if the codes are random.
 
     Raises
     ------
     ValueError
-        If `n_neighbors` is not a positive integer less than half the number of rows.
+        If `n_neighbors` is not a positive integer less than half the number of rows, or if `X` is
+        invalid.
     TypeError
         If the estimator has no method `transform`.
+    NotFittedError
+        If the estimator is not fitted.
 
     See Also
     --------
-    sklearn.manifold.trustworthiness : Computes the same number from rows and codes. It needs memory
-        for all pairwise distances.
+    sklearn.manifold.trustworthiness : Computes the same measure from rows and codes, except for
+        rows at equal distances. It needs memory for all pairwise distances.
 
     Notes
     -----
-    The measure is that of [1]_. Each neighbor of a row among the codes is ranked by its distance
-    among the rows, and the amount by which its rank exceeds `n_neighbors` is subtracted from the
-    score. Distances are Euclidean. They are computed for as many rows at a time as scikit-learn's
-    setting `working_memory` allows.
+    The measure is that of [1]_. The neighbors of a row are the rows with the nearest codes. The
+    rank of a neighbor is its place in the order of all other rows by their distance from the row.
+    The score is 1 minus the scaled sum, over all rows and their neighbors, of the amounts by which
+    ranks exceed `n_neighbors`. The scale is such that the smallest possible score is 0.
+
+    Distances are Euclidean. They are computed for as many rows at a time as the setting
+    `working_memory` of `sklearn.set_config` allows.
 
     References
     ----------
@@ -293,9 +315,11 @@ def trustworthiness(
     neighbors = search.kneighbors(return_distance=False)
 
     def excess_ranks(distance: Floats, start: int) -> NDArray[np.intp]:
-        """Sum the excess ranks of each row's neighbors, for a chunk of rows that begins at `start`.
+        """Sum the excess ranks of the neighbors of each row in a chunk.
 
-        `distance` has the shape (n_chunk, n_samples).
+        `distance`, of shape (n_chunk, n_samples), holds the distances of the rows in the chunk from
+        all rows. `start` is the index of the first row in the chunk. The result has the shape
+        (n_chunk,).
         """
         index = np.arange(len(distance))
         distance[index, start + index] = np.inf
@@ -331,36 +355,42 @@ def probe_score(
     X : array-like of shape (n_samples, n_features)
         Rows in the user's units.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Classes or numbers to predict. It is required, although it has a default: scikit-learn
-        calls scorers without `y` if a search is fitted without it.
+        Classes or numbers to predict. They are required, and None raises a ValueError. The
+        parameter has a default because scikit-learn calls scorers without `y` if a search is fitted
+        without it.
     probe : classifier, regressor or None, default=None
-        Model that predicts `y` from the codes. A clone of it is fitted. If None, the codes are
-        standardized, and the model is a logistic regression for classes and a ridge regression for
-        numbers. It is linear by default, as its score then measures how directly the codes
-        represent the targets [1]_.
+        Model that predicts `y` from the codes. A clone of it is fitted for each split. If None, the
+        codes are standardized, and the model is a logistic regression for classes and a ridge
+        regression for numbers. The default models are linear, so that the score measures how well
+        the targets can be read from the codes without a nonlinear transformation [1]_.
     cv : int, cross-validation generator or iterable, default=5
         Splits of the rows, as `sklearn.model_selection.cross_val_score` accepts them. An integer is
-        the number of folds. Rows are then shuffled, with a fixed seed, as tables are often sorted;
-        the folds are stratified for classes.
+        the number of folds. The rows are then shuffled with a fixed seed, because many tables are
+        sorted, and the folds are stratified if the probe is a classifier.
 
     Returns
     -------
     score : float
-        Mean of the probe's own score over the splits: the accuracy of classifiers, R^2 of
-        regressors. Greater is better.
+        Mean over the splits of the probe's own method `score`: the accuracy of a classifier, at
+        most 1, or the R^2 of a regressor, at most 1 and possibly negative. Greater is better.
 
     Raises
     ------
     ValueError
-        If `y` is None, or if `probe` is None and the type of `y` has no default probe.
+        If `y` is None, if the rows cannot be split by `cv`, or if `probe` is None and there is no
+        default probe for `y`, as for several columns of classes. Errors of the probe are raised as
+        well.
     TypeError
         If the estimator has no method `transform`.
+    NotFittedError
+        If the estimator is not fitted.
 
     Notes
     -----
-    `sklearn.utils.multiclass.type_of_target` decides whether `y` holds classes: whole numbers are
-    classes. Unlike there, floats such as 3.0 are classes only if they have at most 20 distinct
-    values. If whole numbers are quantities, pass a regressor as `probe`.
+    If `probe` is None, `sklearn.utils.multiclass.type_of_target` decides whether `y` holds classes.
+    Whole numbers, strings and booleans are classes. There is one exception: floats without a
+    fractional part, such as 3.0, are numbers if they have more than 20 distinct values. If other
+    whole numbers are quantities, pass a regressor as `probe`.
 
     References
     ----------
@@ -400,7 +430,7 @@ def probe_score(
                 f"probe must be a classifier or a regressor if y is of type {kind!r}, got None."
             )
     if isinstance(cv, Integral):
-        # Tables are often sorted; without shuffling, their folds would differ from each other.
+        # Many tables are sorted. Folds of consecutive rows would then differ systematically.
         splitter = StratifiedKFold if is_classifier(probe) else KFold
         cv = splitter(int(cv), shuffle=True, random_state=0)
     codes = _codes(estimator, X)
@@ -418,28 +448,35 @@ def code_stability(
 ) -> float:
     """Compute how similar the codes of the same rows are if the estimator is fitted repeatedly.
 
-    A random quarter of `X` is held out. Each call fits `n_repeats` clones of the estimator to the
-    other rows, or to parts of them with `over="folds"`, and compares their codes of the held-out
-    rows. The estimator itself need not be fitted and is not changed.
+    A random quarter of the rows of `X` is held out. The other rows are the training rows. Clones of
+    the estimator are fitted to all of them, or to parts of them if `over="folds"`. The codes that
+    the clones compute for the held-out rows are compared. The estimator itself need not be fitted
+    and is not changed.
 
     Parameters
     ----------
     estimator : estimator or Pipeline
         An estimator with the methods `fit` and `transform`. Clones of it are fitted.
     X : array-like of shape (n_samples, n_features)
-        Rows in the user's units.
+        At least 9 rows in the user's units.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-        Targets, passed to `fit`.
+        Targets of the rows. Those of the training rows are passed to `fit`. If None, `fit` receives
+        None.
     over : {"seeds", "folds"}, default="seeds"
-        What differs between the clones. With "seeds", each clone has its own seed, to which its
-        parameters `random_state` are set, including those of nested estimators. With "folds", the
-        training rows are divided into `n_repeats` folds, each clone is fitted to all folds but one,
-        and this fold differs between clones. All clones then have the same seed.
+        What differs between the clones:
+
+        - "seeds": each clone has its own seed. All clones are fitted to all training rows.
+        - "folds": the training rows are divided into `n_repeats` folds. Each clone is fitted to all
+          folds except one, and each clone leaves out a different fold. All clones have the same
+          seed.
+
+        A seed is set as the parameter `random_state` of the clone and of all estimators nested in
+        it.
     n_repeats : int, default=3
-        Number of clones, at least 2. Time is proportional to it. With the default, the score is the
-        mean of three pairs.
+        Number of clones, at least 2. The time of a call is proportional to it. With the default,
+        the score is the mean of three pairs of clones.
     random_state : int, RandomState instance or None, default=0
-        Determines the split, the folds and the seeds. It is fixed by default, so that all
+        Determines the held-out rows, the folds and the seeds. It is fixed by default, so that all
         candidates of a search such as `GridSearchCV` are compared on the same rows.
 
     Returns
@@ -448,12 +485,14 @@ def code_stability(
         Mean similarity of all pairs of clones, from 0 to 1; greater is better. It is 1 if the codes
         are equal up to a rotation, a reflection, a translation and a scale that is common to all
         components. The similarity of a pair is 0 if one of the clones has the same code for all
-        rows.
+        held-out rows.
 
     Raises
     ------
     ValueError
-        If `over` or `n_repeats` is invalid, or if `X` has fewer than 9 rows.
+        If `over`, `n_repeats` or `random_state` is invalid, if `X` has fewer than 9 rows, or if
+        `over="folds"` and there are fewer training rows than folds. Errors of `fit` are raised as
+        well.
     TypeError
         If the estimator has no method `transform`.
 
@@ -461,8 +500,8 @@ def code_stability(
     -----
     The codes of two clones are compared by linear centered kernel alignment (CKA) [1]_. It weights
     each direction in the space of codes in proportion to its variance. The similarity of
-    independent codes is slightly above 0. It is about k / n for k components of equal variance and
-    n compared rows.
+    independent codes is slightly above 0. If k components have equal variances and n rows are
+    compared, it is about k / n.
 
     References
     ----------
@@ -515,28 +554,32 @@ def two_sample_auc(
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        At least 5 real rows, preferably rows that the generator was not trained on.
+        At least 5 real rows, preferably rows that the generator was not trained on. Missing cells
+        (NaN) are allowed here and in `samples` if the classifier accepts them, as the default does.
     samples : array-like of shape (n_draws, n_features)
         At least 5 rows drawn from the generator. Their number may differ from that of `X`.
     classifier : classifier or None, default=None
-        Model that distinguishes the two tables. Clones of it are fitted. If None, it is a random
-        forest, since a forest does not depend on the units of the columns and finds nonlinear
-        differences.
+        Model that distinguishes the two tables, with a method `predict_proba` or
+        `decision_function`. Clones of it are fitted. If None, it is a random forest, because a
+        forest does not depend on the units of the columns and finds nonlinear differences.
     random_state : int, RandomState instance or None, default=0
-        Determines the folds and the default classifier. It is fixed by default, so that all
-        generators are compared by the same test.
+        Determines the folds and the random numbers of the default classifier. It is fixed by
+        default, so that all generators are compared by the same test.
 
     Returns
     -------
     auc : float
-        Area under the ROC curve, the mean over 5 folds; smaller is better. It is 0.5 if the two
-        tables cannot be distinguished, and 1 if they can be distinguished perfectly. It is clearly
-        below 0.5 if the samples copy rows of `X`, since the copy of a row has the opposite label.
+        Area under the ROC curve, from 0 to 1: the mean over 5 cross-validation folds. It is about
+        0.5, the best value, if the classifier cannot distinguish the two tables, and 1 if it
+        distinguishes them perfectly. It is clearly below 0.5 if the samples are copies of rows of
+        `X`, because a row and its copy have opposite labels.
 
     Raises
     ------
     ValueError
-        If the tables have different numbers of columns, or if one has fewer than 5 rows.
+        If a table is invalid, if the tables have different numbers of columns, if one of them has
+        fewer than 5 rows, or if `classifier` or `random_state` is invalid. Errors of the classifier
+        are raised as well.
 
     See Also
     --------
@@ -545,7 +588,7 @@ def two_sample_auc(
     Notes
     -----
     This is a classifier two-sample test [1]_ with the area under the ROC curve in place of the
-    accuracy, as it does not depend on the numbers of rows in the two tables.
+    accuracy. Unlike the accuracy, the area does not depend on how many of the rows are real.
 
     References
     ----------
@@ -555,8 +598,10 @@ def two_sample_auc(
     --------
     >>> import numpy as np
     >>> from skae.metrics import two_sample_auc
-    >>> X, same = np.random.default_rng(0).normal(size=(2, 200, 3))
-    >>> bool(two_sample_auc(X, same) < 0.6 < 0.9 < two_sample_auc(X, same + 3))
+    >>> X, samples = np.random.default_rng(0).normal(size=(2, 200, 3))
+    >>> bool(two_sample_auc(X, samples) < 0.6)
+    True
+    >>> bool(two_sample_auc(X, samples + 3) > 0.9)
     True
     """
     _validate("two_sample_auc", classifier=classifier, random_state=random_state)
@@ -592,32 +637,36 @@ def neg_two_sample_auc(
     Parameters
     ----------
     estimator : estimator or Pipeline
-        A fitted estimator with a method `sample` that accepts a number of rows and `random_state`.
-        If it is the last step of a Pipeline, the earlier steps need a method `inverse_transform`,
-        which converts its samples to the units of `X`.
+        A fitted estimator with a method `sample` that accepts a number of rows and `random_state`,
+        or a fitted Pipeline that ends with one. The earlier steps of a Pipeline need a method
+        `inverse_transform`, which converts the samples to the units of `X`.
     X : array-like of shape (n_samples, n_features)
-        At least 5 real rows in the user's units. The same number of rows is drawn.
+        At least 5 real rows in the user's units. As many rows are drawn from the estimator.
     y : None
         Ignored.
     classifier : classifier or None, default=None
-        Model that distinguishes real rows from samples. If None, it is a random forest, as in
-        `two_sample_auc`.
+        Model that distinguishes real rows from samples. Clones of it are fitted. If None, it is a
+        random forest, as in `two_sample_auc`.
     random_state : int, RandomState instance or None, default=0
-        Determines the samples, the folds and the default classifier. It is fixed by default, so
-        that all candidates of a search are compared by the same test.
+        Determines the samples, the folds and the random numbers of the default classifier. It is
+        fixed by default, so that all candidates of a search are compared by the same test.
 
     Returns
     -------
     score : float
-        Minus the area under the ROC curve; greater is better. It is -0.5 if samples cannot be
-        distinguished from real rows, and -1 if they can be distinguished perfectly.
+        Minus the area under the ROC curve, from -1 to 0. It is about -0.5 if the classifier cannot
+        distinguish samples from real rows, and -1 if it distinguishes them perfectly. Greater is
+        better up to -0.5. A score clearly above -0.5 indicates copies of rows of `X`.
 
     Raises
     ------
     TypeError
         If the estimator has no method `sample`.
+    NotFittedError
+        If the estimator is not fitted.
     ValueError
-        If `X` has fewer than 5 rows.
+        If `X` is invalid or has fewer than 5 rows, or if `classifier` or `random_state` is invalid.
+        Errors of the classifier are raised as well.
 
     See Also
     --------
@@ -625,9 +674,9 @@ def neg_two_sample_auc(
 
     Notes
     -----
-    The test is that of [1]_. Only held-out rows, as in cross-validation, make it a test of
-    generalization: if `X` holds the training rows, an estimator that draws copies of them scores
-    above -0.5.
+    The test is that of [1]_, with the area under the ROC curve in place of the accuracy. `X` should
+    hold rows that the estimator was not fitted to, as in cross-validation. Otherwise an estimator
+    that only draws copies of its training rows has a score above -0.5.
 
     References
     ----------
@@ -657,7 +706,7 @@ def _validate(metric: str, **parameters: object) -> None:
 
 
 def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
-    """Validate X and flatten each of its rows, such as images, to one axis."""
+    """Validate X, of shape (n_samples, ...), and flatten it to (n_samples, n_features)."""
     rows = check_array(
         X, dtype=np.float64, ensure_all_finite="allow-nan", allow_nd=True, input_name=name
     )
@@ -665,13 +714,13 @@ def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
 
 
 def _codes(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:
-    """Compute the codes of rows."""
+    """Compute the codes of rows, of shape (n_samples, n_components)."""
     _require(estimator, "transform")
     return np.asarray(estimator.transform(X))
 
 
 def _reconstructions(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:
-    """Compute the reconstructions of rows."""
+    """Compute the reconstructions of rows, in the shape that the estimator returns."""
     if hasattr(estimator, "reconstruct"):
         return np.asarray(estimator.reconstruct(X))
     _require(estimator, "transform", "inverse_transform")
@@ -709,7 +758,10 @@ def _clone_with_seed(estimator: BaseEstimator, seed: int) -> BaseEstimator:
 
 
 def _linear_cka(A: NDArray[Any], B: NDArray[Any]) -> float:
-    """Compute the linear centered kernel alignment of two codes of the same rows."""
+    """Compute the linear centered kernel alignment of two tables of codes of the same rows.
+
+    The codes have the shape (n_samples, n_components). The numbers of components may differ.
+    """
     A, B = _center(A), _center(B)
     norm = np.linalg.norm(A.T @ A) * np.linalg.norm(B.T @ B)
     return min(1.0, float(np.linalg.norm(A.T @ B) ** 2 / norm)) if norm else 0.0

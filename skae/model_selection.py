@@ -1,4 +1,4 @@
-"""Selection of the number of components, or of another parameter, by a path of fits."""
+"""Selection of the number of components, or of another parameter, by a path of resumed fits."""
 
 import copy
 import warnings
@@ -26,30 +26,35 @@ Floats = NDArray[np.floating]
 MatrixLike = Any
 
 PATH_EPOCHS = 0.6
-"""Number of epochs of all fits of a path together, as a share of `max_epochs`."""
+"""Total number of epochs of the fits of all values on one split, as a share of `max_epochs`.
+
+Each fit has at least one epoch if `max_epochs` is not 0. Neither the full fit from which other
+parameters start nor the additional epochs by which sizes are compared are included.
+"""
 
 MAX_DEFAULT_SIZES = 12
-"""Largest number of sizes that a path fits if `param_range` is None."""
+"""Maximum number of sizes that a path fits if `param_range` is None."""
 
 EXPECTED_GAIN = 0.5
-"""Gain in log-density that further epochs are expected to bring, as a share of the gain of the same
-number of epochs before them."""
+"""Gain in log-density that is expected of further epochs, as a share of the gain that the same
+number of epochs has just brought."""
 
 N_STANDARD_ERRORS = 2.0
-"""Number of standard errors by which the gain of additional components must exceed the expected
-gain of further epochs without them."""
+"""Number of standard errors by which the gain of additional components must exceed the gain that is
+expected of further epochs without these components."""
 
 MIN_GAIN = 0.05
-"""Smallest gain for which components are kept, as a share of the average gain of the components
-beyond the smallest size. Sizes are compared row by row, so that even a negligible gain can exceed
-its standard errors."""
+"""Smallest gain for which additional components are kept, as a share of the average gain of as many
+components. The average is over the components between the smallest size and the size with the
+largest log-density. This limit is needed because sizes are compared row by row, so that even a
+negligible gain can exceed its standard error many times."""
 
 RESERVED_PARAMETERS = {"max_epochs", "warm_start"}
 """Parameters that `components_path` sets itself and that cannot be varied."""
 
 MAX_SCORED_ROWS = 1000
-"""Largest number of held-out rows of a split whose log-density is computed, since more rows would
-hardly make the mean more precise."""
+"""Maximum number of held-out rows of a split whose log-density is computed. More rows would hardly
+make the mean more precise."""
 
 TEST_SIZE = 0.25
 """Share of the rows that the default split holds out."""
@@ -57,33 +62,44 @@ TEST_SIZE = 0.25
 
 @dataclass(frozen=True)
 class ComponentsPath:
-    """Results of `components_path` for the values of a parameter.
+    """Results of `components_path` for all values of a parameter.
 
     Attributes
     ----------
     param_name : str
         Name of the parameter.
     results : DataFrame
-        One row per value, with the values as its index. Errors and log-densities are means over
-        rows. The error of a row is the sum of the squared errors of its cells, in squared units of
-        the autoencoder's input, or its deviance for the Bernoulli likelihood. A row that several
-        splits hold out counts once, with its mean.
+        One row per value. The index holds the values.
 
-        - `train_error` and `test_error`: reconstruction errors of training and of held-out rows;
+        Errors and log-densities are means over rows. The error of a row is the sum of the squared
+        errors of its cells, in squared units of the autoencoder's input. For the Bernoulli
+        likelihood, it is the deviance of the row, in nats. If several splits hold out the same row,
+        its mean over these splits counts once.
+
+        - `train_error` and `test_error`: reconstruction errors of training and of held-out rows.
+          The error of training rows is the mean over splits of the mean over rows.
         - `test_nats` and `test_nats_se`: log-density of held-out rows, in nats per row, and its
-          standard error;
-        - `worth` and `worth_se`: gain in the log-density of held-out rows from the components that
-          were added to the previous size, in nats per row, and its standard error. The baseline is
-          the previous size after as many additional epochs. They are NaN for sizes that
-          `components_path` did not compare so, and absent if `param_name` is not "n_components";
-        - `pca_test_error` and `pca_test_nats`: the same for PCA with as many components, NaN where
-          PCA is not comparable. They are absent if `param_name` is not "n_components";
-        - `seconds`: time of the fits of this value, summed over splits. It excludes the full fit
-          from which the values of a parameter other than "n_components" start.
+          standard error. It is computed for at most 1,000 rows of each split.
+        - `worth` and `worth_se`: gain in log-density from the components that were added to the
+          previous size, in nats per row, and its standard error. The gain is relative to the
+          previous size after training for as many epochs again. It is computed only where
+          `components_path` trained the previous size again to find the suggested size. It is NaN
+          for all other sizes, including the smallest.
+        - `pca_test_error` and `pca_test_nats`: reconstruction error and log-density of held-out
+          rows for PCA with as many components. They are NaN where PCA is not comparable: with
+          conditions or sensitive columns, with the Bernoulli likelihood, for tables that have
+          missing cells or more than two axes, and for sizes that are not less than the numbers of
+          training rows and of columns.
+        - `seconds`: time in which the models of this value were trained and evaluated by
+          `score_samples`, summed over splits. The time of the additional epochs of a size, by which
+          the next larger size is judged, is included. The time of the full fit, from which the
+          values of a parameter other than "n_components" start, is excluded.
 
-        Standard errors describe the variation over held-out rows, not the variation over fits.
+        The columns `worth`, `worth_se`, `pca_test_error` and `pca_test_nats` exist only if
+        `param_name` is "n_components". Standard errors describe the variation over held-out rows,
+        not the variation over fits. They are infinite if there is only one held-out row.
     suggested : int, float or object
-        The suggested value.
+        The suggested value, which is in the index of `results`.
 
     Examples
     --------
@@ -107,19 +123,20 @@ class ComponentsPath:
     def one_standard_error(self) -> Any:
         """Return the first value that is at most one standard error worse than the suggested one.
 
-        Values are compared by the log-density of held-out rows (`test_nats`). They are tried in the
-        order of `param_range`, or in increasing order if they are sizes of the code. Breiman et al.
-        [1]_ proposed this rule to choose a simpler model that is not clearly worse than the best.
+        Values are compared by the log-density of held-out rows (`test_nats`). The standard error is
+        that of the suggested value (`test_nats_se`). Sizes of the code are tried in increasing
+        order, and values of other parameters in the order of `param_range`. Breiman et al. [1]_
+        proposed this rule to choose a simpler model that is not clearly worse than the best.
 
         Returns
         -------
         value : int, float or object
-            The first such value, which may be the suggested one.
+            The first such value. It is the suggested value if no earlier value qualifies.
 
         References
         ----------
         .. [1] L. Breiman, J. Friedman, R. Olshen and C. Stone, "Classification and regression
-           trees", 1984.
+           trees", Wadsworth 1984.
         """
         nats, error = self.results["test_nats"], self.results["test_nats_se"]
         is_close = nats >= nats[self.suggested] - error[self.suggested]
@@ -139,54 +156,70 @@ def components_path(
 ) -> ComponentsPath:
     """Choose the number of components, or another parameter, by the log-density of held-out rows.
 
-    Reconstruction errors cannot choose the number of components: a longer code can always copy more
-    of a training row, and it usually also reconstructs held-out rows better. The log-density of
-    held-out rows, in contrast, falls if a component explains nothing in the data.
+    Reconstruction errors cannot choose the number of components. A longer code can always represent
+    more of a training row, and it usually also reconstructs held-out rows better. The log-density
+    of held-out rows, in contrast, falls if a component explains nothing in the data.
 
-    For `n_components`, a path takes about the time of two or three fits, because each size resumes
-    from the previous one, which gets additional components, and is trained for a few epochs only.
-    Longer codes have then been trained for longer, so that the largest log-density alone would be a
-    biased choice. Starting from the size with the largest log-density, each size is compared with
-    the next smaller one, which is trained for as many epochs again. The gain of the additional
-    components must exceed half of the gain of these epochs by two standard errors, and by a
-    twentieth of the average gain of components. Otherwise the size is dropped, and the next smaller
-    one is compared.
+    For `n_components`, the sizes are trained in increasing order. The model of the smallest size is
+    trained for a few epochs. For each further size, components are added to a copy of the previous
+    model, and its training is resumed for as many epochs. The epochs of all sizes sum to about
+    0.6 `max_epochs`, but each size has at least one. With the comparisons that follow, a path takes
+    about the time of two or three fits.
 
-    For another parameter, one full fit of the estimator is made with its present value. The fits of
-    all values resume from it for a few epochs, and the largest log-density is chosen. The present
-    value should be a good one: a few epochs do not repair what a bad value has damaged, such as
-    components that a large `beta` has made unused. Use `GridSearchCV` for parameters that change
-    the architecture of the network.
+    Longer codes have then been trained for more epochs, so that the size with the largest
+    log-density would be a biased choice. It is only the first candidate. The candidate is compared
+    with the next smaller size, a copy of which is trained for as many epochs again. The gain of the
+    candidate over this copy is reduced by half of the gain of the copy from its additional epochs.
+    The remaining gain must exceed two of its standard errors. It must also exceed a twentieth of
+    the average gain of as many components, taken between the smallest size and the size with the
+    largest log-density. A candidate that meets both conditions is suggested. Otherwise, the next
+    smaller size becomes the candidate. The copy is not trained if the gain over the smaller size is
+    below that twentieth already. The smallest size needs no comparison.
 
-    `max_epochs` should be large enough for a full fit to converge. Otherwise the longest code
-    always has the largest log-density.
+    For another parameter, one full fit is made to the training rows of each split, with the value
+    that the parameter has in `estimator`. For each value of `param_range`, training is resumed from
+    a copy of this fit for a few epochs. The value with the largest log-density is suggested. The
+    value in `estimator` should be a good one, because a few epochs cannot undo the effect of a bad
+    one. For example, components that a large `beta` has made unused stay unused. Use `GridSearchCV`
+    for parameters that change the architecture of the network.
+
+    `max_epochs` should be large enough for a full fit to converge. Otherwise, the longest code can
+    have the largest log-density only because it was trained for the most epochs.
 
     Parameters
     ----------
     estimator : autoencoder or Pipeline
         An autoencoder of skae, or a Pipeline that ends with one. It need not be fitted and is not
-        changed. The earlier steps of a Pipeline are fitted to the training rows of each split.
+        changed, because only clones of it are fitted. The earlier steps of a Pipeline are fitted to
+        the training rows of each split.
     X : array-like of shape (n_samples, n_features)
         Rows in the user's units.
     y : array-like of shape (n_samples,), default=None
         Targets, for estimators whose `fit` uses them.
     param_name : str, default="n_components"
-        Parameter of the autoencoder whose values are compared. All parameters are allowed except
-        `max_epochs` and `warm_start`, which the path sets, and those that change the architecture
-        of the network.
+        Name of the parameter of the autoencoder whose values are compared. For a Pipeline, it has
+        no prefix. All parameters are allowed except `max_epochs` and `warm_start`, which the path
+        sets, and those that change the architecture of the network.
     param_range : iterable, default=None
-        Values to compare, without duplicates. Sizes of the code are sorted, and duplicates among
-        them are removed. If None, the sizes are at most 12 integers from 1 to three times the
-        square root of the number of columns, or to the number of columns if this is smaller. It is
-        required for other parameters.
+        Values to compare. It is required unless `param_name` is "n_components".
+
+        Values of `n_components` are positive integers. They are sorted, and duplicates are removed.
+        If None, they range from 1 to three times the square root of the number of columns, rounded,
+        or to the number of columns if this is smaller. The columns are those of the autoencoder's
+        input. If the range has more than 12 sizes, at most 12 of them are fitted, in approximately
+        geometric progression.
+
+        Values of other parameters must be distinct. They are compared in the given order.
     cv : int, cross-validation generator or iterable, default=None
-        Splits into training and held-out rows. If None, a random quarter of the rows is held out
-        once, as each split takes the time of one path.
+        Splits into training and held-out rows. An int is the number of folds, without shuffling. If
+        None, a random quarter of the rows is held out once, because each split takes the time of
+        one path.
     groups : array-like of shape (n_samples,), default=None
         Groups of rows, for splitters that keep the rows of a group together.
     random_state : int, RandomState instance or None, default=0
-        Determines the default split, and the held-out rows whose log-density is computed: at most
-        1,000 of each split. The fits themselves depend on the `random_state` of the estimator.
+        Determines the default split. If a split has more than 1,000 held-out rows, it also
+        determines the 1,000 of them whose log-density is computed. The fits themselves depend on
+        the `random_state` of the estimator.
 
     Returns
     -------
@@ -196,15 +229,17 @@ def components_path(
     Raises
     ------
     ValueError
-        If `param_name`, a value of `param_range` or a split is invalid, or if `param_range` is
-        missing.
+        If `param_name`, a value of `param_range` or a split is invalid, if `param_range` is None
+        although `param_name` is not "n_components", or if the parameter changes the architecture of
+        the network. Errors of `fit` and `score_samples` are raised as well.
     TypeError
-        If the estimator is not an autoencoder.
+        If the estimator is neither an autoencoder nor a Pipeline that ends with one.
 
     Warns
     -----
     UserWarning
-        If the largest size of the path is suggested, since a larger one may be better.
+        If several values of `n_components` are compared and the largest is suggested, because a
+        larger one may be better.
 
     See Also
     --------
@@ -216,8 +251,8 @@ def components_path(
     >>> import numpy as np
     >>> from skae import Autoencoder, components_path
     >>> rng = np.random.default_rng(0)
-    >>> causes = rng.normal(size=(600, 2))
-    >>> X = np.tanh(causes @ rng.normal(size=(2, 8))) + 0.1 * rng.normal(size=(600, 8))
+    >>> factors = rng.normal(size=(600, 2))
+    >>> X = np.tanh(factors @ rng.normal(size=(2, 8))) + 0.1 * rng.normal(size=(600, 8))
     >>> path = components_path(Autoencoder(random_state=0), X, param_range=[1, 2, 3, 4])
     >>> path.suggested
     2
@@ -266,14 +301,16 @@ class _Split:
 
     Attributes
     ----------
-    train, test : array-like
+    train, test : array-like of shape (n_train, n_features) and (n_test, n_features)
         Training and held-out rows.
-    scored : array-like
+    scored : array-like of shape (n_scored, n_features)
         Held-out rows whose log-density is computed.
-    y : array-like or None
+    y : array-like of shape (n_train,) or None
         Targets of the training rows.
-    test_index, scored_index : ndarray of int
-        Indices in X of the rows in `test` and `scored`.
+    test_index : ndarray of int of shape (n_test,)
+        Indices of the rows of `test` in the table of the user.
+    scored_index : ndarray of int of shape (n_scored,)
+        Indices of the rows of `scored` in the table of the user.
     """
 
     train: MatrixLike
@@ -292,7 +329,11 @@ class _Split:
         parts: Any,
         seeds: RandomState,
     ) -> "_Split":
-        """Make a split from the training and test rows that a splitter yields, indices or masks."""
+        """Make a split from the pair of training and test rows that a splitter yields.
+
+        `parts` holds the pair as indices or as masks. Clones of the preprocessing steps are fitted
+        to the training rows. `seeds` draws the held-out rows whose log-density is computed.
+        """
         train, test = (
             np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
             for rows in parts
@@ -312,14 +353,19 @@ class _Split:
 
 
 def _mean_by_row(index: Sequence[NDArray[np.intp]], values: Sequence[Floats]) -> Floats:
-    """Average the values of each distinct row, which several splits may hold out."""
+    """Average the values of each row over the splits that hold it out.
+
+    `index` and `values` have one array of the same shape (n_held_out,) for each split: the indices
+    of the rows in the table of the user, and one value for each of them. The result has the shape
+    (n_distinct,), in the order of the indices.
+    """
     _, row = np.unique(np.concatenate(index), return_inverse=True)
     return np.bincount(row, np.concatenate(values)) / np.bincount(row)
 
 
 @dataclass
 class _Fit:
-    """A fitted model for one value and one split, and its log-density of held-out rows.
+    """A model that was fitted for one value on one split, and its log-density of held-out rows.
 
     Attributes
     ----------
@@ -330,9 +376,10 @@ class _Fit:
     nats : ndarray of shape (n_scored,)
         Log-density of each scored row, in nats.
     seconds : float
-        Time of the fit and of the log-density.
+        Time of the fit and of the computation of `nats`, and of the same for `continued_nats`.
     continued_nats : ndarray of shape (n_scored,) or None
-        Log-density of each scored row after as many epochs more; None before it is needed.
+        Log-density of each scored row under a copy of the model that was trained for as many epochs
+        again. None until it is needed.
     """
 
     model: BaseEstimator
@@ -343,14 +390,14 @@ class _Fit:
 
     @classmethod
     def make(cls, model: BaseEstimator, split: _Split) -> "_Fit":
-        """Fit a model, which may resume from earlier training, and measure the time."""
+        """Fit a model in place, and measure the time. A fitted model resumes its training."""
         start = perf_counter()
         model.fit(split.train, split.y)
         nats = model.score_samples(split.scored)
         return cls(model, split, nats, perf_counter() - start)
 
     def continue_training(self) -> Floats:
-        """Return the log-density of scored rows after training a copy for as many epochs more."""
+        """Return `continued_nats`. The first call trains a copy of the model and computes it."""
         if self.continued_nats is None:
             continued = _Fit.make(copy.deepcopy(self.model), self.split)
             self.continued_nats = continued.nats
@@ -361,7 +408,7 @@ class _Fit:
 def _fit_increasing_sizes(
     autoencoder: BaseEstimator, param_name: str, values: Sequence[Any], split: _Split
 ) -> list[_Fit]:
-    """Fit increasing sizes of the code, each resuming from the one before."""
+    """Fit increasing sizes of the code. Each size resumes from a copy of the previous model."""
     model, fits = clone(autoencoder), []
     epochs = _epochs_per_value(autoencoder, values)
     for value in values:
@@ -373,7 +420,10 @@ def _fit_increasing_sizes(
 def _fit_from_common_start(
     autoencoder: BaseEstimator, param_name: str, values: Sequence[Any], split: _Split
 ) -> list[_Fit]:
-    """Fit all values, each resuming from the same full fit."""
+    """Fit all values. Each value resumes from a copy of the same full fit.
+
+    Raises ValueError if the parameter changes the architecture of the network.
+    """
     start = clone(autoencoder).fit(split.train, split.y)
     start.set_params(max_epochs=_epochs_per_value(autoencoder, values))
     fits = []
@@ -396,7 +446,11 @@ def _epochs_per_value(autoencoder: BaseEstimator, values: Sequence[Any]) -> int:
 
 
 def _nats_by_row(fits: Sequence[_Fit], get_nats: Callable[[_Fit], Floats]) -> Floats:
-    """Compute the log-density of each distinct scored row from one value's fits on all splits."""
+    """Compute the log-density of each distinct scored row, averaged over the splits that score it.
+
+    `fits` holds the fits of one value on all splits. `get_nats` returns the log-density of the
+    scored rows of a fit, of shape (n_scored,).
+    """
     return _mean_by_row([fit.split.scored_index for fit in fits], [*map(get_nats, fits)])
 
 
@@ -405,8 +459,20 @@ def _select_size(
 ) -> int:
     """Return the index of the largest size up to `best` whose additional components are kept.
 
-    `fits` holds a list for each split, with one fit for each size. The gains that are computed are
-    written to the columns `worth` and `worth_se` of `results`.
+    Additional components are those that the next smaller size lacks. The index is 0 if those of no
+    size are kept.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Sizes of the code, in increasing order.
+    fits : sequence of sequences of _Fit
+        One sequence for each split, with one fit for each size.
+    results : DataFrame
+        Results of the path. The gains that are computed are written to its columns `worth` and
+        `worth_se`.
+    best : int
+        Index of the size with the largest log-density.
     """
     means, i = results["test_nats"].to_numpy(), best
     while i > 0:
@@ -416,7 +482,8 @@ def _select_size(
         )
         average = (means[best] - means[0]) * (sizes[i] - sizes[i - 1]) / (sizes[best] - sizes[0])
         threshold = MIN_GAIN * average
-        # Further epochs of the smaller size can only reduce the gain: skip them if it is too small.
+        # Further epochs of the smaller size usually reduce the gain. They are skipped if the gain
+        # is too small already.
         if (nats - before).mean() > threshold:
             continued = _nats_by_row(smaller, _Fit.continue_training)
             worth = nats - continued
@@ -454,9 +521,9 @@ def _make_results(
 def _add_pca(results: pd.DataFrame, splits: Sequence[_Split], autoencoder: BaseEstimator) -> None:
     """Add the errors and log-densities of PCA with as many components to the results.
 
-    They stay NaN where PCA is not comparable: with conditions, with another likelihood than the
-    Gaussian, for rows that are not vectors of observed numbers, and for sizes that are not less
-    than the numbers of training rows and columns.
+    They stay NaN where PCA is not comparable: with conditions or sensitive columns, with a
+    likelihood other than the Gaussian, for tables that have missing cells or more than two axes,
+    and for sizes that are not less than the numbers of training rows and of columns.
     """
     results[["pca_test_error", "pca_test_nats"]] = np.nan
     parameters = autoencoder.get_params()
@@ -465,7 +532,7 @@ def _add_pca(results: pd.DataFrame, splits: Sequence[_Split], autoencoder: BaseE
         return
     try:
         tables = [[*map(check_array, (s.train, s.test, s.scored))] for s in splits]
-    except ValueError:  # images, sequences of different lengths
+    except ValueError:  # images of several axes, or sequences of different lengths
         return
     max_size = min(min(train.shape) for train, _, _ in tables)
     for size in results.index[results.index < max_size]:
@@ -488,9 +555,10 @@ def _standard_error(values: Floats) -> float:
 def _split_pipeline(
     estimator: BaseEstimator, param_name: str
 ) -> tuple[BaseEstimator | None, BaseEstimator]:
-    """Return the preprocessing steps, or None, and a clone of the autoencoder with a warm start.
+    """Return the preprocessing steps and a clone of the autoencoder with `warm_start=True`.
 
-    Raises TypeError or ValueError if the estimator or the parameter is invalid.
+    The preprocessing steps are those of the Pipeline before the autoencoder, or None if there are
+    none. Raises TypeError if the estimator is invalid, and ValueError if the parameter is.
     """
     steps: list[BaseEstimator] = []
     while isinstance(estimator, Pipeline):
@@ -517,7 +585,8 @@ def _check_values(
 ) -> list[Any]:
     """Return the values of a path, sorted and distinct if they are sizes of the code.
 
-    Raises ValueError if they are invalid.
+    The number of columns of `X`, rows in the units of the autoencoder's input, determines the
+    default sizes. Raises ValueError if the values are invalid.
     """
     if param_range is None:
         if not by_size:

@@ -1,1 +1,1 @@
-"""Displays that plot results of fitted estimators through their public methods."""
+"""Displays that plot the results of estimators with matplotlib."""

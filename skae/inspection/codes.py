@@ -18,13 +18,13 @@ __all__ = ["LatentSpaceDisplay", "ReconstructionDisplay", "TraversalDisplay"]
 Floats = NDArray[np.floating]
 
 MAX_COLUMN_NAMES = 30
-"""Largest number of columns whose names are written below an axis; more would not fit."""
+"""Maximum number of columns for which their names are written below an axis. More do not fit."""
 
 MAX_CLASSES = 20
-"""Whole numbers are treated as classes if they have at most this many distinct values."""
+"""Maximum number of distinct values for which whole numbers are treated as classes."""
 
 MAX_COMPONENTS = 5
-"""Largest number of components that a traversal shows by default."""
+"""Maximum number of components that a traversal shows by default."""
 
 
 class _CodesDisplay(Display):
@@ -33,11 +33,13 @@ class _CodesDisplay(Display):
     Parameters
     ----------
     feature_shape : tuple of int or None, default=None
-        Shape of a row if it is an image with 1 or 3 channels: (channels, height, width) or
-        (height, width). One number may be -1 and is then inferred. If it is None or any other
-        shape, rows are plotted as lines.
+        Shape of a row if rows are images with 1 or 3 channels: (channels, height, width) or
+        (height, width). One number may be -1; it is inferred from the number of columns. Rows are
+        plotted as lines if the shape is None or not that of such images, or if the height or the
+        width is 1.
     feature_names : array-like of str of shape (n_features,), default=None
-        Names of the columns. They are written below the last axes if there are at most 30.
+        Names of the columns. They are written below the last axes if rows are plotted as lines and
+        have at most 30 columns.
     """
 
     @classmethod
@@ -48,48 +50,52 @@ class _CodesDisplay(Display):
         Parameters
         ----------
         estimator : autoencoder, estimator that contains one, or Pipeline
-            A fitted autoencoder, a fitted estimator with a method `transform` that contains one,
-            such as `AutoencoderClassifier`, or a fitted Pipeline that ends with either. Rows are
-            plotted in the units of the autoencoder's input, after the earlier steps of a Pipeline.
+            A fitted autoencoder, or a fitted estimator that contains an autoencoder and has a
+            method `transform`, such as `AutoencoderClassifier`, or a fitted Pipeline that ends with
+            one of these. Rows are plotted in the units of the autoencoder's input, which are those
+            after the earlier steps of a Pipeline.
         feature_shape : tuple of int or None, default=None
-            Shape of images, as for the class. If None, it is the parameter `feature_shape` of the
-            autoencoder. The rows of recurrent autoencoders are sequences; by default, a line
-            connects all cells of a sequence in the order of the columns.
+            Shape of a row if rows are images, as for the class. If None, it is the parameter
+            `feature_shape` of the autoencoder. The rows of a recurrent autoencoder are sequences.
+            With the default, they are plotted as lines. Each line connects all cells of a sequence
+            in the order of the columns.
 
         Raises
         ------
         TypeError
-            If `estimator` cannot compute codes.
+            If `estimator` contains no autoencoder or has no method `transform`, or if a parameter
+            has an invalid type.
         NotFittedError
             If `estimator` is not fitted.
         ValueError
-            If a parameter is invalid.
+            If `X` or another parameter is invalid, or if `ax` does not hold as many axes as `ax_`.
         """
 
 
 class LatentSpaceDisplay(_CodesDisplay):
-    """Scatter plot of the codes of rows, next to those of PCA.
+    """Scatter plot of the codes that one or several models compute for the same rows.
 
-    Codes with two components are plotted directly. Longer codes are projected onto their first two
-    principal axes, and codes with one component are plotted against the row number. Use
-    `from_estimator` to plot the codes of a fitted estimator.
+    Codes with two components are plotted directly. Codes with more components are projected onto
+    their first two principal axes. Codes with one component are plotted against the row number,
+    counted from 0. Use `from_estimator` to plot the codes of a fitted estimator.
 
     Parameters
     ----------
     codes : dict of str to ndarray of shape (n_samples, n_components)
         Codes of the same rows, by the name of the model that computed them. Each entry has its own
-        axes.
+        axes. The number of components may differ between entries.
     y : array-like of shape (n_samples,), default=None
-        Values that determine the colors of the dots. Strings, booleans and up to 20 distinct whole
-        numbers are classes and have a legend. Other numbers have a color bar. If None, all dots of
+        Values that determine the colors of the dots. Strings and booleans are classes, and so are
+        whole numbers with at most 20 distinct values. Classes have a legend, and their colors
+        repeat if there are more than 20. All other numbers have a color bar. If None, all dots of
         an axes have the same color.
 
     Attributes
     ----------
     scatters_ : list of matplotlib PathCollection
         The dots, one collection for each entry of `codes`.
-    ax_ : matplotlib Axes or ndarray of shape (n_codes,) of them
-        The axes of the plots.
+    ax_ : matplotlib Axes or ndarray of shape (n_models,) of them
+        The axes of the plots, one for each entry of `codes`.
 
     Examples
     --------
@@ -136,14 +142,16 @@ class LatentSpaceDisplay(_CodesDisplay):
         Parameters
         ----------
         estimator : autoencoder, estimator that contains one, or Pipeline
-            A fitted autoencoder, a fitted estimator with a method `transform` that contains one,
-            such as `AutoencoderClassifier`, or a fitted Pipeline that ends with either.
+            A fitted autoencoder, or a fitted estimator that contains an autoencoder and has a
+            method `transform`, such as `AutoencoderClassifier`, or a fitted Pipeline that ends with
+            one of these.
         with_pca : bool, default=True
             Whether to plot codes of PCA with two components as well, as a baseline. PCA is fitted
-            on `X` in the units of the autoencoder's input, after the earlier steps of a Pipeline.
-            It must be False if `X` contains NaN.
-        ax : matplotlib Axes or array-like of them, default=None
-            Axes to plot into: two, or one without PCA. If None, a new figure is created.
+            to the autoencoder's input, which is `X` after the earlier steps of a Pipeline. If this
+            input contains NaN or strings, `with_pca` must be False.
+        ax : matplotlib Axes or array-like of two of them, default=None
+            Axes to plot into: one if `with_pca=False`, otherwise two. If None, a new figure is
+            created.
         """
         autoencoder, X, _ = _unpack_with_rows(estimator, X)
         name, codes = type(autoencoder).__name__, autoencoder.transform(X)
@@ -160,23 +168,25 @@ class LatentSpaceDisplay(_CodesDisplay):
         pca_codes: Any = None,
         ax: Any = None,
     ) -> Self:
-        """Plot codes.
+        """Plot codes that were computed before.
 
         Parameters
         ----------
         codes : array-like of shape (n_samples, n_components)
             Codes of rows.
         name : str, default="codes"
-            Name of the model that computed the codes, for the title.
-        pca_codes : array-like of shape (n_samples, n_components), default=None
+            Name of the model that computed `codes`. It is written in the title of their axes.
+        pca_codes : array-like of shape (n_samples, n_pca_components), default=None
             Codes of the same rows by PCA. If None, only `codes` are plotted.
-        ax : matplotlib Axes or array-like of them, default=None
-            Axes to plot into: two, or one without PCA. If None, a new figure is created.
+        ax : matplotlib Axes or array-like of two of them, default=None
+            Axes to plot into: one if `pca_codes` is None, otherwise two. If None, a new figure is
+            created.
 
         Raises
         ------
         ValueError
-            If `codes`, `y` or `ax` have inconsistent shapes.
+            If `codes`, `pca_codes` and `y` have different numbers of rows, if one of them is
+            invalid, or if `ax` does not hold as many axes as are needed.
         """
         tables = {name: codes} if pca_codes is None else {name: codes, "PCA": pca_codes}
         check_consistent_length(*tables.values(), y)
@@ -186,27 +196,31 @@ class LatentSpaceDisplay(_CodesDisplay):
 class ReconstructionDisplay(_CodesDisplay):
     """Plot of rows and their reconstructions.
 
-    Images are shown in a grid, with the original images in its first row. Black is the smallest
-    and white the largest value of the original images. If rows are not images, each row has its own
-    axes, in which dots are its cells and lines its reconstructions. Columns should then have
+    Images are shown in a grid. Its first row contains the original images, and each further row the
+    reconstructions by one model. Black is the smallest and white the largest value of all original
+    images that are shown.
+
+    If rows are not images, each row has its own axes. Dots show the cells of the row, and lines
+    show its reconstructions. All columns share one vertical axis, so that they should have
     comparable units. Missing cells (NaN) are not drawn. Use `from_estimator` to plot the
     reconstructions of a fitted estimator.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-        The rows.
+        The rows, all of which are plotted.
     reconstructions : dict of str to ndarray of shape (n_samples, n_features)
-        Their reconstructions, by the name of the model that computed them.
+        Reconstructions of the rows, by the name of the model that computed them.
 
     Attributes
     ----------
-    images_ : ndarray of shape (1 + n_reconstructions, n_samples) of matplotlib AxesImage
-        The images, if rows are images.
-    lines_ : ndarray of shape (n_samples, 1 + n_reconstructions) of matplotlib Line2D
-        The dots and the lines, if rows are not images.
+    images_ : ndarray of shape (1 + n_models, n_samples) of matplotlib AxesImage
+        The images. Defined only if rows are images.
+    lines_ : ndarray of shape (n_samples, 1 + n_models) of matplotlib Line2D
+        The dots of each row, and then its lines. Defined only if rows are not images.
     ax_ : matplotlib Axes or ndarray of them
         The axes of the plots: one for each image, in the order of `images_`, or one for each row.
+        Dimensions of length 1 are removed.
 
     Examples
     --------
@@ -264,10 +278,12 @@ class ReconstructionDisplay(_CodesDisplay):
         Parameters
         ----------
         n_rows : int, default=8
-            Largest number of rows to plot.
+            Maximum number of rows to plot, at least 1.
         with_pca : bool, default=False
-            Whether to plot the reconstructions of PCA with the same number of components as well.
-            PCA is fitted on all rows of `X`. It must be False if `X` contains NaN.
+            Whether to plot the reconstructions of PCA as well. PCA is fitted to the autoencoder's
+            input for all rows of `X`, after the earlier steps of a Pipeline. It has as many
+            components as the autoencoder, or fewer if there are fewer rows or columns. If the input
+            contains NaN, `with_pca` must be False.
         """
         check_scalar(n_rows, "n_rows", Integral, min_val=1)
         autoencoder, X, names = _unpack_with_rows(estimator, X)
@@ -292,20 +308,21 @@ class ReconstructionDisplay(_CodesDisplay):
         feature_names: Any = None,
         ax: Any = None,
     ) -> Self:
-        """Plot rows and their reconstructions.
+        """Plot rows and their reconstructions by one model.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The rows, all of which are plotted.
         X_reconstructed : array-like of shape (n_samples, n_features)
-            Their reconstructions.
+            Reconstructions of the rows.
 
         Raises
         ------
         ValueError
-            If `X`, `X_reconstructed`, `feature_shape`, `feature_names` or `ax` have inconsistent
-            shapes.
+            If `X` and `X_reconstructed` have different shapes, if `feature_shape` does not fit the
+            number of columns, if `feature_names` are to be written and their number is not that of
+            the columns, or if `ax` does not hold as many axes as `ax_`.
         """
         X, reconstructed = _flatten_rows(X), _flatten_rows(X_reconstructed)
         if X.shape != reconstructed.shape:
@@ -316,31 +333,33 @@ class ReconstructionDisplay(_CodesDisplay):
 
 
 class TraversalDisplay(_CodesDisplay):
-    """Plot of how the reconstruction of a row changes with single components of its code.
+    """Plot of the rows that are decoded from a code while one of its components is changed.
 
-    Images are shown in a grid with a row for each component. Black is the 2nd and white the 98th
-    percentile of all pixels. If rows are not images, each component has its own axes with a line
-    for each value, from dark for low values to light for high ones. Use `from_estimator` to plot
-    the traversals of a fitted estimator.
+    Images are shown in a grid with a row for each changed component and a column for each of its
+    values. Black is the 2nd and white the 98th percentile of all pixels that are shown. If rows are
+    not images, each changed component has its own axes. These have a line for each value, from dark
+    for the first value to light for the last. Use `from_estimator` to plot the traversals of a
+    fitted estimator.
 
     Parameters
     ----------
-    rows : ndarray of shape (n_components, n_values, n_features)
-        The reconstructed rows.
-    values : ndarray of shape (n_components, n_values)
-        Value of the changed component in each row.
-    components : array-like of int of shape (n_components,), default=None
-        Indices of the changed components, for the labels. If None, they are 0, 1, ...
+    rows : ndarray of shape (n_changed, n_values, n_features)
+        The decoded rows, for each changed component and each of its values.
+    values : ndarray of shape (n_changed, n_values)
+        Values of each changed component.
+    components : array-like of int of shape (n_changed,), default=None
+        Indices of the changed components, which are written in the labels. If None, they are 0 to
+        ``n_changed - 1``.
 
     Attributes
     ----------
-    images_ : ndarray of shape (n_components, n_values) of matplotlib AxesImage
-        The images, if rows are images.
-    lines_ : ndarray of shape (n_components, n_values) of matplotlib Line2D
-        The lines, if rows are not images.
+    images_ : ndarray of shape (n_changed, n_values) of matplotlib AxesImage
+        The images. Defined only if rows are images.
+    lines_ : ndarray of shape (n_changed, n_values) of matplotlib Line2D
+        The lines. Defined only if rows are not images.
     ax_ : matplotlib Axes or ndarray of them
         The axes of the plots: one for each image, in the order of `images_`, or one for each
-        component.
+        changed component. Dimensions of length 1 are removed.
 
     Examples
     --------
@@ -398,18 +417,19 @@ class TraversalDisplay(_CodesDisplay):
         feature_shape: Sequence[int] | None = None,
         ax: Any = None,
     ) -> Self:
-        """Plot the rows that a fitted estimator decodes as components of a row's code change.
+        """Change components of the code of a row one at a time, and plot the decoded rows.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows in the user's units. Their codes determine the values of each component, which are
-            evenly spaced from its 5th to its 95th percentile.
+            Rows in the user's units. The values of a component are evenly spaced from its 5th to
+            its 95th percentile over the codes of these rows.
         row : int, default=0
-            Index of the row whose code is changed.
-        components : array-like of int, default=None
-            Indices of the components to change, one at a time. If None, they are the five
-            components with the largest variance, or all if the code has fewer.
+            Index in `X` of the row whose code is changed, from 0 to ``n_samples - 1``.
+        components : int or array-like of int, default=None
+            Indices of the components to change. If None, they are the five components with the
+            largest variances over the codes of `X`, in decreasing order of variance, or all
+            components if the code has fewer than five.
         n_values : int, default=7
             Number of values of each component, at least 2.
         """
@@ -441,19 +461,21 @@ class TraversalDisplay(_CodesDisplay):
         feature_names: Any = None,
         ax: Any = None,
     ) -> Self:
-        """Plot reconstructed rows.
+        """Plot traversals that were computed before.
 
         Parameters
         ----------
-        rows : array-like of shape (n_components, n_values, n_features)
-            The reconstructed rows.
-        values : array-like of shape (n_components, n_values)
-            Value of the changed component in each row.
+        rows : array-like of shape (n_changed, n_values, n_features)
+            The decoded rows, for each changed component and each of its values.
+        values : array-like of shape (n_changed, n_values)
+            Values of each changed component.
 
         Raises
         ------
         ValueError
-            If the parameters have inconsistent shapes.
+            If the shapes of `rows`, `values` and `components` are inconsistent, if `feature_shape`
+            does not fit the number of columns, if `feature_names` are to be written and their
+            number is not that of the columns, or if `ax` does not hold as many axes as `ax_`.
         """
         rows, values = np.asarray(rows), np.asarray(values)
         if rows.ndim != 3 or rows.shape[:2] != values.shape:
@@ -466,9 +488,10 @@ class TraversalDisplay(_CodesDisplay):
 
 
 def _unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
-    """Return the autoencoder of an estimator, its input rows, and their column names or None.
+    """Return the autoencoder of an estimator, its input for rows `X`, and its column names.
 
-    Raises TypeError if the estimator has no method `transform`.
+    The names are None if they are unknown. Raises TypeError if the estimator contains no
+    autoencoder or has no method `transform`, and NotFittedError if it is not fitted.
     """
     last, autoencoder = unpack_estimator(estimator)
     if autoencoder is not last and not hasattr(last, "transform"):
@@ -483,13 +506,16 @@ def _unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
 
 
 def _flatten_rows(X: Any) -> Floats:
-    """Validate rows or codes and flatten each row to one axis."""
+    """Validate rows or codes of shape (n_samples, ...), and flatten them to two axes."""
     X = check_array(X, ensure_all_finite="allow-nan", allow_nd=True)
     return X.reshape(len(X), -1)
 
 
 def _fit_pca(X: Any, n_components: int) -> PCA:
-    """Fit PCA to rows, with fewer components if the table has fewer rows or columns."""
+    """Fit PCA to rows, with fewer than `n_components` if there are fewer rows or columns.
+
+    Raises ValueError if the rows contain NaN.
+    """
     X = _flatten_rows(X)
     if np.isnan(X).any():
         raise ValueError("X contains NaN, which PCA does not support. Set with_pca=False.")
@@ -497,10 +523,10 @@ def _fit_pca(X: Any, n_components: int) -> PCA:
 
 
 def _image_shape(autoencoder: Any, feature_shape: Sequence[int] | None) -> Any:
-    """Return `feature_shape`, or that of the autoencoder if it is None.
+    """Return `feature_shape`, or the parameter of the autoencoder if it is None.
 
-    The shape of a recurrent autoencoder is not used, since a sequence with its two axes would be
-    plotted as an image.
+    The parameter of a recurrent autoencoder is not used, because its two numbers, time and
+    channels, would be taken for the height and the width of an image.
     """
     if feature_shape is not None or autoencoder.architecture == "recurrent":
         return feature_shape
@@ -508,7 +534,11 @@ def _image_shape(autoencoder: Any, feature_shape: Sequence[int] | None) -> Any:
 
 
 def _as_images(rows: Floats, feature_shape: Sequence[int] | None) -> Floats | None:
-    """Reshape rows to images with channels last; return None if their shape is not an image's."""
+    """Reshape rows of shape (..., n_features) to images, or return None if they are not images.
+
+    The images have the shape (..., height, width) or (..., height, width, 3). Raises ValueError if
+    `feature_shape` does not fit `n_features`.
+    """
     if feature_shape is None:
         return None
     n_features = rows.shape[-1]
@@ -527,10 +557,12 @@ def _as_images(rows: Floats, feature_shape: Sequence[int] | None) -> Floats | No
 
 
 def _draw_images(axes: Any, images: Floats, low: Any, high: Any, labels: Any, titles: Any) -> Any:
-    """Draw images in a grid, black at `low` and white at `high`.
+    """Draw images in a grid, black at `low` and white at `high`, and return the AxesImages.
 
-    `labels` has one label for each row of the grid. `titles` has one title for each image, or for
-    each image of the first row only.
+    `axes` and the result have the shape (n_rows, n_columns), and `images` the shape
+    (n_rows, n_columns, height, width) or (n_rows, n_columns, height, width, 3). `labels` has one
+    label for each row of the grid. `titles` has one title for each image, or for each image of the
+    first row only.
     """
     if images.ndim > 4:  # matplotlib requires colors in [0, 1]
         images = np.clip((images - low) / (high - low or 1), 0, 1)
@@ -549,8 +581,10 @@ def _draw_images(axes: Any, images: Floats, low: Any, high: Any, labels: Any, ti
 def _draw_lines(axes: Any, rows: Floats, styles: Any, titles: Any, names: Any) -> Any:
     """Draw rows, an array of shape (n_groups, n_rows, n_features), as lines.
 
-    Each group has its own axes and one of `titles`. `styles` are the options of the rows of a group
-    for matplotlib. `names` of columns are written below the last axes unless there are too many.
+    Each group has its own axes and one of `titles`. `styles` holds the options of matplotlib for
+    each row of a group. `names` of columns, which may be None, are written below the last axes
+    unless there are too many. Returns an array of Line2D of shape (n_groups, n_rows). Raises
+    ValueError if the number of names to write is not that of the columns.
     """
     n_features = rows.shape[-1]
     lines = []
@@ -571,7 +605,7 @@ def _draw_lines(axes: Any, rows: Floats, styles: Any, titles: Any, names: Any) -
 
 
 def _project(codes: Floats) -> tuple[Floats, str, str]:
-    """Project codes to two dimensions, and return the labels of both axes."""
+    """Return points of shape (n_samples, 2) that show the codes, and the labels of both axes."""
     k = codes.shape[1]
     if k == 1:
         return np.column_stack([np.arange(len(codes)), codes]), "row", "component 0"
@@ -582,7 +616,10 @@ def _project(codes: Floats) -> tuple[Floats, str, str]:
 
 
 def _colors(y: NDArray[Any] | None) -> tuple[dict[str, Any], NDArray[Any] | None]:
-    """Return options of `scatter` that color rows by y, and the classes, None if y is numeric."""
+    """Return options of `scatter` that color rows by `y`, and the classes.
+
+    The classes are None if `y` is None or holds numbers that are not classes.
+    """
     if y is None:
         return {}, None
     classes, class_index = np.unique(y, return_inverse=True)

@@ -1,6 +1,6 @@
-"""Base class of displays, and functions that take estimators apart.
+"""Base class of displays, and functions that find the autoencoder and the rows to plot.
 
-matplotlib is imported only when something is plotted, as it is an optional dependency.
+matplotlib is an optional dependency. It is imported only when something is plotted.
 """
 
 import inspect
@@ -23,23 +23,23 @@ class Display(ABC):
 
     The annotated fields of a class are the parameters of its constructor.
 
-    Documentation is inherited, so that nothing is documented twice. A class inherits the
-    documentation of parameters and attributes from its parents. `from_estimator` and
-    `from_predictions` inherit from the same method of the parents. Parameters that no parent
-    documents are taken from the docstring of the class.
+    Documentation is inherited. A class inherits the entries of parameters and attributes from its
+    parents. `from_estimator` and `from_predictions` inherit the entries of the same method of the
+    parents. If neither such a method nor one of its parents' methods documents a parameter, the
+    entry of the class is used.
 
     Attributes
     ----------
     ax_ : matplotlib Axes or ndarray of them
-        The axes of the plots.
+        The axes of the plots. If there is only one plot, it is the Axes itself.
     figure_ : matplotlib Figure
-        The figure of the axes.
+        The figure that contains the axes.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        # An abstract class keeps its docstring: the parameters that it documents are fields of its
-        # subclasses, and `inherit_doc` would drop them here.
+        # An abstract class keeps its docstring. The parameters that it documents are fields of its
+        # subclasses, not its own, so that `inherit_doc` would drop them.
         if inspect.isabstract(cls):
             return
         dataclass(eq=False, repr=False)(cls)
@@ -54,6 +54,7 @@ class Display(ABC):
 Returns
 -------
 display : {cls.__name__}
+    The display, after plotting.
 """
         for name in {"from_estimator", "from_predictions"} & vars(cls).keys():
             method = vars(cls)[name].__func__
@@ -69,18 +70,19 @@ display : {cls.__name__}
         Parameters
         ----------
         ax : matplotlib Axes or array-like of them, default=None
-            Axes to plot into. The display determines their number, which is that of the axes in
-            `ax_` after plotting. If None, a new figure is created.
+            Axes to plot into. Their number must be that of the axes in `ax_` after plotting, which
+            depends on the display. If None, a new figure is created.
 
         Returns
         -------
         display : object
-            The display itself, with the attributes that are set when it is plotted.
+            The display itself. Plotting sets its attributes that end with an underscore.
 
         Raises
         ------
         ValueError
-            If `ax` holds fewer or more axes than the display has. The message states their number.
+            If `ax` does not hold as many axes as the display needs. The message states the number
+            that is needed.
         ImportError
             If matplotlib is not installed.
         """
@@ -90,15 +92,21 @@ display : {cls.__name__}
     def from_estimator(cls, *args: Any, **kwargs: Any) -> Self:
         """Plot results of an estimator.
 
-        Each subclass defines the parameters. Those below have the same meaning in all subclasses
-        that accept them.
+        Each subclass defines its own parameters. Those below have the same meaning in all
+        subclasses that accept them.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
         ax : matplotlib Axes or array-like of them, default=None
-            Axes to plot into. If None, a new figure is created.
+            Axes to plot into. Their number is that of the axes in `ax_`. If None, a new figure is
+            created.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
         """
 
     @classmethod
@@ -109,16 +117,42 @@ display : {cls.__name__}
         Parameters
         ----------
         ax : matplotlib Axes or array-like of them, default=None
-            Axes to plot into. If None, a new figure is created.
+            Axes to plot into. Their number is that of the axes in `ax_`. If None, a new figure is
+            created.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
         """
 
     def _make_axes(
         self, ax: Any, shape: tuple[int, ...], size: tuple[float, float], label_height: float = 0.0
     ) -> Any:
-        """Return an array of axes of a given shape: those in `ax`, or new ones if it is None.
+        """Return the axes to plot into, and set the attributes `ax_` and `figure_`.
 
-        New axes have the size (width, height) in inches, and `label_height` inches are added to
-        the height of the figure for the labels below the last axes.
+        Parameters
+        ----------
+        ax : matplotlib Axes, array-like of them or None
+            Axes of the user. If None, axes are made in a new figure.
+        shape : tuple of int
+            Number of rows and of columns of the grid of axes.
+        size : tuple of float
+            Width and height of each new axes in inches.
+        label_height : float
+            Inches that are added to the height of a new figure, for labels below the last axes.
+
+        Returns
+        -------
+        axes : ndarray of the given shape
+            The axes.
+
+        Raises
+        ------
+        ValueError
+            If `ax` does not hold as many axes as the grid has.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         from matplotlib import pyplot as plt
@@ -139,9 +173,10 @@ display : {cls.__name__}
 
 
 def unpack_estimator(estimator: Any) -> tuple[Any, Any]:
-    """Return the last step of a Pipeline, or the estimator itself, and the autoencoder of this.
+    """Return the last step of a Pipeline and the fitted autoencoder that it is or contains.
 
-    Raises TypeError if it contains no autoencoder, and NotFittedError if it is not fitted.
+    An estimator that is not a Pipeline counts as its own last step. Raises TypeError if the last
+    step neither is nor contains an autoencoder, and NotFittedError if it is not fitted.
     """
     last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
     if not hasattr(last, "reconstruct") and not hasattr(last, "autoencoder"):
@@ -154,9 +189,10 @@ def unpack_estimator(estimator: Any) -> tuple[Any, Any]:
 
 
 def apply_preprocessing(estimator: Any, last: Any, X: Any) -> tuple[Any, Any]:
-    """Apply the earlier steps of a Pipeline to rows, and return them with their column names.
+    """Apply the earlier steps of a Pipeline to rows, and return the new rows and column names.
 
-    `last` is the last step. The names are None if they are unknown.
+    `last` is the last step. The rows of an estimator that is not a Pipeline are returned unchanged.
+    The names are an array of shape (n_features,), or None if they are unknown.
     """
     names = None
     if estimator is not last and len(estimator) > 1:

@@ -17,25 +17,25 @@ __all__ = ["ComponentsPathDisplay", "LossCurveDisplay", "OutlierExplanationDispl
 class LossCurveDisplay(Display):
     """Plot of the training objective by epoch.
 
-    Use `from_estimator` to plot the curves of a fitted estimator.
+    A dotted line marks `best_epoch`. Use `from_estimator` to plot the curves of a fitted estimator.
 
     Parameters
     ----------
     loss_curve : array-like of shape (n_epochs,)
         Mean objective of the training rows during each epoch, in nats per row.
     validation_curve : array-like of shape (n_epochs,), default=None
-        Mean objective of the validation rows after each epoch, in nats per row. None or empty if
-        no rows were held out.
+        Mean objective of the held-out (validation) rows after each epoch, in nats per row. Pass
+        None or an empty array-like if no rows were held out.
     best_epoch : int, default=None
-        Epoch whose weights were kept, counted from 1; 0 stands for the initial weights. If None, no
+        Epoch whose weights were kept, counted from 1. 0 stands for the initial weights. If None, no
         epoch is marked.
 
     Attributes
     ----------
     lines_ : list of matplotlib Line2D
-        The curve of the training rows and, if there is one, that of the validation rows.
+        The curve of the training rows and, if there are held-out rows, their curve.
     best_epoch_line_ : matplotlib Line2D or None
-        Dotted line at `best_epoch`.
+        Dotted line at `best_epoch`. It is None if `best_epoch` is None.
     ax_ : matplotlib Axes
         The axes of the plot.
 
@@ -110,16 +110,28 @@ class LossCurveDisplay(Display):
         *,
         ax: Any = None,
     ) -> Self:
-        """Plot curves."""
+        """Plot curves that were recorded before.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to plot into. If None, a new figure is created.
+
+        Raises
+        ------
+        ValueError
+            If `ax` is an array-like of several axes.
+        """
         return cls(loss_curve, validation_curve, best_epoch).plot(ax)
 
 
 class ComponentsPathDisplay(Display):
-    """Plot of the reconstruction error and the log-density along a path, next to those of PCA.
+    """Plot of the reconstruction errors and the log-density for the values of a parameter.
 
     The left axes show the reconstruction errors of training and held-out rows. The right axes show
-    the log-density of held-out rows with its standard error. A dotted line marks the suggested
-    value. Values are equally spaced, so that 2, 4, 8, 16 are as readable as 2, 3, 4, 5.
+    the log-density of held-out rows with its standard error. If the path contains results of PCA,
+    both axes also show those for held-out rows. A dotted line marks the suggested value. Values are
+    equally spaced, whatever their differences.
 
     Parameters
     ----------
@@ -129,13 +141,15 @@ class ComponentsPathDisplay(Display):
     Attributes
     ----------
     lines_ : dict of str to matplotlib Line2D
-        The curves, by their column of `path.results`.
+        The curves, by the column of `path.results` that they show: "train_error", "test_error",
+        "test_nats" and, if they exist and are not all NaN, "pca_test_error" and "pca_test_nats".
     errorbar_ : matplotlib ErrorbarContainer
-        The log-density of held-out rows with its standard error.
+        The log-density of held-out rows with its standard error. It contains the curve "test_nats"
+        of `lines_`.
     suggested_lines_ : list of matplotlib Line2D
-        The dotted lines of both axes.
+        The two dotted lines, in the left and in the right axes.
     ax_ : ndarray of shape (2,) of matplotlib Axes
-        The axes of the plots.
+        The left and the right axes.
 
     Examples
     --------
@@ -162,7 +176,7 @@ class ComponentsPathDisplay(Display):
         nats, se = results["test_nats"], results["test_nats_se"]
         label = "held-out rows"
         self.errorbar_ = axes[1].errorbar(x, nats, se, color="C1", capsize=3, label=label, **style)
-        # The lines of PCA are dashed, so that both are visible where the autoencoder equals PCA.
+        # The lines of PCA are dashed, so that a line of the autoencoder below them stays visible.
         curves = [
             (axes[0], "train_error", "training rows", "C0", "-"),
             (axes[0], "test_error", "held-out rows", "C1", "-"),
@@ -204,17 +218,18 @@ class ComponentsPathDisplay(Display):
         Parameters
         ----------
         estimator : autoencoder or Pipeline
-            An autoencoder of skae, or a Pipeline that ends with one. Clones of it are fitted.
+            An autoencoder of skae, or a Pipeline that ends with one. It need not be fitted, because
+            clones of it are fitted.
         y : array-like of shape (n_samples,), default=None
             Targets, for estimators whose `fit` uses them.
         param_name : str, default="n_components"
-            Parameter of the autoencoder whose values are compared.
+            Name of the parameter of the autoencoder whose values are compared.
         param_range : iterable, default=None
-            Values to compare. If None, `components_path` chooses values of `n_components`. It is
-            required for other parameters.
+            Values to compare. If None, `components_path` chooses values of `n_components`. For
+            other parameters, values are required.
         cv : int, cross-validation generator or iterable, default=None
-            Splits into training and held-out rows. If None, a random quarter of the rows is held
-            out once.
+            Splits into training and held-out rows. An int is the number of folds, without
+            shuffling. If None, a random quarter of the rows is held out once.
         random_state : int, RandomState instance or None, default=0
             Determines the default split. If a split has more than 1,000 held-out rows, it also
             determines the 1,000 of them whose log-density is computed. The fits themselves depend
@@ -225,9 +240,14 @@ class ComponentsPathDisplay(Display):
         Raises
         ------
         ValueError, TypeError
-            As in `skae.components_path`; also a ValueError if `ax` does not hold two axes.
+            As in `skae.components_path`. Also a ValueError if `ax` does not hold two axes.
+
+        Warns
+        -----
+        UserWarning
+            As in `skae.components_path`.
         """
-        # The fits take long: a missing matplotlib is reported before them.
+        # The fits take long, so that a missing matplotlib is reported before them.
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         options = {"param_name": param_name, "param_range": param_range, "cv": cv}
         path = components_path(estimator, X, y, **options, random_state=random_state)
@@ -235,7 +255,7 @@ class ComponentsPathDisplay(Display):
 
     @classmethod
     def from_predictions(cls, path: Any, *, ax: Any = None) -> Self:
-        """Plot a path.
+        """Plot the results of a path that was computed before.
 
         Parameters
         ----------
@@ -259,10 +279,11 @@ class ComponentsPathDisplay(Display):
 class OutlierExplanationDisplay(Display):
     """Bar plot of the cells that contribute most to the outlier scores of rows.
 
-    Each row has its own axes. The length of a bar is the share of the row's total deviation that
-    one cell contributes. The text next to it gives the difference between the cell and its expected
-    value, in robust standard deviations, and the expected value. Use `from_estimator` to plot the
-    most abnormal rows of a table.
+    Each row has its own axes, and each bar stands for a cell of the row. The length of a bar is the
+    share that the cell contributes to the total deviation of the row, as defined in
+    `AutoencoderOutlierDetector.explain`. The text next to a bar states the difference between the
+    cell and its expected value, in robust standard deviations (sd), and the expected value. Use
+    `from_estimator` to plot the most abnormal rows of a table.
 
     Parameters
     ----------
@@ -270,15 +291,15 @@ class OutlierExplanationDisplay(Display):
         The result of `AutoencoderOutlierDetector.explain` for rows of `n_columns` cells. The titles
         of the axes contain the labels of its index.
     n_features : int, default=8
-        Maximum number of cells to plot for each row. They are the cells with the largest shares of
-        the row's total deviation.
+        Maximum number of cells to plot for each row, at least 1. They are the cells with the
+        largest shares of the total deviation of the row.
 
     Attributes
     ----------
     bars_ : list of matplotlib BarContainer
-        The bars of each row, the largest first.
+        The bars of each row, in decreasing order of length.
     ax_ : matplotlib Axes or ndarray of shape (n_samples,) of them
-        The axes of the plots.
+        The axes of the plots, one for each row.
 
     Examples
     --------
@@ -329,18 +350,23 @@ class OutlierExplanationDisplay(Display):
         ----------
         estimator : AutoencoderOutlierDetector or Pipeline
             A fitted detector, or a fitted Pipeline that ends with one. Expected values are in the
-            units of the detector's input, after the earlier steps of a Pipeline.
+            units of the detector's input, which are those after the earlier steps of a Pipeline.
         n_rows : int, default=3
-            Largest number of rows to plot: those with the lowest `score_samples`, the lowest first.
+            Maximum number of rows to plot, at least 1. They are the rows for which `score_samples`
+            of the detector is lowest, in increasing order of their scores.
+        ax : matplotlib Axes or array-like of them, default=None
+            Axes to plot into, one for each plotted row. If None, a new figure is created.
 
         Raises
         ------
         TypeError
-            If `estimator` is not an outlier detector.
+            If `estimator` is not an outlier detector, or if `n_rows` or `n_features` is not an
+            integer.
         NotFittedError
             If `estimator` is not fitted.
         ValueError
-            If `X` is invalid or `ax` holds another number of axes than rows are plotted.
+            If `X` is invalid, if `n_rows` or `n_features` is less than 1, or if the number of axes
+            in `ax` is not the number of plotted rows.
         """
         check_scalar(n_rows, "n_rows", Integral, min_val=1)
         detector, _ = unpack_estimator(estimator)
@@ -368,7 +394,7 @@ class OutlierExplanationDisplay(Display):
         Parameters
         ----------
         n_rows : int, default=3
-            Maximum number of rows to plot. The first rows of `explanation` are plotted.
+            Maximum number of rows to plot, at least 1. The first rows of `explanation` are plotted.
         ax : matplotlib Axes or array-like of them, default=None
             Axes to plot into, one for each plotted row. If None, a new figure is created.
 
