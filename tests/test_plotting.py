@@ -268,7 +268,7 @@ def test_loss_curve_is_that_of_the_fit(wine):
     assert display.ax_.get_ylabel() == "nats per row"
     assert texts(display.ax_.get_legend().get_texts()) == [
         "training rows",
-        "held-out rows",
+        "validation rows",
         f"epoch kept: {autoencoder.best_epoch_}",
     ]
 

@@ -24,7 +24,7 @@ class LossCurveDisplay(Display):
     loss_curve : array-like of shape (n_epochs,)
         Mean objective of the training rows during each epoch, in nats per row.
     validation_curve : array-like of shape (n_epochs,), default=None
-        Mean objective of the held-out (validation) rows after each epoch, in nats per row. Pass
+        Mean objective of the validation rows after each epoch, in nats per row. Pass
         None or an empty array-like if no rows were held out.
     best_epoch : int, default=None
         Epoch whose weights were kept, counted from 1. 0 stands for the initial weights. If None, no
@@ -33,7 +33,7 @@ class LossCurveDisplay(Display):
     Attributes
     ----------
     lines_ : list of matplotlib Line2D
-        The curve of the training rows and, if there are held-out rows, their curve.
+        The curve of the training rows and, if there are validation rows, their curve.
     best_epoch_line_ : matplotlib Line2D or None
         Dotted line at `best_epoch`. It is None if `best_epoch` is None.
     ax_ : matplotlib Axes
@@ -62,7 +62,7 @@ class LossCurveDisplay(Display):
 
         curves = {"training rows": self.loss_curve}
         if self.validation_curve is not None and len(self.validation_curve):
-            curves["held-out rows"] = self.validation_curve
+            curves["validation rows"] = self.validation_curve
         self.lines_ = [
             ax.plot(np.arange(1, len(curve) + 1), curve, label=label)[0]
             for label, curve in curves.items()
