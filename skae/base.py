@@ -62,15 +62,16 @@ class BaseAutoencoder(
 ):
     """Base class of all autoencoders.
 
-    A subclass adds a latent, which defines how codes are computed and regularized, and the
-    parameters of that latent. All other parameters and the public methods are defined here.
+    A subclass defines the latent, that is, how codes are computed and regularized. It adds the
+    parameters of this latent and may add methods. The parameters and public methods that all
+    autoencoders share are defined here.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
         Number of components of the code. It may exceed the number of columns. A float in (0, 1)
         selects as many components as PCA needs to explain that share of the variance. "auto" is
-        the square root of the number of columns, rounded. It is only a starting point:
+        the square root of the number of columns, rounded. This is only a starting point:
         `skae.components_path` compares several sizes on held-out rows.
 
     hidden_layer_sizes : tuple of int or "auto", default="auto"
@@ -124,7 +125,8 @@ class BaseAutoencoder(
 
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code. "gaussian" trains with the squared error.
-        "bernoulli" trains with the cross-entropy and requires all modelled cells to be in [0, 1].
+        "bernoulli" trains with the cross-entropy and requires all cells, except those of a
+        condition, to be in [0, 1].
 
     noise : {"isotropic", "diagonal"} or float, default="isotropic"
         Variance of the Gaussian likelihood; the Bernoulli likelihood ignores it. "isotropic" is one
@@ -133,10 +135,11 @@ class BaseAutoencoder(
         squared units of `X`.
 
         An unknown variance is fixed at the mean variance of the columns during training and
-        estimated afterwards, from the validation rows if there are any. Variational, conditional
-        and semi-supervised autoencoders train it together with the network instead. If there are at
-        least 30 validation rows, they then multiply it by the mean ratio of the squared errors of
-        these rows to the variance.
+        estimated afterwards, from the validation rows if there are any. `FairAutoencoder` uses all
+        rows for this estimate if there are fewer than 30 validation rows. Variational, conditional
+        and semi-supervised autoencoders train the variance together with the network instead. If
+        there are at least 30 validation rows, they then multiply it by the mean ratio of the
+        squared errors of these rows to the variance.
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default=None
@@ -158,13 +161,15 @@ class BaseAutoencoder(
         `partial_fit`.
 
     corruption_level : float, default=0.3
-        Strength of a corruption given by name: the share of cells that it changes, at most 1. For
-        "gaussian", it is the standard deviation of the noise relative to that of the column, and it
-        may exceed 1. For "block", it is the side of the square relative to the shorter side of the
-        image. "grayscale" and "downsampling" ignore it.
+        Strength of a corruption given by name. For "masking", "salt_and_pepper" and "swap", it is
+        the probability with which each cell is replaced. For "gaussian", it is the standard
+        deviation of the noise relative to that of the column, and it may exceed 1. For "block", it
+        is the side of the square relative to the shorter side of the image, at most 1.
+        "grayscale", "downsampling" and callables ignore it.
 
     dropout : float, default=0.0
-        Share of hidden units that are set to zero, at random, in each training step.
+        Share of hidden units that are set to zero, at random, in each training step. It is at least
+        0 and less than 1.
 
     weight_decay : float, default=10.0
         Precision of a Gaussian prior on the weights of the network; its standard deviation is
@@ -175,15 +180,17 @@ class BaseAutoencoder(
         values, up to 300.
 
     trim : float, default=0.0
-        Share of rows, those with the largest loss in each batch, that training ignores. Set it to
-        the expected share of outliers if the training rows are contaminated.
+        Share of rows, those with the largest loss in each batch, that training ignores. It is at
+        least 0 and less than 1. Set it to the expected share of outliers if the training rows are
+        contaminated.
 
     layerwise_epochs : int, default=0
         Epochs of greedy layer-wise pre-training for each hidden layer; 0 disables it. Each layer is
         first trained as a shallow autoencoder on the codes of the layer below it, then all layers
         are trained together. A `corruption` given by name corrupts the input of every layer, which
-        makes a stacked denoising autoencoder; those for images corrupt the input of the first layer
-        only. Pre-training requires `architecture="mlp"` or "conv".
+        makes a stacked denoising autoencoder. Corruptions of images and callables corrupt the input
+        of the first layer only. Pre-training requires `architecture="mlp"` or "conv". Fits that
+        resume from a previous one have no pre-training.
 
     learning_rate : float, default=0.003
         Peak of the one-cycle schedule in `fit`, and the constant rate in `partial_fit`. The
@@ -201,33 +208,40 @@ class BaseAutoencoder(
 
     early_stopping : bool or "auto", default="auto"
         Whether to hold out rows and keep the weights of the epoch with the best objective on these
-        validation rows. Epoch 0, the initial network, is one of the candidates.
+        validation rows. Epoch 0, the network before the first epoch and after any pre-training, is
+        one of the candidates.
 
         With True, the validation rows select the epoch. With "auto", they select it only if there
         are at least 100 of them, because fewer would select it by chance. Validation rows estimate
         the noise variance even if they do not select the epoch. False trains on all rows. If no
         validation rows select the epoch, the weights of the last epoch are kept. If training
-        improved the objective on the training rows by less than 1e-4 nats per row, the initial
-        weights are kept instead.
+        improved the objective on the training rows by less than 1e-4 nats per row, the weights of
+        epoch 0 are kept instead. `FairAutoencoder` always keeps the weights of the last epoch if it
+        has sensitive columns.
 
         The content of the rows and `random_state` determine which rows are held out. The order of
         the rows has no influence. Equal rows are either all held out or all used for training.
 
     validation_fraction : float, default=0.1
-        Share of the distinct rows that is held out.
+        Share of the distinct rows that is held out, between 0 and 1. The number of held-out rows is
+        rounded to an integer, which may be 0 for small tables. `early_stopping=False` ignores this
+        parameter.
 
     n_iter_no_change : int or None, default=None
         Number of epochs without an improvement of the held-out objective by at least `tol` after
         which training stops. Only epochs in the second half of the schedule count, where the
-        learning rate falls. None always runs the whole schedule.
+        learning rate falls. None runs the whole schedule, and so does any value if no rows are held
+        out.
 
     tol : float, default=1e-4
         Smallest improvement, in nats per row, that counts for `n_iter_no_change`.
 
     warm_start : bool, default=False
-        Whether `fit` resumes from the weights and the optimizer state of the previous fit. If
-        `n_components` has been increased since, the previous components are kept and the new ones
-        are initialized on the residuals of the previous model.
+        Whether `fit` resumes from the weights of the previous fit, and from its optimizer state if
+        that fit had `warm_start=True`, too. The learning rate follows the whole schedule again. If
+        `n_components` has been increased since the previous fit, the previous components are kept,
+        the new ones are initialized on the residuals of the previous model, and the optimizer
+        starts anew.
 
     callbacks : list of skorch callbacks or None, default=None
         Callbacks for skorch's training loop. Callbacks of scikit-learn are set with
@@ -254,7 +268,8 @@ class BaseAutoencoder(
     Attributes
     ----------
     n_components_ : int
-        Number of components of the code.
+        Number of components of the code. For `SemiSupervisedVariationalAutoencoder`, it does not
+        include the probabilities of the classes.
 
     noise_variance_ : float or ndarray of shape (n_features,)
         Variance of the Gaussian likelihood, in the squared units of `X`: one number, or one number
@@ -268,7 +283,7 @@ class BaseAutoencoder(
         Numbers that skorch recorded at each epoch.
 
     loss_curve_ : list of float
-        Mean training objective of each epoch, in nats per row.
+        Mean training objective of each epoch, in nats per row, without the weight decay.
 
     validation_curve_ : list of float
         Objective on the validation rows after each epoch, in nats per row. Empty if no rows are
@@ -278,14 +293,15 @@ class BaseAutoencoder(
         Number of epochs run, including those of the fits that were resumed.
 
     best_epoch_ : int
-        Epoch whose weights were kept, counted from 1 in the latest fit; 0 is the initial network of
-        that fit.
+        Epoch whose weights were kept, counted from 1 in the latest fit; 0 is the network before the
+        first epoch of that fit.
 
     n_features_in_ : int
         Number of columns seen during fit.
 
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns seen during fit. Defined only if all names are strings.
+        Names of the columns seen during fit. Defined only if `X` was a data frame whose column
+        names are all strings.
     """
 
     n_components: int | float | str = field(default="auto", kw_only=False)
@@ -387,20 +403,38 @@ class BaseAutoencoder(
 
     @abstractmethod
     def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
-        """Make the latent of a network with codes of `n_components` numbers for a table."""
+        """Make the latent for codes with `n_components` components; `table` describes the rows."""
 
     def _auto_components(self, n_features: int) -> int:
-        """Return the number of components for `n_components="auto"`."""
+        """Return the number of components that "auto" means for rows with `n_features` columns.
+
+        `n_features` does not include the columns of a condition.
+        """
         return max(1, round(n_features**0.5))
 
     def _conditions(self) -> tuple[str, ColumnKey]:
-        """Return the name and the value of the parameter that selects the columns of conditions."""
+        """Return the name and the value of the parameter that selects the columns of conditions.
+
+        They are "" and None for estimators without conditions.
+        """
         return "", None
 
     def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
-        """Validate `y` and return the targets of the rows with positive weight, or None.
+        """Validate `y` and return the targets of the rows with positive weight.
 
-        `learned` is what previous calls learned from their targets, such as the classes.
+        Parameters
+        ----------
+        y : array-like or None
+            Argument of the public method.
+        weight : ndarray of shape (n_samples,)
+            Sample weights of all rows.
+        learned : dict
+            What previous calls learned from their targets, such as the classes.
+
+        Returns
+        -------
+        targets : Targets or None
+            None if training uses no targets.
         """
         return None
 
@@ -422,14 +456,17 @@ class BaseAutoencoder(
         X : array-like of shape (n_samples, n_features)
             Training rows.
         y : array-like of shape (n_samples,), default=None
-            Ignored, except by `SemiSupervisedVariationalAutoencoder`, which needs the class of each
-            row, and -1 where it is unknown.
+            Ignored by most autoencoders. `SemiSupervisedVariationalAutoencoder` requires the class
+            of each row, or -1 if it is unknown. `FairAutoencoder` accepts targets that its codes
+            should predict.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row: 2 is the same as repeating the row, 0 is the same as leaving it out.
-            None gives all rows a weight of 1.
+            Weight of each row, which must not be negative: 2 is the same as repeating the row, 0 is
+            the same as leaving it out. None gives all rows a weight of 1.
         X_corrupted : array-like of shape (n_samples, n_features), default=None
-            Corrupted versions of the rows, which the encoder receives during training instead of
-            the rows that `corruption` makes. The loss compares reconstructions with `X`.
+            Corrupted versions of the rows of `X`, in the same order. If they are passed, the
+            encoder receives them in training and in validation, and `corruption` is ignored. The
+            loss compares reconstructions with `X`. Values in the columns of a condition are
+            ignored; those of `X` are used.
 
         Returns
         -------
@@ -439,21 +476,33 @@ class BaseAutoencoder(
         Raises
         ------
         ValueError
-            If `X` is invalid (NaN other than at the end of sequences, infinite values, wrong shape,
-            fewer than two rows, values outside the range of the likelihood), if `sample_weight` or
-            `X_corrupted` is invalid, if parameters are invalid or contradict each other, or if the
-            objective becomes NaN or infinite during training.
+            In any of these cases:
+
+            - `X` has the wrong shape, infinite values, NaN other than at the end of sequences,
+              values that are too large or too small for the number format, or values outside the
+              range of the likelihood.
+            - A fit that does not resume gets fewer than two rows with a positive weight.
+            - `y`, `sample_weight` or `X_corrupted` is invalid.
+            - Parameters are invalid or contradict each other.
+            - With `warm_start=True`, `X` has other columns than in the previous fit, or the
+              parameters describe a network that differs from the fitted one in more than a larger
+              `n_components`.
+            - `corruption` returns NaN or infinite values.
+            - The objective or the estimated density becomes NaN or infinite.
         TypeError
-            If `X` is sparse, if a callback is not a skorch callback, or if a `corruption` does not
-            return a tensor of the shape and dtype of its input.
+            If `X` is sparse or only some of its column names are strings, if a callback is not a
+            skorch callback, or if a `corruption` does not return a tensor of the shape and dtype of
+            its input.
 
         Warns
         -----
         ConvergenceWarning
-            If the objective after training is worse, by more than one nat per column, than that of
-            the initial network and that of the column means. If fewer than half of the components
-            of a variational code are active, or fewer than half of the vectors of a codebook are
-            used.
+            If training diverges: the objective after the last epoch is worse, by more than one nat
+            per column, than that of the initial network and that of a constant prediction. The
+            constant is the mean row for the Gaussian likelihood and one half for the Bernoulli
+            likelihood. The warning is also issued if fewer than half of the components of a
+            variational code are active, or if the training rows use fewer than half of the vectors
+            of a codebook.
         """
         data = FitData(X, y, sample_weight, X_corrupted)
         return self._train(data, self._fitted if self.warm_start else None)
@@ -465,22 +514,26 @@ class BaseAutoencoder(
         sample_weight: MatrixLike | None = None,
         X_corrupted: MatrixLike | None = None,
     ) -> Self:
-        """Train for one pass over `X` at a constant learning rate, resuming from the last call.
+        """Train for one pass over `X` at a constant learning rate.
 
-        The first call determines the center and scale of the columns, the number of components and
-        the precision. No rows are held out. The state of the optimizer is kept between calls.
+        Training resumes from the last call of `fit` or `partial_fit`. The first of these calls
+        determines the center and scale of the columns, the number of components and the precision.
+        It also performs the pre-training of `layerwise_epochs`, if any. No rows are held out. The
+        state of the optimizer is kept between calls of `partial_fit`.
 
-        The noise variance and the distribution of codes, which are estimated after each call, are
-        averaged over all calls, weighted by their rows. Estimators whose codes are random
-        (variational, conditional, fair and semi-supervised autoencoders) have the noise variance of
-        the latest call instead of an average.
+        The noise variance and the distribution of codes are estimated after each call. They are
+        averaged over the last call of `fit`, if any, and all later calls, weighted by the sums of
+        their sample weights. Estimators whose codes are random (variational, conditional, fair and
+        semi-supervised autoencoders) have the noise variance of the latest call instead of an
+        average.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows.
-        y : None
-            Ignored.
+        y : array-like of shape (n_samples,), default=None
+            Ignored by most autoencoders. `FairAutoencoder` and
+            `SemiSupervisedVariationalAutoencoder` use it as in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row, as in `fit`.
         X_corrupted : array-like of shape (n_samples, n_features), default=None
@@ -493,9 +546,16 @@ class BaseAutoencoder(
 
         Raises
         ------
-        ValueError, TypeError
-            As in `fit`; also a ValueError if the parameters have changed since the last call so
-            that they describe a different network.
+        ValueError
+            As in `fit`, or if a call after the first one has other columns, or if the parameters
+            have changed since the last call so that they describe a different network.
+        TypeError
+            As in `fit`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            As in `fit`.
         """
         return self._partial_fit(X, y, sample_weight, X_corrupted)
 
@@ -513,13 +573,20 @@ class BaseAutoencoder(
     def _fit_targets(
         self, X: MatrixLike, targets: Targets, sample_weight: MatrixLike | None, resume: bool
     ) -> Self:
-        """Fit with targets that an estimator over the autoencoder has read."""
+        """Fit with targets that a meta-estimator has read from its `y`.
+
+        If `resume` is True, training resumes from the fitted model.
+        """
         data = FitData(X, None, sample_weight, None, targets)
         return self._train(data, self._fitted if resume else None)
 
     @fit_context(prefer_skip_nested_validation=True)
     def _train(self, data: FitData, resume: Fitted | None, one_pass: bool = False) -> Self:
-        """Fit a new model, then make it the fitted state in a single assignment."""
+        """Fit a new model, then make it the fitted state in a single assignment.
+
+        `resume` is the model from which training resumes, or None. `one_pass` selects the single
+        pass of `partial_fit`.
+        """
         before, epochs = self._fitted, 1 if one_pass else self.max_epochs
         context = init_callback_context(self, epochs)
         context.call_on_fit_task_begin(estimator=self, X=data.X)
@@ -529,7 +596,7 @@ class BaseAutoencoder(
                 return None
             return EpochContexts(context, self, data.X, lambda net: {"_fitted": model_of(net)})
 
-        # The fit reads a copy: parameters that another thread sets meanwhile must not affect it.
+        # The fit reads a copy, so that another thread that sets parameters meanwhile has no effect.
         unfitted = type(self)(**self.get_params(deep=False))
         with torch.inference_mode(False), torch.enable_grad(), one_thread:
             fitted, messages = fit(unfitted, data, resume, one_pass, make_callback)
@@ -561,7 +628,17 @@ class BaseAutoencoder(
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            Codes, in the dtype of `X`. The same rows always have the same codes.
+            Codes, float32 if `X` is float32 and float64 otherwise. A row has the same code in every
+            call. `SemiSupervisedVariationalAutoencoder` appends the probabilities of the classes.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid or too far from the training rows.
+        TypeError
+            If `X` is sparse.
         """
         fitted = self._read_fitted()
         return inference.codes(fitted.schema.read(X), fitted)
@@ -572,12 +649,22 @@ class BaseAutoencoder(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
-            Codes.
+            Codes, with the columns that `transform` returns.
 
         Returns
         -------
         X_original : ndarray of shape (n_samples, n_features)
             Expected row of each code under the likelihood, in the user's units.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` contains NaN or infinite values, has the wrong number of columns, or is too far
+            from the codes of training rows.
+        TypeError
+            If `X` is sparse.
         """
         fitted = self._read_fitted()
         return inference.decode(self._read_codes(X, fitted), None, fitted)
@@ -596,6 +683,9 @@ class BaseAutoencoder(
     def reconstruct(self, X: MatrixLike) -> Floats:
         """Encode rows and decode their codes.
 
+        The missing last steps of sequences are reconstructed, too. The columns of a condition are
+        returned unchanged.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -605,6 +695,15 @@ class BaseAutoencoder(
         -------
         X_reconstructed : ndarray of shape (n_samples, n_features)
             Reconstructions of the rows, in the user's units.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid or too far from the training rows.
+        TypeError
+            If `X` is sparse.
         """
         fitted = self._read_fitted()
         return inference.reconstructions(fitted.schema.read(X), fitted)
@@ -617,14 +716,24 @@ class BaseAutoencoder(
         X : array-like of shape (n_samples, n_features)
             Rows, in the user's units.
         per_feature : bool, default=False
-            Whether to return the error of each cell instead of the sum over each row.
+            Whether to return the error of each cell. If False, the errors of each row are summed.
 
         Returns
         -------
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
             Squared error, in the squared units of `X`. For the Bernoulli likelihood it is the
-            deviance: twice the log-likelihood, in nats, that the reconstruction lacks compared to a
-            perfect one.
+            deviance in nats: twice the difference between the log-likelihood of a perfect
+            reconstruction and that of this reconstruction. The error is 0 for missing cells and for
+            the columns of a condition.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid or too far from the training rows.
+        TypeError
+            If `X` is sparse.
         """
         fitted = self._read_fitted()
         return inference.errors(fitted.schema.read(X), fitted, per_feature)
@@ -633,12 +742,20 @@ class BaseAutoencoder(
         """Compute the log-density of rows under the fitted model.
 
         The density of a row is an integral over all codes. If codes are deterministic, Laplace's
-        method approximates it. If codes are random, importance sampling estimates a lower bound of
-        its logarithm, with the same draws for the same row in every call. If there are finitely
-        many codes, it is an exact sum. With the Gaussian likelihood, the log-density can be
-        compared with `PCA.score_samples` and `FactorAnalysis.score_samples`. With deterministic
-        codes, it is equal to `PCA.score_samples` if the network is the solution of PCA and no rows
-        are held out.
+        method approximates the integral. If codes are random, importance sampling with 100 codes
+        per row estimates a lower bound of the log-density. The random numbers depend on the row
+        only, so that a row has the same bound in every call. If there are finitely many codes, the
+        density is an exact sum over them.
+
+        The noise variance, unless it is known or trained, and the distribution of codes, unless the
+        model fixes it, are estimated after training. The estimate uses at most 2,048 rows, and
+        fewer if rows have many columns or codes have many components. An estimated normal
+        distribution covers at most 64 principal axes of the codes, those of largest variance.
+
+        With the Gaussian likelihood, the log-density can be compared with `PCA.score_samples` and
+        `FactorAnalysis.score_samples`. For `Autoencoder` with `noise="isotropic"`, it is equal to
+        `PCA.score_samples` if the network is the solution of PCA and neither held-out rows nor
+        these limits restrict the estimate.
 
         Parameters
         ----------
@@ -658,6 +775,8 @@ class BaseAutoencoder(
         ValueError
             If `X` is invalid or too far from the training rows, or if a vector-quantized
             autoencoder has more than 65,536 codes.
+        TypeError
+            If `X` is sparse.
         """
         return self._evaluate_density("log_prob", X)
 
@@ -678,13 +797,22 @@ class BaseAutoencoder(
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
+            Weights of the rows in the mean. None gives all rows the same weight.
 
         Returns
         -------
         score : float
             Mean of `score_samples`, in nats per row. Higher is better. With the Gaussian likelihood
             it can be compared with `PCA.score` and `FactorAnalysis.score`.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            As in `score_samples`, or if `sample_weight` is invalid.
+        TypeError
+            If `X` is sparse.
         """
         log_prob = self.score_samples(X)
         return float(np.average(log_prob, weights=read_weight(sample_weight, log_prob[:, None])))
@@ -697,24 +825,33 @@ class BaseAutoencoder(
     ) -> Floats:
         """Draw random rows from the fitted model.
 
-        Each row is drawn from the likelihood of a code that is drawn from the distribution of
-        codes.
+        For each row, a code is drawn from the distribution of codes, and the row is drawn from the
+        likelihood given this code.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows to draw.
         mean : bool, default=False
-            Whether to return the expected rows of the drawn codes, without the noise of the
+            Whether to return the expected row of each drawn code instead of a draw from the
             likelihood.
         random_state : int, RandomState instance or None, default=None
-            Determines the draws. Pass an int for reproducible results.
+            Determines the draws. Pass an int for reproducible results. None gives different rows in
+            each call, whatever the `random_state` of the estimator.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Rows, in the user's units. With `mean=False`, `score_samples` is the log-density of the
-            distribution they are drawn from.
+            Rows, in the user's units. With `mean=False`, `score_samples` computes or approximates
+            the log-density of the distribution that they are drawn from.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `n_samples` is not a positive integer, if the rows do not fit into memory, or if
+            `random_state` is invalid.
         """
         return self._sample(n_samples, mean, random_state, None)
 
@@ -725,7 +862,10 @@ class BaseAutoencoder(
         random_state: int | RandomState | None,
         condition: Any,
     ) -> NDArray[Any]:
-        """Draw rows under a condition, or under the conditions of training rows if it is None."""
+        """Draw rows, as in `sample`, under a condition.
+
+        If `condition` is None, it is drawn from the conditions of training rows, if there are any.
+        """
         fitted = self._read_fitted()
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
@@ -737,12 +877,16 @@ class BaseAutoencoder(
     def interpolate(self, A: MatrixLike, B: MatrixLike, n_steps: int = 10) -> Floats:
         """Decode codes on the straight lines between the codes of `A` and of `B`.
 
+        If the model has a condition, each step has the condition of the nearer end. The midpoint
+        has that of `B`.
+
         Parameters
         ----------
         A, B : array-like of shape (n_pairs, n_features) or (n_features,)
-            First and last row of each line, in the user's units.
+            Rows at the start and at the end of each line, in the user's units.
         n_steps : int, default=10
-            Number of rows per pair, including the reconstructions of both ends. At least 2.
+            Number of equally spaced steps per pair, including the reconstructions of both ends. At
+            least 2.
 
         Returns
         -------
@@ -752,8 +896,13 @@ class BaseAutoencoder(
 
         Raises
         ------
+        NotFittedError
+            If the model is not fitted.
         ValueError
-            If `A` and `B` have different numbers of rows, or if `n_steps` is less than 2.
+            If `A` or `B` is invalid or too far from the training rows, if they have different
+            numbers of rows, or if `n_steps` is not an integer of at least 2.
+        TypeError
+            If `A` or `B` is sparse.
         """
         if not isinstance(n_steps, Integral) or n_steps < 2:
             raise ValueError(f"n_steps must be an integer of at least 2, got {n_steps!r}.")
@@ -776,10 +925,12 @@ class BaseAutoencoder(
     def traverse(self, x: MatrixLike, component: int, values: MatrixLike) -> Floats:
         """Decode the code of a row with one of its components set to each of several values.
 
+        If the model has a condition, all decoded rows have the condition of `x`.
+
         Parameters
         ----------
         x : array-like of shape (n_features,) or (1, n_features)
-            A single row, in the user's units.
+            Row, in the user's units.
         component : int
             Index of the component to change, starting at 0.
         values : array-like of shape (n_values,)
@@ -792,9 +943,14 @@ class BaseAutoencoder(
 
         Raises
         ------
+        NotFittedError
+            If the model is not fitted.
         ValueError
-            If `x` is not a single row, if the code has no such component, or if `values` is empty
-            or not finite.
+            If `x` is invalid or not a single row, if the code has no component with index
+            `component`, if `values` is not a non-empty list of finite numbers, or if a value is too
+            far from the codes of training rows.
+        TypeError
+            If `x` is sparse.
         """
         fitted = self._read_fitted()
         row = fitted.schema.read(_as_table(x, fitted))
@@ -843,13 +999,17 @@ class BaseAutoencoder(
         tree = state.pop("_fitted", None)
         super().__setstate__(state)
         if tree is not None:
-            # Parameters may have changed since the fit. The network needs those of the fit.
+            # The network is rebuilt from the parameters of the fit, because the present ones may
+            # differ from them.
             as_fitted = type(self)(**self.get_params(deep=False))
             self._fitted = restore(as_fitted.set_params(**tree["parameters"]), tree)
 
 
 def _as_table(X: Any, fitted: Fitted) -> Any:
-    """Return a single row as a table of one row, and a table unchanged."""
+    """Return a single row as a table of one row, and a table unchanged.
+
+    A single row is a vector or an array of shape `feature_shape`.
+    """
     is_single = np.ndim(X) == 1 or np.shape(X) == fitted.schema.feature_shape
     return np.asarray(X).reshape(1, -1) if is_single else X
 
@@ -866,14 +1026,17 @@ def validate_rows(
     Parameters
     ----------
     estimator : estimator
-        The meta-estimator, on which `validate_data` sets or checks `n_features_in_`.
+        The meta-estimator, on which `validate_data` sets or checks `n_features_in_` and
+        `feature_names_in_`.
     autoencoder : object
         Autoencoder of the meta-estimator, fitted or not. If it is an autoencoder of skae, its
-        `feature_shape` determines which arrays with more than two axes are accepted.
+        `feature_shape` (that of the fit if it is fitted) determines which arrays with more than two
+        axes are accepted. For any other object, only `validate_data` validates `X`.
     X : array-like of shape (n_samples, n_features) or ``(n_samples, *feature_shape)``
         Rows in the user's units.
     may_miss : bool, default=False
-        Whether the last steps of sequences may be missing (NaN) if the autoencoder is recurrent.
+        Whether the last steps of sequences may be missing (NaN) if the autoencoder is one of skae
+        with `architecture="recurrent"`.
     **checks
         Options of `sklearn.utils.validation.validate_data`.
 
@@ -902,12 +1065,17 @@ def validate_rows(
 def thaw(frozen: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
     """Copy the fitted autoencoder in a FrozenEstimator.
 
-    The copy reads tables without column names. The names of `X` are checked here.
+    The copy reads tables without column names, because meta-estimators pass arrays to it. The
+    column names of `X` are checked here.
 
     Raises
     ------
     TypeError
-        If the FrozenEstimator contains another estimator than an autoencoder of skae.
+        If the FrozenEstimator does not contain an autoencoder of skae.
+    NotFittedError
+        If the autoencoder is not fitted.
+    ValueError
+        If the column names of `X` are not those of the fit.
     """
     autoencoder = frozen.estimator
     if not isinstance(autoencoder, BaseAutoencoder):

@@ -1,6 +1,8 @@
 """Files of skae: trees of numbers, texts and arrays in the safetensors format.
 
-The header of a file contains the tree as JSON. Reading a file executes no code from it.
+A tree is a nesting of lists, tuples, dicts and objects. The header of a file contains the tree as
+JSON, with references to the arrays, which follow the header. Reading a file executes no code from
+the file.
 """
 
 import hashlib
@@ -36,8 +38,9 @@ CLASSES: dict[str, type["Stored"]] = {}
 class Stored:
     """Base class of objects that files may contain: estimators and parts of their fitted state.
 
-    `__getstate__` returns plain values, arrays and other stored objects. The names of the
-    subclasses and of their attributes are part of the file format.
+    `__getstate__` returns a dict of values that `write` accepts. The names of the subclasses and of
+    their attributes are part of the file format. Files can contain only subclasses that are defined
+    in skae.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -53,7 +56,8 @@ class Stored:
     def _from_stored_state(cls, state: dict[str, Any]) -> Any:
         """Make an object from the attributes that a file contains.
 
-        Raises ValueError if they do not match the fields of the class.
+        If the class is a dataclass, it raises ValueError unless the names and types of the
+        attributes are those of the fields.
         """
         if is_dataclass(cls):
             kinds = {field.name: field.type for field in fields(cls)}
@@ -70,7 +74,11 @@ class Stored:
 
 
 def matches_type(value: object, kind: Any) -> bool:
-    """Return whether a value matches a type: a class, an array, a sequence or a union of types."""
+    """Return whether a value matches a type: a class, an array, a sequence or a union of types.
+
+    An int matches float, but a bool matches neither int nor float. An array matches if its dtype
+    does. Arrays of all integer dtypes match a type with an integer dtype.
+    """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return any(matches_type(value, part) for part in parts)
@@ -90,7 +98,9 @@ def matches_type(value: object, kind: Any) -> bool:
 
 
 def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
-    """Write a tree to a file. An existing file is replaced in a single step.
+    """Write a tree to a file.
+
+    An existing file is replaced in a single step: if writing fails, it is left unchanged.
 
     Parameters
     ----------
@@ -99,18 +109,22 @@ def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
     kind : str
         Kind of the contents, which `read` compares with the expected kind.
     tree : object
-        Numbers, texts, arrays, `Stored` objects, and lists, tuples and dicts of these.
+        None, a boolean, a number, a text, a slice, an array of numbers, booleans or texts, a
+        `RandomState` with the generator MT19937, a `Stored` object of a class of skae, or a list, a
+        tuple or a dict of these. The keys of dicts are texts.
 
     Raises
     ------
     TypeError
         If the tree contains anything else.
+    OSError
+        If the file cannot be written.
     """
     arrays: Arrays = {}
     text = json.dumps(_encode(tree, arrays))
     header = {"skae": str(FORMAT), "kind": kind, "tree": text, "sha256": _digest(text, arrays)}
     path = Path(path)
-    # tempfile would create a file that only the user can read.
+    # The module `tempfile` is not used, because only its owner could read the file that it creates.
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
         with open(part, "xb") as file:
@@ -124,7 +138,7 @@ def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
 
 
 def can_encode(value: object) -> bool:
-    """Return whether a value can be part of a tree."""
+    """Return whether `write` accepts a value as a tree."""
     try:
         _encode(value, {})
     except TypeError:
@@ -147,14 +161,15 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[int, Any]:
     version : int
         Version of the file format.
     tree : object
-        Contents of the file.
+        The tree that was written.
 
     Raises
     ------
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file was not written by `write`, is damaged, or has another kind or a later format.
+        If the file cannot be opened, was not written by `write`, is damaged, or has another kind or
+        a later format.
     """
     name = os.fspath(path)
     if not Path(path).exists():
@@ -183,7 +198,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[int, Any]:
 
 
 def _digest(text: str, arrays: Arrays) -> str:
-    """Compute the checksum of a tree and its arrays."""
+    """Compute the SHA-256 checksum of a tree, given as its JSON text, and of its arrays."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -195,7 +210,9 @@ def _digest(text: str, arrays: Arrays) -> str:
 def _encode(value: Any, arrays: Arrays) -> Any:
     """Convert a tree to JSON values and add its arrays to `arrays`.
 
-    Values that JSON does not have become a dict of one tag and its content.
+    A value that is not None, a boolean, a number, a text or a list becomes a dict with a single
+    item. Its key, the tag, names the type of the value. `arrays` maps the names that such dicts
+    contain to the arrays.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -229,7 +246,7 @@ def _encode(value: Any, arrays: Arrays) -> Any:
 
 
 def _decode(value: Any, arrays: Arrays) -> Any:
-    """Convert JSON values and arrays back to a tree."""
+    """Convert JSON values and arrays, as `_encode` returns them, back to a tree."""
     if isinstance(value, list):
         return [_decode(item, arrays) for item in value]
     if not isinstance(value, dict):

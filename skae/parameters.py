@@ -10,7 +10,10 @@ _ENTRY = re.compile(r"^(?=\S)", re.MULTILINE)
 
 
 def split_sections(doc: str) -> dict[str, str]:
-    """Split a numpydoc docstring into {title: body}. The title of the summary is empty."""
+    """Split a numpydoc docstring into {title: body}.
+
+    The text before the first section has the title "".
+    """
     doc = cleandoc(doc)
     starts = list(_SECTION.finditer(doc))
     ends = [*(match.start() for match in starts), len(doc)]
@@ -27,7 +30,7 @@ def _split_entries(body: str) -> dict[str, str]:
 
 
 def _parameter_names(entry: str) -> list[str]:
-    """Return the parameters that an entry such as `A, B` or `**kwargs` documents."""
+    """Return the parameters that an entry with a name such as `A, B` or `**kwargs` documents."""
     return entry.replace("*", "").split(", ")
 
 
@@ -37,13 +40,15 @@ def inherit_doc(doc: str | None, parent_doc: str | None, order: list[str]) -> st
     Parameters
     ----------
     doc : str or None
-        Docstring of a class or a method. Its own texts take precedence.
+        Docstring of a class or a method. Its texts take precedence over those of `parent_doc`.
     parent_doc : str or None
         Docstring of the parent class, or of the method that is overridden. It adds the entries that
-        `doc` lacks in `Parameters`, `Attributes`, `Raises` and `Warns`, and the summary and
-        `Returns` if `doc` has none.
+        `doc` lacks in the sections `Parameters`, `Attributes`, `Raises` and `Warns`. It also adds
+        the text before the first section, and the section `Returns`, if `doc` has none. Its other
+        sections are not inherited.
     order : list of str
-        Names of the parameters, in the order in which to list them. Others are omitted.
+        Names of the parameters in the order in which to list them. Entries of other parameters are
+        omitted.
 
     Returns
     -------
@@ -74,12 +79,13 @@ class Declared:
     """Base class of estimators whose constructor parameters are their annotated class fields.
 
     The generated `__init__` only stores its arguments, as `clone` and `set_params` of scikit-learn
-    require. Parameters are keyword-only unless their field is declared with `kw_only=False`, which
-    subclasses inherit. A class defines `_parameter_constraints` for its own parameters only; the
-    constraints of its parents are added.
+    require. Parameters are keyword-only unless their field is declared with `kw_only=False`.
+    Subclasses inherit this property of the field. A class defines `_parameter_constraints` for its
+    own parameters only; the constraints of its parents are added.
 
-    A class inherits the `Parameters` and `Attributes` of its parent's docstring. A public method
-    that overrides another inherits what its docstring does not contain, as in `inherit_doc`.
+    The docstring of a class is completed with that of its first parent that is a subclass of this
+    class, and the docstring of a public method with that of the method that it overrides.
+    `inherit_doc` describes which texts are added.
     """
 
     _own_constraints: ClassVar[dict[str, list[object]]] = {}

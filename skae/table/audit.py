@@ -1,4 +1,7 @@
-"""Audit of codes: how well probes predict sensitive columns and targets from them."""
+"""Audit of codes: how well probes predict sensitive columns and targets from codes.
+
+Probes are classifiers that are trained on the codes of some rows and evaluated on other rows.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,43 +23,57 @@ from skae.table.targets import UNLABELED, read_classes
 Floats = NDArray[np.floating]
 
 FOLDS = 5
-"""Number of cross-validation folds, by which probes predict rows they were not trained on."""
+"""Number of cross-validation folds. Each probe predicts only rows that it was not trained on."""
 
 MIN_SAMPLES_LEAF = 5
-"""Minimum number of rows in a leaf of the forest; with fewer, its probabilities are too coarse."""
+"""Minimum number of rows in a leaf of the forest's trees. With smaller leaves, the probabilities of
+the forest are too coarse."""
 
 PROBES: dict[str, Callable[[], Any]] = {
     "forest": lambda: RandomForestClassifier(min_samples_leaf=MIN_SAMPLES_LEAF, random_state=0),
     "linear": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
 }
-"""Probes by name: "forest" can use any dependency, "linear" only linear ones."""
+"""Functions that make the probes, by name: "forest" can use any dependency between columns and
+classes, "linear" only linear ones."""
 
 
 def audit(tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: Any) -> pd.DataFrame:
     """Measure how well probes predict sensitive columns and a target from tables of rows.
 
+    Rows whose class is missing in `y` are left out for this target. The folds and the forest have a
+    fixed seed, so that results are reproducible.
+
     Parameters
     ----------
     tables : dict of ndarray of shape (n_samples, n_columns)
-        Tables from which probes predict, by name. All have the same rows in the same order.
+        Tables from which probes predict, by name. All have the same rows in the same order, and may
+        have different numbers of columns.
     sensitive : dict of ndarray of shape (n_samples,)
-        Classes that the tables should not reveal, by name.
+        Classes that the tables should not reveal, by the name of the sensitive column.
     y : array-like of shape (n_samples,) or None
-        Classes that the tables should predict, -1 where missing.
+        Classes that the tables should predict. -1 marks missing classes if at least two other
+        classes occur.
 
     Returns
     -------
     report : DataFrame
-        A row for each target, probe and measure. The column "nothing" has the value of the best
-        prediction without a table, and each table has a column of its name. The measures are
-        accuracy, area under the ROC curve (AUC) and, for probes of `y`, the demographic-parity gap
-        of each sensitive column: the largest difference between its groups in how often a class is
-        predicted.
+        A row for each target, probe and measure, which are the levels of the index. The target `y`
+        is named "y", or "y (target)" if a sensitive column is named "y". Each table has a column of
+        its name. The column "nothing" has the value that is possible without a table. The measures
+        are:
+
+        - "accuracy", which is the share of the most frequent class without a table.
+        - "auc", the area under the ROC curve, which is 0.5 without a table. For more than two
+          classes, it is the mean of the areas of each class against the others.
+        - "parity gap, <name>", only for the target `y` and for each sensitive column: the largest
+          difference between two of its groups in how often a class is predicted. It is 0 without a
+          table.
 
     Raises
     ------
     ValueError
-        If a target has fewer than 2 classes, or a class has fewer than `FOLDS` rows.
+        If `y` is invalid, if a target has fewer than 2 classes, or if a class has fewer than
+        `FOLDS` rows.
     """
     targets = [(name, classes, False) for name, classes in sensitive.items()]
     if y is not None:
@@ -93,18 +110,25 @@ def audit(tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: Any)
 
 
 def parity_gap(predicted: NDArray[Any], groups: NDArray[Any]) -> float:
-    """Compute the largest difference between groups in how often a class is predicted."""
+    """Compute the largest difference between two groups in how often a class is predicted.
+
+    `predicted` (n,) are predicted classes, and `groups` (n,) are the groups of the same rows.
+    """
     classes = np.unique(predicted)[:, None]
     shares = [(predicted[groups == group] == classes).mean(axis=1) for group in np.unique(groups)]
     return float(np.ptp(shares, axis=0).max())
 
 
 def _probabilities(probe: ClassifierMixin, X: Floats, classes: NDArray[np.intp]) -> Floats:
-    """Predict probabilities (n_samples, n_classes) by cross-validation of a probe."""
+    """Predict probabilities (n_samples, n_classes) by cross-validation of a probe.
+
+    `classes` (n_samples,) are the indices of the classes of the rows.
+    """
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     return cross_val_predict(probe, X, classes, cv=folds, method="predict_proba")
 
 
 def _auc(classes: NDArray[np.intp], probabilities: Floats) -> float:
+    """Compute the AUC; for more than two classes, the mean of each class against the others."""
     scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
     return float(roc_auc_score(classes, scores, multi_class="ovr"))

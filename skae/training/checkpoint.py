@@ -13,27 +13,36 @@ from skae.training.loop import Callback, Net, StopTraining
 
 
 class Checkpoint(Callback):
-    """Callback that lets a killed fit resume from the last completed epoch.
+    """Callback that lets an interrupted fit resume from the last completed epoch.
 
-    At the end of each epoch, the complete training state is written to a file: weights, optimizer,
-    generator, position in the schedule and best epoch. If the same fit is started again, in any
-    process, with the same rows and parameters, it resumes from the file and produces the same
-    bits as a fit that was never interrupted. The file is removed when training ends. Each fit has
-    its own file, so that the fits of a grid search can share a folder.
+    At the end of each epoch, the complete training state is written to a file: the weights, the
+    state of the optimizer, the state of the random generator, the history, the position in the
+    schedule and the best epoch. If the same fit is started again, in the same or in another
+    process, it resumes from the file. Its result is then bitwise equal to that of a fit without an
+    interruption. The fit is the same if the estimator has the same parameters, except `callbacks`
+    and `verbose`, and is passed the same rows on a device of the same type.
 
-    Other callbacks are not notified of epochs before the interruption. Use `n_iter_no_change` for
-    early stopping, because its state is part of the checkpoint.
+    The file is removed when training ends normally, also if early stopping or another callback ends
+    it. Each fit has its own file, so that the fits of a grid search can share a folder. The
+    pre-training of `layerwise_epochs` is not part of the checkpoint and is repeated.
+
+    Other callbacks are notified only of the epochs after the resumption, and the checkpoint does
+    not contain their state. Use `n_iter_no_change` for early stopping, because its state is part of
+    the checkpoint.
 
     Parameters
     ----------
     folder : str or path-like
-        Folder in which checkpoints are written. It is created if it does not exist.
+        Folder in which checkpoints are written. It is created, with its parents, if it does not
+        exist.
 
     Raises
     ------
     ValueError
-        If the estimator's `random_state` is None, its `corruption` cannot be pickled, or the file
-        is damaged. It is raised by `fit`.
+        By `fit` and `partial_fit`, if the estimator's `random_state` is None, if its `corruption`,
+        its `architecture` or a callable parameter cannot be pickled, or if the file is damaged.
+    OSError
+        By `fit` and `partial_fit`, if the folder cannot be created or a file cannot be written.
 
     Examples
     --------
@@ -41,15 +50,16 @@ class Checkpoint(Callback):
     >>> from skae import Autoencoder, Checkpoint
     >>> X = [[0.0, 1.0], [1.0, 3.0], [2.0, 5.0]]
     >>> with tempfile.TemporaryDirectory() as folder:
+    ...     # If this fit is interrupted, the same call of `fit` resumes it.
     ...     autoencoder = Autoencoder(1, callbacks=[Checkpoint(folder)], random_state=0)
     ...     autoencoder.fit(X).transform(X).shape
     (3, 1)
     """
 
     may_stop = False
-    """Whether KeyboardInterrupt from this callback stops training but lets the fit end normally.
+    """Whether a KeyboardInterrupt from this callback stops training but lets the fit end normally.
 
-    False, because pressing Ctrl-C while a checkpoint is written should interrupt the fit.
+    It is False, because pressing Ctrl-C while a checkpoint is written should interrupt the fit.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -70,9 +80,9 @@ class Checkpoint(Callback):
 
 @dataclass(eq=False)
 class EpochContexts(Callback):
-    """Callback that forwards epochs to scikit-learn's callbacks.
+    """Callback that notifies scikit-learn's callbacks of the start and the end of each epoch.
 
-    Training stops if one of them returns True at the end of an epoch.
+    Training stops if one of scikit-learn's callbacks returns True at the end of an epoch.
 
     Parameters
     ----------
@@ -80,10 +90,11 @@ class EpochContexts(Callback):
         Callback context of the fit.
     estimator : estimator
         Estimator that is being fitted.
-    X : array
-        Training rows.
+    X : array-like
+        Training rows, as they were passed to `fit`.
     attributes : callable
-        Function of the net that computes the fitted attributes as if training stopped now.
+        Function of the net that returns a dict of the fitted attributes that the estimator would
+        have with the current weights.
     """
 
     context: CallbackContext

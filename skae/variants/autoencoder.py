@@ -6,27 +6,28 @@ from skae.state import TableInfo
 
 
 class Autoencoder(BaseAutoencoder):
-    """Autoencoder: nonlinear dimensionality reduction that starts at PCA's solution.
+    """Autoencoder: nonlinear dimensionality reduction whose training starts at PCA's solution.
 
     An encoder maps each row to a short code, and a decoder reconstructs the row from the code. Both
-    are trained to minimize the reconstruction error [1]_. By default the autoencoder is
-    undercomplete, that is, the code has fewer components than the row has columns. With
-    `hidden_layer_sizes=()` it is linear and finds the subspace of PCA [2]_. Longer
-    `hidden_layer_sizes` make it deep, and a larger `n_components` makes it overcomplete.
+    are trained to minimize the reconstruction error [1]_. If `linear_skip` applies, the initial
+    network is the solution of PCA. By default the autoencoder is undercomplete, that is, the code
+    has fewer components than the row has columns. With `hidden_layer_sizes=()` and the Gaussian
+    likelihood, the autoencoder is linear and finds the subspace of PCA [2]_. More hidden layers
+    make it deep, and more components than columns make it overcomplete.
 
     See Also
     --------
-    DenoisingAutoencoder : Is trained on corrupted rows.
-    VariationalAutoencoder : Has a probabilistic code.
-    sklearn.decomposition.PCA : Linear method with the solution at which training starts.
+    DenoisingAutoencoder : Autoencoder that is trained on corrupted rows.
+    VariationalAutoencoder : Autoencoder that encodes each row as a distribution of codes.
+    sklearn.decomposition.PCA : Linear method whose solution is the initial network.
     sklearn.decomposition.FactorAnalysis : Linear method with one noise variance per column.
 
     Notes
     -----
     Most users set only `n_components`, `max_epochs`, `noise` and `random_state`. Choose
-    `n_components` by `components_path`. Lower `max_epochs` for faster fits, and raise it if the
-    validation loss still decreases at the end. Use `noise="diagonal"` if columns have noise of
-    different size and `score_samples` matters.
+    `n_components` with `components_path`. Decrease `max_epochs` for faster fits, and increase it if
+    the validation loss still decreases at the end. If you use `score_samples` and the noise
+    variances of the columns differ, set `noise="diagonal"`.
 
     References
     ----------

@@ -14,7 +14,17 @@ from skae.state import TableInfo
 
 
 class Contractive(Deterministic):
-    """Codes with a penalty on their derivative with respect to the row."""
+    """Deterministic codes with a penalty on their derivatives with respect to the row.
+
+    Parameters
+    ----------
+    n_components : int
+    weight : float
+        Weight of the squared norm of the Jacobian of the encoder.
+    n_projections : int or None
+        Number of random directions that estimate the squared norm during training. None computes
+        it exactly.
+    """
 
     def __init__(self, n_components: int, weight: float, n_projections: int | None) -> None:
         super().__init__(n_components)
@@ -28,7 +38,8 @@ class Contractive(Deterministic):
         if self.n_projections is None or draws is None:
             directions = torch.eye(k, dtype=x.dtype, device=x.device)[:, None].expand(k, len(x), k)
         else:
-            # E[|J' v|^2] is the squared norm of J if v has unit covariance.
+            # The expectation of |J.T @ v|^2 is the squared norm of the Jacobian J if the random
+            # direction v has mean 0 and unit covariance.
             directions = draws.normal((self.n_projections, len(x), k)) / self.n_projections**0.5
         vector_jacobian_product = torch.func.vjp(encode, x)[1]
         (rows,) = torch.func.vmap(vector_jacobian_product)(directions)
@@ -39,31 +50,35 @@ class Contractive(Deterministic):
 class ContractiveAutoencoder(BaseAutoencoder):
     """Contractive autoencoder, whose codes change little if rows change a little.
 
-    The objective adds `contraction` times the squared Frobenius norm of the encoder's Jacobian, the
-    sum of the squared derivatives of all components with respect to all columns [1]_. The code then
-    follows only the directions in which the data vary enough to reduce the reconstruction error,
-    and is insensitive to the others. Derivatives are with respect to standardized rows, which are
-    centered and divided by the square root of the columns' mean variance. For a linear encoder, the
-    penalty is weight decay of the encoder. The penalty also shrinks codes as a whole, which the
-    decoder compensates unless `tied_weights=True`. To compare models, divide changes of codes by
-    the codes' standard deviation.
+    The penalty is `contraction` times the squared Frobenius norm of the encoder's Jacobian, which
+    is the sum of the squared derivatives of all components with respect to all columns [1]_. The
+    code then depends mainly on the directions in which rows vary enough to reduce the
+    reconstruction error, and it is insensitive to the other directions. Derivatives are with
+    respect to standardized rows, which are centered and divided by the square root of the columns'
+    mean variance. For a linear encoder, the penalty is weight decay of the encoder.
+
+    The penalty also reduces the scale of the codes. The decoder compensates for this unless
+    `tied_weights=True`. To compare models, divide changes of codes by the standard deviations of
+    the codes.
 
     Parameters
     ----------
     contraction : float, default=0.1
-        Weight of the squared norm: nats per row for a norm of 1. It must not be negative. The axes
-        of PCA have a squared norm of `n_components`, so that the penalty is
-        `contraction * n_components` nats when training starts. With the default this is 0.1 nats
-        per component, a small part of the objective of most tables.
+        Weight of the squared norm: nats per row for a norm of 1. It must not be negative. If
+        `linear_skip` applies, training starts at the axes of PCA, whose squared norm is
+        `n_components`. The penalty is then `contraction * n_components` nats per row. With the
+        default this is 0.1 nats per component, a small part of the objective of most tables.
 
     n_projections : int or None, default=None
-        Number of random directions of the code from which the norm is estimated without bias. None
-        computes the norm exactly, which takes `n_components` backward passes through the encoder.
+        Number of random directions in the space of codes from which the squared norm is estimated
+        without bias. The directions are drawn anew for each row in each step. Each direction takes
+        one backward pass through the encoder. None computes the squared norm exactly, which takes
+        `n_components` backward passes.
 
     Notes
     -----
     Most users set only `n_components`, `contraction`, `max_epochs` and `random_state`. Increase
-    `contraction` until codes are robust enough; the reconstruction error increases with it. Set
+    `contraction` until codes are robust enough. This also increases the reconstruction error. Set
     `n_projections=1` if fits take too long.
 
     References
@@ -81,8 +96,10 @@ class ContractiveAutoencoder(BaseAutoencoder):
     ...     for c in (0.0, 10.0)
     ... )
     >>> shift = 0.1 * (X[1] - X[0])
-    >>> moved = [abs(m.transform(X + shift) - m.transform(X)).mean() for m in (weak, strong)]
-    >>> bool(moved[1] < moved[0])
+    >>> def mean_change(model):
+    ...     codes = model.transform(X)
+    ...     return (abs(model.transform(X + shift) - codes) / codes.std(axis=0)).mean()
+    >>> bool(mean_change(strong) < mean_change(weak))
     True
     """
 

@@ -10,35 +10,42 @@ class DenoisingAutoencoder(BaseAutoencoder):
     """Denoising autoencoder, which reconstructs rows from corrupted versions of them.
 
     During training, the encoder receives corrupted rows, and the decoder reconstructs the clean
-    ones. The network therefore learns how columns predict each other instead of copying its input
-    [1]_. Codes are robust to this kind of corruption, and `reconstruct` removes it. If you have
-    corrupted and clean versions of the same rows, pass both: `fit(X, X_corrupted=...)`. Only
-    training corrupts rows; `transform` and the other methods do not.
+    rows. The network therefore learns how columns predict each other instead of copying its input
+    [1]_. Codes become robust to this kind of corruption, and `reconstruct` reduces it. If you have
+    corrupted and clean versions of the same rows, pass both: `fit(X, X_corrupted=...)`. Rows are
+    then not corrupted any further. Methods such as `transform` do not corrupt rows.
 
     Parameters
     ----------
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default="masking"
-        Corruption of the encoder's input during training. Its strength is `corruption_level`.
+        How the rows that the encoder receives are corrupted during training. `corruption_level` is
+        the strength of a corruption given by name. Validation rows are corrupted once, before the
+        first epoch.
 
         - "gaussian" adds normal noise.
-        - "masking" sets cells to 0, clipped to the range of their column. It is the default because
-          it is suitable for most tables and needs no knowledge of the noise.
+        - "masking" sets cells to 0, or to the value nearest to 0 in the range of their column. It
+          is the default because it is suitable for most tables and needs no knowledge of the noise.
         - "salt_and_pepper" sets cells to the smallest or the largest value of their column.
-        - "swap" sets cells to the value of their column in another row. It is suitable for tables
-          whose columns have different distributions.
-        - "grayscale" sets all channels of an image to their mean, so that the network learns
-          colorization. This and the following two need `feature_shape`.
-        - "downsampling" averages two by two pixels and enlarges the result (super-resolution).
-        - "block" masks a square at a random place (inpainting).
+        - "swap" sets cells to the value of their column in a different row. It is suitable for
+          tables whose columns have different distributions.
+        - "grayscale", for images, sets all channels to their mean, so that the network learns to
+          restore the colors.
+        - "downsampling", for images, averages blocks of two by two pixels and enlarges the result,
+          so that the network learns to increase the resolution.
+        - "block", for images, masks a square at a random position in the same way as "masking", so
+          that the network learns to fill it in.
+        - A callable `f(x, generator) -> x` receives rows, a tensor of shape (n, n_features) in the
+          user's units, and a `torch.Generator`, from which it should draw its random numbers.
+        - None does not corrupt rows.
 
-        A callable `f(x, generator) -> x` receives rows, a tensor of shape (n, n_features) in the
-        user's units, and a `torch.Generator` for its random numbers. None corrupts nothing.
+        Corruptions of images require `feature_shape=(channels, height, width)`. Standard deviations
+        and ranges of columns are those of the rows passed to `fit` or `partial_fit`.
 
     Notes
     -----
     Most users set only `n_components`, `corruption`, `corruption_level` and `random_state`. Choose
-    the corruption that resembles the errors in your data. To restore rows of which most cells are
+    the corruption that resembles the errors in your data. If most cells of the rows to restore are
     correct, use as many components as columns.
 
     References

@@ -15,7 +15,10 @@ from skae.state import TableInfo
 
 
 class Laplacian(Latent):
-    """Nonnegative codes with an L1 penalty, the negative logarithm of a Laplace prior."""
+    """Nonnegative codes with an L1 penalty.
+
+    Up to a constant, the penalty is the negative logarithm of a Laplace prior.
+    """
 
     is_linear = False
 
@@ -34,7 +37,7 @@ class Laplacian(Latent):
 
 
 class Bernoullian(Latent):
-    """Codes in (0, 1) with a penalty on mean activations that differ from a target rate."""
+    """Codes in (0, 1) with a penalty on components whose mean differs from a target rate."""
 
     is_linear = False
 
@@ -57,7 +60,7 @@ class Bernoullian(Latent):
 
 
 class TopK(Latent):
-    """Codes with a fixed number of positive components; the others are 0."""
+    """Codes with `n_active` positive components; the others are 0."""
 
     is_linear = False
 
@@ -66,7 +69,8 @@ class TopK(Latent):
         self.n_active = n_active
 
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
-        # The additional smallest entry is the threshold if all components are active.
+        # The threshold is the largest of the inactive components. An additional entry, 1 less than
+        # the smallest component, is the threshold if all components are active.
         extended = torch.cat([h, h.amin(-1, keepdim=True) - 1], -1)
         threshold = extended.topk(self.n_active + 1, dim=-1).values[..., -1:]
         z = F.relu(h - threshold)
@@ -74,50 +78,52 @@ class TopK(Latent):
 
 
 class SparseAutoencoder(BaseAutoencoder):
-    """Sparse autoencoder: it has many components, few of which are active in each row.
+    """Sparse autoencoder, whose codes have many components, few of which are active in each row.
 
-    Each row is composed of a few features out of many. The features then tend to be parts, such as
-    strokes of digits. The code usually has more components than the row has columns. Components
-    have a nonlinearity of their own, so that there is no linear skip and training does not start at
-    PCA.
+    The decoder reconstructs each row from a few active components. A component then tends to
+    represent a part of rows, such as a stroke of a digit. The code usually has more components than
+    the row has columns. A nonlinearity is applied to each component. Therefore there is no linear
+    skip, and training does not start at PCA.
 
-    The penalty affects the codes of rows only. `score_samples` and `sample` use the same model with
-    normally distributed codes as all deterministic autoencoders, so that codes drawn by `sample`
-    are not sparse.
+    Only the codes of rows are sparse. `score_samples` and `sample` assume normally distributed
+    codes, as in `Autoencoder`, so that the codes that `sample` draws are not sparse.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
         Number of components of the code. A float in (0, 1) selects as many components as PCA needs
-        for that share of the variance. "auto" is twice the number of columns, at most 256.
+        to explain that share of the variance. "auto" is twice the number of columns, at most 256.
 
     sparsity : {"l1", "kl", "topk"}, default="l1"
         Kind of sparsity.
 
-        - "l1": codes are outputs of a ReLU, and the penalty is their sum, the negative logarithm of
-          a Laplace prior. It is the default because the number of active components adapts to the
-          row.
-        - "kl": codes are outputs of a sigmoid, and the penalty is the Kullback-Leibler divergence
-          of each component's mean over the batch from `target_rate` [1]_.
-        - "topk": the `n_active` largest components of each row are kept, minus the largest of the
-          others, so that codes are continuous; the others are set to 0. There is no penalty [2]_.
+        - "l1": codes are outputs of a ReLU. The penalty of a row is the sum of its components,
+          which is, up to a constant, the negative logarithm of a Laplace prior. It is the default
+          because the number of active components adapts to the row.
+        - "kl": codes are outputs of a sigmoid. The penalty is a Kullback-Leibler divergence, summed
+          over components: that of a Bernoulli distribution with probability `target_rate` from one
+          with the component's mean over the batch as its probability [1]_.
+        - "topk": all but the `n_active` largest components of each row are set to 0 [2]_. The
+          largest of the components that are set to 0 is subtracted from the others, so that codes
+          are a continuous function of the row. There is no penalty.
 
     sparsity_weight : float, default=0.1
-        Weight of the penalty in nats: for "l1", of a component of 1 in standardized units, and for
-        "kl", of a divergence of 1 nat. It must not be negative.
+        Weight of the penalty, in nats per row: for "l1", the penalty of a component with the value
+        1, and for "kl", that of a divergence of 1 nat. It must not be negative. "topk" ignores it.
 
     target_rate : float, default=0.05
-        Target of the mean activation of each component for "kl", between 0 and 1.
+        Mean activation that "kl" aims at for each component, between 0 and 1 (exclusive). "l1" and
+        "topk" ignore it.
 
     n_active : int or "auto", default="auto"
         Number of active components per row for "topk", at most `n_components`. "auto" is an eighth
-        of the components, at least 1.
+        of the components, rounded down, but at least 1. "l1" and "kl" ignore it.
 
     Notes
     -----
     Most users set only `n_components`, `sparsity`, `sparsity_weight` (or `n_active` for "topk") and
-    `random_state`. Increase `sparsity_weight` until few enough components are active; the
-    reconstruction error increases with it.
+    `random_state`. Increase `sparsity_weight`, or decrease `n_active`, until few enough components
+    are active. Both increase the reconstruction error.
 
     References
     ----------
