@@ -1,10 +1,11 @@
 """
-Conditional variational autoencoder: one handwriting, other digits
-==================================================================
+Conditional variational autoencoder: other digits in the same handwriting
+=========================================================================
 
-A :class:`~skae.ConditionalVariationalAutoencoder` models the columns of a table given some of them,
-the condition. Here the condition is the digit. The encoder and the decoder both receive it, so that
-the code only has to describe the handwriting.
+A :class:`~skae.ConditionalVariationalAutoencoder` models some columns of a table conditional on the
+others. In this example, the modelled columns are the pixels of an image, and the condition is its
+digit. The encoder and the decoder both receive the condition, so that the code need not contain the
+digit. The code describes the handwriting.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +20,9 @@ model = ConditionalVariationalAutoencoder(condition="target", max_epochs=40, ran
 model.fit(train)
 
 # %%
-# ``sample`` draws rows for a given condition. With ``mean=True`` it returns the mean row of each
-# drawn code instead of a row with noise.
+# ``sample`` draws rows under a chosen condition. With ``mean=True`` it returns the expected row of
+# each drawn code, without the noise of the likelihood. The rows contain the condition as their last
+# column, which is left out here.
 
 conditions = np.tile(np.arange(10), 6)
 drawn = model.sample(60, mean=True, condition=conditions, random_state=0)[:, :-1]
@@ -32,8 +34,8 @@ figure.suptitle("Draws of the digits 0 to 9")
 plt.show()
 
 # %%
-# ``translate`` keeps the code of a row and replaces its condition. Each line below starts with a
-# held-out digit and continues with all ten digits in its handwriting.
+# ``translate`` keeps the code of a row and replaces its condition. Each line of the figure starts
+# with a held-out digit. The ten images to its right are the digits 0 to 9, decoded from its code.
 
 chosen = [int(np.flatnonzero(test["target"] == digit)[5]) for digit in (0, 3, 4, 7)]
 figure, panels = plt.subplots(4, 11, figsize=(6.6, 2.6), layout="constrained")
@@ -48,10 +50,10 @@ panels[0, 0].set_title("original", fontsize=9)
 plt.show()
 
 # %%
-# ``score_samples`` returns the log-density of a row given its condition. The digit under which a
-# row is most likely is the prediction of a Bayes classifier, although the model was not trained to
-# classify.
+# ``score_samples`` estimates the conditional log-density of a row. The digit with the largest
+# density is the prediction of a Bayes classifier with equal prior probabilities. The model was not
+# trained to classify.
 
 densities = [model.score_samples(test.assign(target=digit)) for digit in range(10)]
 correct = np.argmax(densities, axis=0) == test["target"]
-print(f"held-out digits that are most likely under their own class: {100 * correct.mean():.1f} %")
+print(f"held-out rows whose own digit has the largest density: {100 * correct.mean():.1f} %")

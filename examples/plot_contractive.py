@@ -1,12 +1,13 @@
 """
-Contractive autoencoder: codes that resist small changes
-========================================================
+Contractive autoencoder: codes that are insensitive to small changes of rows
+============================================================================
 
-The rows lie near a curved surface of two dimensions in a space of twenty. An autoencoder with six
-components has four more than it needs. A :class:`~skae.ContractiveAutoencoder` penalizes large
-derivatives of the code with respect to the row. These derivatives form the encoder's Jacobian. Its
-singular values measure how much the code changes for a small step in its most and least sensitive
-directions.
+The rows of this example lie near a curved surface of two dimensions in a space of twenty. An
+autoencoder with six components has four more components than the surface has dimensions. A
+:class:`~skae.ContractiveAutoencoder` penalizes the squares of the derivatives of the code with
+respect to the row. These derivatives form the Jacobian of the encoder. Its singular values measure
+how much the code changes if the row moves by a small step, from the direction of the largest change
+to that of the smallest.
 """
 
 import matplotlib.pyplot as plt
@@ -21,10 +22,14 @@ X += 0.1 * rng.randn(*X.shape)
 train, test = X[:700], X[700:]
 
 # %%
-# The code of the plain autoencoder is about equally sensitive in all six directions. With a penalty
-# on derivatives, the code is less sensitive in every direction, and least beyond the two directions
-# in which rows really vary. In return, the reconstruction error is larger. The derivatives are
-# computed by finite differences, one column at a time.
+# The six singular values of the plain autoencoder are almost equal. With the penalty, all of them
+# are smaller, and the later ones are smaller relative to the first. With ``contraction=1``, the
+# singular values beyond the second are less than half of the first. The reconstruction error
+# increases with ``contraction``. With ``n_projections=1``, each step estimates the penalty from one
+# random direction of the code, which saves time.
+#
+# The penalty also shrinks the codes as a whole. The figure therefore shows the singular values
+# divided by the largest one. Derivatives are computed by finite differences, one column at a time.
 
 
 def singular_values(model: Autoencoder | ContractiveAutoencoder, step: float = 1e-3) -> np.ndarray:
@@ -48,6 +53,6 @@ for name, model in models.items():
     error = model.reconstruction_error(test).mean()
     print(f"{name}: singular values {values.round(2)}, held-out error {error:.3f}")
 axis.axvline(2, color="gray", ls=":", label="dimensions of the surface")
-axis.set(xlabel="index of the singular value", ylabel="relative to the largest", ylim=(0, 1.05))
+axis.set(xlabel="index of the singular value", ylabel="ratio to the largest", ylim=(0, 1.05))
 axis.legend()
 plt.show()

@@ -1,11 +1,12 @@
 """
-Denoising autoencoder: repair of damaged digits
-===============================================
+Denoising autoencoder: restoration of corrupted digits
+======================================================
 
 A :class:`~skae.DenoisingAutoencoder` is trained to restore clean rows from corrupted ones, so that
-it learns to predict columns from one another. Here 30 % of the pixels of held-out digits are set to
-0. PCA and the plain autoencoder, which were fitted to clean digits only, reproduce part of the
-corruption. All three models have 16 components.
+it learns to predict columns from one another. By default, a random 30 % of the cells are set to 0
+during training. In this example, the held-out digits are corrupted in the same way. PCA and the
+plain autoencoder, which are fitted to clean digits only, reproduce a larger part of the corruption.
+All three models have 16 components.
 """
 
 import matplotlib.pyplot as plt
@@ -30,15 +31,15 @@ for name, model in models.items():
     images[name] = model.inverse_transform(model.transform(corrupted))
 
 # %%
-# The squared errors of the restored rows, divided by that of the corrupted rows. A model with a
-# ratio below 1 removes more error than it adds.
+# The squared error of the restored rows is divided by that of the corrupted rows. If the ratio is
+# below 1, the restored rows are closer to the original ones than the corrupted rows are.
 corrupted_error = ((corrupted - test) ** 2).sum()
 for name in models:
     error = ((images[name] - test) ** 2).sum()
-    print(f"{name}: {error / corrupted_error:.2f} of the corrupted rows' error")
+    print(f"{name}: {error / corrupted_error:.2f} times the error of the corrupted rows")
 
 # %%
-# Ten held-out digits, one of each class.
+# The figure shows ten held-out digits, one of each class.
 shown = [np.flatnonzero(load_digits().target[1200:] == digit)[0] for digit in range(10)]
 figure, axes = plt.subplots(len(images), 10, figsize=(9, 5), layout="constrained")
 for row, (name, rows) in zip(axes, images.items(), strict=True):

@@ -2,8 +2,9 @@
 Generation: draws, interpolation and traversal
 ==============================================
 
-Four autoencoders with eight components each generate digits in three ways: they decode codes that
-are drawn at random, interpolate between two rows, and change a single component of a row.
+This example generates digits with four autoencoders of eight components each. It decodes codes that
+are drawn at random, codes on the line between the codes of two rows, and codes that differ from
+that of a row in a single component. The methods are ``sample``, ``interpolate`` and ``traverse``.
 """
 
 import matplotlib.pyplot as plt
@@ -40,19 +41,22 @@ def show(title: str, images: list[np.ndarray]) -> None:
 
 
 # %%
-# The mean rows of drawn codes. The plain autoencoder draws codes from a normal distribution that is
-# fitted to its codes after training. The others draw codes from the standard normal distribution,
-# the prior of their training.
+# ``sample`` draws codes and, with ``mean=True``, returns the expected row of each code. The plain
+# autoencoder draws codes from a normal distribution that is fitted to its codes after training. The
+# other three draw codes from the standard normal distribution, the prior in their training.
 show("Samples", [model.sample(10, mean=True, random_state=0) for model in models])
 
 # %%
-# Rows along the straight line between the codes of a 0 and a 3. Both digits are held out.
+# ``interpolate`` decodes codes on the straight line between the codes of a 0 and a 3. Both digits
+# are held out.
 held_out = X[1200:]
 zero, three = (held_out[np.flatnonzero(digit[1200:] == number)[-1]] for number in (0, 3))
 show("From a 0 to a 3", [model.interpolate(zero, three, n_steps=10) for model in models])
 
 # %%
-# The component with the largest variance, from two standard deviations below its mean to two above.
+# ``traverse`` sets one component of the code of a 3 to several values. For each model, this is the
+# component with the largest variance. Its values range from two standard deviations below its mean
+# to two above.
 traversals = []
 for model in models:
     codes = model.transform(X[:1200])

@@ -2,11 +2,12 @@
 Wasserstein and adversarial autoencoders: codes that follow a prior
 ===================================================================
 
-Nothing controls the distribution of the codes of a plain autoencoder. The
-:class:`~skae.WassersteinAutoencoder` and the :class:`~skae.AdversarialAutoencoder` fit the
-distribution of the codes of all rows to a prior, the standard normal distribution. The first
-penalizes a distance between codes and draws from the prior. The second trains a discriminator that
-learns to distinguish codes from draws.
+The objective of a plain autoencoder does not depend on the distribution of the codes. The
+:class:`~skae.WassersteinAutoencoder` and the :class:`~skae.AdversarialAutoencoder` train their
+codes to follow a prior, the standard normal distribution. The Wasserstein autoencoder penalizes the
+maximum mean discrepancy between the codes and draws from the prior. The adversarial autoencoder
+trains a discriminator to distinguish codes from draws, and the encoder to make them
+indistinguishable.
 """
 
 import matplotlib.pyplot as plt
@@ -21,13 +22,18 @@ train, test = X[:1200], X[1200:]
 draws = np.random.RandomState(0).randn(2000, 2)
 
 # %%
-# The energy distance is 0 if two distributions are equal. Its value for fresh draws shows how large
-# it is by chance. The codes of the plain autoencoder have a scale of their own. They are
-# standardized before they are drawn and measured a second time, so that only their shape counts.
-# The codes of the Wasserstein autoencoder are as close to the normal distribution as fresh draws,
-# but its reconstruction error is larger. The codes of the adversarial autoencoder have the center
-# and the scale of the prior at almost no increase of the error, but keep the gaps between the
-# digits.
+# The distance between codes and the prior is measured by the energy distance to draws from the
+# prior. It is 0 if two distributions are equal. The value for a second set of draws shows how large
+# it is by chance. The codes of the plain autoencoder have another scale than the prior. They are
+# therefore also measured after standardization, and the figure shows the standardized codes. The
+# dotted circles have radii of 1, 2 and 3.
+#
+# The energy distance of the Wasserstein autoencoder is as small as that of draws, but its
+# reconstruction error is a third larger than that of the plain autoencoder. The adversarial
+# autoencoder, with ``prior_weight=10`` instead of the default 3, increases the error by less than a
+# tenth. Its codes have about the mean and the standard deviation of the prior, but the gaps between
+# the digits remain. Its energy distance is no smaller than that of the standardized codes of the
+# plain autoencoder.
 
 
 def energy_distance(codes: np.ndarray) -> float:

@@ -2,9 +2,10 @@
 Vector-quantized autoencoder: a codebook of digits
 ==================================================
 
-With one codebook, a :class:`~skae.VectorQuantizedAutoencoder` resembles k-means with centers that
-are decoded by a network: each row is described by a single number. With two codebooks, a row is
-described by two numbers, so that 2 times 10 codes distinguish 100 kinds of rows.
+A :class:`~skae.VectorQuantizedAutoencoder` represents a row by vectors from codebooks. With one
+codebook, a row is described by a single number, the index of a vector, and the model resembles
+k-means with centers that a network decodes. With two codebooks, a row is described by two numbers,
+so that two codebooks of 10 vectors distinguish 100 kinds of rows.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +26,12 @@ two_codebooks = VectorQuantizedAutoencoder(
 
 
 # %%
-# The perplexity is the number of equally frequent codes with the same entropy. If it is close to
-# the number of codes, all of them are in use.
+# The perplexity is the exponential of the entropy of the indices. It equals the number of vectors
+# if all of them are equally frequent, and is smaller if some of them are rarely used. The script
+# prints it for each codebook.
+#
+# Two codebooks of 10 vectors have a smaller error than one codebook of 20 vectors. Their error is
+# larger than that of k-means with 100 centers.
 def perplexity(numbers: np.ndarray) -> float:
     counts = np.unique(numbers, return_counts=True)[1]
     shares = counts / counts.sum()
@@ -45,9 +50,10 @@ for name, model in {"1 codebook of 20": one_codebook, "2 codebooks of 10": two_c
     print(f"{name}: held-out error {error:.0f}, perplexity {perplexities}")
 
 # %%
-# The decoded codes, next to the centers of k-means.
+# The figure shows the rows decoded from the 20 vectors of the single codebook, next to the 20
+# centers of k-means. ``dequantize`` returns the vectors of indices.
 pictures = {
-    "Decoded codes": one_codebook.inverse_transform(
+    "Decoded vectors": one_codebook.inverse_transform(
         one_codebook.dequantize(np.arange(20)[:, None])
     ),
     "Centers of k-means": kmeans[20].cluster_centers_,
@@ -65,7 +71,8 @@ for panel, (name, images) in zip(panels, pictures.items(), strict=True):
     panel.set(title=name, xticks=[], yticks=[])
 
 # %%
-# Two codebooks: the first number selects the line of the image, and the second number the column.
+# The next figure shows the rows decoded from all pairs of vectors of two codebooks. Each line
+# belongs to one vector of the first codebook, and each column to one vector of the second.
 grid = np.indices((10, 10)).reshape(2, -1).T
 images = two_codebooks.inverse_transform(two_codebooks.dequantize(grid)).reshape(10, 10, 8, 8)
 figure, panel = plt.subplots(figsize=(5, 5), layout="constrained")
@@ -75,5 +82,5 @@ panel.imshow(
     vmin=0,
     vmax=16,
 )
-panel.set(xlabel="second number", ylabel="first number", xticks=[], yticks=[])
+panel.set(xlabel="vector of codebook 2", ylabel="vector of codebook 1", xticks=[], yticks=[])
 plt.show()

@@ -3,13 +3,12 @@ Recurrent autoencoder: sequences of different lengths
 =====================================================
 
 With ``architecture="recurrent"``, the encoder and the decoder process sequences step by step. Each
-row is a flattened sequence of ``feature_shape=(time, channels)``. A sequence that is shorter than
-the others ends with NaN. These steps are missing: the loss, the code and the density ignore them.
+row is a flattened sequence of ``feature_shape=(time, channels)``. If a sequence has fewer steps,
+the row ends with NaN. These steps are missing: the loss, the code and the density ignore them.
 Reconstructions have the full length, so that the model also predicts how a sequence continues.
 
-The sequences are oscillations of springs. Each has its own frequency, damping and phase, and is
-observed for a random time. The model is a variational autoencoder, which can also draw new
-sequences.
+The sequences of this example are damped oscillations of springs. Each has its own frequency,
+damping and phase, and a random number of observed steps. The model is a variational autoencoder.
 """
 
 import matplotlib.pyplot as plt
@@ -39,8 +38,9 @@ model = VariationalAutoencoder(
 ).fit(train)
 
 # %%
-# The upper panels show held-out springs: the observed steps, the reconstruction and the true
-# continuation. The lower panels show sequences that are drawn from the model.
+# The upper panels show held-out sequences of 10 to 13 observed steps, their reconstructions, and
+# their true continuations. The lower panels show sequences that ``sample`` draws from the model,
+# without noise.
 
 figure, axes = plt.subplots(2, 4, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained")
 cut = np.flatnonzero((length[200:] > 9) & (length[200:] < 14))[:4]
@@ -56,8 +56,9 @@ for ax, row in zip(axes[1], model.sample(4, mean=True, random_state=1), strict=T
 plt.show()
 
 # %%
-# The density of a short sequence is that of its observed steps. Noise has a low density, whatever
-# its length.
+# The log-density of a short sequence is that of its observed steps. ``score`` returns the mean over
+# the held-out sequences. White noise with the same overall standard deviation and the same missing
+# steps has a lower mean.
 
 noise = np.where(np.isnan(test), np.nan, np.nanstd(test) * rng.normal(size=test.shape))
-print(f"springs {model.score(test):.1f}, noise {model.score(noise):.1f} nats per row")
+print(f"mean log-density: springs {model.score(test):.1f}, noise {model.score(noise):.1f} nats")

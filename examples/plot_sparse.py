@@ -3,10 +3,11 @@ Sparse autoencoder: few active components
 =========================================
 
 A :class:`~skae.SparseAutoencoder` composes each row from a few features out of many. The images of
-this example consist of known parts: each contains a few of sixteen bars, the lines and columns of
-an 8 by 8 grid, plus noise. The components of PCA are mixtures of bars, because any rotation of them
-reconstructs the images equally well. A penalty on active components makes one rotation better than
-the others.
+this example consist of known parts. There are sixteen bars, the lines and the columns of an 8 by 8
+grid. Each image contains each bar with a probability of 0.15, plus noise. The components of PCA are
+mixtures of bars. The reconstruction error cannot separate them, because any rotation of the
+components reconstructs the images equally well. A penalty on the codes makes one rotation better
+than the others.
 """
 
 import matplotlib.pyplot as plt
@@ -26,10 +27,13 @@ X = strength @ bars + 0.1 * rng.randn(1000, 64)
 train, test = X[:700], X[700:]
 
 # %%
-# With ``hidden_layer_sizes=()`` the decoder is a single dictionary of features. ``weight_decay``
-# keeps the features small. Without it, features could grow and components shrink, which would
-# reduce the penalty but change nothing else. A component counts as active if it exceeds a
-# thousandth of its standard deviation in the fit without a penalty.
+# With ``hidden_layer_sizes=()``, the decoder is a linear map with one feature for each component. A
+# reconstruction is a constant row plus the sum of the features, each multiplied by its component.
+# The penalty is the sum of the components. ``weight_decay`` limits the size of the features.
+# Otherwise larger features and smaller components, with the same products, could avoid the penalty.
+#
+# A component counts as active in a row if it exceeds a thousandth of the standard deviation of the
+# component with the same index in the fit without a penalty.
 weights = (0.0, 0.3, 1.0, 3.0)
 fits = {}
 for weight in weights:
@@ -49,20 +53,21 @@ for weight, share in zip(weights, shares, strict=True):
     print(f"sparsity_weight {weight:g}: {share:.2f} active, held-out error {error:.2f}")
 
 # %%
-# The images show what each component adds when it is active. With ``sparsity_weight=1``, each bar
-# has a component of its own.
+# The images show the components of PCA and the features of two sparse autoencoders: what each
+# component adds to a row. With ``sparsity_weight=1``, each bar has a component of its own. The
+# script prints the cosine between each bar and the most similar feature, averaged over bars.
 pca = PCA(16, random_state=0).fit(train)
 
 
 def features(model: SparseAutoencoder) -> np.ndarray:
-    """Return the sixteen features that contribute most, strongest first."""
+    """Return the sixteen features with the largest contributions, the largest first."""
     sizes = np.diag(model.transform(train).std(axis=0))
     pictures = model.inverse_transform(sizes) - model.inverse_transform(np.zeros_like(sizes))
     return pictures[np.argsort(-(pictures**2).sum(axis=1))[:16]]
 
 
 def mean_cosine(pictures: np.ndarray) -> float:
-    """Return the cosine of each bar with the most similar feature, averaged over bars."""
+    """Return the absolute cosine of each bar and its most similar feature, averaged over bars."""
     centered = bars - bars.mean(axis=1, keepdims=True)
     pictures = pictures - pictures.mean(axis=1, keepdims=True)
     lengths = np.outer(np.linalg.norm(centered, axis=1), np.linalg.norm(pictures, axis=1))
@@ -76,22 +81,23 @@ panels = {
 }
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
 for axis, (name, pictures) in zip(axes, panels.items(), strict=True):
-    print(f"{name}: cosine with the true bars {mean_cosine(pictures):.2f}")
+    print(f"{name}: mean cosine with the true bars {mean_cosine(pictures):.2f}")
     pictures = pictures / np.abs(pictures).max(axis=1, keepdims=True)
     tiles = np.pad(pictures.reshape(4, 4, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
     axis.imshow(tiles.swapaxes(1, 2).reshape(40, 40), cmap="RdBu_r", vmin=-1, vmax=1)
     axis.set(title=name, xticks=[], yticks=[])
 
 # %%
-# The share of active components falls as ``sparsity_weight`` rises.
+# The share of active components of held-out rows falls as ``sparsity_weight`` increases.
 figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
 axis.plot(weights, shares, "o-")
 axis.set(xlabel="sparsity_weight", ylabel="share of active components")
 
 # %%
-# The true parts of handwritten digits are not known. If three components may be active per row, the
-# features are strokes and arcs. Black is ink that a component adds, red is ink that it removes. The
-# images of 8 by 8 pixels are smoothed for display.
+# The true parts of handwritten digits are not known. With ``sparsity="topk"`` and ``n_active=3``,
+# three components are active in each row, and many features resemble strokes and arcs. The figure
+# shows the 24 features with the largest contributions. A component adds ink where its feature is
+# black, and removes ink where it is red. The images of 8 by 8 pixels are smoothed for display.
 digits = load_digits().data
 strokes = SparseAutoencoder(
     36,

@@ -1,4 +1,4 @@
-"""A description of the machine that a benchmark runs on."""
+"""Description of the machine on which a benchmark runs."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch
 
 
 def describe_machine():
-    """Return the processor, its number of cores, and versions of packages."""
+    """Return the architecture, the number of cores, and the versions of Python and packages."""
     return (
         f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
         f"torch {torch.__version__}, scikit-learn {sklearn.__version__}"

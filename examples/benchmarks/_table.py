@@ -13,7 +13,7 @@ def aligned(cells, formats):
 
 
 def write_rst(path, script, caption, header, rows):
-    """Write rows of strings as a list-table, with the names of the script and the machine."""
+    """Write rows of strings as a list-table, with the name of the script and the machine."""
     lines = [
         f".. Written by examples/benchmarks/{script}, not by hand.",
         "",
@@ -29,9 +29,9 @@ def write_rst(path, script, caption, header, rows):
 
 
 def show(table, formats, script, rst=None):
-    """Print a table as its rows are computed, and write it to `rst` if this is given.
+    """Print a table as its rows are computed, and write it to the file `rst` unless it is None.
 
-    `table` yields the caption, the header and the rows.
+    The iterator `table` yields the caption, the header and the rows.
     """
     caption = next(table)
     print(f"\n{caption}")

@@ -1,9 +1,10 @@
-"""Does the log-density of held-out rows find the size of the code?
+"""Does the log-density of held-out rows select the right number of components?
 
-The rows have 6 normal latent variables, which a random tanh layer maps to 30 columns, with three
-levels of noise. `GridSearchCV` over `n_components` without `scoring` uses `score`, the log-density
-of held-out rows in nats per row. The same search contains PCA and FactorAnalysis. The script prints
-the mean held-out log-density of each model and size, and the size with the largest one.
+The rows have 6 normal latent variables. A random network with one layer of tanh units maps them to
+30 columns, to which noise is added, at three levels. `GridSearchCV` without `scoring` uses `score`,
+the log-density of held-out rows in nats per row. The search compares Autoencoder, PCA and
+FactorAnalysis with several values of `n_components`. The script prints the log-density of each
+model and value, as the mean over folds, and the value with the largest one for each model.
 
 Run `python examples/benchmarks/capacity.py [--noise .03 .1 .3] [--folds 5] [--sizes 1 ... 12]`.
 """
@@ -21,7 +22,7 @@ from skae import Autoencoder
 
 
 def make_rows(noise, seed=0, n=4000, latent=6):
-    """Return rows of known latent dimension, with standard deviation 1 before noise is added."""
+    """Return rows with `latent` latent variables, of standard deviation 1 before noise is added."""
     rng = np.random.RandomState(seed)
     W1 = rng.randn(latent, 40) * 1.5 / np.sqrt(6)
     W2 = rng.randn(40, 30) / np.sqrt(40)

@@ -1,13 +1,20 @@
-"""Time of one epoch of `fit`, next to a hand-written torch loop and to other packages.
+"""Time of one epoch of `fit`, compared with a hand-written torch loop and with other packages.
 
     python examples/benchmarks/epochs.py [--only S M digits L] [--rst FILE]
 
-All candidates run in this process, in turns, on one thread and in float32. Each number is the
-median of processor time over all epochs of all rounds; other programs on the machine affect
-processor time least. The hand-written loop has the layers, batches and optimizer of skae and takes
-its batches from a shuffled index. The other packages have the same layers without the linear skip,
-which their networks lack: PyOD's AutoEncoder, a plain skorch net, pythae's AE, and scikit-learn's
-MLPRegressor(X, X). Packages that are not installed are left out.
+All implementations run in this process, in turns and on one thread. They train in float32, except
+that skae trains small float64 tables in float64 ("skae, float64 rows"). "skae, not traced" runs
+every step with autograd. The table shows processor time, because other programs on the machine
+affect it less than elapsed time. A time is the median over all epochs of three rounds, without the
+first epoch of each fit. The epochs of PyOD and pythae cannot be timed one by one. Their time is the
+difference between a longer and a shorter fit, divided by the difference in epochs, as the median
+over the rounds.
+
+The hand-written loop has the layers and the batch size of skae, takes its batches from a shuffled
+index, and uses torch's fused AdamW. The networks of the other packages have no linear skip: PyOD's
+AutoEncoder, a plain skorch net, pythae's AE, and scikit-learn's MLPRegressor(X, X). Their layers
+have the same numbers of units. PyOD and MLPRegressor have their default values of parameters that
+are not set here, such as the activation. Packages that are not installed are left out.
 """
 
 import argparse
@@ -87,7 +94,7 @@ def by_skae(X, hidden, k, batch_size, epochs, precision="float32"):
 
 
 def by_untraced_skae(*case):
-    """Run skae with plain autograd, as for objectives that cannot be traced."""
+    """Run skae without traces, as for objectives that cannot be traced."""
     pays_after, step.TRACE_PAYS_AFTER = step.TRACE_PAYS_AFTER, math.inf
     try:
         return by_skae(*case)
@@ -228,7 +235,7 @@ def by_difference(fit, epochs):
 
 
 def by_float64_skae(X, *case):
-    """Run skae on float64 rows with `precision="auto"`."""
+    """Run skae on float64 rows with the default `precision="auto"`."""
     return by_skae(X.astype(np.float64), *case, precision="auto")
 
 
@@ -248,9 +255,12 @@ PEERS = {
 
 
 def compare(cases):
-    """Yield the caption, the header, and one row per case and contender."""
-    yield f"Processor time of one epoch, medians of {ROUNDS} rounds; as a multiple of others'"
-    yield "case", "contender", "ms an epoch", "of the loop's", "of skae's"
+    """Yield the caption, the header, and one row per case and implementation."""
+    yield (
+        f"Processor time of one epoch in milliseconds, median over {ROUNDS} rounds, and its ratios "
+        "to the time of the hand-written loop and to that of skae"
+    )
+    yield "case", "implementation", "ms per epoch", "ratio to loop", "ratio to skae"
     for name, (*case, with_peers) in cases.items():
         contenders = dict(CONTENDERS)
         if with_peers:
@@ -280,7 +290,7 @@ def main():
     skorch.callbacks.logging.time = SimpleNamespace(time=time.process_time)
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")
-    formats = ("<8", "<22", ">12", ">15", ">11")
+    formats = ("<8", "<22", ">14", ">15", ">15")
     chosen = {name: cases[name] for name in arguments.only or cases}
     show(compare(chosen), formats, "epochs.py", arguments.rst)
 

@@ -2,10 +2,10 @@
 
     python examples/benchmarks/inference.py [--rst FILE]
 
-All calls run in this process, in turns, in float32 and on one thread. Times are medians over
-several rounds. The bare network is the fitted encoder, called on chunks of 2,048 rows of a valid
-array: `transform` adds validation, conversion and the collection of results. `score_samples` has no
-bare network; its rows show its time as a multiple of PCA's.
+All calls run in this process, in turns and on one thread, on float32 rows. Times are medians over
+3 to 2,000 rounds. The bare network is the fitted encoder, called on chunks of 2,048 rows of a valid
+array. `transform` also validates its input and checks that its result is finite. `score_samples`
+has no such network, and the table compares it with PCA only.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CASES = [
     ("score_samples", 10_000, 784, 16, 3),
     ("score_samples", 1, 30, 5, 200),
 ]
-"""Method, rows, columns, components, rounds."""
+"""Method, and numbers of rows, columns, components and rounds."""
 
 
 def seconds(call):
@@ -42,7 +42,7 @@ def seconds(call):
 
 
 def medians(rounds, **calls):
-    """Return median seconds by name of calls that run in turns."""
+    """Run calls in turns, and return the median seconds of each by its name."""
     times = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -71,9 +71,12 @@ def make_rows(n, d, rng):
 
 def compare():
     """Yield the caption, the header, and one row per case."""
-    yield "Medians; as a multiple of what others take"
-    header = "of PCA's", "of the network's", "of network and validation"
-    yield "method", "rows x columns", "code", "microseconds", *header
+    yield (
+        "Median time of a call in microseconds, and its ratios to the time of PCA, of the network, "
+        "and of the network and the validation together"
+    )
+    header = "ratio to PCA", "ratio to network", "ratio to network and validation"
+    yield "method", "rows x columns", "components", "microseconds", *header
     rng = np.random.default_rng(0)
     for method, n, d, k, rounds in CASES:
         X = make_rows(max(n, 10_000), d, rng)
@@ -105,7 +108,7 @@ def main():
     arguments = parser.parse_args()
     print(describe_machine())
     torch.set_num_threads(1)
-    formats = ("<14", ">17", ">6", ">14", ">10", ">18", ">27")
+    formats = ("<14", ">17", ">12", ">14", ">14", ">18", ">33")
     show(compare(), formats, "inference.py", arguments.rst)
 
 

@@ -1,10 +1,11 @@
-"""Memory that `fit` needs in addition to 60,000 x 784 float32, in memory or in a read-only memmap.
+"""Peak memory of `fit` in addition to its data, which are in memory or in a read-only memmap.
 
     python examples/benchmarks/memory.py [--rst FILE]
 
-The script samples the anonymous memory of a new process (Linux) during the fit and subtracts the
-memory before the fit. The table also shows the peak as a share of the table's 188 MB. Pages of a
-mapped file are not anonymous, so that a copy of the file would be visible.
+The data are 60,000 x 784 float32 cells, 188 MB. For each case, the script starts a new process,
+samples its anonymous memory during the fit, and subtracts the anonymous memory before the fit. The
+table shows the largest difference in MB and as a share of the data. Pages of a mapped file are not
+anonymous and do not count, but a copy of the file would. The script requires Linux.
 """
 
 import argparse

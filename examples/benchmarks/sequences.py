@@ -1,15 +1,18 @@
-"""Sequences: one-dimensional convolutions and recurrent networks against PCA, codes of 8.
+"""Sequences: one-dimensional convolutions and recurrent networks compared with PCA, 8 components.
 
-The four sets of time series are ItalyPowerDemand, GunPoint, JapaneseVowels (12 channels) and
-ECG5000, of which the even rows are used for training. The weight decay of the networks is chosen by
-the cross-validated log-density of the training rows only. The table shows, for each set and model,
-the squared error per held-out row divided by PCA's, the accuracy of a nearest-neighbor classifier
-of the codes, the chosen weight decay, and the seconds of the last fit.
+The four sets of time series are ItalyPowerDemand, GunPoint, JapaneseVowels (12 channels) and the
+training part of ECG5000. The rows of the latter with even indices are used for training, and the
+others are held out. The convolutional network has 64 and 128 channels, a dropout of 0.2 and 200
+epochs. The recurrent network has `linear_skip=True`. Their weight decay is selected by
+cross-validation of the log-density on the training rows. The table shows, for each set and model,
+the squared error of held-out rows divided by that of PCA, the accuracy of a 1-nearest-neighbor
+classifier of the codes, the selected weight decay, and the seconds of the fit with it.
 
-Then the sequences of JapaneseVowels are cut at random lengths. The script prints the largest
-difference between the codes of sequences that are padded with NaN and of the same sequences cut
-short, and the error on the observed steps, divided by that of PCA, for which missing steps are
-filled with the means of the training rows.
+For a second experiment, the sequences of JapaneseVowels are cut at random lengths, and a recurrent
+network is fitted to them. Held-out sequences are encoded twice, padded with NaN and cut to the same
+number of steps. The script prints the largest difference between the two codes. It also prints the
+error on the observed steps divided by that of PCA. For PCA, missing steps are filled with the means
+of the training rows.
 
 Run `python examples/benchmarks/sequences.py --data DIR [--rst FILE]`. DIR holds
 `ItalyPowerDemand.npz`, `GunPoint.npz`, `JapaneseVowels.npz` (arrays X_train (n, channels, time),
@@ -31,11 +34,11 @@ from skae import Autoencoder
 SETS = ("ItalyPowerDemand", "GunPoint", "JapaneseVowels", "ECG5000_train")
 K = 8
 GRID = {"weight_decay": [10.0, 50.0, 200.0]}
-FORMATS = ("<20", "<14", ">10", ">10", ">14", ">9")
+FORMATS = ("<20", "<14", ">13", ">10", ">14", ">9")
 
 
 def load(folder, name):
-    """Load sequences (n, channels, time) and labels, for training and held out."""
+    """Return sequences (n, channels, time) and labels for training, and the held-out ones."""
     with np.load(Path(folder) / f"{name}.npz", allow_pickle=False) as file:
         if "X" in file:
             X, y = file["X"][:, None], file["y"]
@@ -73,8 +76,11 @@ def nearest_accuracy(train, y_train, test, y_test):
 
 def table(folder):
     """Yield the caption, the header and the rows of the table."""
-    yield "Sequences, codes of 8"
-    yield "sequences", "model", "error", "1-NN", "weight_decay", "seconds"
+    yield (
+        "Sequences, 8 components, held-out rows: squared error divided by that of PCA, and "
+        "accuracy of a 1-nearest-neighbor classifier of the codes (1-NN)"
+    )
+    yield "sequences", "model", "error ratio", "1-NN", "weight_decay", "seconds"
     for name in SETS:
         X, y, Z, z = load(folder, name)
         pca = PCA(K, random_state=0).fit(X.reshape(len(X), -1))

@@ -1,16 +1,19 @@
-"""The default autoencoder next to PCA on small tables, and settings that make its fit faster.
+"""The default autoencoder compared with PCA on small tables, and settings that speed up its fit.
 
-There are three tables, each printed with its caption. Errors and densities are those of the 30 % of
-rows that are held out, the same for all models. Seconds are processor time; on one thread, they are
-about those of an idle machine.
+There are three tables, each printed with its caption. Seconds are processor time. On one thread,
+they are about the elapsed time on an idle machine.
 
-- `tables`: for each data set and number of components, the mean ratio of the squared error to that
-  of PCA; the largest difference from the error of PCA on one split, in standard errors of the
-  paired differences of rows; the mean log-density per row minus that under PCA; and the median
-  seconds of a fit, also divided by those of PCA.
-- `settings`: the default fit of digits and faster ones, which run in turns.
+- `tables`: the default autoencoder and PCA for each data set and number of components. Each split
+  holds out 30 % of the rows, the same for both models. "error ratio" is the squared error divided
+  by that of PCA, as the mean over splits. "worst" is the largest difference from the error of PCA
+  on one split, in standard errors that are computed from the differences of single rows. "nats
+  above PCA" is the log-density per row minus that under PCA, as the mean over splits. "seconds" is
+  the median time of a fit, and "time ratio" divides it by that of PCA.
+- `settings`: the default fit of digits and faster fits, which run in turns. The error and the
+  log-density are compared with those of PCA as in `tables`, the time with that of the default fit.
 - `search`: the number of components for 2,000 rows with 6 latent variables (those of capacity.py),
-  selected by a grid search and by a path.
+  selected by a grid search and by a path. Both hold out a quarter of the rows. Their time is
+  compared with that of one fit to all rows.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/tables.py [--data DIR] [--splits 5] [--only TABLE]
 [--sets NAME ...] [--rst FOLDER]`. DIR holds more tables as `*.npz` with a key `X`.
@@ -51,7 +54,7 @@ SIZES = (2, 3, 4, 5, 6, 8, 10, 12)
 
 
 def load_tables(folder):
-    """Yield (name, X, code sizes, whether to standardize)."""
+    """Yield (name, X, numbers of components, whether to standardize)."""
     yield "digits", load_digits().data, (2, 4, 8, 16), False
     yield "breast_cancer", load_breast_cancer().data, (2, 5, 8), True
     for load in (load_wine, load_diabetes, load_iris):
@@ -70,7 +73,10 @@ def timed(call):
 
 
 def compare(X, k, standardize, seed, settings):
-    """Return held-out rows, and PCA and an autoencoder per setting, fitted, with seconds."""
+    """Return held-out rows, and fitted models with the seconds of their fits.
+
+    The models are PCA and an autoencoder for each of the settings.
+    """
     train, test = train_test_split(X, test_size=0.3, random_state=seed)
     if standardize:
         scaler = StandardScaler().fit(train)
@@ -150,7 +156,10 @@ def settings(arguments):
 
 
 def search(arguments):
-    yield f"2,000 x 30 cells, {len(SIZES)} values of n_components, a quarter of the rows held out"
+    yield (
+        f"2,000 x 30 cells, {len(SIZES)} values of n_components, a quarter of the rows held out: "
+        "seconds, their ratio to those of one fit, and selected n_components"
+    )
     yield "search", "seconds", "time ratio", "selected"
     X, model = make_rows(0.1, n=2000), Autoencoder(random_state=0)
     cv = ShuffleSplit(1, test_size=0.25, random_state=0)
@@ -175,7 +184,7 @@ TABLES = {
 def main():
     """Print the tables and write them if `--rst` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of further tables")
+    parser.add_argument("--data", help="folder of more tables")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--only", choices=TABLES)
     parser.add_argument("--sets", nargs="*", help="names of the sets in `tables`")

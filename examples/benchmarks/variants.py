@@ -1,14 +1,20 @@
-"""All variants and PCA on three tables whose rows have classes.
+"""PCA and eight unsupervised autoencoders on three tables whose rows have classes.
 
-Every model has its default parameters and, if its code is shorter than the row, the same number of
-components: 8 for digits, 5 for breast_cancer, 4 for wine. SparseAutoencoder keeps its wide code.
-VectorQuantizedAutoencoder keeps its own size, because the number of its codes limits how much
-information they contain.
-Each data set is split 70/30 several times. The table shows, for each data set and model, on
-held-out rows, as means over the splits: the squared error per row, nats per row, the accuracy of a
-5-nearest-neighbor classifier that is fitted to the codes of the training rows, and the share of
-active cells of the code, which are farther from 0 than a thousandth of the standard deviation of
-their column; then the median of seconds per fit.
+All models have their default parameters. Most of them have the same number of components: 8 for
+digits, 5 for breast_cancer, 4 for wine. SparseAutoencoder and VectorQuantizedAutoencoder keep their
+default numbers of components. The former is meant to have a wide code. For the latter, the number
+of vectors limits the information in a code, and their length does not.
+
+Each data set is split 70/30 several times. The table shows, for each data set and model:
+
+- the squared error per row;
+- the log-density in nats per row;
+- the accuracy of a 5-nearest-neighbor classifier that is fitted to the codes of the training rows;
+- the share of active cells of the codes, which differ from 0 by more than a thousandth of the
+  standard deviation of their component;
+- the seconds of a fit.
+
+The seconds are the median over splits. The others are means over splits, for held-out rows.
 
 Run `python examples/benchmarks/variants.py [--splits 3] [--only digits] [--rst FILE]`.
 """
@@ -41,7 +47,7 @@ TABLES = {
     "breast_cancer": (load_breast_cancer, 5, True),
     "wine": (load_wine, 4, True),
 }
-"""Function that loads the data set, size of its codes, and whether to standardize its columns."""
+"""Function that loads the data set, n_components, and whether to standardize the columns."""
 
 MODELS = (
     PCA,
@@ -56,14 +62,14 @@ MODELS = (
 )
 
 OWN_SIZE = (SparseAutoencoder, VectorQuantizedAutoencoder)
-"""Models that keep their default size of the code."""
+"""Models that keep their default number of components."""
 
 HEADER = ("data set", "model", "components", "squared error", "nats", "5-NN", "active", "seconds")
 FORMATS = ("<15", "<28", ">11", ">15", ">10", ">8", ">8", ">9")
 
 
 def measure(kind, k, train, test, y_train, y_test, seed):
-    """Return size of the code, held-out error, nats per row, accuracy, active share, seconds."""
+    """Return number of components, held-out error, nats, accuracy, active share and seconds."""
     size = {} if kind in OWN_SIZE else {"n_components": k}
     model = kind(**size, random_state=seed)
     start = time.perf_counter()
