@@ -249,8 +249,8 @@ PEERS = {
 
 def compare(cases):
     """Yield the caption, the header, and one row per case and contender."""
-    yield f"Processor time of one epoch, medians of {ROUNDS} rounds; as a multiple of others'"
-    yield "case", "contender", "ms an epoch", "of the loop's", "of skae's"
+    yield f"Processor time of one epoch: medians over the epochs of {ROUNDS} rounds, and ratios"
+    yield "case", "implementation", "ms per epoch", "ratio to the loop", "ratio to skae"
     for name, (*case, with_peers) in cases.items():
         contenders = dict(CONTENDERS)
         if with_peers:
@@ -280,7 +280,7 @@ def main():
     skorch.callbacks.logging.time = SimpleNamespace(time=time.process_time)
     logging.disable(logging.INFO)
     warnings.simplefilter("ignore")
-    formats = ("<8", "<22", ">12", ">15", ">11")
+    formats = ("<8", "<22", ">13", ">19", ">15")
     chosen = {name: cases[name] for name in arguments.only or cases}
     show(compare(chosen), formats, "epochs.py", arguments.rst)
 

@@ -83,11 +83,11 @@ def audit_table(name, load):
     """Return a function that yields the caption, the header and the rows of a table."""
 
     def table(folder, n_seeds):
-        yield f"{name}: s predicted by a forest, y by logistic regression"
-        yield "seed", "table", "s, base", "s, accuracy", "s, AUC", "y, accuracy", "gap", "seconds"
+        yield f"{name}: s predicted by a forest and y by a logistic regression, for held-out rows"
+        yield "seed", "input", "s, base", "s, accuracy", "s, AUC", "y, accuracy", "gap", "seconds"
         for seed in range(n_seeds):
             (X, s, y), (X_test, s_test, y_test) = load(folder, seed)
-            for table_name, target in (("rows", None), ("code", None), ("code, y given", y)):
+            for table_name, target in (("rows", None), ("code", None), ("code, with y", y)):
                 start, Z, Z_test = time.perf_counter(), X, X_test
                 if table_name != "rows":
                     model = FairAutoencoder(sensitive=-1, random_state=seed)
@@ -116,7 +116,7 @@ def digits(folder, n_seeds):
     )
     classifier = SVC(C=10).fit(pixels, digit)
     classes, others = np.repeat(np.arange(10), 200), (y_test + 1 + np.arange(len(test)) % 9) % 10
-    yield "Digits under their class: shares that another model, or the density, gets right"
+    yield "Digits with their class as the condition: shares of rows assigned to the right class"
     yield "seed", "n_components", "draws", "worst class", "translated", "by density", "seconds"
     for seed in range(n_seeds):
         for k in (4, 8, 16):

@@ -194,8 +194,8 @@ def mnist(folder, n_draws):
     )
     draws = [(X, X_test, keep_few(y, 10, seed), y_test) for seed in range(n_draws)]
     yield (
-        f"MNIST, 10,000 rows, 100 labels: mean ± standard deviation over {n_draws} choices of the "
-        "labels, median seconds"
+        "MNIST, 10,000 rows, 100 labels: mean error ± standard deviation over "
+        f"{n_draws} choices of the labels, median seconds"
     )
     yield "model", "error, %", "seconds"
     for name, make in MNIST_MODELS.items():

@@ -71,9 +71,9 @@ def make_rows(n, d, rng):
 
 def compare():
     """Yield the caption, the header, and one row per case."""
-    yield "Medians; as a multiple of what others take"
-    header = "of PCA's", "of the network's", "of network and validation"
-    yield "method", "rows x columns", "code", "microseconds", *header
+    yield "Median time of one call, and its ratio to other times"
+    header = "ratio to PCA", "ratio to network", "ratio to network + validation"
+    yield "method", "rows x columns", "components", "microseconds", *header
     rng = np.random.default_rng(0)
     for method, n, d, k, rounds in CASES:
         X = make_rows(max(n, 10_000), d, rng)
@@ -105,7 +105,7 @@ def main():
     arguments = parser.parse_args()
     print(describe_machine())
     torch.set_num_threads(1)
-    formats = ("<14", ">17", ">6", ">14", ">10", ">18", ">27")
+    formats = ("<14", ">17", ">12", ">14", ">14", ">18", ">31")
     show(compare(), formats, "inference.py", arguments.rst)
 
 

@@ -116,7 +116,7 @@ def mean_precision(Y, probability):
 
 def sets(folder, n_folds):
     """Yield the caption, the header and the rows of the table of multi-label sets."""
-    yield f"Multi-label sets: means over the held-out rows of {n_folds} folds, median seconds"
+    yield f"Multi-label sets: measures on held-out rows, means over {n_folds} folds, median seconds"
     yield "set", "model", "F1", "AP", "parameters", "seconds"
     results = {}
     for name in SETS:
@@ -149,7 +149,7 @@ def format_row(figures):
 
 def added(folder, n_folds):
     """Yield the caption, the header and the rows of the table of labels that are added."""
-    yield f"Yeast: area under the ROC curve of an added label, mean over labels, {n_folds} folds"
+    yield f"Yeast: area under the ROC curve of an added label, mean over labels and {n_folds} folds"
     yield "rows", "added", "fit at once", "difference", "LogisticRegression", "others unchanged"
     areas, unchanged = [], []
     for fold, (X, X_test, Y, Y_test) in enumerate(folds(*load_labels(folder, "yeast"), n_folds)):
@@ -210,7 +210,7 @@ def regressors(k):
 
 def pls(folder, n_folds):
     """Yield the caption, the header and the rows of the table of linear codes."""
-    yield f"Held-out R² of y and share of X restored, by size of linear codes; {n_folds} folds"
+    yield f"R² of targets y, share of variance of X, and components; held-out rows, {n_folds} folds"
     yield "set", "model", *[f"{side}, {k}" for side in "yX" for k in SIZES]
     tables = {name: load_table(folder, name) for name in TABLES}
     for name, (X, Y) in (tables | {"yeast": load_labels(folder, "yeast")}).items():

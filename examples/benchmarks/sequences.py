@@ -73,7 +73,7 @@ def nearest_accuracy(train, y_train, test, y_test):
 
 def table(folder):
     """Yield the caption, the header and the rows of the table."""
-    yield "Sequences, codes of 8"
+    yield "Sequences, 8 components: error relative to PCA and accuracy, held-out rows"
     yield "sequences", "model", "error", "1-NN", "weight_decay", "seconds"
     for name in SETS:
         X, y, Z, z = load(folder, name)

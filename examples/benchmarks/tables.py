@@ -84,7 +84,7 @@ def row_errors(model, X):
 
 
 def tables(arguments):
-    yield f"Held-out rows: means over {arguments.splits} splits, median seconds"
+    yield f"Autoencoder, held-out rows: means over {arguments.splits} splits, median seconds"
     yield (
         "set",
         "rows x columns",
@@ -128,7 +128,7 @@ def tables(arguments):
 
 
 def settings(arguments):
-    yield f"Digits, 8 components: means over {arguments.splits} splits, median seconds"
+    yield f"Held-out digits, 8 components: means over {arguments.splits} splits, median seconds"
     yield "setting", "epochs", "seconds", "time ratio", "error ratio", "nats above PCA"
     figures = []
     for seed in range(arguments.splits):
