@@ -140,8 +140,9 @@ class Latent(nn.Module, ABC):
     def start(self, values: Tensor, rest: float) -> Start:
         """Return the initial scales of the linear maps, and the initial bias of the encoder.
 
-        `values` (n_axes,) are the variances of standardized rows along their principal axes, and
-        `rest` is the mean variance along each other axis.
+        `values` (n_axes,) are the variances of standardized rows along principal axes, and `rest`
+        is the mean variance along the other axes. With factor analysis, they are relative to the
+        noise variances.
         """
         one = torch.ones_like(values)
         return Start(one, one, values.new_zeros(self.n_inputs))
