@@ -41,15 +41,16 @@ MIN_WEIGHT_SUM = 1e-300
 """Smallest sum of sample weights. Dividing by a smaller sum could overflow."""
 
 MIN_VALIDATION_ROWS = 100
-"""Number of validation rows that select the best epoch if `early_stopping="auto"`. Fewer rows would
-select it by chance."""
+"""Smallest number of validation rows that select the best epoch if `early_stopping="auto"`. Fewer
+rows would select it by chance."""
 
 MIN_IMPROVEMENT = 1e-4
-"""Improvement of the training objective, in nats per row, below which the initial weights are kept,
-unless validation rows select the epoch. At a solution, steps only add rounding errors."""
+"""Improvement of the training objective, in nats per row, below which `fit` keeps the weights from
+the start of training, because steps at a solution only add rounding errors. The weights are not
+kept if validation rows select the epoch or if the latent's `ranks_epochs` is False."""
 
 FULL_BATCH_ROWS = 256
-"""Largest number of training rows for which `batch_size="auto"` uses all rows in each step."""
+"""Largest number of distinct training rows that `batch_size="auto"` uses all in each step."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class FitData:
     X, y, sample_weight, X_corrupted : array-like or None
         Arguments of the public method.
     targets : Targets or None
-        Targets that an estimator over the autoencoder has read from `y` itself.
+        Targets that a meta-estimator has read. If it is None, the autoencoder reads them from `y`.
     target_options : dict
         Keyword arguments of the autoencoder's `_read_targets`.
     """
@@ -83,21 +84,22 @@ class PreparedFit:
     schema : Schema
         How the table is read and written.
     rows : Rows
-        The n rows of the table with positive weight, including those that are held out.
+        The n rows of the table with positive weight, including the validation rows.
     weight : ndarray of shape (n,)
         Sample weights of the rows.
     corrupted : Rows or None
-        Corrupted versions of the rows that the user passed for the encoder.
+        Corrupted versions of the rows, which the encoder receives, if the user passed any.
     targets : Targets or None
         Targets of the rows, if the estimator uses targets.
     split : Split
         The distinct rows, and which of them are held out.
     resume : Fitted or None
-        Model from which training resumes.
+        Model from which training resumes. None starts with a new model.
     one_pass : bool
         Whether to pass over the rows once, at a constant learning rate, as `partial_fit` does.
     seed : int
-        Seed of all random numbers of the fit.
+        Seed of the split and of all random numbers for a new network. If training resumes with a
+        network of the same size, its random numbers continue those of the previous fit.
     """
 
     schema: Schema
@@ -112,13 +114,13 @@ class PreparedFit:
 
     @property
     def learned(self) -> dict[str, Any]:
-        """What was learned from targets, such as their classes, in this or in the resumed fit."""
+        """What was learned from targets, such as their classes, in this fit or the resumed one."""
         if self.resume is not None:
             return self.resume.learned
         return {} if self.targets is None else self.targets.learned
 
     def batch(self, positions: NDArray[np.intp], network: Network) -> Batch:
-        """Return the distinct rows at some positions as a batch for a network."""
+        """Return the distinct rows at positions in `split.index` as a batch, without targets."""
         index = self.split.index[positions]
         return make_batch(self.rows.take(index), network, self.split.weight[positions])
 
@@ -139,16 +141,16 @@ def fit(
     Parameters
     ----------
     estimator : BaseAutoencoder
-        Its parameters and hooks are read. It is not changed.
+        Estimator whose parameters and hooks are read. It is not changed.
     data : FitData
         Arguments of the public method.
     resume : Fitted or None
-        Model from which training resumes.
+        Model from which training resumes. None starts with a new model.
     one_pass : bool
         Whether to pass over the rows once, at a constant learning rate, as `partial_fit` does.
     make_callback : callable
-        Makes a skorch callback, or None, from a function that returns the fitted model of a net in
-        training.
+        Function that returns a skorch callback or None. Its argument is a function that returns the
+        fitted model of a net during training.
 
     Returns
     -------
@@ -156,6 +158,12 @@ def fit(
         The trained model.
     messages : list of Message
         Warnings to issue.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data or the parameters are invalid, or if training fails. NetworkMismatchError is a
+        ValueError.
     """
     check_callbacks(estimator)
     prepared = prepare_fit(estimator, data, resume, one_pass)
@@ -189,7 +197,7 @@ def check_callbacks(estimator: BaseEstimator) -> None:
 
 
 def has_checkpoint(estimator: BaseEstimator) -> bool:
-    """Return whether another process can resume a fit of an autoencoder."""
+    """Return whether the callbacks contain a Checkpoint, so that another process can resume."""
     return any(isinstance(c, Checkpoint) for c in estimator.callbacks or [])
 
 
@@ -202,7 +210,8 @@ def prepare_fit(
     """Validate the arguments of a fit and drop the rows of weight 0."""
     X, X_corrupted, all_weights = data.X, data.X_corrupted, None
     if data.sample_weight is not None and estimator._conditions()[1] is not None:
-        # Rows of weight 0 are dropped before the table is read: their categories must not count.
+        # Rows of weight 0 are dropped before the table is read, because their categories must not
+        # become levels of the conditions.
         all_weights = read_weight(data.sample_weight, X)
         X, X_corrupted = rows_of_positive_weight(X, X_corrupted, all_weights)
     schema, rows = read_rows(estimator, X, resume)
@@ -249,7 +258,7 @@ def rows_of_positive_weight(
 def read_rows(
     estimator: BaseEstimator, X: MatrixLike, resume: Fitted | None
 ) -> tuple[Schema, Rows]:
-    """Return the schema of a table, which is that of the resumed model if any, and its rows."""
+    """Return the schema of a table and its rows. A resumed model determines the schema."""
     conditions = estimator._conditions()
     if resume is not None:
         resume.schema.check_same_columns(X, conditions[1])
@@ -259,7 +268,10 @@ def read_rows(
 
 
 def read_weight(sample_weight: MatrixLike | None, X: MatrixLike) -> NDArray[np.float64]:
-    """Validate the weights of rows and return them as float64."""
+    """Validate the weights of rows and return them as float64. None is a weight of 1 for each row.
+
+    Raises ValueError if a weight is negative, or if their sum is 0, close to 0 or not finite.
+    """
     weight: NDArray[np.float64] = check_sample_weight(
         sample_weight, X, dtype=np.float64, ensure_non_negative=True
     )
@@ -283,7 +295,7 @@ def check_more_than_one_row(estimator: object, n: int) -> None:
 
 
 def draw_seed(random_state: int | RandomState | None) -> int:
-    """Draw a seed from a `random_state`."""
+    """Draw a seed from a `random_state`. None gives a different seed in each call."""
     if random_state is None:
         # numpy's global generator is never used: that would change the user's random numbers.
         return secrets.randbelow(2**31)
@@ -291,7 +303,10 @@ def draw_seed(random_state: int | RandomState | None) -> int:
 
 
 def rare_rows(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
-    """Mark the rows with known targets if they are a minority. None of them is held out."""
+    """Mark the rows with known targets if they have less than half of the total weight.
+
+    Otherwise, no row is marked. None of the marked rows is held out.
+    """
     known = np.zeros(len(weight), dtype=bool) if targets is None else targets.any_observed
     return known & (weight @ known < 0.5 * weight.sum())
 
@@ -318,7 +333,11 @@ def make_net(estimator: BaseEstimator, prepared: PreparedFit) -> Net:
 
 
 def choose_batch_size(batch_size: int | str, n: int) -> int:
-    """Return the number of rows per step for `n` training rows."""
+    """Return the number of rows per step for `n` distinct training rows.
+
+    "auto" is all rows up to `FULL_BATCH_ROWS`. For more rows, it is the power of 2 that is closest
+    to n / 64 on a logarithmic scale, and at least 64 and at most 256.
+    """
     if batch_size != "auto":
         return min(int(batch_size), n)
     if n <= FULL_BATCH_ROWS:
@@ -359,7 +378,7 @@ def make_batches(
 
 
 def start_auxiliary_loss(net: Net, targets: Targets | None, train: Batches) -> None:
-    """Add the auxiliary loss of the targets to a net, and initialize it."""
+    """Add the auxiliary loss of the targets to a net, and initialize the loss from its codes."""
     loss: AuxiliaryLoss | None = None if targets is None else targets.loss
     if loss is None:
         return
@@ -398,7 +417,10 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
 def train_net(
     net: Net, train: Batches, valid: Batches | None, plan: Plan
 ) -> tuple[int, list[Message]]:
-    """Train a net in place. Return the epoch whose weights were kept, and warnings to issue."""
+    """Train a net in place. Return the epoch whose weights were kept, and warnings to issue.
+
+    Raises ValueError if the objective becomes infinite or NaN.
+    """
     network: Network = net.module_
     try:
         initial = start = net.evaluate(train)
@@ -415,8 +437,8 @@ def train_net(
             "scale the columns of X."
         ) from None
     messages: list[Message] = []
-    # The result is worse than the initial network and than predicting the means of the columns. The
-    # margin, one nat per cell, excludes differences by chance.
+    # The final objective is larger than that of the initial network and than the baseline of the
+    # likelihood. The margin, one nat per cell, excludes differences by chance.
     if end > max(initial, network.likelihood.baseline().item()) + network.inputs.n_outputs:
         text = (
             f"Training diverged: the objective rose from {initial:.4g} to {end:.4g} nats per "
@@ -434,7 +456,9 @@ def train_net(
 def signature(estimator: BaseEstimator) -> str:
     """Return a text that identifies an autoencoder and the parameters that determine its result.
 
-    Checkpoints use it to recognize the fit that they belong to.
+    Checkpoints use it to recognize the fit to which they belong. It does not contain
+    `random_state`: `Net.fingerprint` adds the state of the random generator. Raises ValueError if
+    a parameter cannot be pickled.
     """
     parameters = estimator.get_params(deep=False)
     for name in ("callbacks", "random_state", "verbose", "device"):
@@ -465,7 +489,10 @@ def signature(estimator: BaseEstimator) -> str:
 def make_fitted(
     estimator: BaseEstimator, prepared: PreparedFit, net: Net, best_epoch: int
 ) -> Fitted:
-    """Estimate the density of a trained net and return the fitted model."""
+    """Estimate the density of a trained net and return the fitted model.
+
+    The auxiliary loss of the net is discarded. Raises ValueError if the density is not finite.
+    """
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
         net.reset_optimizer()
@@ -503,9 +530,9 @@ def make_fitted(
 
 
 def code_warnings(prepared: PreparedFit, fitted: Fitted) -> list[Message]:
-    """Return the warning of the latent about the codes of training rows, if it has one.
+    """Return a list with the latent's warning about the codes of a sample of rows, if it has one.
 
-    There is none for rows that are all equal.
+    The list is empty if all rows of the sample are equal.
     """
     network = fitted.network
     batch = prepared.batch(prepared.split.representatives, network)

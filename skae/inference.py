@@ -16,7 +16,7 @@ from skae.training.tensors import make_batch, tensor, to_float64_device
 from skae.training.threads import one_thread
 
 BLOCK_ROWS = 2048
-"""Number of rows per block. Larger blocks do not fit into the processor's cache."""
+"""Largest number of rows per block. Larger blocks do not fit into the processor's cache."""
 
 
 def map_rows(
@@ -59,7 +59,7 @@ def map_rows(
 
 
 def codes(rows: Rows, fitted: Fitted) -> Floats:
-    """Compute the codes of rows, shape (n, k), in the dtype of the rows."""
+    """Compute the codes (n, k) of rows, in the dtype of the rows. k is the latent's `n_outputs`."""
     return map_rows(lambda batch: fitted.network.encode(batch).mean, rows, fitted)
 
 
@@ -117,21 +117,32 @@ def map_codes(
 
 
 def decode(Z: Floats, conditions: Floats | None, fitted: Fitted) -> Floats:
-    """Compute the expected rows of codes, in the columns of the user."""
+    """Compute the expected rows of codes.
+
+    The result has the columns of X and shape (n, n_columns). If `conditions` is None, the columns
+    of conditions are 0.
+    """
     network = fitted.network
     cells = map_codes(network.likelihood.mean, Z, conditions, fitted, network)
     return fitted.schema.write(cells, conditions)
 
 
 def reconstructions(rows: Rows, fitted: Fitted) -> Floats:
-    """Compute the reconstructions of rows, in the columns of the user."""
+    """Compute the reconstructions (n, n_columns) of rows, with the columns of X.
+
+    Conditions are copied from the rows.
+    """
     network = fitted.network
     cells = map_rows(lambda batch: network.likelihood.mean(network.restored(batch)), rows, fitted)
     return fitted.schema.write(cells, rows.conditions)
 
 
 def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
-    """Compute the reconstruction errors of rows, or of their cells in the columns of the user."""
+    """Compute the reconstruction errors (n,) of rows, in float64.
+
+    If `per_feature` is True, it returns the errors (n, n_columns) of cells instead, with the
+    columns of X. Those of conditions are 0.
+    """
     network = fitted.network
 
     def error(batch: Batch) -> Tensor:
@@ -144,7 +155,7 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
 
 
 def evaluate_density(method: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
-    """Call a method of the fitted density, such as "log_prob", for rows."""
+    """Call a method of the fitted density, such as "log_prob", for rows, and return float64."""
     network, function = to_float64_device(fitted.network), getattr(fitted.density, method)
     return map_rows(
         lambda batch: function(network, batch, *arguments), rows, fitted, np.float64, network
@@ -158,7 +169,7 @@ def draw_rows(
     conditions: Floats | None,
     fitted: Fitted,
 ) -> Floats:
-    """Draw rows from the model, with the columns of the table that was passed to `fit`.
+    """Draw rows from the model, with the columns of X.
 
     Parameters
     ----------
@@ -169,8 +180,8 @@ def draw_rows(
     seed : int
         Seed of the random numbers.
     conditions : ndarray of shape (n, n_conditions) or None
-        Conditions of the rows. If None, they are drawn from the conditions of the training rows,
-        if the model has conditions.
+        Conditions of the rows. If it is None and the model has conditions, they are drawn from the
+        conditions of the training rows.
     fitted : Fitted
         Fitted model.
 
@@ -182,7 +193,7 @@ def draw_rows(
     Raises
     ------
     ValueError
-        If the rows do not fit into memory or are not finite.
+        If the codes do not fit into memory, or if the rows are not finite.
     """
     network, density = to_float64_device(fitted.network), fitted.density
     generator = torch.Generator(network.like.device).manual_seed(seed)
@@ -213,8 +224,8 @@ def _check_finite(
 ) -> Floats:
     """Convert a result to a dtype, by default that of its source, and check that it is finite.
 
-    The error names the largest cell of the first row of the source whose result is not finite;
-    `describe` returns the name of a column.
+    Raises ValueError if the result of a row is not finite. The error names the cell of `source`
+    with the largest absolute value in the first such row. `describe` returns the name of a column.
     """
     result = result.astype(dtype or source.dtype, copy=False)
     if not np.isfinite(result).all():

@@ -30,21 +30,21 @@ from skae.training.threads import choose_device
 
 
 def row_shape(estimator: BaseEstimator) -> RowShape:
-    """Return the shape of a row that the parameters of an autoencoder describe."""
+    """Return the shape of the rows that the parameters of an autoencoder describe."""
     return RowShape(estimator.feature_shape, estimator.architecture == "recurrent")
 
 
 def support(estimator: BaseEstimator) -> Support:
-    """Return the range of cells under the likelihood of an autoencoder."""
+    """Return the interval of the values that the likelihood of an autoencoder supports."""
     return Support(estimator.likelihood, *LIKELIHOODS[estimator.likelihood].support)
 
 
 def build_network(
     estimator: BaseEstimator, schema: Schema, learned: dict[str, Any], n_components: int
 ) -> Network:
-    """Build the network that the parameters of an autoencoder describe. Its weights are not set.
+    """Build the network that the parameters of an autoencoder describe, without initializing it.
 
-    Raises ValueError if parameters contradict each other.
+    Raises ValueError if a combination of parameters is not supported.
     """
     d, n_conditions = len(schema.modelled), len(schema.conditions)
     architecture = make_architecture(
@@ -99,24 +99,31 @@ def new_net(
     Parameters
     ----------
     estimator : BaseAutoencoder
-        Its parameters and hooks are read.
+        Estimator whose parameters and hooks are read.
     schema : Schema
         How the table is read and written.
     rows : Rows
-        Training rows.
+        Rows of the table, including the validation rows.
     split : Split
-        The distinct rows.
+        The distinct rows. All of them are used, including the validation rows.
     learned : dict
-        What was learned from targets.
+        What was learned from targets, such as their classes.
     smaller : Network or None
-        Trained network with fewer components, which the new one starts from.
+        Trained network with fewer components, whose weights are copied to the new network. None
+        initializes all weights from the rows.
     seed : int
-        Seed of all random numbers.
+        Seed of all random numbers of the initialization and of the training.
 
     Returns
     -------
     net : Net
-        Net around the initialized network.
+        Net that contains the initialized network.
+
+    Raises
+    ------
+    ValueError
+        If the rows cannot be represented in the dtype of the network, if a combination of
+        parameters is not supported, or if the network does not fit into memory.
     """
     device = choose_device(estimator.device)
     full = fill_with_means(rows.values, split.index, split.weight)
@@ -128,7 +135,7 @@ def new_net(
     x = DistinctRows(cells, numbers)
     moments = column_moments(x, weight)
     if full is not rows.values:
-        # Missing cells have been filled with the means of their columns: the variances are too low.
+        # The variances are too low, because missing cells were filled with the means of columns.
         observed = split.weight @ ~np.isnan(rows.modelled[split.index])
         moments = of_observed_cells(moments, torch.from_numpy(observed) / weight.sum())
     n_cells = len(rows) * (d + sum(max(1, n) for n in schema.n_levels))
@@ -164,7 +171,7 @@ def new_net(
 def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
     """Copy a fitted net, with a network that is built from the current parameters.
 
-    Raises NetworkMismatchError if they describe a different network.
+    Raises NetworkMismatchError if these parameters describe another network than the fitted one.
     """
     k, schema = resume.network.latent.n_components, resume.schema
     try:
@@ -188,25 +195,26 @@ def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
 
 
 def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
-    """Restore a fitted model from what `Fitted.tree` returned.
+    """Restore a fitted model from the result of `Fitted.tree`.
 
     Parameters
     ----------
     estimator : BaseAutoencoder
-        Has the parameters of the fit.
+        Estimator with the parameters of the fit.
     tree : dict
         The stored model. It may come from a file that is damaged or forged.
 
     Returns
     -------
     fitted : Fitted
-        The model, on the device of the estimator if available and on the CPU otherwise.
+        The model, on the device that the estimator's `device` selects, or on the CPU if that device
+        is not available.
 
     Raises
     ------
     ValueError
-        If the tree does not describe a model of this estimator. Other invalid contents may raise
-        any of `skae.files.MALFORMED_ERRORS`.
+        If the tree does not describe a model of this estimator. If its contents are invalid in
+        other ways, any of `skae.files.MALFORMED_ERRORS` may be raised.
     """
     tree = dict(tree)
     try:
@@ -241,7 +249,7 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
 
 
 def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
-    """Raise ValueError if the parts of a stored model, arrays apart, contradict each other."""
+    """Raise ValueError if parts of a stored model other than its arrays are inconsistent."""
     schema, conditions = tree["schema"], tree["conditions"]
     kinds = {"schema": Schema, "best_epoch": int, "rows_seen": float, "n_components": int,
              "conditions": SeenConditions | None, "learned": dict, "parameters": dict}  # fmt: skip

@@ -32,7 +32,7 @@ ATTRIBUTE = re.compile(r"_?[a-z][a-z0-9_]*_|_fitted|_n_features_out|_sklearn_out
 
 
 class NetworkMismatchError(ValueError):
-    """Error of a fit whose parameters describe a different network than the one it resumes from."""
+    """Error of a resumed fit whose parameters describe another network than the fitted one."""
 
 
 class TableInfo(NamedTuple):
@@ -43,7 +43,7 @@ class TableInfo(NamedTuple):
     schema : Schema
         Describes the columns of the table.
     learned : dict
-        What was learned from targets, such as their classes.
+        What was learned from targets, such as their classes. It is empty without targets.
     """
 
     schema: Schema
@@ -52,13 +52,13 @@ class TableInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitted:
-    """Fitted model of an autoencoder. It never changes: every fit makes a new one.
+    """Fitted model of an autoencoder. It never changes, because every fit makes a new one.
 
     Attributes
     ----------
     parameters : dict
-        Parameters of the estimator at the time of the fit, without functions, `callbacks`,
-        `corruption`, `random_state` and `verbose`.
+        Parameters of the estimator at the time of the fit, without `callbacks`, `corruption`,
+        `random_state`, `verbose` and all others whose values are callable.
     schema : Schema
         How tables are read and written.
     network : Network
@@ -66,16 +66,19 @@ class Fitted:
     density : Density
         The distribution of codes and rows.
     training : dict
-        History, state of the random generator and state of the optimizer, as numbers and arrays.
+        History, state of the random generator and state of the optimizer, as `Net.arrays` returns
+        them. The state of the optimizer is empty unless training can resume from it.
     best_epoch : int
         Epoch of the latest fit whose weights were kept, counted from 1; 0 is the initial network.
     rows_seen : float
-        Sum of the sample weights of the latest call of `fit` and of the calls of `partial_fit`
-        after it. It is the weight of the density if another call of `partial_fit` updates it.
+        Sum of the sample weights of the latest call of `fit`, if there was one, and of the calls of
+        `partial_fit` after it. If another call of `partial_fit` updates the density, it is the
+        weight of the present density.
     conditions : SeenConditions or None
-        Conditions of the training rows, if there are columns of conditions.
+        Conditions of the rows of the fit, including validation rows, and of the fits from which it
+        resumed. None if there are no columns of conditions.
     learned : dict
-        What was learned from targets, such as their classes.
+        What was learned from targets, such as their classes. It is empty without targets.
     """
 
     parameters: dict[str, Any]
@@ -94,12 +97,12 @@ class Fitted:
         return self.training["history"]
 
     def curve(self, name: str) -> list[float]:
-        """Return the values of a recorded number, without the epochs that did not record it."""
+        """Return the values of a number in the history, one for each epoch that recorded it."""
         return [epoch[name] for epoch in self.history if name in epoch]
 
     @property
     def feature_names(self) -> NDArray[Any]:
-        """Names of the columns of `X`. Raises AttributeError if they are not all strings."""
+        """Names of the columns of `X`. Raises AttributeError unless all of them are strings."""
         if self.schema.names is None:
             raise AttributeError(
                 "feature_names_in_ is not defined, because not all column names of X in fit were "
@@ -109,14 +112,15 @@ class Fitted:
 
     @property
     def noise_variance(self) -> float | NDArray[Any]:
-        """Variance of the Gaussian likelihood: an array if `noise="diagonal"`, else one number."""
+        """Noise variance: an array if `noise="diagonal"`, else one number; 0 without noise."""
         noise = self.density.likelihood.noise_variance.cpu().double().numpy()
         return noise if self.parameters["noise"] == "diagonal" else float(noise[0])
 
     def tree(self) -> dict[str, Any]:
         """Convert the model to a dict of plain values, numpy arrays and `Stored` objects.
 
-        It contains no torch objects and does not depend on the device.
+        The dict contains no torch objects and can be restored on any device. The state of the
+        random generator is only restored on the same type of device.
         """
         tree = {name: value for name, value in vars(self).items()}
         network, density = tree.pop("network"), tree.pop("density")
@@ -130,12 +134,14 @@ class Fitted:
 
 
 class FittedAttribute:
-    """Attribute of an estimator that is computed from its fitted model.
+    """Attribute of an autoencoder that is computed from its fitted model.
+
+    Reading it from an autoencoder that is not fitted raises NotFittedError.
 
     Parameters
     ----------
     read : callable
-        Returns the value of the attribute for a `Fitted`.
+        Function of a `Fitted` that returns the value of the attribute.
     """
 
     def __init__(self, read: Callable[[Fitted], Any]) -> None:
@@ -159,10 +165,11 @@ class Saved(Stored):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the estimator to a file, from which `skae.load` restores it.
 
-        The restored estimator gives bitwise identical results. The file has the safetensors format
-        and contains only numbers and texts, so it does not depend on the device or on the versions
-        of scikit-learn, skorch and Python. An existing file is replaced in a single step: if saving
-        fails, it is left unchanged. Functions and callbacks are not saved.
+        On the same device and with the same versions of all packages, the restored estimator gives
+        bitwise identical results. The file has the safetensors format and contains only numbers and
+        texts. It can therefore be loaded on other devices and with other versions of scikit-learn,
+        skorch and Python. An existing file is replaced in a single step, and it is left unchanged
+        if saving fails. Functions and callbacks are not saved.
 
         Parameters
         ----------
@@ -172,14 +179,18 @@ class Saved(Stored):
         Raises
         ------
         TypeError
-            If the class of the estimator is not one of skae, so that `load` could not find it, or
-            if a parameter that defines the model, such as `architecture`, is a user-defined object.
+            If the class of the estimator is not one of skae, because `load` could not find it, or
+            if a parameter without which the model cannot be restored, such as `architecture`, is a
+            function or a user-defined object.
+        OSError
+            If the file cannot be written.
 
         Warns
         -----
         UserWarning
-            If functions, callbacks or other values are not saved. The warning names them. They are
-            needed for further training only.
+            If parameters or attributes whose values are functions, callbacks or other objects are
+            not saved. The warning names them. The restored estimator has the defaults of these
+            parameters, which are needed for further training only.
 
         Examples
         --------
@@ -254,7 +265,7 @@ class Saved(Stored):
 
 
 def _with_current_names(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of an estimator with the current names of its parameters."""
+    """Return the state of an estimator, with current names of parameters in place of old ones."""
     nested = {
         key: _with_current_names(state[key])
         for key in ("_fitted", "parameters")
@@ -265,7 +276,7 @@ def _with_current_names(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_learned(name: str) -> bool:
-    """Return whether a name is that of a fitted attribute."""
+    """Return whether a name is that of a fitted attribute other than `_fitted`."""
     return name.endswith("_") or name == "_n_features_out"
 
 
@@ -284,18 +295,21 @@ def load(path: str | os.PathLike[str]) -> Any:
     -------
     estimator : estimator
         Estimator with the parameters and, if it was fitted, the fitted attributes of the saved one.
-        Its model is on the device of its parameter `device` if available, and on the CPU otherwise.
+        Its model is on the device that the parameter `device` of the fit selects, or on the CPU if
+        that device is not available.
 
     Raises
     ------
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file was not written by `save`, is damaged, or was written by a later version.
+        If the file was not written by `save`, is damaged, or has the format of a later version of
+        skae.
 
     Examples
     --------
-    The example of `Autoencoder.save` loads the file that it saves. Other files are not accepted:
+    The example of `Autoencoder.save` saves an estimator and loads the file. Files that are not
+    from skae are rejected:
 
     >>> import skae
     >>> skae.load(skae.__file__)  # doctest: +ELLIPSIS
@@ -317,7 +331,10 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def from_format_1(content: dict[str, Any]) -> Any:
-    """Convert the contents of a file of format 1, which describes objects by class and state."""
+    """Convert the contents of a file of format 1 to an estimator or a part of its state.
+
+    Format 1 describes each object by the name of its class and its state.
+    """
     name, state = content["class"], content["state"]
     if name not in CLASSES:
         raise ValueError(f"this version of skae has no class {name!r}")
@@ -332,7 +349,19 @@ def from_format_1(content: dict[str, Any]) -> Any:
 def _autoencoder_of_format_1(
     name: str, state: dict[str, Any], columns: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Convert the state of an autoencoder, which had many fitted attributes instead of one."""
+    """Convert the state of an autoencoder from format 1 to the state of the current class.
+
+    In format 1, an autoencoder has several fitted attributes instead of `_fitted`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the class.
+    state : dict
+        Attributes of the autoencoder.
+    columns : dict or None
+        Attributes of the object that described the columns of conditions, if there were any.
+    """
     parameters, arrays = state.pop("_fit_params_"), state.pop("_arrays")
     renamed = {"center": "inputs.center", "scale": "inputs.scale"}
     module = {
@@ -385,7 +414,10 @@ def _autoencoder_of_format_1(
 
 
 def _levels(cells: NDArray[Any], conditions: list[Column]) -> NDArray[Any]:
-    """Convert one-hot encoded conditions to the indices of their levels."""
+    """Convert encoded conditions to cells of shape (n, n_conditions).
+
+    A one-hot encoded condition becomes the index of its level. Numeric conditions are unchanged.
+    """
     ends = np.cumsum([max(1, column.n_levels) for column in conditions])[:-1]
     parts = zip(conditions, np.split(cells, ends, axis=1), strict=True)
     columns = [part[:, 0] if c.levels is None else part.argmax(axis=1) for c, part in parts]

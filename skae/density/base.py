@@ -12,7 +12,8 @@ from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
 MAX_CELLS = 2**22
-"""Largest number of cells, or of hidden units, in one block of rows. It limits the memory."""
+"""Largest number of cells, or of hidden units, for one block of rows, all codes that are decoded at
+once included. It limits the memory."""
 
 CODES_AT_ONCE = 256
 """Largest number of codes of a row that are drawn or decoded at once. It does not depend on the
@@ -20,13 +21,19 @@ number of rows, so that the codes drawn for a row do not depend on the other row
 
 
 class Density(Protocol):
-    """Distribution of codes and rows under a fitted network; its likelihood is not trained."""
+    """Distribution of codes and rows under a fitted network.
+
+    Attributes
+    ----------
+    likelihood : Likelihood
+        Distribution of a row given its code, whose noise is not trained.
+    """
 
     likelihood: Likelihood
 
     @classmethod
     def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
-        """Estimate the noise and the distribution of codes.
+        """Estimate the noise and the distribution of codes, unless they are known or fixed.
 
         Parameters
         ----------
@@ -35,27 +42,27 @@ class Density(Protocol):
         batch : Batch
             Rows in random order.
         held_out : Tensor of shape (n,), bool
-            Whether each row is a validation row, which the network was not trained on.
+            Whether each row is a validation row, on which the network was not trained.
         """
 
     @classmethod
     def restore(cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]) -> Self:
         """Return the density with this likelihood and the parameters `tensors`.
 
-        It raises ValueError if they are not the parameters of a density of the network.
+        Raises ValueError if they are not the parameters of a density of the network.
         """
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the parameters, without those of the likelihood."""
+        """Return the parameters by name, without those of the likelihood."""
 
     def log_prob(self, network: Network, batch: Batch) -> Tensor:
         """Compute the log-density of rows in nats, shape (n,), float64."""
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
-        """Draw codes (n, k) from the prior."""
+        """Draw codes (n, k) from the prior, where k is the latent's `n_outputs`."""
 
     def blend(self, new: Any, share: float) -> Self:
-        """Approximate the mixture of this density and a `share` of a new one."""
+        """Approximate the mixture of this density and a new one, whose weight is `share`."""
 
     def is_finite(self) -> bool:
         """Return whether all parameters are finite."""
@@ -69,10 +76,19 @@ def map_blocks(
     Parameters
     ----------
     function : callable
-        Function of rows that decodes `n_codes` codes for each of them.
+        Function of a batch of n rows that returns a tensor of shape (n, ...). It decodes `n_codes`
+        codes for each row, at most `CODES_AT_ONCE` of them at once.
     network : Network
+        Network that decodes the codes.
     batch : Batch
+        All rows.
     n_codes : int
+        Number of codes of each row.
+
+    Returns
+    -------
+    result : Tensor of shape (n_rows, ...)
+        Values of the function.
     """
     width = max(network.inputs.n_outputs, network.decoder.n_hidden)
     cells = min(n_codes, CODES_AT_ONCE) * width

@@ -23,14 +23,15 @@ decoded once per row."""
 class Enumeration:
     """Exact density for codes that consist of one vector from each of several codebooks.
 
-    The prior draws the vectors of different codebooks independently. `Density` documents the
-    methods.
+    In the prior, the vectors of different codebooks are independent. `Density` documents the
+    methods. `log_prob` raises ValueError if there are more than `MAX_CODES` codes.
 
     Attributes
     ----------
     likelihood : Likelihood
+        Distribution of a row given its code.
     shares : Tensor of shape (n_codebooks, n_codes)
-        Relative frequency of each vector of a codebook among the codes of rows.
+        Weighted relative frequency of each vector of a codebook among the codes of rows.
     """
 
     likelihood: Likelihood

@@ -19,17 +19,24 @@ IMPORTANCE_SAMPLES = 100
 """Default number of codes that are drawn for each row."""
 
 MIN_VALIDATION_ROWS = 30
-"""Smallest number of validation rows that estimate the noise or correct a trained noise. The
-result of fewer rows would be mostly chance."""
+"""Smallest number of validation rows that estimate the noise or correct a trained noise. The result
+of fewer rows would be mostly chance. The noise is then estimated from all rows, and a trained noise
+is not corrected."""
 
 
 @dataclass
 class Importance:
-    """Importance-weighted estimate of the density, with codes drawn from the encoder's posterior.
+    """Importance-weighted estimate of the log-density, with codes drawn from posteriors.
 
-    Its expectation is a lower bound of the log-density, which becomes tighter with more codes
-    (Burda, Grosse & Salakhutdinov 2016). The random numbers are a function of the row, so that
-    the same row has the same result in every call. `Density` documents the methods.
+    The expectation of the estimate is a lower bound of the log-density, which becomes tighter with
+    more codes (Burda, Grosse & Salakhutdinov 2016). The random numbers are computed from the row,
+    so equal rows have equal results in every call. `Density` documents the methods. `blend` returns
+    the new density.
+
+    Attributes
+    ----------
+    likelihood : Likelihood
+        Distribution of a row given its code.
     """
 
     likelihood: Likelihood
@@ -84,7 +91,10 @@ class Importance:
         return map_blocks(log_mean, network, batch, n_samples)
 
     def elbo(self, network: Network, batch: Batch, n_samples: int = IMPORTANCE_SAMPLES) -> Tensor:
-        """Compute the evidence lower bound of rows in nats, shape (n,), float64."""
+        """Compute the evidence lower bound of rows in nats, shape (n,), float64.
+
+        The expected log-likelihood is a mean over `n_samples` codes. The divergence is exact.
+        """
 
         def mean(batch: Batch) -> Tensor:
             total = batch.weight.new_zeros(len(batch.x), dtype=torch.float64)
@@ -106,7 +116,7 @@ class Importance:
         out : Tensor of shape (n_drawn, n, n_outputs)
             Outputs of the decoder.
         log_ratio : Tensor of shape (n_drawn, n)
-            log p(z) - log q(z | x).
+            Log-density of each code under the prior minus that under the posterior, in nats.
         """
         latent, draws = cast(Stochastic, network.latent), KeyedDraws(network.inputs.content(batch))
         h = network.encode(batch).h

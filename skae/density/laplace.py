@@ -3,8 +3,9 @@
 A fitted autoencoder defines a generative model: a code z is drawn from the prior, and a row x from
 likelihood(decoder(z)). This module estimates the parameters of the prior and of the likelihood
 after the network is trained, and computes the log-density of rows under the model. The integral
-over codes is exact for a linear decoder with a normal prior and normal noise. At PCA's solution,
-the model is then probabilistic PCA (Tipping & Bishop 1999).
+over codes is exact for a linear decoder with a normal prior and normal noise. If the decoder is
+also the solution of PCA and all columns have the same noise variance, the model is probabilistic
+PCA (Tipping & Bishop 1999).
 """
 
 from collections.abc import Callable
@@ -24,12 +25,12 @@ from skae.nn.network import Network
 from skae.nn.prior import WIDEST, Prior, leading_axes
 
 EXPANSION_BYTES = 32 * 2**20
-"""Largest memory of the expansions of one chunk of rows."""
+"""Largest memory, in bytes, of the expansions of one chunk of rows."""
 
 BLOCK_ROWS = 128
 BLOCK_BYTES = 2 * 2**20
-"""Largest number of rows that are differentiated at once, and largest size of their Jacobians. Both
-should stay in the processor's cache."""
+"""Largest number of rows that are differentiated at once, and largest size of their Jacobians in
+bytes. The Jacobians should fit into the processor's cache."""
 
 SEARCH_STEPS = 20
 """Largest number of Gauss-Newton steps to the most probable code of a row. Most rows need few."""
@@ -39,20 +40,21 @@ MODE_TOLERANCE = 1e-6
 `Laplace._newton_step`, is at most this number of nats."""
 
 N_STEP_LENGTHS = 6
-"""Number of step lengths to try, each half of the previous one. The search of a row ends if all of
-them decrease its log-density."""
+"""Number of step lengths to try, each half of the previous one. The search for the most probable
+code of a row ends if all of them decrease the joint log-density of the row and the code."""
 
 EM_ITERATIONS = 50
 EM_TOLERANCE = 1e-10
-"""Largest number of iterations of expectation-maximization, and the relative change of the
-parameters below which it ends."""
+"""Largest number of iterations of expectation-maximization for each linearization of the decoder,
+and the relative change of the parameters, as `_change` defines it, below which the last run ends.
+The earlier runs end below `RELINEARIZE_TOLERANCE`."""
 
 RELINEARIZATIONS = 3
 RELINEARIZE_TOLERANCE = 1e-2
 ESTIMATION_STEPS = 1
 """Largest number of times that `Laplace.estimate` linearizes the decoder at improved codes, the
-relative change of the parameters below which it ends, and the number of Gauss-Newton steps that
-improve the codes each time."""
+relative change of the parameters below which no further linearization follows, and the number of
+Gauss-Newton steps that improve the codes each time."""
 
 
 _forward_mode_lock = process_lock()
@@ -62,14 +64,18 @@ level per process, not per thread."""
 
 @dataclass
 class Laplace:
-    """Density that integrates over the code of each row with a normal approximation at its mode.
+    """Density of rows, with Laplace's approximation of the integral over the code of each row.
+
+    The joint density of a row and its code is approximated by a multiple of a normal density of the
+    code, whose mean is the most probable code of the row.
 
     Attributes
     ----------
     likelihood : Likelihood
-        Distribution of a row given its code, estimated after training, in the network's dtype.
+        Distribution of a row given its code, in the network's dtype. An unknown noise variance is
+        estimated after training.
     prior : Prior
-        Distribution of codes, float64.
+        Distribution of codes, in float64.
     """
 
     likelihood: Likelihood
@@ -80,7 +86,9 @@ class Laplace:
     def estimate(
         cls, network: "Network | _SubspaceNetwork", batch: Batch, held_out: Tensor
     ) -> "Laplace":
-        """Estimate the prior and the likelihood by expectation-maximization; the decoder is fixed.
+        """Estimate the prior and the noise by expectation-maximization; the decoder is fixed.
+
+        A fixed prior and a known noise variance stay unchanged.
 
         Parameters
         ----------
@@ -88,10 +96,12 @@ class Laplace:
             Trained network.
         batch : Batch
             Rows in random order. Only the first ones are used: at most 2,048, or fewer if their
-            expansions would exceed `EXPANSION_BYTES`.
+            expansions would exceed `EXPANSION_BYTES`. If codes have more than `WIDEST` components,
+            the leading axes of the codes are computed from all rows.
         held_out : Tensor of shape (n,), bool
-            Whether each row is a validation row, which the network was not trained on. The noise
-            variance is estimated from the validation rows, or from all rows if there are none.
+            Whether each row is a validation row, on which the network was not trained. The noise
+            variance is estimated from the validation rows among the used rows, or from all used
+            rows if there are none.
 
         Returns
         -------
@@ -99,7 +109,8 @@ class Laplace:
         """
         family = network.latent.prior
         if network.latent.n_components > WIDEST and not family.is_fixed:
-            # The time of each step grows with k**3, so only the leading axes of codes are used.
+            # The time of each step grows with the cube of the number of components, so only the
+            # leading axes of the codes are used.
             weight = batch.weight.double() / batch.weight.double().sum()
             z = network.encode(batch).mean.double()
             center = weight @ z
@@ -144,7 +155,8 @@ class Laplace:
         log_det = torch.linalg.slogdet(
             expansion.information + self.prior.precision(expansion.z)
         ).logabsdet
-        # After convergence, the expansion predicts that the mode is higher by gain / 2.
+        # After convergence, the expansion predicts that the log-density at the mode is higher by
+        # gain / 2.
         correction = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
         # The terms k / 2 log(2 pi) of the prior and of the normal integral cancel.
         return log_joint + correction - 0.5 * (log_det - 2 * self.prior.constant)
@@ -165,12 +177,15 @@ class Laplace:
     def restore(
         cls, network: Network, likelihood: Likelihood, tensors: dict[str, Tensor]
     ) -> "Laplace":
-        """Return the density with this likelihood and the parameters `tensors` of the prior."""
+        """Return the density with this likelihood and the parameters `tensors` of the prior.
+
+        Raises ValueError if they are not the parameters of a prior of this network.
+        """
         latent = network.latent
         return Laplace(likelihood, latent.prior.restore(tensors, latent.n_components))
 
     def blend(self, new: "Laplace", share: float) -> "Laplace":
-        """Approximate the mixture of this density and a `share` of a new one."""
+        """Approximate the mixture of this density and a new one, whose weight is `share`."""
         return Laplace(
             self.likelihood.blended(new.likelihood, share), self.prior.blended(new.prior, share)
         )
@@ -178,7 +193,7 @@ class Laplace:
     def search(self, expansion: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:
         """Move an expansion to the most probable codes of its rows, by damped Gauss-Newton steps.
 
-        Each row has its own stopping criterion, so that its result does not depend on other rows.
+        Each row has its own stopping criterion, so its result does not depend on the other rows.
 
         Parameters
         ----------
@@ -225,8 +240,8 @@ class Laplace:
         Returns
         -------
         log_joint : Tensor of shape (m,)
-            Joint log-density of each row and its code, in nats, up to a constant: the terms of the
-            prior that do not depend on the code are left out.
+            Joint log-density of each row and its code, in nats, without the terms of the prior that
+            do not depend on the code.
         gain : Tensor of shape (m,)
             Twice the increase of `log_joint`, in nats, that the expansion predicts for `step`.
         step : Tensor of shape (m, k)
@@ -240,7 +255,17 @@ class Laplace:
 
 
 class _SubspaceNetwork:
-    """A network whose codes are the coordinates of another network's codes along `axes` (k, m)."""
+    """A network whose codes are coordinates of another network's codes along some axes.
+
+    Parameters
+    ----------
+    network : Network or _SubspaceNetwork
+        Network with codes of length k.
+    center : Tensor of shape (k,)
+        Code with coordinates 0.
+    axes : Tensor of shape (k, m)
+        Orthonormal axes. The codes of the new network have length m.
+    """
 
     def __init__(self, network: "Network | _SubspaceNetwork", center: Tensor, axes: Tensor) -> None:
         self.inputs: Inputs = network.inputs
@@ -261,15 +286,20 @@ class _SubspaceNetwork:
 class _Expansion:
     """Second-order expansion of the log-likelihood of rows around their codes.
 
-    Tensors over columns have the network's dtype; tensors over codes are float64.
+    In the shapes, n is the number of rows, k the number of components of a code, and d the number
+    of outputs of the decoder per row. `rows`, `out` and `jacobian` have the network's dtype. The
+    other tensors are float64.
 
     Parameters
     ----------
-    network : Network
+    network : Network or _SubspaceNetwork
+        Network that decodes the codes.
     likelihood : Likelihood
+        Distribution of rows given the outputs of the decoder.
     batch : Batch
+        The rows.
     z : Tensor of shape (n, k)
-        Codes to expand around.
+        Codes around which the log-likelihood is expanded.
 
     Attributes
     ----------
@@ -278,15 +308,16 @@ class _Expansion:
     out : Tensor of shape (n, d)
         Outputs of the decoder at `z`.
     errors : Tensor of shape (n,)
-        Sums of squared errors of rows; 0 if the noise is known and they are not needed.
+        Sum of the squared errors of each row. They are 0 if the noise is known, because they are
+        not needed then.
     gradient : Tensor of shape (n, k)
         Derivative of the log-likelihood with respect to the code.
     information : Tensor of shape (n, k, k)
         Fisher information of the code.
     jacobian : Tensor of shape (n, d, k) or None
-        Derivative of `out`. It is None for a likelihood with a common scale, because a change of
-        the noise then only multiplies `gradient` and `information` by one factor. Otherwise they
-        are computed from it again.
+        Derivative of `out` with respect to the code, from which `gradient` and `information` are
+        computed again if the noise changes. It is None for a likelihood with a common scale,
+        because a change of the noise then only multiplies them by one factor.
     """
 
     def __init__(
@@ -305,7 +336,7 @@ class _Expansion:
         self.move(torch.arange(n, device=z.device), z)
 
     def move(self, index: Tensor, z: Tensor) -> None:
-        """Expand the rows at `index` (m,) around other codes (m, k)."""
+        """Expand the rows at `index` (m,) around other codes `z` (m, k)."""
         self.z[index] = z
         for block in index.split(self._block_size):
             batch = _select_rows(self.batch, block)
@@ -336,19 +367,23 @@ class _Expansion:
     def squares(self, shift: Tensor, covariance: Tensor, bessel: Tensor) -> Tensor:
         """Compute the expected squared errors for codes that follow N(z + shift, covariance).
 
+        The decoder is linearized at `z`.
+
         Parameters
         ----------
         shift : Tensor of shape (n, k)
+            Difference between the mean of each code and `z`.
         covariance : Tensor of shape (n, k, k)
+            Covariance of each code.
         bessel : Tensor of shape ()
-            Bessel's correction. It multiplies the squared errors at the mean of the codes, not the
-            part that the covariance adds.
+            Bessel's correction. It multiplies the squared errors at the means of the codes, but not
+            the part that the covariance adds.
 
         Returns
         -------
         squares : Tensor of shape (n, n_columns) or (n, 1)
-            Expected squared errors of cells; their means over the columns of each row if the
-            likelihood has a common scale.
+            Expected squared errors of cells, 0 for missing ones. If the likelihood has a common
+            scale, they are averaged over the columns of each row.
         """
         if self.jacobian is None:
             slope = (self.information @ shift[..., None])[..., 0] - 2 * self.gradient
@@ -399,7 +434,7 @@ def _linearize(
 
 
 def _rows_at_once(network: "Network | _SubspaceNetwork", likelihood: Likelihood) -> int:
-    """Return the number of rows whose expansions fit into `EXPANSION_BYTES`."""
+    """Return the number of rows, from 1 to 2,048, whose expansions fit into `EXPANSION_BYTES`."""
     k, d = network.latent.n_components, likelihood.n_outputs
     cell = network.inputs.center.element_size()
     # About four tables (n, d) and four stacks of matrices (n, k, k) exist at the same time.
@@ -416,11 +451,13 @@ class _RowWeights:
     Attributes
     ----------
     codes, codes_bessel : Tensor of shape (n,) and ()
-        Weights of all rows, for the prior. The correction is n / (n - 1), as in PCA, with the total
-        weight n, because the mean code is estimated from the same rows.
+        Weights of all rows, for the prior. If the total weight w is at least 2, the correction is
+        w / (w - 1), as in PCA, because the mean code is estimated from the same rows. Otherwise,
+        it is 1.
     errors, errors_bessel : Tensor of shape (n,) and ()
-        Weights of the validation rows, for the noise, and no correction (1), because the network
-        was not trained on these rows. Without validation rows, both are those of the codes.
+        Weights for the noise, which are 0 for all rows but the validation rows. The correction is
+        1, because the network was not trained on the validation rows. Without validation rows,
+        they are equal to `codes` and `codes_bessel`.
     """
 
     codes: Tensor
@@ -430,6 +467,7 @@ class _RowWeights:
 
     @classmethod
     def from_rows(cls, weight: Tensor, held_out: Tensor) -> "_RowWeights":
+        """Compute the weights from sample weights (n,) and a mask (n,) of the validation rows."""
         weight = weight.double()
         total = weight.sum()
         uncorrected = torch.ones_like(total)
@@ -445,10 +483,13 @@ def _run_em(
 ) -> Laplace:
     """Run expectation-maximization with the decoder linearized at `expansion.z`.
 
+    It ends when the second iteration of a pair changes the parameters by less than `tolerance`,
+    relative to their size, and after `EM_ITERATIONS` iterations at the latest.
+
     For a likelihood with a common scale, each pair of iterations is followed by an extrapolation
-    (SQUAREM, Varadhan & Roland 2008). It converges to the same parameters as plain iterations, in
-    a fraction of their number. With one scale per column it might converge to other parameters, so
-    it is not used there.
+    (SQUAREM, Varadhan & Roland 2008). The extrapolated iterations converge to the same parameters
+    as plain iterations, in a fraction of their number. With one noise variance per column, they
+    might converge to other parameters, so there is no extrapolation.
     """
     for _ in range(EM_ITERATIONS // 2):
         first = _em_iteration(density, expansion, weights)
@@ -461,11 +502,12 @@ def _run_em(
 
 
 def _em_iteration(density: Laplace, expansion: _Expansion, weights: _RowWeights) -> Laplace:
-    """Compute the posterior of codes under a density, and return the density that fits it best."""
+    """Compute the posteriors of codes under a density; return the density that fits them best."""
     likelihood, prior = density.likelihood, density.prior
     expansion.set_likelihood(likelihood)
     covariance = torch.linalg.inv(expansion.information + prior.precision(expansion.z))
-    # This and `prior.pull` are precision times mean of the two factors of the posterior.
+    # The posterior is proportional to the likelihood times the prior. `natural` and `prior.pull`
+    # are the products of precision and mean of these two factors.
     natural = expansion.gradient + (expansion.information @ expansion.z[..., None])[..., 0]
     mean = (covariance @ (natural + prior.pull(expansion.z))[..., None])[..., 0]
     if not likelihood.is_known:
@@ -499,5 +541,5 @@ def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:
 
 
 def _change(before: Laplace, after: Laplace) -> float:
-    """Return the larger of the relative changes of the prior and of the likelihood."""
+    """Return the larger of the relative changes of the prior and of the noise variance."""
     return max(before.prior.change(after.prior), before.likelihood.change(after.likelihood))

@@ -1,1 +1,1 @@
-"""The mathematics in plain torch: nothing here knows scikit-learn or skorch."""
+"""The mathematics in plain torch, without scikit-learn or skorch."""

@@ -7,13 +7,16 @@ from torch import Tensor
 
 
 def importance_weighted(losses: Tensor, z: Tensor, beta: Tensor | float) -> Tensor:
-    """Compute an upper bound of the negative log-density of each row, (n,).
+    """Compute the loss of each row, (n,), from the losses of several codes.
 
-    The arguments are codes `z` (s, n, k) and their losses (s, n). The loss of a code is the
-    negative log-likelihood plus `beta` times log q(z) / p(z), computed without the gradient with
-    respect to the parameters of q. This gradient is 0 in expectation for a single draw, but its
-    noise moves even a correct posterior, and more so with more draws [1]_. For several draws its
-    expectation is not 0. A factor on the gradient with respect to `z` accounts for it.
+    With `beta` = 1, its expectation is an upper bound of the negative log-density of the row.
+
+    The arguments are codes `z` (s, n, k), s draws from the posterior of each row, and their losses
+    (s, n). The loss of a code is the negative log-likelihood plus `beta` times log(q(z) / p(z)),
+    with the posterior q and the prior p. It must be computed without the gradient with respect to
+    the parameters of q. For a single draw, this gradient is 0 in expectation. Its noise would move
+    even a correct posterior, and more so with more draws [1]_. For several draws, its expectation
+    is not 0. A factor on the gradient with respect to `z` accounts for this.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Codebooks: vectors that quantize outputs and are updated by exponential moving averages."""
+"""Codebooks: vectors that quantize raw outputs and are updated by exponential moving averages."""
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +10,22 @@ DECAY = 0.95
 """Weight of the previous running average in an update."""
 
 DEAD = 0.1
-"""Codes used less often than this share of 1 / n_codes are moved to random rows."""
+"""A vector whose average share of rows is below this multiple of 1 / n_codes is replaced by a part
+of the raw outputs of a random row."""
 
 
 class Codebooks(nn.Module):
-    """Several codebooks, each for an equal part of a vector.
+    """Several codebooks, each of which quantizes one of equally long parts of the raw outputs `h`.
 
-    They are trained by exponential moving averages, not by gradients. They are parameters rather
-    than buffers because they change from step to step.
+    The vectors of the codebooks are trained by exponential moving averages, not by gradients. They
+    are parameters rather than buffers because they change from step to step.
 
     Parameters
     ----------
     n_components : int
-        Length of the whole vector, a multiple of `n_codebooks`.
+        Length of the raw outputs of a row, a multiple of `n_codebooks`.
     n_codebooks, n_codes : int
-        Number of codebooks, and of codes in each.
+        Number of codebooks, and number of vectors in each of them.
     """
 
     def __init__(self, n_components: int, n_codebooks: int, n_codes: int) -> None:
@@ -45,7 +46,11 @@ class Codebooks(nn.Module):
 
     @torch.no_grad()
     def follow(self, h: Tensor, weight: Tensor, draws: Draws, decay: float = DECAY) -> None:
-        """Update the vectors with a batch of outputs; a decay of 0 is an iteration of k-means."""
+        """Update the vectors with the raw outputs (n, n_components) of rows with weights (n,).
+
+        Rarely used vectors are replaced first. With a decay of 0, the update is an iteration of
+        k-means.
+        """
         parts, n_codes = self._parts(h), self.vectors.shape[1]
         share = weight / weight.sum()
         self._revive(parts, share, draws)
@@ -56,7 +61,7 @@ class Codebooks(nn.Module):
         self.vectors.addcdiv_(toward, self.usage[..., None].clamp_min(1e-12), value=1 - decay)
 
     def _revive(self, parts: Tensor, share: Tensor, draws: Draws) -> None:
-        """Move rarely used vectors to rows drawn at random."""
+        """Replace rarely used vectors by parts of the raw outputs of rows drawn at random."""
         n_codes = self.vectors.shape[1]
         uniform = draws.uniform(self.usage.shape) * share.sum()
         rows = torch.searchsorted(share.cumsum(0), uniform).clamp_max(len(share) - 1)
@@ -66,5 +71,5 @@ class Codebooks(nn.Module):
         self.usage.copy_(torch.where(dead, 1 / n_codes, self.usage))
 
     def _parts(self, h: Tensor) -> Tensor:
-        """Split outputs into the parts of the codebooks, (n_codebooks, n, width)."""
+        """Split raw outputs into the parts for the codebooks, (n_codebooks, n, width)."""
         return h.unflatten(-1, (len(self.vectors), -1)).transpose(0, 1)

@@ -13,18 +13,18 @@ Corruption = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class ColumnStatistics:
-    """Statistics of a table that corruptions need: deviations and ranges, and the shape of a row.
+    """Statistics that corruptions need: standard deviations and ranges of columns, shape of a row.
 
     Parameters
     ----------
     x : Tensor of shape (n, d)
-        Training rows.
+        Rows of the table.
     weight : Tensor of shape (n,)
         Weights of the rows.
     like : Tensor
         Tensor with the device and the dtype of the rows to corrupt.
     shape : tuple of int
-        Shape of a row.
+        Shape of a row: channels, height and width of an image. Other corruptions do not use it.
     """
 
     def __init__(
@@ -44,20 +44,26 @@ def gaussian(
 
 
 def masking(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
-    """Set a share of the cells to 0, clipped to the range of their column."""
+    """Set each cell with probability `level` to 0, clipped to the range of its column."""
     return torch.where(_random_mask(x, generator, level), _blank(table), x)
 
 
 def salt_and_pepper(
     x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
 ) -> Tensor:
-    """Set a share of the cells to the smallest or largest value of their column at random."""
+    """Set each cell with probability `level` to the smallest or the largest value of its column.
+
+    Both values have the same probability.
+    """
     extreme = torch.where(_random_mask(x, generator, 0.5), table.high, table.low)
     return torch.where(_random_mask(x, generator, level), extreme, x)
 
 
 def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
-    """Set a share of the cells to the value of their column in another row of the batch."""
+    """Set each cell with probability `level` to the value of its column in another row.
+
+    The other row is drawn from the rows in `x`.
+    """
     n = len(x)
     away = torch.randint(1, max(n, 2), x.shape, generator=generator, device=x.device)
     other = (torch.arange(n, device=x.device)[:, None] + away) % n
@@ -67,7 +73,7 @@ def swap(x: Tensor, generator: torch.Generator, level: float, table: ColumnStati
 def grayscale(
     x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
 ) -> Tensor:
-    """Set all channels of an image to their mean, which removes colors."""
+    """Set all channels of each pixel to their mean, which removes colors. `level` is not used."""
     images = x.reshape(-1, *table.shape)
     return images.mean(1, keepdim=True).expand_as(images).reshape(x.shape)
 
@@ -75,7 +81,10 @@ def grayscale(
 def downsampling(
     x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics
 ) -> Tensor:
-    """Average two by two pixels, and enlarge the result bilinearly."""
+    """Average two by two pixels, and enlarge the result bilinearly to the original size.
+
+    `level` is not used.
+    """
     images = x.reshape(-1, *table.shape)
     _, height, width = table.shape
     small = F.adaptive_avg_pool2d(images, (max(1, height // 2), max(1, width // 2)))
@@ -83,7 +92,10 @@ def downsampling(
 
 
 def block(x: Tensor, generator: torch.Generator, level: float, table: ColumnStatistics) -> Tensor:
-    """Mask a square at a random place; its side is a share of the image's shorter side."""
+    """Set a square at a random place in each image to 0, clipped to the ranges of the columns.
+
+    The side of the square is `level` times the shorter side of the image, and at least one pixel.
+    """
     _, height, width = table.shape
     side = max(1, round(level * min(height, width)))
     rows, columns = (_span(size, side, len(x), generator, x.device) for size in (height, width))
@@ -104,6 +116,7 @@ def _blank(table: ColumnStatistics) -> Tensor:
 
 
 def _random_mask(x: Tensor, generator: torch.Generator, share: float) -> Tensor:
+    """Draw a mask with the shape of `x` whose entries are True with probability `share`."""
     uniform = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return uniform < share
 
@@ -114,7 +127,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnStatistic
 }
 
 WITHOUT_SHARE = {"gaussian", "grayscale", "downsampling"}
-"""Corruptions whose level is not a share of cells."""
+"""Corruptions whose level may exceed 1, because it is not a share, or that have no level."""
 
 FOR_IMAGES = {"grayscale", "downsampling", "block"}
 """Corruptions of images."""
@@ -128,9 +141,16 @@ class NamedCorruption:
     name : str
         A key of `CORRUPTIONS`.
     level : float
-        Share of cells to corrupt. For "gaussian", it is the noise in standard deviations of the
-        column; for "block", it is the side of the square as a share of the image's shorter side.
+        Expected share of cells to corrupt. For "gaussian", it is the standard deviation of the
+        noise in standard deviations of the column. For "block", it is the side of the square as a
+        share of the image's shorter side. "grayscale" and "downsampling" do not use it.
     table : ColumnStatistics
+        Statistics of the table.
+
+    Raises
+    ------
+    ValueError
+        If a share exceeds 1, or if a corruption of images gets rows that are not images.
     """
 
     def __init__(self, name: str, level: float, table: ColumnStatistics) -> None:
@@ -150,7 +170,7 @@ class NamedCorruption:
         return CORRUPTIONS[self.name](x, generator, self.level, self.table)
 
     def of_codes(self, x: Tensor, weight: Tensor) -> "NamedCorruption | None":
-        """Return the same corruption for codes (n, k) with weights (n,).
+        """Return the same corruption for codes `x` (n, k) of rows with weights (n,).
 
         It returns None for corruptions of images.
         """

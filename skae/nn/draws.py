@@ -16,13 +16,14 @@ class Draws:
     Parameters
     ----------
     generator : torch.Generator
-        Source of all random numbers; tensors are on its device.
+        Source of all random numbers. The tensors are on its device.
     dtype : torch.dtype
+        Dtype of the tensors.
 
     Attributes
     ----------
     progress : float
-        Share of the training schedule that is completed.
+        Share of the training schedule that is completed. It stays 1 unless a new model is trained.
     """
 
     def __init__(self, generator: torch.Generator, dtype: torch.dtype) -> None:
@@ -43,7 +44,7 @@ class Draws:
         return self.draw("schedule", ())
 
     def draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        """Return the tensor for a request."""
+        """Return the tensor for a request of the kind "randn", "rand" or "schedule"."""
         generator = self.generator
         if kind == "schedule":
             return torch.tensor(self.progress, dtype=self.dtype, device=generator.device)
@@ -54,7 +55,7 @@ class Draws:
 
 
 class RecordedDraws(Draws):
-    """Draws that record all requests."""
+    """Draws that record all requests in `requests`."""
 
     def __init__(self, generator: torch.Generator, dtype: torch.dtype) -> None:
         super().__init__(generator, dtype)
@@ -76,12 +77,16 @@ class ReplayedDraws(Draws):
 
 
 class KeyedDraws(Draws):
-    """Draws that depend only on rows: equal rows get equal numbers, in any table and at any call.
+    """Draws that are computed from rows, so that equal rows get equal numbers in any table.
+
+    The numbers also depend on how many draws were requested from this object before. A new object
+    for the same rows thus repeats the numbers of the first one.
 
     Parameters
     ----------
     x : Tensor of shape (n, d)
-        Rows from whose content the numbers are computed. Requested shapes end in (n, k).
+        Rows from which the numbers are computed. The last two sizes of requested shapes are the
+        number of rows, n, and any number of values.
     """
 
     def __init__(self, x: Tensor) -> None:

@@ -12,16 +12,20 @@ from skae.nn.pca import column_moments, principal_axes, slopes
 def grow(network: Network, old: Network, batch: Batch, generator: torch.Generator) -> None:
     """Initialize a network from a trained one with fewer components.
 
-    The first components and their weights are copied. The others are initialized with the principal
-    axes of the residuals of the old network, projected on what a linear encoder can compute.
+    The weights of the first components are copied. With a linear skip, the other components are
+    initialized with the principal axes of the residuals of the old network. The decoder gets the
+    coefficients of a linear regression of the residuals on the new components of the code.
 
     Parameters
     ----------
-    network, old : Network
-        Networks that differ in the number of components only.
+    network : Network
+        Network to initialize.
+    old : Network
+        Trained network that differs from `network` only in its smaller number of components.
     batch : Batch
         Sample of the training rows.
     generator : torch.Generator
+        Source of random numbers.
     """
     network.inputs.load_state_dict(old.inputs.state_dict())
     network.likelihood.load_state_dict(old.likelihood.state_dict())
@@ -41,19 +45,19 @@ def grow(network: Network, old: Network, batch: Batch, generator: torch.Generato
 
 
 def _decoded(network: Network) -> list[int]:
-    """Return the lengths of the parts of the decoder's input."""
+    """Return the lengths of the parts of the decoder's input, each of which may grow at its end."""
     k = network.latent.n_components
     return [k, network.latent.n_outputs - k, network.inputs.n_conditions]
 
 
 def _leading(blocks: list[int], shorter: list[int]) -> Tensor:
-    """Return the indices of shorter blocks, each at the beginning of a longer block."""
+    """Return the indices of the leading entries of blocks, as many as the `shorter` blocks have."""
     places = torch.arange(sum(blocks)).split(blocks)
     return torch.cat([place[:n] for place, n in zip(places, shorter, strict=True)])
 
 
 def _copy_weights(p: Tensor, known: Tensor, axis: int, index: Tensor) -> None:
-    """Copy weights; those whose shape depends on the code are copied to an index along an axis."""
+    """Copy weights. If their shapes differ, they are copied to an index of `p` along an axis."""
     if p.shape == known.shape:
         p.copy_(known)
     else:
@@ -63,7 +67,7 @@ def _copy_weights(p: Tensor, known: Tensor, axis: int, index: Tensor) -> None:
 def _start_new_components(
     network: Network, old: Network, batch: Batch, generator: torch.Generator
 ) -> None:
-    """Initialize the new components with the principal axes of the residuals."""
+    """Initialize the linear skips of the new components with principal axes of the residuals."""
     down, up = network.encoder.skip, network.decoder.skip
     assert down is not None
     assert up is not None

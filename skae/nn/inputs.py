@@ -11,20 +11,29 @@ from skae.nn.pca import LazyRows, Moments, column_moments, row_blocks, slopes
 
 
 class Inputs(nn.Module):
-    """Standardizes modelled columns and encodes conditions.
+    """Module that standardizes modelled columns and encodes conditions.
 
     Modelled columns are centered and divided by one scale for the whole table. Categorical
     conditions are one-hot encoded. All encoded conditions are centered and divided by half of their
-    range. The encoder receives conditions as a linear map of them that is added to the rows. This
-    works with any architecture and removes the linear effect of the conditions.
+    range. The encoder does not receive conditions as additional columns: a linear map of them is
+    added to the standardized rows. This works with any architecture. The map is initialized such
+    that it removes the linear effect of the conditions, and it is trained.
 
     Parameters
     ----------
     n_modelled : int
-        Number of modelled columns; in batches, they precede the conditions.
+        Number of modelled columns. In batches, they precede the conditions.
     n_levels : sequence of int
-        Number of categories of each condition, or 0 if it is a number.
+        Number of categories of each condition, which is 0 for numeric conditions.
     encoder_sees_conditions : bool
+        Whether the linear map of the conditions is added.
+
+    Attributes
+    ----------
+    n_outputs : int
+        Length of the encoder's input, which is `n_modelled`.
+    n_conditions : int
+        Number of columns of the encoded conditions.
     """
 
     center: Tensor
@@ -57,7 +66,7 @@ class Inputs(nn.Module):
         )
 
     def conditions(self, batch: Batch) -> Tensor:
-        """Encode the conditions, (n, n_conditions)."""
+        """Encode and scale the conditions, (n, n_conditions)."""
         encoded = self._encoded(batch.x[..., self.n_outputs :])
         return (encoded - self.condition_center) / self.condition_scale
 
@@ -70,7 +79,7 @@ class Inputs(nn.Module):
         return torch.cat(parts, -1)
 
     def content(self, batch: Batch) -> Tensor:
-        """Return modelled columns and encoded conditions, which identify a row."""
+        """Return modelled columns and encoded conditions, whose values identify a row."""
         if not self.n_conditions:
             return batch.x
         encoded = self._encoded(batch.x[..., self.n_outputs :])
@@ -89,14 +98,27 @@ class Inputs(nn.Module):
     def start(
         self, x: LazyRows, conditions: LazyRows, weight: Tensor, moments: Moments
     ) -> tuple[LazyRows, Tensor | None]:
-        """Initialize the scales, and the effect of conditions by linear regression.
+        """Initialize the centers and scales, and the linear map of conditions by linear regression.
+
+        Parameters
+        ----------
+        x : LazyRows
+            Modelled columns of training rows.
+        conditions : LazyRows
+            Columns of conditions of the same rows.
+        weight : Tensor of shape (n,)
+            Weights of the rows.
+        moments : Moments
+            Moments of the modelled columns.
 
         Returns
         -------
         residuals : LazyRows
-            Residuals of the regression on the conditions, or the rows if there are none.
+            Residuals of a regression of the modelled columns on the conditions. Without conditions,
+            they are `x`.
         effect : Tensor of shape (n_modelled, n_conditions) or None
-            Coefficients of the regression.
+            Coefficients of the regression on scaled conditions, in the user's units. None without
+            conditions.
         """
         self.center.copy_(moments.center)
         self.scale.copy_(moments.scale)

@@ -1,4 +1,4 @@
-"""Latents: how codes are computed and which penalty they have; each variant has its own."""
+"""Latents, which compute codes and their penalty. Each variant has its own latent."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,14 +18,14 @@ class Code(NamedTuple):
 
     Attributes
     ----------
-    z : Tensor of shape (..., n, k)
-        Input of the decoder during training.
-    mean : Tensor of shape (n, k)
+    z : Tensor of shape (..., n, n_outputs)
+        Codes that the decoder receives when losses are computed, which may be several for each row.
+    mean : Tensor of shape (n, n_outputs)
         Codes that `transform` returns.
     h : Tensor of shape (n, n_inputs)
         Raw output of the encoder, from which `z` and `mean` are computed.
-    conditions : Tensor of shape (n, m) or None
-        Encoded conditions of the rows, during training only.
+    conditions : Tensor of shape (n, n_conditions) or None
+        Encoded conditions of the rows. `Network.losses` sets it if there are conditions.
     """
 
     z: Tensor
@@ -35,19 +35,20 @@ class Code(NamedTuple):
 
 
 Encode = Callable[[Tensor], Tensor]
-"""Map from standardized rows to raw outputs of the encoder, for penalties on its derivatives."""
+"""Encoder, a function from standardized rows to raw outputs, for penalties on its derivatives."""
 
 
 class Start(NamedTuple):
     """Initial scales of the linear maps of the encoder and of the decoder, and the encoder's bias.
 
-    The linear maps are initialized with k principal axes. Without linear maps, only `bias` is used.
+    The linear maps are initialized with principal axes of the training rows. Their number, n_axes,
+    is at most `n_components`. Without linear maps, only `bias` is used.
 
     Attributes
     ----------
-    down : Tensor of shape (k,)
+    down : Tensor of shape (n_axes,)
         Factors by which the axes are multiplied in the encoder.
-    up : Tensor of shape (k,)
+    up : Tensor of shape (n_axes,)
         Factors by which the axes are multiplied in the decoder.
     bias : Tensor of shape (n_inputs,)
         Bias of the encoder, one number for each of its raw outputs (see `Latent`).
@@ -71,20 +72,23 @@ class Latent(nn.Module, ABC):
     n_inputs : int or None, default=None
         Number of raw outputs of the encoder for each row. None is `n_components`.
     n_outputs : int or None, default=None
-        Length of the vector that the decoder receives as the code. None is `n_components`.
+        Length of the vector that the decoder receives as the code and that `transform` returns.
+        None is `n_components`.
     """
 
     prior: type[Prior] = NormalPrior
-    """Family of the distribution of codes, for densities that integrate over codes."""
+    """Class of the distribution of codes, for the density `Laplace`. Other densities ignore it."""
 
     learns_noise = False
-    """Whether the noise variance is trained; with deterministic codes it would shrink to zero."""
+    """Whether an unknown noise variance is trained with the network. With deterministic codes, it
+    would shrink to 0."""
 
     is_linear = True
-    """Whether the encoder and the decoder may have a linear skip."""
+    """Whether the encoder and the decoder may have a linear skip, which is initialized at PCA."""
 
     ranks_epochs = True
-    """Whether the objective on validation rows can be used to select the best epoch."""
+    """Whether the objective may decide which weights are kept: those of the best epoch on
+    validation rows, or the initial ones if training does not improve it."""
 
     def __init__(
         self, n_components: int, n_inputs: int | None = None, n_outputs: int | None = None
@@ -96,54 +100,79 @@ class Latent(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
-        """Compute codes from raw outputs; without `draws` they are deterministic."""
+        """Compute codes from raw outputs. Without `draws`, the codes are deterministic."""
 
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
-        """Compute the penalty in nats: (..., n) for each row, or one number for the batch.
+        """Compute the penalty of the codes of a batch.
 
         Parameters
         ----------
         code : Code
-        x : Tensor of shape (n, n_columns)
-            Standardized rows.
+            Codes of the rows.
+        x : Tensor of shape (n, n_features)
+            Input of the encoder: the standardized modelled columns, to which a linear map of the
+            conditions may have been added.
         encode : callable
             The encoder, for penalties on its derivatives.
         weight : Tensor of shape (n,)
             Weights of the rows.
         draws : Draws or None
-            Source of random numbers during training.
+            Source of random numbers. None if there is none, as in `forward`.
+
+        Returns
+        -------
+        penalty : Tensor of shape (..., n), or float or Tensor of shape ()
+            Penalty in nats, for each code in `code.z` or as one number that is added to the loss of
+            each row.
         """
         return 0.0
 
     def bound(self, losses: Tensor, code: Code, draws: Draws | None, batch: Batch) -> Tensor:
-        """Combine the losses (..., n) of several draws of each code to one loss per row, (n,)."""
+        """Combine the losses (..., n) of several codes per row into one loss per row, (n,)."""
         return losses
 
     def blocks(self) -> list[int]:
-        """Return the lengths of the parts of `h`; a shorter code uses the first entries of each."""
+        """Return the lengths of the parts of `h`. A longer code extends each part at its end."""
         return [self.n_inputs]
 
     def start(self, values: Tensor, rest: float) -> Start:
-        """Return initial values for axes with variances `values`; other axes have `rest` each."""
+        """Return the initial scales of the linear maps, and the initial bias of the encoder.
+
+        `values` (n_axes,) are the variances of standardized rows along principal axes, and `rest`
+        is the mean variance along the other axes. With factor analysis, they are relative to the
+        noise variances.
+        """
         one = torch.ones_like(values)
         return Start(one, one, values.new_zeros(self.n_inputs))
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
-        """Initialize parameters from raw outputs of some training rows, before training."""
+        """Initialize the latent's own parameters before training, from the outputs for some rows.
+
+        The arguments are the raw outputs (n, n_inputs), the weights (n,) of the rows, and a source
+        of random numbers.
+        """
         return
 
     def adapt(self, encode: Callable[[], Tensor], weight: Tensor, draws: Draws) -> None:
-        """Update parameters without gradients after a step; `encode` returns the raw outputs."""
+        """Update parameters that have no gradient, after each step.
+
+        `encode` returns the raw outputs (n, n_inputs) for the rows of the step, and `weight` (n,)
+        are their weights.
+        """
         return
 
     def inference_draws(self, x: Tensor) -> Draws | None:
-        """Return the source of random numbers for `transform`; None for deterministic codes."""
+        """Return the source of random numbers for `transform`, or None for deterministic codes."""
         return None
 
     def warning(self, code: Code, weight: Tensor) -> str | None:
-        """Return a warning about the codes of training rows that names the parameter to change."""
+        """Return a warning about the codes of training rows, or None.
+
+        The warning names the parameter that the user should change. `weight` (n,) are the weights
+        of the rows.
+        """
         return None
 
 
@@ -161,7 +190,8 @@ class Stochastic(Latent):
     learns_noise = True
 
     def blocks(self) -> list[int]:
-        # Means, logarithms of standard deviations and, for full covariances, correlations.
+        # Means, logarithms of the diagonals of Cholesky factors and, for full covariances, the
+        # entries of the factors below their diagonals.
         return [self.n_components] * 2 + [self.n_inputs - 2 * self.n_components]
 
     def log_prior(self, z: Tensor) -> Tensor:
@@ -174,7 +204,10 @@ class Stochastic(Latent):
 
     @abstractmethod
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Draw `n` codes from each posterior, (n, n_rows, k); also return their log-densities."""
+        """Draw `n` codes from each posterior, and return them with their log-densities.
+
+        The codes have shape (n, n_rows, n_outputs), and the log-densities have shape (n, n_rows).
+        """
 
     @abstractmethod
     def divergence(self, h: Tensor) -> Tensor:
@@ -182,7 +215,15 @@ class Stochastic(Latent):
 
 
 class Discrete(Latent):
-    """Base of latents with finitely many codes: one vector from each of several codebooks."""
+    """Base of latents with finitely many codes: one vector from each of several codebooks.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components of the code.
+    sizes : tuple of (int, int)
+        Number of codebooks, and number of vectors in each of them.
+    """
 
     def __init__(self, n_components: int, sizes: tuple[int, int]) -> None:
         super().__init__(n_components)
@@ -194,7 +235,7 @@ class Discrete(Latent):
 
     @abstractmethod
     def look_up(self, indices: Tensor) -> Tensor:
-        """Return the codes (..., k) at indices."""
+        """Return the codes (..., n_components) that consist of the vectors at these indices."""
 
 
 class Deterministic(Latent):
@@ -205,13 +246,14 @@ class Deterministic(Latent):
 
 
 class Standardized(Deterministic):
-    """Deterministic codes that are trained to follow the standard normal distribution.
+    """Base of deterministic codes that are trained to follow the standard normal distribution.
 
     Parameters
     ----------
     n_components : int
+        Number of components of the code.
     penalty_weight : float
-        Weight of the penalty for deviations from that distribution.
+        Weight of the penalty for deviations from that distribution, which subclasses define.
     """
 
     prior = StandardNormalPrior

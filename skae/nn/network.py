@@ -26,16 +26,17 @@ from skae.nn.pca import (
 )
 
 INITIAL_NOISE = 0.05
-"""Initial noise, as a share of the variance of codes and columns, of networks that do not start at
-PCA. With a larger one, stochastic codes may collapse to the prior before they are useful."""
+"""Initial noise variance of networks that do not start at PCA, as a share of the variance of codes
+and of columns. With a larger variance, stochastic codes may collapse to the prior before they are
+useful."""
 
 
 class AuxiliaryLoss(nn.Module, ABC):
-    """Base of losses that depend on targets and are added to the objective of an autoencoder."""
+    """Base of losses that depend on targets and are combined with those of an autoencoder."""
 
     @abstractmethod
     def forward(self, losses: Tensor, code: Code, batch: Batch) -> Tensor:
-        """Add the loss of the targets, given the code, to the losses (n,) of the rows, in nats."""
+        """Combine the losses (n,) of rows, in nats, with the losses of their targets."""
 
     def start(self, codes: Tensor, batch: Batch) -> None:
         """Initialize parameters from the codes (n, k) of the training rows, before training."""
@@ -47,14 +48,20 @@ class AuxiliaryLoss(nn.Module, ABC):
 
 
 class Network(Objective):
-    """An autoencoder of any kind. Variants pass different parts and never subclass this class.
+    """Network of any autoencoder. Variants pass different parts and never subclass this class.
 
     Parameters
     ----------
     inputs : Inputs
-    encoder, decoder : Body
+        Computes the input of the encoder from a batch.
+    encoder : Body
+        Computes the raw outputs, from which the latent computes the code.
+    decoder : Body
+        Computes the outputs from the code and the conditions.
     latent : Latent
+        Computes the code and its penalty.
     likelihood : Likelihood
+        Distribution of a row given the output of the decoder.
     trim : float
         Share of each batch's weight that the loss ignores; see `trimmed_mean`.
     """
@@ -82,13 +89,16 @@ class Network(Objective):
         return self.inputs.center
 
     def encode(self, batch: Batch, draws: Draws | None = None) -> Code:
-        """Compute the codes of rows."""
+        """Compute the codes of rows. Without `draws`, the latent's `inference_draws` are used."""
         draws = draws or self.latent.inference_draws(self.inputs.modelled(batch).x)
         code: Code = self.latent(self.encoder(self.inputs(batch)), draws)
         return code
 
     def outputs(self, z: Tensor, batch: Batch, silencing: Draws | None = None) -> Tensor:
-        """Decode codes (..., n, k) under the conditions of the rows; draws are for dropout."""
+        """Decode codes (..., n, k) under the conditions of rows to outputs (..., n, n_outputs).
+
+        `silencing` is the source of random numbers for dropout. None means no dropout.
+        """
         if self.inputs.n_conditions:
             conditions = self.inputs.conditions(batch)
             z = torch.cat([z, conditions.expand(*z.shape[:-1], -1)], -1)
@@ -96,13 +106,14 @@ class Network(Objective):
         return out
 
     def restored(self, batch: Batch) -> Tensor:
-        """Decode the codes of the rows."""
+        """Encode rows and decode their codes to outputs (n, n_outputs)."""
         return self.outputs(self.encode(batch).mean, batch)
 
     def losses(self, draws: Draws | None, batch: Batch) -> Tensor:
-        """Compute the loss of each row in nats: negative log-likelihood plus penalty.
+        """Compute the loss (n,) of each row, in nats.
 
-        `draws` is the source of random numbers for stochastic codes and, in training mode, for
+        The loss is the negative log-likelihood plus the penalty, and the auxiliary loss if there is
+        one. `draws` is the source of random numbers for stochastic codes and, in training mode, for
         dropout.
         """
         u = self.inputs(batch)
@@ -121,7 +132,11 @@ class Network(Objective):
         self.latent.adapt(lambda: self.encoder(self.inputs(batch)), batch.weight, draws)
 
     def penalized(self) -> list[Tensor]:
-        """Return the weights to which weight decay applies: all but biases and the linear skip."""
+        """Return the weights to which weight decay applies.
+
+        They are the weights of the residual networks, without biases, and those that the auxiliary
+        loss names.
+        """
         hidden = [p for name, p in self.named_parameters() if ".residual." in name and p.ndim > 1]
         return [*hidden, *(self.auxiliary.penalized() if self.auxiliary is not None else [])]
 
@@ -134,10 +149,24 @@ class Network(Objective):
         generator: torch.Generator,
         conditions: LazyRows,
     ) -> None:
-        """Initialize all parts; with a linear skip, at PCA's solution.
+        """Initialize all parts from training rows, except the latent's own parameters.
 
-        `x` are the modelled columns. If there are conditions, PCA is that of the residuals of a
-        linear regression on them.
+        With a linear skip, the network starts at the solution of PCA or, if the likelihood trains a
+        noise variance for each column, of factor analysis. If there are conditions, these methods
+        are applied to the residuals of a linear regression on the conditions.
+
+        Parameters
+        ----------
+        x : LazyRows
+            Modelled columns of the rows, without missing cells.
+        weight : Tensor of shape (n,)
+            Weights of the rows.
+        moments : Moments
+            Moments of the modelled columns, from observed cells.
+        generator : torch.Generator
+            Source of random numbers.
+        conditions : LazyRows
+            Columns of conditions of the rows.
         """
         left, effect = self.inputs.start(x, conditions, weight, moments)
         center, scale = self.inputs.center, self.inputs.scale
@@ -147,14 +176,14 @@ class Network(Objective):
         self.decoder.out_bias.copy_(bias)
         if effect is not None:
             effect = effect / moments.scale
-            # The moments account for missing cells, which are filled in `x`.
+            # The moments are those of observed cells, whereas the missing cells of `x` are filled.
             kept = column_moments(left, weight).variance / column_moments(x, weight).variance
             moments = moments._replace(variance=moments.variance * kept.nan_to_num())
         self._start_at_pca(left, weight, moments, slope, effect, generator)
 
     @torch.no_grad()
     def start_latent(self, batch: Batch, generator: torch.Generator) -> None:
-        """Initialize the latent from a sample of the training rows."""
+        """Initialize the latent's own parameters from a sample of the training rows."""
         self.latent.start_from(self.encoder(self.inputs(batch)), batch.weight, generator)
 
     def _start_at_pca(
@@ -204,7 +233,7 @@ class Network(Objective):
         self.likelihood.start_noise(left.clamp_min(least))
 
     def _start_at_random(self, moments: Moments) -> None:
-        """Initialize the noise of a network without a linear skip."""
+        """Initialize the noise and the encoder's bias of a network without a linear skip."""
         one = torch.ones(self.latent.n_components, dtype=torch.float64)
         self.encoder.out_bias.copy_(self.latent.start(one, INITIAL_NOISE).bias)
         noise = INITIAL_NOISE * moments.variance / moments.scale**2

@@ -10,15 +10,16 @@ from skae.nn.latent import log_normal
 
 
 class Normal(NamedTuple):
-    """One normal distribution per row, given by its mean and Cholesky factor.
+    """One normal distribution per row, by its mean and the Cholesky factor of its covariance.
 
     Attributes
     ----------
     mean : Tensor of shape (..., k)
+        Means.
     log_diagonal : Tensor of shape (..., k)
         Logarithms of the diagonals of the factors.
-    below : Tensor of shape (..., k (k - 1) / 2) or None
-        Entries below the diagonals; None for diagonal covariances.
+    below : Tensor of shape (..., k * (k - 1) / 2) or None
+        Entries of the factors below the diagonals, row by row. None for diagonal covariances.
     """
 
     mean: Tensor
@@ -27,7 +28,10 @@ class Normal(NamedTuple):
 
     @classmethod
     def of(cls, h: Tensor, k: int, is_full: bool) -> Self:
-        """Interpret the outputs of an encoder as parameters of the distributions."""
+        """Interpret the raw outputs `h` of an encoder as parameters of the distributions.
+
+        `k` is the length of a code, and `is_full` is False for diagonal covariances.
+        """
         return cls(h[..., :k], h[..., k : 2 * k], h[..., 2 * k :] if is_full else None)
 
     def _lower(self, below: Tensor) -> Tensor:
@@ -38,7 +42,7 @@ class Normal(NamedTuple):
         return factor
 
     def place(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Transform standard normal noise (..., k) to codes, and return their log-densities too."""
+        """Transform standard normal noise (..., k) to codes; return codes and log-densities."""
         z = self.mean + self.log_diagonal.exp() * noise
         if self.below is not None:
             z = z + (self._lower(self.below) @ noise[..., None])[..., 0]
@@ -55,7 +59,7 @@ class Normal(NamedTuple):
         return log_normal(noise) - self.log_diagonal.sum(-1)
 
     def divergence(self) -> Tensor:
-        """Compute the Kullback-Leibler divergence from the standard normal one, in nats."""
+        """Compute the Kullback-Leibler divergences (...) from the standard normal, in nats."""
         squares = (2 * self.log_diagonal).exp() + self.mean**2 - 1 - 2 * self.log_diagonal
         total = squares.sum(-1)
         if self.below is not None:
@@ -89,13 +93,16 @@ class NormalPerClass(NamedTuple):
 
     @classmethod
     def of(cls, h: Tensor, n_classes: int, k: int) -> Self:
-        """Interpret the outputs of an encoder as parameters of the distributions."""
+        """Interpret the raw outputs `h` of an encoder as parameters of the distributions.
+
+        `k` is the length of a code without its class.
+        """
         log_share, rest = h.tensor_split([n_classes], -1)
         each = rest.unflatten(-1, (n_classes, -1)).movedim(-2, 0)
         return cls(log_share.log_softmax(-1), Normal.of(each, k, False))
 
     def draw(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw classes (n, n_rows) and codes (n, n_rows, k); also return their log-densities."""
+        """Draw classes (n, n_rows) and codes (n, n_rows, k), and return their joint log-density."""
         mean, log_diagonal, _ = self.normal
         n_classes, n_rows, k = mean.shape
         uniform = draws.uniform((n, n_rows, 1))
@@ -106,6 +113,10 @@ class NormalPerClass(NamedTuple):
         return chosen, z, log_prob + self.log_share[rows, chosen]
 
     def divergence(self, log_prior: Tensor) -> Tensor:
-        """Compute the divergence from a prior on classes and standard normal codes, in nats."""
+        """Compute the Kullback-Leibler divergences (n,) from a prior, in nats.
+
+        In the prior, `log_prior` (n_classes,) are the logarithms of the probabilities of classes,
+        and codes are standard normal.
+        """
         each = self.normal.divergence().mT + self.log_share - log_prior
         return (self.log_share.exp() * each).sum(-1)

@@ -10,13 +10,13 @@ from skae.nn.draws import Draws
 
 
 class Objective(nn.Module, ABC):
-    """Base of modules that compute a loss per row; `forward` returns the loss of a batch.
+    """Base of modules that compute a loss for each row, and by `forward` one for a batch.
 
     Parameters
     ----------
     trim : float
-        Share of each batch's weight that the loss ignores; the rows with the largest losses are
-        ignored.
+        Share of the weight of each batch that the loss of the batch ignores. The rows with the
+        largest losses are ignored.
     """
 
     def __init__(self, trim: float) -> None:
@@ -28,7 +28,7 @@ class Objective(nn.Module, ABC):
         """Compute the loss of each row, (n,), with random numbers from `draws`."""
 
     def reduce(self, losses: Tensor, weight: Tensor) -> Tensor:
-        """Reduce the losses of the rows to one number."""
+        """Reduce the losses (n,) of rows with weights (n,) to one number."""
         return trimmed_mean(losses, weight, self.trim)
 
     def forward(self, draws: Draws | None, batch: Batch) -> Tensor:
@@ -44,9 +44,10 @@ class Objective(nn.Module, ABC):
 
 
 def trimmed_mean(losses: Tensor, weight: Tensor, trim: float) -> Tensor:
-    """Compute the weighted mean of losses without the largest ones, a share `trim` of the weight.
+    """Compute the weighted mean of losses without the largest ones.
 
-    A row at the threshold keeps part of its weight, so that weighting a row equals repeating it.
+    The ignored losses have a share `trim` of the total weight. A row at the threshold keeps part of
+    its weight, so that a row with weight 2 has the same effect as two equal rows.
     """
     if trim > 0:
         order = losses.detach().argsort()
@@ -54,5 +55,6 @@ def trimmed_mean(losses: Tensor, weight: Tensor, trim: float) -> Tensor:
         kept = (1 - trim) * weight.sum()
         weight = torch.minimum(weight, (kept - (weight.cumsum(0) - weight)).clamp_min(0))
         return (losses * weight).sum() / weight.sum()
-    # Weights have mean 1 over all training rows: a batch mean is then an unbiased gradient.
+    # Weights have mean 1 over all training rows, so the gradient of a batch is unbiased if the sum
+    # is divided by the number of rows, not by their weight.
     return (losses * weight).mean()

@@ -15,7 +15,9 @@ CHUNK_CELLS = 2**18
 FACTOR_ROUNDS = 500
 FACTOR_FLOPS = 1e8
 FACTOR_TOLERANCE = 1e-6
-"""Largest number of iterations of factor analysis, its limit in operations, and its tolerance."""
+"""Largest number of iterations of factor analysis, approximate limit of its floating-point
+operations, and the largest change of a noise variance, as a share of the mean variance of the
+columns, below which it ends. There is at least one iteration."""
 
 LEAST_NOISE = 1e-2
 """Smallest initial noise variance, as a share of the mean variance. With a smaller one, the first
@@ -25,10 +27,12 @@ LEAST_COLUMN_NOISE = 1e-4
 """Smallest noise variance of factor analysis, as a share of the variance of the column."""
 
 LEAST_SLOPE = 1e-10
-"""Relative variance below which a linear combination of columns is treated as constant."""
+"""Variance of a linear combination of columns, as a share of the largest such variance, below which
+the combination is treated as constant."""
 
 SMALLEST_VARIANCE = 1e-280
-"""Columns with a smaller variance are treated as constant, because its shares would underflow."""
+"""Columns with a smaller variance are treated as constant, because computations with shares of this
+variance would underflow."""
 
 
 class LazyRows:
@@ -37,7 +41,7 @@ class LazyRows:
     Parameters
     ----------
     read : callable
-        Returns the rows in a slice.
+        Function that returns the rows in a slice.
     shape : tuple of int
         Numbers of rows and columns.
     """
@@ -50,7 +54,7 @@ class LazyRows:
 
 
 class DistinctRows(LazyRows):
-    """Rows of a table at an index, without a copy of them all."""
+    """Rows of a table at an index, without a copy of all of them."""
 
     def __init__(self, table: Tensor, index: Tensor) -> None:
         super().__init__(lambda rows: table[index[rows]], (len(index), table.shape[1]))
@@ -61,7 +65,17 @@ Table = Tensor | LazyRows
 
 
 class Moments(NamedTuple):
-    """Weighted moments of a table's columns."""
+    """Weighted moments of the columns of a table.
+
+    Attributes
+    ----------
+    center : Tensor of shape (n_features,)
+        Means of the columns.
+    variance : Tensor of shape (n_features,)
+        Variances of the columns.
+    scale : Tensor of shape ()
+        Square root of the mean variance, or 1 if all variances are 0.
+    """
 
     center: Tensor
     variance: Tensor
@@ -69,9 +83,9 @@ class Moments(NamedTuple):
 
 
 def column_moments(x: Table, weight: Tensor) -> Moments:
-    """Compute column means, column variances and the global scale in float64, in chunks.
+    """Compute column means, column variances and the global scale in float64, block by block.
 
-    The global scale is the square root of the mean variance, or 1 if all rows are equal.
+    A variance is set to 0 if it is as small as the rounding errors of a constant column.
     """
     share, blocks = _shares(weight), row_blocks(x)
     center = share.new_zeros(x.shape[1])
@@ -88,8 +102,8 @@ def column_moments(x: Table, weight: Tensor) -> Moments:
 def of_observed_cells(moments: Moments, observed_share: Tensor) -> Moments:
     """Correct moments of a table whose missing cells were filled with column means.
 
-    `observed_share` is the share of observed cells of each column. A column without any gets the
-    mean variance of the others.
+    `observed_share` is the share of observed cells of each column. A column without observed cells
+    gets the mean variance of the other columns.
     """
     has_cells = observed_share > 0
     variance = moments.variance / observed_share.clamp_min(SMALLEST_VARIANCE)
@@ -104,13 +118,14 @@ def _with_scale(center: Tensor, variance: Tensor) -> Moments:
 def principal_axes(
     x: Table, weight: Tensor, moments: Moments, n_axes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Compute leading eigenvalues (r,) and eigenvectors (n_features, r) of a covariance.
+    """Compute leading eigenvalues (r,) and eigenvectors (n_features, r) of a weighted covariance.
 
-    The covariance is that of `x`, divided by the scale in `moments`, with the weights of the rows.
-    The eigenvectors are orthonormal, and the entry of each with the largest absolute value is
-    positive. r is `n_axes`, or the rank of the covariance if it is smaller. The results are exact
-    if the number of rows or of columns is at most `EXACT_UP_TO`. Otherwise, subspace iteration
-    approximates them (Halko et al. 2011), with random initial vectors from `generator`.
+    The covariance is that of `x` divided by the scale in `moments`. Eigenvalues are in decreasing
+    order. The eigenvectors are orthonormal, and the entry with the largest absolute value in each
+    of them is positive. r is the smaller of `n_axes` and the numerical rank of the covariance. The
+    results are exact up to rounding if the number of rows or of columns is at most `EXACT_UP_TO`.
+    Otherwise, subspace iteration approximates them (Halko et al. 2011), with random initial vectors
+    from `generator`.
     """
     n, d = x.shape
     if d <= EXACT_UP_TO:
@@ -146,7 +161,7 @@ def covariance(x: Table, weight: Tensor, moments: Moments) -> Tensor:
 
 
 def _scaled_blocks(x: Table, weight: Tensor, moments: Moments) -> Iterator[Tensor]:
-    """Yield blocks u of rows such that the sum of u.mT @ u is the covariance of x / scale."""
+    """Yield blocks u of rows, such that the sum of all u.mT @ u is the covariance of x / scale."""
     share = _shares(weight).sqrt()
     for block in row_blocks(x):
         yield (x[block].double() - moments.center) / moments.scale * share[block, None]
@@ -159,9 +174,10 @@ def _shares(weight: Tensor) -> Tensor:
 def slopes(
     x: Table, moments: Moments, others: Table, center: Tensor, scale: Tensor, weight: Tensor
 ) -> Tensor:
-    """Compute the coefficients (n_features, m) of a weighted linear regression on other columns.
+    """Compute the coefficients of a weighted linear regression of `x` on other columns.
 
-    The other columns are standardized by `center` and `scale`. If they are collinear, the
+    The other columns are standardized by `center` and `scale`, both of shape (n_others,). The
+    coefficients have shape (n_features, n_others). If the other columns are collinear, the
     coefficients are those of smallest norm.
     """
     share = _shares(weight)
@@ -189,12 +205,13 @@ def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
     Returns
     -------
     values : Tensor of shape (r,)
-        Largest eigenvalues of the covariance of the columns, divided by the standard deviations of
-        their noise. r is the smaller of `n_axes` and n_features.
+        Largest eigenvalues of the scaled covariance, in decreasing order. The scaled covariance is
+        that of columns which are divided by the standard deviations of their noise. r is the
+        smaller of `n_axes` and n_features.
     axes : Tensor of shape (n_features, r)
-        Orthonormal eigenvectors of this covariance.
+        Orthonormal eigenvectors of the scaled covariance.
     noise : Tensor of shape (n_features,)
-        Noise variances.
+        Noise variances of the columns.
     """
     d = len(cov)
     variance = cov.diagonal()
@@ -213,7 +230,7 @@ def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def row_blocks(x: Table) -> list[slice]:
-    """Return slices of rows that are small enough to be copied."""
+    """Return slices of all rows, each with at most `CHUNK_CELLS` cells or one row."""
     size = max(1, CHUNK_CELLS // x.shape[1])
     return [slice(i, i + size) for i in range(0, x.shape[0], size)]
 
@@ -221,7 +238,10 @@ def row_blocks(x: Table) -> list[slice]:
 def components_for_share(
     x: Table, weight: Tensor, moments: Moments, share: float, generator: torch.Generator
 ) -> int:
-    """Return how many principal axes explain more than a share of the variance, as PCA does."""
+    """Return the smallest number of principal axes that explain more than a share of the variance.
+
+    scikit-learn's PCA has the same rule. The number is at least 1 and at most the rank of the data.
+    """
     values = principal_axes(x, weight, moments, min(x.shape), generator)[0]
     total = moments.variance.sum() / moments.scale**2
     return max(1, min(len(values), int((values.cumsum(0) / total <= share).sum()) + 1))

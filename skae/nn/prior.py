@@ -13,19 +13,20 @@ from torch import Tensor
 from skae.nn.draws import Draws
 
 WIDEST = 64
-"""Largest number of axes of an estimated prior. Others, those of smallest variance, are
-neglected, because the time of a density grows with the cube of their number."""
+"""Largest number of axes of an estimated prior. For longer codes, the axes of smallest variance are
+neglected, because the time to compute a density grows with the cube of the number of axes."""
 
 
 class Prior(ABC):
     """Base of priors, distributions of codes `z` (..., k) in float64.
 
-    The weights (n,) of codes sum to 1. `bessel` is Bessel's correction, a number by which squared
-    deviations from an estimated mean are multiplied.
+    k is the number of components of a code. In all methods, the weights (n,) of the codes sum to 1,
+    and `bessel` is Bessel's correction, a number by which squared deviations from an estimated mean
+    are multiplied.
     """
 
     is_fixed: ClassVar[bool] = False
-    """Whether the prior has no parameters; otherwise it is estimated from codes after training."""
+    """Whether the prior is fixed. Otherwise, it is estimated from codes after training."""
 
     @classmethod
     @abstractmethod
@@ -34,16 +35,20 @@ class Prior(ABC):
 
     @abstractmethod
     def update(self, codes: Tensor, covariances: Tensor, weight: Tensor, bessel: Tensor) -> Self:
-        """Return the prior that fits posteriors with means (n, k) and covariances (n, k, k)."""
+        """Return the prior that fits the posteriors of codes best.
+
+        `codes` (n, k) are the means of the posteriors, and `covariances` (n, k, k) are their
+        covariances.
+        """
 
     @abstractmethod
     def height(self, z: Tensor) -> Tensor:
-        """Compute the part of the log-density (...) that depends on the code."""
+        """Compute the part of the log-density of codes, (...), that depends on the code."""
 
     @property
     @abstractmethod
     def constant(self) -> Tensor:
-        """The part of the log-density that does not depend on the code, without powers of 2 pi."""
+        """The rest of the log-density, without the term -k / 2 log(2 pi)."""
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Compute the log-density of codes (...) in nats."""
@@ -51,34 +56,53 @@ class Prior(ABC):
 
     @abstractmethod
     def score(self, z: Tensor) -> Tensor:
-        """Compute the derivative of the log-density with respect to the code."""
+        """Compute the derivative (..., k) of the log-density with respect to the code."""
 
     @abstractmethod
     def precision(self, z: Tensor) -> Tensor:
-        """Compute the negative second derivative (k, k), or a positive definite substitute."""
+        """Compute minus the second derivative of the log-density, or a substitute for it.
+
+        The result is positive definite. Its shape is (..., k, k), or (k, k) if it is the same for
+        all codes.
+        """
 
     def pull(self, z: Tensor) -> Tensor:
-        """Compute precision times mean of the normal approximation of the prior at a code."""
+        """Compute precision times mean (..., k) of normal approximations of the prior at codes.
+
+        Each approximation has the score and the precision of the prior at its code.
+        """
         return self.score(z) + (self.precision(z) @ z[..., None])[..., 0]
 
     @abstractmethod
     def draw(self, n: int, draws: Draws) -> Tensor:
-        """Draw codes (n, k); only along the axes of `restricted` if there are any."""
+        """Draw codes (n, k). If axes are neglected, codes vary along the other axes only."""
 
     @abstractmethod
     def restricted(self) -> tuple[Self, Tensor, Tensor] | None:
-        """Return the prior on the axes of largest variance, their origin, and the axes.
+        """Return the prior of coordinates along the axes of largest variance, and these axes.
 
-        It returns None if no axes are neglected.
+        If no axes are neglected, it returns None.
+
+        Returns
+        -------
+        prior : Prior
+            Prior of the m coordinates.
+        center : Tensor of shape (k,)
+            Code with coordinates 0.
+        axes : Tensor of shape (k, m)
+            The axes.
         """
 
     @abstractmethod
     def extended(self, center: Tensor, axes: Tensor) -> Self:
-        """Return the prior of codes whose coordinates along axes (k, m) have this prior."""
+        """Return the prior of codes `center` + `axes` @ u, where u (m,) has this prior.
+
+        `center` has shape (k,), and `axes` has shape (k, m). This reverses `restricted`.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Return the parameters of the prior."""
+        """Return the parameters of the prior by name."""
 
     @classmethod
     @abstractmethod
@@ -94,15 +118,18 @@ class Prior(ABC):
 
     @abstractmethod
     def at(self, coordinates: Tensor) -> Self | None:
-        """Return the prior with these coordinates, or None if they describe no distribution."""
+        """Return the prior with this vector of parameters, or None if they are not valid."""
 
     @abstractmethod
     def change(self, other: Self) -> float:
-        """Compute the relative difference to another prior."""
+        """Compute the relative difference to another prior, by which convergence is judged."""
 
     @abstractmethod
     def blended(self, new: Self, share: float) -> Self:
-        """Approximate the mixture of this prior and a `share` of a new one within the family."""
+        """Return a prior that approximates the mixture of this prior and a new one.
+
+        `share` is the weight of the new prior in the mixture.
+        """
 
     def is_finite(self) -> bool:
         """Return whether all parameters are finite."""
@@ -116,7 +143,9 @@ class NormalPrior(Prior):
     Attributes
     ----------
     mean : Tensor of shape (k,)
+        Mean of the codes.
     covariance : Tensor of shape (k, k)
+        Covariance of the codes.
     """
 
     mean: Tensor
@@ -140,7 +169,7 @@ class NormalPrior(Prior):
 
     @cached_property
     def _leading(self) -> tuple[Tensor, Tensor] | None:
-        """Variances and axes that are not neglected, or None if all are used."""
+        """Variances (m,) and axes (k, m) that are not neglected, or None if all are used."""
         if self.is_fixed or len(self.mean) <= WIDEST:
             return None
         return leading_axes(self.covariance)
@@ -160,7 +189,7 @@ class NormalPrior(Prior):
         return self._inverse
 
     def pull(self, z: Tensor) -> Tensor:
-        # The general formula loses digits for codes far from the mean.
+        # The formula of the base class loses digits for codes far from the mean.
         return self.mean @ self._inverse
 
     def draw(self, n: int, draws: Draws) -> Tensor:
@@ -197,6 +226,10 @@ class NormalPrior(Prior):
         return type(self)(mean, covariance) if is_positive else None
 
     def change(self, other: Self) -> float:
+        """Compute the largest difference of the covariances, relative to the largest entry.
+
+        The means are not compared.
+        """
         difference = (other.covariance - self.covariance).abs().max()
         return float(difference / other.covariance.abs().max().clamp_min(1e-300))
 
@@ -204,7 +237,7 @@ class NormalPrior(Prior):
         shift = new.mean - self.mean
         covariance = torch.lerp(self.covariance, new.covariance, share)
         covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
-        # Keeps the covariance invertible if codes have moved by many orders of magnitude.
+        # This keeps the covariance invertible if codes have moved by many orders of magnitude.
         covariance.diagonal().add_(1e-12 * covariance.diagonal().max())
         return type(self)(self.mean + share * shift, covariance)
 
@@ -227,14 +260,18 @@ class StandardNormalPrior(NormalPrior):
 
 
 def leading_axes(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest eigenvalues of a covariance, at most `WIDEST`, and their axes."""
+    """Return the largest eigenvalues of a covariance in increasing order, and their axes.
+
+    There are at most `WIDEST` of them.
+    """
     values, axes = torch.linalg.eigh(covariance)
-    # Keeps the distribution on the axes invertible.
+    # This keeps the covariance of the coordinates invertible.
     values = values.clamp_min(1e-12 * values[-1:].clamp_min(1e-30))
     return values[-WIDEST:], axes[:, -WIDEST:]
 
 
 def _moments(z: Tensor, weight: Tensor, bessel: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the weighted mean and the corrected weighted covariance of codes."""
     mean = weight @ z
     centered = z - mean
     return mean, (centered.mT * weight) @ centered * bessel

@@ -20,11 +20,13 @@ class Shallow(Objective):
     encoder, decoder : Layer
         A layer of the encoder and its mirror image in the decoder, trained in place.
     activation : str
+        Activation function, a key of `ACTIVATIONS`.
     standardize : callable or None
-        For the first layer, which reconstructs rows in the user's units: standardizes them. The
-        decoder then has no activation.
+        Function that computes standardized rows from a batch in the user's units. It is for the
+        layer next to the rows, which reconstructs the standardized rows without an activation after
+        the decoder. None is for the other layers, which reconstruct the codes of the layer before.
     trim : float
-        See `trimmed_mean`.
+        Share of each batch's weight that the loss ignores; see `trimmed_mean`.
 
     References
     ----------
@@ -49,11 +51,11 @@ class Shallow(Objective):
         self.standardize = standardize
 
     def encode(self, batch: Batch) -> Tensor:
-        """Compute the input of the next layer."""
+        """Compute the codes, which are the input of the next layer."""
         return self.activation(self.encoder(self._scaled(batch)))
 
     def losses(self, draws: Draws | None, batch: Batch) -> Tensor:
-        """Compute half the squared error of each row."""
+        """Compute half the squared error (n,) of each row."""
         out = self.decoder(self.encode(batch))
         if self.standardize is None:
             out = self.activation(out)
@@ -69,7 +71,10 @@ class Shallow(Objective):
 
 
 def shallow_layers(network: Network) -> list[Shallow]:
-    """Return the hidden layers of a network and their mirror images, outermost first."""
+    """Return a shallow autoencoder for each hidden layer of a network, from the rows inwards.
+
+    The list is empty if the residual networks are not chains of layers.
+    """
     encoder, decoder = network.encoder.residual, network.decoder.residual
     if not (isinstance(encoder, Chain) and isinstance(decoder, Chain)):
         return []

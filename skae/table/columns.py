@@ -1,4 +1,4 @@
-"""Numeric and categorical columns that hold conditions, and the values a likelihood supports."""
+"""Numeric and categorical columns of conditions, and the values that a likelihood supports."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -33,7 +33,10 @@ class Support(Stored):
     high: float
 
     def check(self, X: Floats, owner: str) -> None:
-        """Raise ValueError if cells are outside the interval; `owner` names the estimator."""
+        """Raise ValueError if observed cells are outside the interval.
+
+        `owner` is the class name of the estimator, for the error message.
+        """
         if np.isinf([self.low, self.high]).all():
             return
         smallest, largest = np.nanmin(X), np.nanmax(X)
@@ -67,7 +70,12 @@ class Column(Stored):
 
     @classmethod
     def infer(cls, X: Any, index: int, name: str) -> Self:
-        """Make the column of X at an index; its values and dtype decide if it is categorical."""
+        """Make the column of X at an index.
+
+        The column is categorical if its values are strings or booleans, if a data frame declares it
+        as categorical, or if its values are at most `MAX_INTEGER_LEVELS` distinct whole numbers.
+        Raises ValueError or TypeError if its values are invalid, as in `column_values`.
+        """
         values = column_values(X, index, name)
         dtype = getattr(safe_indexing(X, index, axis=1), "dtype", None)
         # Numbers are categories if the data frame declares them so.
@@ -89,7 +97,7 @@ class Column(Stored):
 
     @property
     def n_levels(self) -> int:
-        """Number of categories; 0 for a numeric column."""
+        """Number of categories, which is 0 for a numeric column."""
         return 0 if self.levels is None else len(self.levels)
 
     def encode(self, values: NDArray[Any]) -> Floats:
@@ -118,7 +126,10 @@ class Column(Stored):
         return cells if self.levels is None else self.levels[cells.astype(np.intp)]
 
     def classes(self, cells: Floats) -> NDArray[Any]:
-        """Return the categories of cells, or whether numbers exceed their median."""
+        """Return the categories of cells (n,) or, for numbers, whether they exceed their median.
+
+        If no number exceeds the median, those equal to it count as exceeding it.
+        """
         values = self.decode(cells)
         return _is_above_median(values) if self.levels is None else values
 
@@ -126,8 +137,8 @@ class Column(Stored):
 def column_values(X: Any, index: int, name: str) -> NDArray[Any]:
     """Read a column of X as an array of float64 numbers, or of objects (strings or booleans).
 
-    Raises ValueError if a value is missing or infinite, and TypeError if values are neither
-    strings nor numbers nor booleans, or are mixed.
+    Raises ValueError if a value is missing or infinite. Raises TypeError if the values have
+    different types, or a type other than string, number or boolean.
     """
     values = np.asarray(safe_indexing(X, int(index), axis=1)).ravel()
     missing = pd.isna(values)
@@ -162,7 +173,7 @@ def _levels(values: NDArray[Any], is_category: bool) -> NDArray[Any] | None:
 
 
 def _is_above_median(values: Floats) -> NDArray[np.bool_]:
-    """Mark the numbers above their median, or also those equal to it if it is the largest one."""
+    """Mark the numbers above their median, or those equal to it if it is the largest number."""
     median = np.median(values)
     above: NDArray[np.bool_] = values > median
     return above if above.any() else values >= median

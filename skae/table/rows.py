@@ -22,10 +22,10 @@ class Rows:
     Attributes
     ----------
     values : ndarray of shape (n, n_columns)
-        One number for each cell, first those of modeled columns, then those of conditions. The cell
-        of a category is the index of its level. A missing cell is NaN.
+        Cells of the modelled columns, followed by those of the conditions. The cell of a category
+        is the index of its level. A missing cell is NaN.
     n_levels : tuple of int
-        Number of levels of each condition; 0 for numeric conditions.
+        Number of levels of each condition, which is 0 for numeric conditions.
     may_have_missing : bool
         Whether cells of the table may be missing.
     """
@@ -39,12 +39,12 @@ class Rows:
 
     @property
     def n_modelled(self) -> int:
-        """Number of modeled columns."""
+        """Number of modelled columns."""
         return self.values.shape[1] - len(self.n_levels)
 
     @property
     def modelled(self) -> Floats:
-        """Cells of modeled columns, of shape (n, n_modelled)."""
+        """Cells of modelled columns, of shape (n, n_modelled)."""
         return self.values[:, : self.n_modelled]
 
     @property
@@ -82,10 +82,10 @@ def _fold(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[np.uint64]:
-    """Compute a 64-bit hash of each row, which depends on its values and the seed only.
+    """Compute a 64-bit hash of each row, which depends only on the values of the row and the seed.
 
-    Equal rows have equal hashes whatever their dtype. Different rows have different hashes except
-    with negligible probability.
+    Equal rows have equal hashes, even if their dtypes differ. Different rows have different hashes,
+    except with negligible probability. All NaN in `X` must have the same bits.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[n
     seed : int
         Seed of the hash.
     n_levels : tuple of int
-        Number of levels of each of the last columns, 0 for numeric columns. A category is hashed
-        as if it were one-hot encoded.
+        Number of levels of each of the last columns, which is 0 for numeric columns. A category is
+        hashed as if it were one-hot encoded.
 
     Returns
     -------
@@ -126,9 +126,9 @@ def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[n
 def merge_equal_rows(
     weight: Floats, *hashes: NDArray[np.uint64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return an index of each distinct row, sorted by `hashes`, and its summed weight.
+    """Return the index of one of each group of equal rows, and the summed weight of the group.
 
-    Rows are equal if all their `hashes` are equal.
+    Rows are equal if all their `hashes` are equal. The groups are sorted by their hashes.
     """
     order = np.lexsort(hashes[::-1])
     is_new = np.ones(len(order), dtype=bool)
@@ -138,16 +138,16 @@ def merge_equal_rows(
 
 
 def max_abs_values(X: Floats) -> Floats:
-    """Return the largest absolute value of each column."""
+    """Return the largest absolute value of each column, NaN if the column has missing cells."""
     return np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
 
 
 def select_by_hash(hashes: NDArray[np.uint64], size: int) -> NDArray[np.intp]:
-    """Return the indices of up to `size` distinct rows, in a pseudorandom order.
+    """Return the indices of all rows with one of up to `size` hashes, in a pseudorandom order.
 
-    The selection and the order depend on the content of the rows only. Equal rows are selected
-    together. The selection is independent of `skae.training.split.hold_out`, which uses the same
-    hashes.
+    The selection and the order depend only on the content of the rows. Rows with equal hashes are
+    selected together, so there may be more than `size` of them. The selection is independent of
+    that of `skae.training.split.hold_out`, which uses the same hashes.
     """
     # Hashes are mixed again, since `hold_out` selects the smallest ones.
     keys = mix_bits(hashes + np.uint64(0x9E3779B97F4A7C15))

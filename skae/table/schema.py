@@ -1,4 +1,4 @@
-"""The schema of X in the first fit, by which all later tables are read and written."""
+"""The schema of X in the first fit, which determines how all later tables are read and written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,13 +39,14 @@ class Schema(Stored):
     n_columns : int
         Number of columns of X.
     names : ndarray of shape (n_columns,) or None
-        Names of the columns; None unless all are strings.
+        Names of the columns. None if X has no column names, or if not all of them are strings.
     modelled : ndarray of shape (n_modelled,), int
         Indices of the modelled columns, in increasing order.
     conditions : list of Column
-        The other columns, which are conditions; in increasing order of their indices.
+        The other columns, which are conditions, in increasing order of their indices.
     parameter : str
-        Name of the estimator's parameter that selects the columns of conditions, or "".
+        Name of the estimator's parameter that selects the columns of conditions, or "" if it has no
+        such parameter.
     support : Support
         Interval of the values that modelled cells may have.
     shape : RowShape
@@ -76,9 +77,9 @@ class Schema(Stored):
         ----------
         X : array-like of shape (n_samples, n_columns)
             The table.
-        conditions : tuple of (str, column selection)
+        conditions : tuple of (str, column selection or None)
             Name of the estimator's parameter that selects the columns of conditions, and the value
-            of this parameter.
+            of this parameter. If the value is None, all columns are modelled.
         support : Support
             Interval of the values that modelled cells may have.
         shape : RowShape
@@ -96,7 +97,8 @@ class Schema(Stored):
         Raises
         ------
         ValueError, TypeError
-            If `X` or the selection of conditions is invalid.
+            If `X` is invalid, for instance because it has only one row, or if the selection of
+            conditions is invalid.
         """
         (parameter, key), validator = conditions, _make_validator(owner)
         columns: list[Column] = []
@@ -110,7 +112,7 @@ class Schema(Stored):
             if len(chosen) == X.shape[1]:
                 raise ValueError(
                     f"{parameter}={key!r} must not select all {len(chosen)} feature(s) of X, since "
-                    "at least one must be modeled."
+                    "at least one must be modelled."
                 )
             columns = [Column.infer(X, int(j), str(labels[j])) for j in chosen]
         names = getattr(validator, "feature_names_in_", None)
@@ -139,12 +141,12 @@ class Schema(Stored):
 
     @property
     def n_levels(self) -> tuple[int, ...]:
-        """Number of levels of each condition; 0 for numeric conditions."""
+        """Number of levels of each condition, which is 0 for numeric conditions."""
         return tuple(column.n_levels for column in self.conditions)
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """Shape of the modeled cells of a row."""
+        """Shape of the modelled cells of a row."""
         return self.shape.full(len(self.modelled))
 
     def column_index(self, j: int) -> int:
@@ -168,9 +170,10 @@ class Schema(Stored):
         return self._read_with_conditions(X)
 
     def read_corrupted(self, X: MatrixLike, rows: Rows) -> Rows:
-        """Read the corrupted versions of rows, whose cells need not be supported by the likelihood.
+        """Read corrupted versions of rows, from a table with the columns of the fit.
 
-        Raises ValueError or TypeError if the table is invalid.
+        The result has the modelled cells of the table, which may lie outside `support`, and the
+        conditions of `rows`. Raises ValueError or TypeError if the table is invalid.
         """
         name = "X_corrupted"
         cells = self._read_modelled(X, dtype=rows.values.dtype, input_name=name)
@@ -181,9 +184,11 @@ class Schema(Stored):
         return replace(rows, values=append_conditions(cells, rows.conditions))
 
     def read_conditions(self, condition: Any, n: int) -> Floats:
-        """Read the argument `condition` of a method, one condition for all `n` rows or for each.
+        """Read the argument `condition` of a method for `n` rows.
 
-        Returns cells of shape (n, n_conditions). Raises ValueError if it is invalid.
+        It holds either one condition for all rows or one for each row: a mapping or a Series by
+        name of the column, a data frame, or an array or list in the order of `conditions`. Returns
+        cells of shape (n, n_conditions). Raises ValueError or TypeError if it is invalid.
         """
         if not self.conditions:
             raise ValueError(
@@ -216,9 +221,10 @@ class Schema(Stored):
         return np.broadcast_to(cells, (n, len(names)))
 
     def write(self, cells: Floats, conditions: Floats | None = None) -> NDArray[Any]:
-        """Arrange modeled cells and conditions in the columns of X.
+        """Arrange modelled cells and conditions in the order of the columns of X.
 
-        Returns an array of shape (n, n_columns). If `conditions` is None, their columns are 0.
+        Returns an array of shape (n, n_columns). If `conditions` is None, the columns of conditions
+        are 0.
         """
         if not self.conditions:
             return cells
@@ -235,9 +241,9 @@ class Schema(Stored):
         return rows
 
     def check_same_columns(self, X: MatrixLike, key: ColumnKey) -> None:
-        """Raise ValueError if other conditions are selected than in the fit that is resumed.
+        """Raise ValueError unless the same conditions are selected as in the fit that is resumed.
 
-        `key` is the present value of the parameter that selects them.
+        `key` is the present value of the parameter that selects the columns of conditions.
         """
         now = [] if key is None else find_columns(as_container(X), key, self.parameter).tolist()
         before = [column.index for column in self.conditions]
@@ -249,7 +255,7 @@ class Schema(Stored):
             )
 
     def _fitted_validator(self) -> BaseEstimator:
-        """Make an estimator whose fitted attributes `validate_data` compares with a table."""
+        """Make an estimator with fitted attributes, with which `validate_data` compares tables."""
         validator = _make_validator(self.owner)
         validator.n_features_in_ = self.n_columns
         if self.names is not None:
@@ -257,13 +263,13 @@ class Schema(Stored):
         return validator
 
     def _read_with_conditions(self, X: Any) -> Rows:
-        """Read rows from a validated container."""
+        """Read rows from a data frame or an array that `_validate_container` has returned."""
         cells = self._read_modelled(X, dtype=FLOATS, estimator=self.owner, input_name="X")
         indices = [column.index for column in self.conditions]
         return self._make_rows(cells, self._encode_conditions(X, indices))
 
     def _read_modelled(self, X: MatrixLike, **checks: Any) -> Floats:
-        """Validate modeled columns and return their cells, without checking their support."""
+        """Validate modelled columns and return their cells, without checking their support."""
         check_feature_names(self._fitted_validator(), X, reset=False)
         X = self.shape.as_table(X, self.n_columns)
         if self.conditions:
@@ -278,19 +284,20 @@ class Schema(Stored):
         return self.shape.check_ends(cells)
 
     def _encode_conditions(self, X: Any, indices: Sequence[int]) -> Floats:
-        """Convert the columns of X at `indices` to cells of conditions."""
+        """Convert the columns of X at `indices` to cells of shape (n, n_conditions)."""
         pairs = zip(self.conditions, indices, strict=True)
         return np.hstack([column.encode(column_values(X, j, column.name)) for column, j in pairs])
 
     def _make_rows(self, cells: Floats, conditions: Floats | None) -> Rows:
-        """Make rows after checking the support of modeled cells."""
+        """Make rows after checking the support of modelled cells."""
         self.support.check(cells, self.owner)
         values = cells if conditions is None else append_conditions(cells, conditions)
         return Rows(values, self.n_levels, self.shape.may_end_early)
 
 
 MAX_CONDITIONS = 10_000
-"""Largest number of distinct conditions of training rows that are stored as a sample of all."""
+"""Largest number of distinct conditions that are stored. If the training rows have more, a
+pseudorandom sample of this size is stored."""
 
 
 @dataclass(frozen=True)
@@ -300,9 +307,9 @@ class SeenConditions(Stored):
     Attributes
     ----------
     cells : ndarray of shape (n, n_conditions)
-        Distinct conditions.
+        Distinct conditions: a number, or the index of a level, for each column of conditions.
     weight : ndarray of shape (n,)
-        Summed weight of the rows with each condition.
+        Summed sample weight of the rows that have each condition.
     """
 
     cells: Floats
@@ -322,7 +329,17 @@ class SeenConditions(Stored):
 
     @classmethod
     def from_rows(cls, rows: Rows, weight: Floats, earlier: Self | None) -> Self:
-        """Collect the conditions of weighted rows, and those of earlier calls of `fit`."""
+        """Collect the conditions of weighted rows, and those of the fits that are resumed.
+
+        Parameters
+        ----------
+        rows : Rows
+            Rows of the fit.
+        weight : ndarray of shape (n,)
+            Sample weights of the rows.
+        earlier : SeenConditions or None
+            Conditions of the model from which training resumes.
+        """
         cells = rows.conditions.astype(np.float64)
         if earlier is not None:
             cells = np.vstack([earlier.cells, cells])
@@ -345,9 +362,9 @@ class SeenConditions(Stored):
 
 
 def find_columns(X: Any, key: ColumnKey, parameter: str) -> NDArray[np.intp]:
-    """Return the indices of the columns of X that `key`, the value of a parameter, selects.
+    """Return the sorted indices of the columns of X that `key`, the value of a parameter, selects.
 
-    Raises ValueError if it selects none.
+    Raises ValueError if it selects no column or is not a valid selection.
     """
     try:
         chosen = np.unique(column_indices(X, key(X) if callable(key) else key))
@@ -362,14 +379,17 @@ def find_columns(X: Any, key: ColumnKey, parameter: str) -> NDArray[np.intp]:
 
 
 def as_container(X: Any) -> Any:
-    """Convert lists to arrays of objects, so that columns may have different types."""
+    """Convert lists to arrays of objects, so that columns may have different types.
+
+    Data frames and arrays are returned unchanged.
+    """
     if hasattr(X, "columns") or hasattr(X, "dtype"):
         return X
     return np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object)
 
 
 def _validate_container(X: MatrixLike, owner: str, **checks: Any) -> Any:
-    """Validate the shape of a table whose values may have any type."""
+    """Convert a table whose values may have any type; validate the shape unless it is a frame."""
     X = as_container(X)
     if hasattr(X, "columns"):
         return X
@@ -400,7 +420,7 @@ def _validate(validator: Any, X: MatrixLike, shape: RowShape, **checks: Any) -> 
 
 
 def append_conditions(cells: Floats, conditions: Floats) -> Floats:
-    """Append the cells of conditions to the cells of modeled columns."""
+    """Append the cells of conditions to the cells of modelled columns."""
     if not conditions.shape[1]:
         return cells
     # Columns that were selected one by one are in Fortran order, but rows are read in blocks.

@@ -14,13 +14,15 @@ from skae.files import Stored
 Floats = NDArray[np.floating]
 
 MIN_WEIGHT = 1e-300
-"""Smallest weight by which `fill_with_means` divides, for columns without observed cells."""
+"""Smallest weight by which `fill_with_means` divides. It prevents a division by 0 for columns
+without observed cells."""
 
 
 def full_shape(feature_shape: Sequence[int] | None, n_features: int) -> tuple[int, ...]:
-    """Return the shape of a row, with a -1 in `feature_shape` inferred from `n_features`.
+    """Return the shape of a row, in which a -1 of `feature_shape` is inferred from `n_features`.
 
-    If `feature_shape` is None, a row is a vector. Raises ValueError if there is no such shape.
+    If `feature_shape` is None, a row is a vector. Raises ValueError if `feature_shape` is invalid
+    or does not match `n_features`.
     """
     if feature_shape is None:
         return (n_features,)
@@ -47,14 +49,14 @@ def full_shape(feature_shape: Sequence[int] | None, n_features: int) -> tuple[in
 
 @dataclass(frozen=True)
 class RowShape(Stored):
-    """The shape of the rows of a table, and whether sequences may have different lengths.
+    """Shape of the rows of a table, and whether rows may be sequences of different lengths.
 
-    Parameters
+    Attributes
     ----------
-    feature_shape : tuple of int or None
-        The parameter `feature_shape` of estimators.
+    feature_shape : sequence of int or None
+        Value of the parameter `feature_shape` of an autoencoder.
     may_end_early : bool
-        Whether the last steps of a row may be missing (NaN).
+        Whether the last steps of a row may be missing (NaN), as in recurrent autoencoders.
     """
 
     feature_shape: Sequence[int] | None
@@ -66,15 +68,16 @@ class RowShape(Stored):
         return "allow-nan" if self.may_end_early else True
 
     def full(self, n_columns: int) -> tuple[int, ...]:
-        """Return the shape of a row with `n_columns` cells."""
+        """Return the shape of a row with `n_columns` modelled cells; see `full_shape`."""
         return full_shape(self.feature_shape, n_columns)
 
     def as_table(self, X: Any, n_columns: int | None) -> Any:
         """Flatten the rows of an array with more than two axes; return any other X unchanged.
 
-        `n_columns` is the number of columns of the fit, or None before it. If X holds shorter
-        sequences than the fit, missing steps (NaN) are appended. Raises ValueError if rows of X
-        have another shape.
+        `n_columns` is the number of columns of the fitted table, or None before the fit. If the
+        sequences in X may end early and are shorter than those of the fit, missing steps (NaN) are
+        appended. Raises ValueError if the rows of X do not have the shape `feature_shape`, or if
+        that is None.
         """
         _, *row_shape = getattr(X, "shape", (0,)) or (0,)
         if len(row_shape) <= 1:
@@ -100,15 +103,15 @@ class RowShape(Stored):
         return X.reshape(len(X), math.prod(row_shape))
 
     def check_ends(self, X: Floats) -> Floats:
-        """Check that only the last steps of sequences are missing, and return the rows."""
+        """Check that only last steps of sequences are missing, as `check_ends`; return the rows."""
         return check_ends(X, self.full(X.shape[1])[0]) if self.may_end_early else X
 
 
 def check_ends(X: Floats, n_steps: int) -> Floats:
-    """Check that the missing cells of sequences are all channels of their last steps.
+    """Check that only the last steps of sequences are missing, each in all of its channels.
 
-    Each row holds one sequence of `n_steps` steps. Returns the rows, with all NaN bitwise equal.
-    Raises ValueError if another cell is missing.
+    Each row is one sequence of `n_steps` steps, of which the first must be observed. Returns the
+    rows, in which all NaN have the same bits. Raises ValueError if another cell is missing.
     """
     missing: NDArray[np.bool_] = np.isnan(X)
     if not missing.any():
@@ -133,7 +136,8 @@ def check_ends(X: Floats, n_steps: int) -> Floats:
 def fill_with_means(X: Floats, index: NDArray[np.intp], weight: Floats) -> NDArray[Any]:
     """Replace missing cells by the means of their columns.
 
-    The means are those of the distinct rows at `index`, weighted by `weight`.
+    The means are those of the distinct rows at `index`, weighted by `weight`. A column without
+    observed cells is filled with 0. If no cell is missing, `X` itself is returned.
     """
     missing = np.isnan(X)
     if not missing.any():

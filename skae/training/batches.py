@@ -14,12 +14,12 @@ COPIED_CELLS = 2**17
 """Number of cells copied at a time for training, so that a copy stays in the processor's cache."""
 
 EVALUATED_CELLS = 2**18
-"""Maximum number of cells evaluated at a time, which bounds the memory."""
+"""Largest number of cells that are evaluated at a time, which limits the memory."""
 
 EVALUATED_ROWS = 2048
-"""Maximum number of rows evaluated at a time.
+"""Largest number of rows that are evaluated at a time.
 
-It bounds the memory of hidden units, whose number does not shrink with that of the columns.
+It limits the memory of hidden units, whose number per row may be large even if a row has few cells.
 """
 
 
@@ -36,9 +36,10 @@ class Batches:
     index : Tensor of shape (n,)
         Indices of the training or validation rows in the table.
     corrupt : callable or None
-        Function that corrupts a batch, with fresh randomness for every batch.
+        Function of rows and a generator that corrupts the modelled columns of each batch anew. None
+        leaves the rows unchanged.
     n_conditions : int
-        Number of conditions, the last columns of the table. They are never corrupted.
+        Number of columns of conditions, the last columns of the table. They are never corrupted.
     width : int or None
         Number of cells that a network computes per row, from which the memory is estimated. None
         uses the number of columns.
@@ -73,7 +74,10 @@ class Batches:
         return Batches.all_rows(self._corrupt_batch(self.take(self.index), generator))
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Iterate over batches of `size` rows in random order; a full batch keeps the order."""
+        """Iterate over corrupted batches of up to `size` rows, in random order.
+
+        If one batch contains all rows, they keep their order.
+        """
         order = torch.randperm(len(self), generator=generator, device=generator.device)
         index = self.index if size >= len(self) else self.index[order]
         # Many small batches are copied at once, because the call takes longer than the copy.
@@ -82,7 +86,11 @@ class Batches:
                 yield self._corrupt_batch(batch, generator)
 
     def chunks(self, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Iterate over all rows in order for evaluation; a generator corrupts them."""
+        """Iterate over all rows in order, in batches for evaluation.
+
+        The rows are corrupted with random numbers from `generator`. Without it, they are not
+        corrupted.
+        """
         size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self._n_cells))
         for index in self.index.split(size):
             batch = self.take(index)

@@ -1,4 +1,4 @@
-"""Heads: linear maps from codes to targets, trained with the codes and refitted afterwards."""
+"""Heads: linear maps from codes to targets, trained with the network and refitted afterwards."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -23,15 +23,39 @@ ROUNDING = 1e-12
 
 
 class Family(ABC):
-    """Kind of targets: the loss of a linear map from codes to them, and its minimizer."""
+    """Kind of targets, with a loss for linear maps from codes to targets and an estimator of them.
+
+    n_outputs is the number of outputs of a map, and m is the number of targets of a row. They are
+    equal except for classes, which have one output per class and m = 1.
+    """
 
     @abstractmethod
     def loss(self, out: Tensor, values: Tensor) -> Tensor:
-        """Compute the losses (..., n, m), in nats, of outputs (..., n, n_outputs) for `values`."""
+        """Compute the losses (..., n, m), in nats, of outputs (..., n, n_outputs).
+
+        `values` (n, n_outputs) are the targets.
+        """
 
     @abstractmethod
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-        """Fit the coefficients (k, n_outputs) and intercepts for codes (n, k) of unit scale."""
+        """Fit a linear map from codes to targets, with an L2 penalty on the coefficients.
+
+        Parameters
+        ----------
+        Z : ndarray of shape (n, k)
+            Centered codes of unit scale.
+        values : ndarray of shape (n, n_outputs)
+            Targets.
+        weight : ndarray of shape (n, m)
+            Weights of the targets, 0 where missing.
+
+        Returns
+        -------
+        coef : ndarray of shape (k, n_outputs)
+            Coefficients.
+        intercept : ndarray of shape (n_outputs,)
+            Intercepts.
+        """
 
     def to_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         """Convert coefficients and intercepts so that they predict in the user's units."""
@@ -46,12 +70,13 @@ class Classes(Family):
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
         known, counts = weight[:, 0] > 0, weight[:, 0] @ values
-        # A class without rows has zero coefficients. Half a row keeps its intercept finite.
+        # A class without rows has coefficients of 0. The addition of half a row to each class keeps
+        # its intercept finite.
         coef, intercept = np.zeros((Z.shape[1], len(counts))), np.log((counts + 0.5) / len(Z))
         found = np.flatnonzero(counts)
         if len(found) > 1:
             model = _logistic().fit(Z[known], values[known].argmax(axis=1), weight[known, 0])
-            # For two classes, scikit-learn fits one map to the log-odds: split it between the two.
+            # For two classes, scikit-learn fits one map to the log-odds. It is split between them.
             signs = np.array([[-0.5], [0.5]]) if len(found) == 2 else np.eye(len(found))
             coef[:, found], intercept[found] = (signs @ model.coef_).T, signs @ model.intercept_
         return coef, intercept
@@ -62,7 +87,7 @@ class IndependentTargets(Family):
 
     @abstractmethod
     def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
-        """Fit the coefficients (k,) and the intercept for a single target (n,)."""
+        """Fit the coefficients (k,) and the intercept for a single target (n,), as `solve` does."""
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
         maps = [self.solve_single(Z, *pair) for pair in zip(values.T, weight.T, strict=True)]
@@ -88,14 +113,23 @@ class Labels(IndependentTargets):
 
 @dataclass
 class Numbers(IndependentTargets):
-    """Numbers with standard normal noise in standardized units: least squares."""
+    """Numbers, standardized, with standard normal noise: squared error and ridge regression.
+
+    Attributes
+    ----------
+    center, scale : ndarray of shape (m,)
+        Means and standard deviations by which the targets are standardized.
+    """
 
     center: Floats
     scale: Floats
 
     @classmethod
     def standardize(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Targets]":
-        """Return the family for numbers (n, m), NaN where missing, and the standardized targets."""
+        """Return the family for numbers `y` (n, m), NaN where missing, and standardized targets.
+
+        Raises ValueError if the variance of a target is not finite.
+        """
         known = ~np.isnan(y)
         values, counts = np.nan_to_num(y), weight[:, None] * known
         total = counts.sum(axis=0)
@@ -115,7 +149,7 @@ class Numbers(IndependentTargets):
 
     def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
         known = weight > 0
-        # At the start of training, all rows with a target may be validation rows.
+        # Before training, this is possible because all rows with a target may be validation rows.
         if not known.any():
             return np.zeros(Z.shape[1]), 0.0
         model = Ridge().fit(Z[known], value[known], weight[known])
@@ -130,10 +164,10 @@ def _logistic() -> LogisticRegression:
 
 
 def center_and_scale(Z: Floats, weight: Floats) -> tuple[Floats, float]:
-    """Compute the mean of codes, and one scale for all their components.
+    """Compute the mean (k,) of codes, and one scale for all their components.
 
-    With a common scale, a ridge penalty shrinks the components that vary most the least. If codes
-    vary by rounding errors only, the scale is 1.
+    With a common scale, a ridge penalty has the smallest effect on the components with the largest
+    variance. If codes vary by rounding errors only, the scale is 1.
     """
     center = np.average(Z, axis=0, weights=weight)
     scale = np.sqrt(np.average((Z - center) ** 2, axis=0, weights=weight).mean())
@@ -143,7 +177,10 @@ def center_and_scale(Z: Floats, weight: Floats) -> tuple[Floats, float]:
 def fit_linear_map(
     family: Family, Z: Floats, targets: Targets, weight: Floats
 ) -> tuple[Floats, Floats]:
-    """Fit the coefficients (k, n_outputs) and intercepts that predict targets from codes."""
+    """Fit coefficients (k, n_outputs) and intercepts that predict targets from codes (n, k).
+
+    Only rows with an observed target are used. The predictions are in the user's units.
+    """
     observed = targets.any_observed
     targets, Z, weight = targets.take(observed), Z[observed], weight[observed]
     center, scale = center_and_scale(Z, weight)
@@ -167,7 +204,7 @@ class Head(AuxiliaryLoss):
     label_weight : float
         Weight of the loss of the targets.
     reconstruction_weight : float
-        Weight of the autoencoder's own objective.
+        Weight of the loss of the autoencoder itself.
     """
 
     center: Tensor
@@ -178,7 +215,8 @@ class Head(AuxiliaryLoss):
     def __init__(self, family: Family, label_weight: float, reconstruction_weight: float) -> None:
         super().__init__()
         self.family = family
-        # As buffers, the weights enter the fingerprint by which checkpoints are matched to fits.
+        # The weights are buffers because buffers are part of the fingerprint by which a checkpoint
+        # is matched to a fit.
         self.register_buffer("share", torch.tensor(float(reconstruction_weight)))
         self.register_buffer("price", torch.tensor(float(label_weight)))
 

@@ -14,11 +14,12 @@ from skae.training.plan import Plan
 
 
 def pretrain(network: Network, train: Batches, plan: Plan, generator: torch.Generator) -> None:
-    """Train each hidden layer as a shallow autoencoder on the codes of the layer below.
+    """Train each hidden layer as a shallow autoencoder on the codes of the layer before.
 
-    Layers are trained in order, starting with the layer closest to the rows. The linear skip
-    connection stays unchanged. A named corruption is applied to codes, too; a user's callable is
-    applied to rows only.
+    Layers are trained in order, starting with the layer next to the rows. The linear skip stays
+    unchanged, and with one, the output of the residual network is then set to zero again. A named
+    corruption is applied to the codes of layers, too, except for corruptions of images. A user's
+    corruption function is applied to rows only.
     """
     shallow = Plan(
         learning_rate=plan.learning_rate,

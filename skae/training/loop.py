@@ -1,4 +1,4 @@
-"""Training loop: skorch's net with rows in memory, a schedule and the best epoch."""
+"""Training loop: a skorch net with rows in memory, a learning-rate schedule and a best epoch."""
 
 import copy
 import hashlib
@@ -25,14 +25,14 @@ from skae.training.plan import Plan
 
 
 class StopTraining(Exception):
-    """Raised at the end of an epoch to end training early; the fit then completes normally."""
+    """Raised at the end of an epoch to end training early. The fit then completes normally."""
 
 
 class Net(NeuralNet):
     """skorch net whose module computes the objective and whose rows are in memory.
 
-    `fit_rows` is its only entry point for training. It keeps the optimizer, the history and the
-    generator, so that a second call continues the first.
+    `fit_rows` is the only entry point for training. The optimizer, the history and the generator
+    are kept, so that a second call of `fit_rows` continues the first.
     """
 
     plan: Plan
@@ -41,7 +41,7 @@ class Net(NeuralNet):
 
     @classmethod
     def from_module(cls, module: nn.Module, generator: torch.Generator) -> "Net":
-        """Wrap an initialized module; the generator must be on its device."""
+        """Wrap an initialized module. The generator must be on the device of the module."""
         parameter = next(module.parameters())
         net = cls(module, criterion=nn.Identity, device=str(parameter.device), verbose=0)
         net.generator = generator
@@ -49,17 +49,37 @@ class Net(NeuralNet):
         return net.initialize()
 
     def duplicate(self, module: nn.Module) -> "Net":
-        """Return a net in the same training state around `module`, a copy of this net's module."""
+        """Return a net with the same training state for `module`, a copy of this net's module."""
         net = Net.from_module(module, torch.Generator(self.generator.device))
         net.load_arrays(self.arrays())
         return net
 
     def fit_rows(self, train: Batches, valid: Batches | None, plan: Plan) -> tuple[int, float]:
-        """Train on rows and return the epoch of the final weights and the final training loss.
+        """Train the module in place.
 
-        The weights are those of the last epoch, or of the best epoch on validation rows if
-        `plan.restore_best` is set. Epoch 0 is the state before the first step. The loss is the
-        objective on the training rows after the last epoch.
+        Parameters
+        ----------
+        train : Batches
+            Training rows.
+        valid : Batches or None
+            Validation rows. They are corrupted once, before the first step.
+        plan : Plan
+            Settings of the training.
+
+        Returns
+        -------
+        epoch : int
+            Epoch of this call whose weights the module has at the end. 0 is the state before the
+            first step. It is the best epoch on validation rows if there are any and
+            `plan.restore_best` is True, and the last epoch otherwise.
+        loss : float
+            Objective on the training rows after the last epoch, even if the weights are those of an
+            earlier epoch.
+
+        Raises
+        ------
+        FloatingPointError
+            If the mean loss of an epoch is not finite.
         """
         self.plan = plan
         self._tables = [train] if valid is None else [train, valid]
@@ -97,7 +117,10 @@ class Net(NeuralNet):
             self.initialize_optimizer()
 
     def arrays(self) -> dict[str, Any]:
-        """Return the training state (history, generator, optimizer), with tensors as arrays."""
+        """Return the training state (history, generator, optimizer), with tensors as arrays.
+
+        The state of the optimizer is an empty list before its first step.
+        """
         states = [self.optimizer_.state[p] for p in self._trainable_parameters()]
         has_stepped = any(float(state["step"]) for state in states)
         return {
@@ -119,7 +142,11 @@ class Net(NeuralNet):
                 self.optimizer_.state[p][name].copy_(torch.tensor(value))
 
     def fingerprint(self) -> str:
-        """Compute a text that identifies this training before its first step."""
+        """Compute a text that identifies this training, before its first step.
+
+        Two trainings have the same text if they have the same `plan.signature`, number of steps,
+        batch size, dtype, rows, initial weights and state of the generator.
+        """
         digest = hashlib.sha256(self.plan.signature.encode())
         digest.update(repr((self._steps, self.plan.batch_size, str(self.dtype))).encode())
         for tensor in (self.generator.get_state(), *self.module_.state_dict().values()):
@@ -132,7 +159,7 @@ class Net(NeuralNet):
         return digest.hexdigest()[:32]
 
     def progress(self) -> dict[str, Any]:
-        """Return all that is needed to resume from the end of this epoch, as numbers and arrays."""
+        """Return what is needed to resume from the end of this epoch, as numbers and arrays."""
         return {
             "steps_done": self._steps_done,
             "module": to_arrays(self.module_.state_dict()),
@@ -141,7 +168,7 @@ class Net(NeuralNet):
         }
 
     def resume_from(self, progress: dict[str, Any]) -> None:
-        """Restore the end of the epoch at which `progress` was called."""
+        """Restore the state at the end of the epoch in which `progress` was called."""
         self._steps_done = progress["steps_done"]
         self.module_.load_state_dict(to_tensors(progress["module"]))
         self.load_arrays(progress["training"])
@@ -153,7 +180,11 @@ class Net(NeuralNet):
         return [p for p in self.module_.parameters() if p.requires_grad]
 
     def evaluate(self, rows: Batches) -> float:
-        """Compute the objective on rows, as at the end of the schedule, with fixed random draws."""
+        """Compute the objective on rows, with the same random draws in every call.
+
+        Parts of the objective that are annealed have their value at the end of the schedule. The
+        module is in evaluation mode afterwards.
+        """
         self.module_.eval()
         generator = torch.Generator(self.generator.device).manual_seed(0)
         draws = Draws(generator, self.dtype)
@@ -239,9 +270,10 @@ class Net(NeuralNet):
         return self._steps_done // self._batches_per_epoch
 
     def _stop_if_out_of_patience(self) -> None:
-        """Stop if the validation loss has not improved for `plan.patience` epochs.
+        """Raise StopTraining if the validation loss has not improved for `plan.patience` epochs.
 
-        Only epochs in the second half of the schedule count.
+        A decrease of at most `plan.tol` is no improvement. Only epochs in the second half of the
+        schedule are counted.
         """
         if self._best is not None and self.plan.patience is not None:
             since = max(self._best.waiting_since, self.plan.max_epochs // 2)
@@ -270,7 +302,7 @@ class Net(NeuralNet):
 
 
 def as_history(epochs: list[dict[str, Any]]) -> History:
-    """Convert a list of epochs to a skorch history, which shares no memory with it."""
+    """Convert a list of epochs to a skorch history, which shares no memory with the list."""
     return History(copy.deepcopy(epochs))
 
 
@@ -326,8 +358,18 @@ def _groups(module: nn.Module) -> list[dict[str, object]]:
 class _BestEpoch:
     """Weights of the best epoch on validation rows, and the state of early stopping.
 
-    `reference` is the loss at the last improvement by more than `tol`, and `waiting_since` is the
-    epoch of this improvement.
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        Weights of the best epoch.
+    loss : float
+        Validation loss of the best epoch.
+    epoch : int
+        The best epoch. 0 is the state before the first step.
+    reference : float
+        Validation loss at the last improvement by more than `tol`.
+    waiting_since : int
+        Epoch of this improvement.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)

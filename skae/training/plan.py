@@ -10,34 +10,42 @@ WARM_UP = 0.25
 
 @dataclass
 class Plan:
-    """Settings of a training, independent of the model."""
+    """Settings of a training that do not depend on the model."""
 
     learning_rate: float
+    """Largest learning rate of a one-cycle schedule, or constant learning rate."""
     max_epochs: int
     batch_size: int
+    """Number of rows in each step."""
     weight_decay: float = 0.0
+    """Multiple of a weight that is added to its gradient, for weights of hidden layers."""
     layerwise_epochs: int = 0
     """Number of pre-training epochs for each hidden layer."""
     one_cycle: bool = True
     """Whether the learning rate follows a one-cycle schedule. If False, it is constant."""
     restore_best: bool = True
-    """Whether to restore the weights of the best epoch on validation rows."""
+    """Whether to restore the weights of the best epoch on validation rows, if there are any."""
     patience: int | None = None
-    """Number of epochs without improvement after which training stops; None disables it."""
+    """Number of epochs without improvement of the validation loss after which training stops. Only
+    the second half of the epochs is counted. None never stops early."""
     tol: float = 0.0
     """Decrease of the validation loss, in nats per row, that counts as an improvement."""
     autocast: bool = False
+    """Whether torch's autocast computes some operations in bfloat16."""
     verbose: int = 0
+    """Whether to print a line for each epoch, if it is not 0."""
     callbacks: list[Any] = field(default_factory=list)
+    """skorch callbacks of the user."""
     contexts: Any = None
     """Callback that forwards epochs to scikit-learn's callbacks, or None."""
     from_start: bool = True
-    """Whether the model is new. Parts of its objective may then be annealed with the schedule."""
+    """Whether the model is new. Parts of its objective may then be annealed with a one-cycle
+    schedule."""
     signature: str = ""
     """Text that identifies the estimator and its parameters, for checkpoints."""
 
     def rate(self, progress: float) -> float:
-        """Compute the learning rate at `progress` through the schedule, from 0 to 1."""
+        """Compute the learning rate when a share `progress` of the schedule is completed."""
         if not self.one_cycle:
             return self.learning_rate
         if progress < WARM_UP:

@@ -8,12 +8,13 @@ from skae.table.rows import Floats
 from skae.table.schema import Schema
 
 FLOAT64_CELLS = 2**18
-"""With `precision="auto"`, float64 tables of at most this many cells are trained in float64, since
-the cost of its precision is small for them."""
+"""With `precision="auto"`, float64 tables of at most this many cells are trained in float64, which
+costs little additional time for small tables."""
 
 FLOAT32_OFFSET = 1e4
-"""With `precision="auto"`, float64 is used if the mean of a column exceeds this many standard
-deviations: centering such a column in float32 would lose four of its seven digits."""
+"""With `precision="auto"`, a float64 table is trained in float64 if the absolute mean of a column
+exceeds this many standard deviations. Centering such a column in float32 would lose at least four
+of its seven digits."""
 
 MAX_VALUE = {torch.float64: 1e150, torch.float32: 1e18}
 """Largest absolute value of cells in each dtype, such that sums of squares do not overflow."""
@@ -29,9 +30,10 @@ def choose_dtype(
 ) -> torch.dtype:
     """Choose the dtype of a network.
 
-    "auto" is float64 for small float64 tables, for float64 tables with a column whose mean is large
-    relative to its standard deviation, and for values whose squares float32 cannot represent. It is
-    float32 otherwise.
+    "auto" is float64 for small float64 tables and for float64 tables with a column whose mean is
+    large relative to its standard deviation. For tables of any dtype, it is float64 if sums of
+    squares would overflow in float32, or if the global scale is too small for float32. Otherwise,
+    it is float32.
 
     Parameters
     ----------
@@ -40,13 +42,13 @@ def choose_dtype(
     table_dtype : dtype
         Dtype of the cells of the table.
     n_cells : int
-        Number of cells of the table.
+        Number of cells of the table, with one-hot encoded conditions.
     moments : Moments
-        Means, variances and common scale of the columns.
+        Means, variances and global scale of the columns.
     largest : ndarray of shape (n_columns,)
         Largest absolute value of each column.
     device : torch.device
-        Device of the network. The dtype is always float32 on mps, which has no float64.
+        Device of the network. On mps, which has no float64, the dtype is always float32.
 
     Returns
     -------
@@ -65,9 +67,10 @@ def choose_dtype(
 
 
 def check_overflow(largest: Floats, name: str, schema: Schema, dtype: torch.dtype) -> None:
-    """Raise ValueError if the squares of a column would overflow.
+    """Raise ValueError if sums of the squares of a column would overflow in `dtype`.
 
     `largest` holds the largest absolute value of each column, and `name` is the name of the table.
+    A column whose largest value is NaN is not checked.
     """
     too_large = np.flatnonzero(largest > MAX_VALUE[dtype])
     if len(too_large):
@@ -80,7 +83,7 @@ def check_overflow(largest: Floats, name: str, schema: Schema, dtype: torch.dtyp
 
 
 def check_scales(moments: Moments, noise: str | float, schema: Schema, dtype: torch.dtype) -> None:
-    """Raise ValueError if variances, or their ratio to the noise, overflow or underflow."""
+    """Raise ValueError if the global scale is too small, or its ratio to a known noise extreme."""
     limit = MAX_VALUE[dtype]
     if float(moments.scale) * limit < 1:
         column = schema.column_index(int(moments.variance.argmax()))

@@ -1,8 +1,8 @@
 """Held-out rows, weights of rows, and the number of times that an epoch uses each row.
 
-The rows, their weights, their targets and a seed determine these results. The order of the rows
-does not affect them. The replacement of equal rows by one row with their summed weight does not
-affect them, either.
+The rows, their corrupted versions, weights and targets, and a seed determine these results. The
+order of the rows does not affect them. The replacement of equal rows by one row with their summed
+weight does not affect them, either.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from skae.table.rows import Floats, Rows, merge_equal_rows, select_by_hash
 
 RARE_SHARE = 0.2
-"""Share of a batch that consists of rows with rare targets."""
+"""Approximate share of rows with known targets in a batch, if such rows are rare."""
 
 DENSITY_ROWS = 2048
-"""Number of rows from which the latent is initialized and the density is estimated."""
+"""Largest number of distinct rows from which the latent is initialized and the density is
+estimated."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Split:
     held_out : ndarray of shape (n_distinct,), bool
         Mask of the validation rows.
     representatives : ndarray of int
-        Positions in `index` of a pseudorandom sample of distinct rows, in pseudorandom order.
+        Positions in `index` of a pseudorandom sample of the distinct rows, in pseudorandom order.
+        Validation rows are included.
     """
 
     index: NDArray[np.intp]
@@ -63,11 +65,12 @@ class Split:
         weight : ndarray of shape (n,)
             Sample weights.
         other_hashes : list of ndarray of shape (n,), uint64
-            Hashes of corrupted versions and of targets. Rows are equal only if these are, too.
+            Hashes of corrupted versions and of targets. Rows are merged only if all of these are
+            equal, too.
         rare : ndarray of shape (n,), bool
-            Rows with rare targets, none of which is held out.
+            Mask of rows that must not be held out, because their targets are rare.
         fraction : float
-            Fraction of the distinct rows that is held out.
+            Fraction of the distinct rows that is held out, before the rows in `rare` are excluded.
         seed : int
             Seed of the hashes, and thereby of the split.
 
@@ -93,9 +96,10 @@ class Split:
         return self.index[self.held_out]
 
     def normalized_weight(self, n: int) -> NDArray[np.float64]:
-        """Return the weights of the `n` rows of the table, 0 for all but one of equal rows.
+        """Return the weights of the `n` rows of the table. Of equal rows, only one has a weight.
 
-        Their mean is 1 over the distinct training rows, and over the distinct validation rows.
+        The mean weight is 1 over the distinct training rows, and also over the distinct validation
+        rows.
         """
         weight = np.zeros(n)
         weight[self.index] = self.weight
@@ -107,7 +111,8 @@ class Split:
 def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
     """Mark the rows whose hash is among the smallest `fraction` of the distinct hashes.
 
-    Equal rows are marked together. No row is marked if the fraction rounds to none or to all rows.
+    Equal rows are marked together. No row is marked if the rounded number of hashes is 0 or that of
+    all distinct hashes.
     """
     distinct = np.unique(hashes)
     count = round(fraction * len(distinct))
@@ -117,10 +122,11 @@ def hold_out(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
 
 
 def n_repeats(rare: NDArray[np.bool_], batch_size: int) -> NDArray[np.intp]:
-    """Return how often an epoch uses each row, so that rare rows are a `RARE_SHARE` of batches.
+    """Return how often an epoch uses each row.
 
-    If each rare row were used once, with a large weight, gradients would have a large variance. No
-    row is repeated if a batch holds all rows.
+    Rows in the mask `rare` are repeated until their share in a batch is about `RARE_SHARE`. If each
+    of them were used once, with a large weight, gradients would have a large variance. No row is
+    repeated if a batch contains all rows.
     """
     n_rare = rare.sum()
     if not n_rare or batch_size >= len(rare):

@@ -1,4 +1,4 @@
-"""The number of torch threads during a fit, and the choice of the device."""
+"""The number of torch threads during fits and predictions, and the choice of the device."""
 
 import threading
 from contextlib import AbstractContextManager
@@ -10,14 +10,15 @@ from skae.nn.locks import at_fork
 
 
 class _OneThread(AbstractContextManager["_OneThread"]):
-    """Context manager that limits torch to one thread while any fit of the process runs.
+    """Context manager that limits torch to one thread while any fit or prediction runs.
 
     The matrix products of small networks are too small to be divided among threads. On a busy
     machine, more threads make them slower by orders of magnitude.
 
-    The first fit that enters stores the number of torch threads, and the last one that exits
-    restores it. torch has a separate number for each Python thread: a thread that exits while fits
-    of other threads run gets its number back after its next call.
+    In this text, a call is a fit or a prediction of this process. The first call that enters stores
+    the number of torch threads, and the last one that exits restores it. torch has a separate
+    number for each Python thread. If a Python thread exits while calls of other threads run, its
+    number is only restored after a later call of this thread.
     """
 
     def __init__(self) -> None:
@@ -45,12 +46,13 @@ class _OneThread(AbstractContextManager["_OneThread"]):
 
 one_thread = _OneThread()
 
-# A process forked from one that has used several torch threads would wait for them forever.
+# Otherwise, a process that is forked from one with several torch threads would wait for these
+# threads forever.
 at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device with a given name; "auto" is the first available of cuda, mps and cpu.
+    """Return the device with a given name. "auto" is the first available of cuda, mps and cpu.
 
     Raises ValueError if the name is unknown to torch or the device is not available.
     """

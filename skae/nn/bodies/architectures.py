@@ -14,7 +14,8 @@ AXES = {"conv": ("channels", "height", "width"), "recurrent": ("time", "channels
 """Axes of `feature_shape`, for the architectures that need it."""
 
 WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
-"""Values of hidden_layer_sizes="auto"."""
+"""Meaning of `hidden_layer_sizes="auto"`. For "conv", only as many entries are used as the height
+and width can be halved."""
 
 
 def make_architecture(
@@ -27,7 +28,7 @@ def make_architecture(
 ) -> Architecture:
     """Create the architecture that the parameters of an estimator describe.
 
-    It raises ValueError if the parameters do not fit together.
+    Raises ValueError if `feature_shape` or `hidden_layer_sizes` does not suit the architecture.
     """
     shape = feature_shape or (n_features,)
     if not isinstance(architecture, str):

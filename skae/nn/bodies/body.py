@@ -28,35 +28,41 @@ class Architecture(ABC):
     """Whether decoders can use the weights of the encoder."""
 
     is_linear = False
-    """Whether the residual networks are linear; a linear skip then replaces them."""
+    """Whether the residual networks are linear, so that a linear skip replaces them."""
 
     likes_skip = True
-    """Value of linear_skip="auto"."""
+    """Whether there is a linear skip if `linear_skip="auto"`."""
 
     def __init__(self, n_features: int) -> None:
         self.n_features = n_features
 
     @abstractmethod
     def encoder(self, n_out: int) -> Residual:
-        """Create a network from rows (..., n_features) to (..., n_out)."""
+        """Create a network that maps rows (..., n_features) to outputs (..., n_out)."""
 
     @abstractmethod
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
-        """Create a network from (..., n_in) to rows (..., n_features); it may use tied weights."""
+        """Create a network that maps inputs (..., n_in) to rows (..., n_features).
+
+        `tied_to` is the residual network of the encoder, whose weights it uses, or None.
+        """
 
 
 class Body(nn.Module):
     """An encoder or a decoder: the sum of a linear map and a residual network.
 
-    Either of them may be None. With a linear map, the output of the residual network is initialized
-    to zero, so that training starts at the linear solution.
+    One of the two may be missing. With a linear map, the output of the residual network is
+    initialized to zero, so that training starts at the linear solution.
 
     Parameters
     ----------
     skip : Dense or None
+        The linear map.
     residual : Residual or None
+        The residual network.
     has_missing : bool
-        Whether rows may contain NaN. The linear map replaces it by the mean of the column.
+        Whether standardized rows may contain NaN. The linear map then uses 0, the mean of a column,
+        in its place.
     """
 
     def __init__(
@@ -74,7 +80,7 @@ class Body(nn.Module):
 
     @property
     def out_bias(self) -> Tensor:
-        """Bias of the output."""
+        """Bias of the output: that of the linear map if there is one."""
         if self.skip is not None:
             return self.skip.bias
         assert self.residual is not None

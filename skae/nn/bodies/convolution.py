@@ -12,21 +12,21 @@ from skae.nn.bodies.layers import Chain, Dense, Layer, Residual
 
 KERNEL = 3
 STRIDE = 2
-"""Width and stride of the encoder's filters, along axes that are longer than 1."""
+"""Width and stride of filters, along the axes of feature maps that are longer than 1."""
 
 Shape = tuple[int, int, int]
 """Channels, height and width of feature maps."""
 
 
 class Stage(NamedTuple):
-    """Shapes of feature maps before and after a convolution that halves them."""
+    """Shapes of feature maps before and after a convolution that halves their height and width."""
 
     large: Shape
     small: Shape
 
     @classmethod
     def of(cls, large: Shape, channels: int) -> "Stage":
-        """Create the stage from large maps to `channels` small ones; odd sizes are rounded up."""
+        """Create the stage from large maps to `channels` small ones. Half sizes are rounded up."""
         _, height, width = large
         return cls(large, (channels, -(-height // STRIDE), -(-width // STRIDE)))
 
@@ -42,12 +42,15 @@ class Stage(NamedTuple):
 
     @property
     def padding(self) -> tuple[int, ...]:
-        """Padding that keeps sizes from shrinking by more than the stride."""
+        """Padding with which a convolution divides sizes by the stride, rounding up."""
         return tuple(size // 2 for size in self.kernel)
 
 
 class Convolution(Layer):
-    """Convolution that halves feature maps; input and output are flattened."""
+    """Convolution that halves the height and width of feature maps.
+
+    Its input and its output are flattened maps.
+    """
 
     def __init__(self, stage: Stage) -> None:
         n_channels, shape = stage.small[0], (stage.large[0], *stage.kernel)
@@ -62,10 +65,11 @@ class Convolution(Layer):
 
 
 class Upsampling(Layer):
-    """Convolution that doubles feature maps; input and output are flattened.
+    """Convolution that doubles the height and width of feature maps.
 
-    The convolution computes the new cells as channels, which are then rearranged [1]_. The last
-    layer of a decoder has one bias per cell, as a linear map has. The others have one per channel.
+    Its input and its output are flattened maps. The convolution computes the new cells as
+    additional channels, which are then rearranged [1]_. The last layer of a decoder has one bias
+    for each cell of its output. The other layers have one for each channel of the convolution.
 
     References
     ----------
@@ -95,7 +99,11 @@ class Upsampling(Layer):
 
 
 class Convolutional(Architecture):
-    """Convolutions that halve feature maps and a dense layer; the decoder mirrors the encoder.
+    """Convolutional networks.
+
+    The encoder consists of convolutions, each of which halves the height and width of its feature
+    maps, and a dense layer. The decoder consists of a dense layer and convolutions that double
+    height and width, in reverse order.
 
     Parameters
     ----------
@@ -104,7 +112,9 @@ class Convolutional(Architecture):
     channels : sequence of int
         Numbers of filters of the encoder's convolutions.
     activation : str
+        Activation function of the hidden layers, a key of `ACTIVATIONS`.
     dropout : float
+        Share of hidden units that are set to zero during training.
     """
 
     has_layers = True
@@ -114,7 +124,8 @@ class Convolutional(Architecture):
     ) -> None:
         super().__init__(math.prod(shape))
         self.is_linear = not channels
-        # The steps of a series mean the same in all rows, and most sets of series are small.
+        # A linear skip suits series: as with columns, a step has the same meaning in all rows, and
+        # most data sets of series are small.
         self.likes_skip = self.is_linear or min(shape[1:]) == 1
         self.options = activation, dropout
         self.stages: list[Stage] = []
@@ -135,5 +146,5 @@ class Convolutional(Architecture):
 
 
 def halvings(shape: Shape) -> int:
-    """Return how often feature maps can be halved, rounding up, until one cell is left."""
+    """Return how often height and width can be halved, rounding up, until both are 1."""
     return math.ceil(math.log2(max(shape[1:])))

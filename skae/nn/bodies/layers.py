@@ -20,7 +20,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 GAINS = {"logistic": 4.0}
-"""Factors on initial weights for activations with a small slope at 0; that of logistic is 1/4."""
+"""Factors on initial weights, for activations with a small slope at 0. The slope of "logistic" is
+1/4."""
 
 
 class Layer(nn.Module, ABC):
@@ -31,13 +32,13 @@ class Layer(nn.Module, ABC):
     n_in : int
         Length of the input.
     n_units : int
-        Number of weighted sums, each of which has a bias.
+        Number of weighted sums.
     shape : tuple of int
         Shape of the weights of one sum.
     n_biases : int or None
-        Number of biases if it is not `n_units`.
+        Number of biases. None is `n_units`.
     tied_to : Layer or None
-        Layer whose transposed weights are used.
+        Layer whose transposed weights this layer uses. None gives the layer its own weights.
     """
 
     weight: nn.Parameter
@@ -60,9 +61,11 @@ class Layer(nn.Module, ABC):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, gain: float) -> None:
-        """Draw weights with standard deviation gain / sqrt(n_inputs); set biases to zero.
+        """Draw weights with standard deviation gain / sqrt(n_inputs), and set biases to zero.
 
-        For tied weights, n_inputs is the geometric mean of the numbers in both directions.
+        n_inputs is the number of inputs of a weighted sum. If another layer uses the transposed
+        weights, it is the geometric mean of the numbers for both layers. A layer that uses the
+        weights of another layer draws none.
         """
         if not self.transposed:
             n_inputs: float = math.prod(self.weight.shape[1:])
@@ -76,7 +79,8 @@ class Layer(nn.Module, ABC):
 class Dense(Layer):
     """Dense layer.
 
-    If the layer it is tied to has more outputs than this one has inputs, it mirrors the first ones.
+    If the layer is tied to another one with more outputs than it has inputs, it uses the weights of
+    the first of these outputs.
     """
 
     def __init__(self, n_in: int, n_out: int, tied_to: Layer | None = None) -> None:
@@ -103,19 +107,22 @@ class Residual(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        """Compute the output; with `draws`, dropout applies."""
+        """Compute the output. Dropout applies only if there are `draws`."""
 
     @abstractmethod
     def reset(self, generator: torch.Generator, silent: bool) -> None:
-        """Draw the weights; if `silent`, `start_at_zero` will follow."""
+        """Draw the weights. `silent` announces that a call of `start_at_zero` follows."""
 
     @abstractmethod
     def start_at_zero(self) -> None:
-        """Set the output to zero but keep it trainable."""
+        """Set the output to zero such that it can still be trained."""
 
 
 def apply_dropout(x: Tensor, draws: Draws | None, share: float) -> Tensor:
-    """Set a share of the units to zero and scale the others; without `draws`, change nothing."""
+    """Set units to zero with probability `share`, and divide the others by 1 - share.
+
+    Without `draws`, nothing is changed.
+    """
     if draws is None or share == 0:
         return x
     return x * (draws.uniform(x.shape) >= share) / (1 - share)
@@ -127,9 +134,11 @@ class Chain(Residual):
     Parameters
     ----------
     layers : sequence of Layer
+        Layers in the order from input to output.
     activation : str
+        Activation function of the hidden layers, a key of `ACTIVATIONS`.
     dropout : float
-        Share of hidden units set to zero during training.
+        Share of hidden units that are set to zero during training.
     """
 
     layers: Sequence[Layer]
@@ -157,13 +166,13 @@ class Chain(Residual):
         for layer in self.layers:
             layer.reset(generator, GAINS.get(self.activation, 1.0))
         if silent and self.layers[-1].mirrored:
-            # The decoder's first layer mirrors the last one. If that were zero, there would be no
-            # gradient.
+            # The weights of the first layer are set to zero, not those of the last one. The first
+            # layer of the decoder uses the latter, too, and there would be no gradient.
             self.layers[0].weight.zero_()
 
     @torch.no_grad()
     def start_at_zero(self) -> None:
-        """Set the output to zero but keep it trainable.
+        """Set the output to zero such that it can still be trained.
 
         Without tied weights, the weights and the bias of the last layer are set to zero. With tied
         weights, only its bias is changed, because the other chain uses its weights, too. The output
@@ -174,14 +183,17 @@ class Chain(Residual):
         if not (last.transposed or last.mirrored):
             last.weight.zero_()
         last.bias.zero_()
-        # Tied chains are constant at initialization, but with some activations not zero.
+        # Tied chains are constant at initialization. With some activations, the constant is not 0.
         last.bias.sub_(self(last.bias.new_zeros(first.n_in)))
 
 
 def dense_chain(
     sizes: Sequence[int], activation: str, dropout: float = 0.0, tied_to: Chain | None = None
 ) -> Chain:
-    """Create a multilayer perceptron; `sizes` are the widths from input to output."""
+    """Create a multilayer perceptron. `sizes` are the widths of its layers from input to output.
+
+    If `tied_to` is given, the layers use its transposed weights in reverse order.
+    """
     mirror = reversed(tied_to.layers) if tied_to else [None] * (len(sizes) - 1)
     pairs = zip(sizes[:-1], sizes[1:], mirror, strict=True)
     return Chain([Dense(*pair) for pair in pairs], activation, dropout)

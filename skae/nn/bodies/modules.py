@@ -1,4 +1,4 @@
-"""torch modules of the user as an architecture."""
+"""Architecture that consists of torch modules of the user."""
 
 import copy
 import math
@@ -19,14 +19,17 @@ class ModulePair(Protocol):
     """Interface of a user's architecture."""
 
     def encoder(self, n_out: int) -> nn.Module:
-        """Create a module from rows to (n, n_out)."""
+        """Create a module that maps rows to tensors of shape (n, n_out)."""
 
     def decoder(self, n_in: int) -> nn.Module:
-        """Create a module from (n, n_in) to rows."""
+        """Create a module that maps tensors of shape (n, n_in) to rows."""
 
 
 class SeededRandomness(TorchDispatchMode):
-    """Context in which torch's random operations use a given generator, not the global one."""
+    """Context in which torch's random operations use a given generator, not the global one.
+
+    Operations on another device, and those that have a generator, are not changed.
+    """
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
@@ -48,12 +51,15 @@ def _rows_of(shape: tuple[int, ...]) -> str:
 
 
 class ModuleBody(Residual):
-    """Module of the user, multiplied by a trainable number that can be initialized to zero.
+    """Module of the user, whose output is multiplied by a trained number and gets a trained bias.
+
+    The number can be initialized to zero. The constructor raises ValueError if `make` fails or does
+    not return a torch module.
 
     Parameters
     ----------
     make : callable
-        Creates the module.
+        Function without arguments that creates the module.
     shape_in, shape_out : tuple of int
         Shapes of a row in the input and in the output of the module.
     name : str
@@ -61,7 +67,8 @@ class ModuleBody(Residual):
     """
 
     traces = False
-    """A trace would not repeat the random operations of a module."""
+    """Whether a training step may be traced. A trace would not repeat the random operations of a
+    module."""
 
     def __init__(
         self,
@@ -115,7 +122,7 @@ class ModuleBody(Residual):
         self._check_shapes()
 
     def _check_shapes(self) -> None:
-        """Raise ValueError if the module does not accept or return tensors of the right shape."""
+        """Raise ValueError unless the module accepts and returns tensors of the right shapes."""
         self.module.eval()
         rows = self.bias.new_zeros(2, *self.shape_in)
         try:

@@ -1,4 +1,4 @@
-"""Recurrent networks for sequences, also of different lengths."""
+"""Recurrent networks for sequences, which may have different lengths."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from skae.nn.draws import Draws
 
 
 class GRU(nn.Module):
-    """Layer of gated recurrent units [1]_, of operations that torch can differentiate twice.
+    """Layer of gated recurrent units [1]_, composed of operations that torch differentiates twice.
 
     References
     ----------
@@ -22,7 +22,8 @@ class GRU(nn.Module):
     """
 
     traces = False
-    """A trace would contain the calls of every time step, and would take longer than it saves."""
+    """Whether a training step may be traced. A trace would contain the calls of every time step,
+    and would take longer than it saves."""
 
     def __init__(self, n_in: int, n_states: int) -> None:
         super().__init__()
@@ -30,7 +31,10 @@ class GRU(nn.Module):
         self.of_state = Dense(n_states, 3 * n_states)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
-        """Compute states (n, time, n_states) for inputs (n, time, n_in); the default state is 0."""
+        """Compute states (n, time, n_states) for inputs (n, time, n_in).
+
+        `state` (n, n_states) is the state before the first step. None is 0.
+        """
         if state is None:
             state = x.new_zeros(len(x), self.of_state.n_in)
         states = []
@@ -70,8 +74,19 @@ class Sequences(Residual):
 class SequenceEncoder(Sequences):
     """Encoder that computes its output from the state after the last step.
 
-    Sequences are rows (..., time * n_channels) with any number of steps. They end with the last
+    Sequences are rows (..., time * n_channels) with any number of steps. Each ends with its last
     step that is not NaN.
+
+    Parameters
+    ----------
+    n_channels : int
+        Number of channels of a step.
+    widths : sequence of int
+        Numbers of states of the layers.
+    n_out : int
+        Length of the output.
+    dropout : float
+        Share of states that are set to zero during training.
     """
 
     def __init__(self, n_channels: int, widths: Sequence[int], n_out: int, dropout: float) -> None:
@@ -96,9 +111,21 @@ class SequenceEncoder(Sequences):
 
 
 class SequenceDecoder(Sequences):
-    """Decoder that generates a sequence step by step; the code determines its initial state.
+    """Decoder that generates a sequence step by step.
 
-    The input of each step is the code plus a trained vector of this step.
+    The input of each step is the code plus a vector that is trained for this step. The code also
+    determines the initial state of the first layer. That of the other layers is 0.
+
+    Parameters
+    ----------
+    n_in : int
+        Length of the code, including conditions.
+    widths : sequence of int
+        Numbers of states of the layers.
+    shape : tuple of int
+        Numbers of steps and channels of a sequence.
+    dropout : float
+        Share of states that are set to zero during training.
     """
 
     def __init__(
@@ -141,8 +168,9 @@ class Recurrent(Architecture):
     shape : tuple of int
         Numbers of steps and channels of a sequence.
     widths : sequence of int
-        Numbers of states of the encoder's layers.
+        Numbers of states of the encoder's layers. The decoder has them in reverse order.
     dropout : float
+        Share of states that are set to zero during training.
     """
 
     takes_missing = True

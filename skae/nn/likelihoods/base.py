@@ -15,25 +15,30 @@ SMALLEST_SHARE = 1e-30
 """Prevents a division by zero for columns without observed cells."""
 
 Statistics = dict[str, Tensor]
-"""Weighted sums over rows by name; they are additive over parts of a table."""
+"""Sums over rows, by name. The sums over the parts of a table add up to those over the table."""
 
 
 class Likelihood(nn.Module, ABC):
     """Base of distributions of a row given the decoder's output `out` (..., n, n_outputs).
 
-    Batches contain modelled columns only. They are in the user's units, and so are means and
-    samples; `out` is standardized. A subclass defines functions of complete cells `x`
-    (..., n, n_columns), and this class leaves out cells that are not observed. Log-probabilities
-    are in nats.
+    The cells of batches are in the user's units, and so are means and samples. Batches contain
+    modelled columns only. The subclass defines the units of `out`: standardized cells for the
+    Gaussian family, logits for the Bernoulli family. A subclass defines functions of complete cells
+    `x` (..., n, n_columns). From them, this class computes functions of batches, which use the
+    observed cells only. Log-densities and log-probabilities are in nats.
 
     Parameters
     ----------
     n_columns : int
+        Number of modelled columns.
     noise : {"isotropic", "diagonal"} or float
-        One variance for all columns, one per column, or a known variance in squared user's units.
+        Noise variance. "isotropic" is an unknown variance that all columns have in common,
+        "diagonal" is an unknown variance for each column, and a number is the known variance of all
+        columns, in squared units of the user. Likelihoods without noise ignore it, except that
+        `is_pooled` is False for "diagonal".
     trains_noise : bool
-        Whether an unknown noise variance is trained with the network; otherwise it is estimated
-        afterwards.
+        Whether an unknown noise variance is trained with the network. Otherwise, it is estimated
+        after training.
 
     Attributes
     ----------
@@ -42,14 +47,15 @@ class Likelihood(nn.Module, ABC):
     is_pooled : bool
         Whether all columns have the same noise variance.
     noise_variance : Tensor of shape (n_columns,)
-        Noise variance of each column; 0 for likelihoods without noise.
+        Noise variance of each column, or 0 for likelihoods without noise. If `is_trained` is True,
+        training does not update it: `fixed` returns a likelihood with the trained noise variance.
     """
 
     support = (-math.inf, math.inf)
     """Smallest and largest value of a cell."""
 
     is_known = True
-    """Whether no noise variance has to be estimated."""
+    """Whether the noise variance is known or there is no noise, so that nothing is estimated."""
 
     is_trained = False
     """Whether the noise variance is trained with the network."""
@@ -71,26 +77,30 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Initialize from column means, column variances and the global scale of the data.
+        """Initialize from the means and variances (n_columns,) of columns, and the global scale.
 
         Returns
         -------
         bias, slope : Tensor of shape (n_outputs,)
-            Output at the mean row, and its derivative with respect to x / scale. A linear decoder
-            is initialized at PCA's solution with them.
+            Output for which the mean row is expected, and the derivative of this output with
+            respect to the mean row divided by `scale`. With them, a linear decoder is initialized
+            at the solution of PCA.
         """
 
     def start_noise(self, variance: Tensor) -> None:
-        """Initialize a trained noise with variances (n_columns,) of standardized columns."""
+        """Initialize a trained noise with noise variances (n_columns,) of standardized columns."""
         return
 
     @abstractmethod
     def baseline(self) -> Tensor:
-        """Return the negative log-likelihood of a row, in nats, of a model without components."""
+        """Return the mean negative log-likelihood of rows, in nats, for a model without components.
+
+        A fit with a much larger loss has diverged.
+        """
 
     @abstractmethod
     def cell_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
-        """Compute the log-density or log-probability of each cell."""
+        """Compute the log-density or log-probability of each cell, (..., n, n_columns)."""
 
     def row_log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         """Compute the log-density or log-probability of complete rows, (..., n)."""
@@ -98,30 +108,33 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def cell_score(self, x: Tensor, out: Tensor) -> Tensor:
-        """Compute the derivative of the log-density with respect to each output."""
+        """Compute the derivative of the log-density with respect to `out`, (..., n, n_outputs)."""
 
     @abstractmethod
     def information_product(self, out: Tensor, jacobian: Tensor) -> Tensor:
-        """Multiply the Fisher information of the outputs by a matrix (..., n, n_outputs, k)."""
+        """Multiply the Fisher information of the outputs of each row by its Jacobian.
+
+        The Jacobian and the result have the shape (..., n, n_outputs, k).
+        """
 
     @abstractmethod
     def cell_deviance(self, x: Tensor, out: Tensor) -> Tensor:
-        """Compute the error of each cell: squared error, or deviance for discrete cells."""
+        """Compute the squared error or the deviance of each cell, (..., n, n_columns)."""
 
     def cell_squares(
         self, x: Tensor, out: Tensor, spread: Tensor | None, bessel: Tensor | float
     ) -> Tensor:
-        """Compute the expected squared error of each complete cell; see `squares`."""
+        """Compute the expected squared error of each complete cell; `squares` has the details."""
         # A likelihood without noise estimates nothing from them.
         return self.cell_deviance(x, out)
 
     @abstractmethod
     def mean(self, out: Tensor) -> Tensor:
-        """Compute the expected row."""
+        """Compute expected rows (..., n, n_columns), in the user's units."""
 
     @abstractmethod
     def sample(self, out: Tensor, draws: Draws) -> Tensor:
-        """Draw rows."""
+        """Draw rows (..., n, n_columns), in the user's units."""
 
     # ----------------------------------------------------------------- observed cells
 
@@ -132,75 +145,103 @@ class Likelihood(nn.Module, ABC):
         return _masked(batch.observed, self.cell_log_prob(_filled(batch), out)).sum(-1)
 
     def score(self, batch: Batch, out: Tensor) -> Tensor:
-        """Compute the derivative of the log-density of rows with respect to `out`."""
+        """Compute the derivative of `log_prob` with respect to `out`, (..., n, n_outputs)."""
         return _masked(self.observed_outputs(batch.observed), self.cell_score(_filled(batch), out))
 
     def information(self, batch: Batch, out: Tensor, jacobian: Tensor) -> Tensor:
-        """Compute the Fisher information (..., n, k, k) of codes with Jacobian (..., n, d, k)."""
+        """Compute the Fisher information (..., n, k, k) of codes from the observed cells.
+
+        `jacobian` (..., n, n_outputs, k) is the derivative of `out` with respect to the codes.
+        """
         observed = self.observed_outputs(batch.observed)
         mask = None if observed is None else observed[..., None]
         return jacobian.mT @ _masked(mask, self.information_product(out, jacobian))
 
     def deviance(self, batch: Batch, out: Tensor) -> Tensor:
-        """Compute the error of each cell, squared error or deviance; 0 for missing cells."""
+        """Compute the squared error or the deviance of each cell; it is 0 for missing cells."""
         return _masked(batch.observed, self.cell_deviance(_filled(batch), out))
 
     def squares(
         self, batch: Batch, out: Tensor, spread: Tensor | None = None, bessel: Tensor | float = 1.0
     ) -> Tensor:
-        """Compute expected squared errors of cells, whose mean estimates the noise variance.
+        """Compute the expected squared error of each cell.
+
+        The mean of these errors estimates the noise variance. A likelihood without noise returns
+        the deviances.
 
         Parameters
         ----------
         batch : Batch
-        out : Tensor of shape (n, n_outputs)
-        spread : Tensor of shape (n, n_outputs) or None
-            Variances of `out` under the posterior of the code, if it is uncertain.
+            The rows.
+        out : Tensor of shape (..., n, n_outputs)
+            Outputs of the decoder.
+        spread : Tensor of shape (..., n, n_outputs) or None
+            Variances of the outputs under the posterior of the code. None means that the outputs
+            are certain.
         bessel : float or Tensor of shape ()
-            Bessel's correction, a factor on the squared errors at `out`.
+            Bessel's correction, by which the squared errors at `out` are multiplied.
 
         Returns
         -------
-        squares : Tensor of shape (n, n_columns)
+        squares : Tensor of shape (..., n, n_columns)
+            Errors, in squared units of the user; 0 for missing cells.
         """
         return _masked(batch.observed, self.cell_squares(_filled(batch), out, spread, bessel))
 
     def observed_outputs(self, observed: Tensor | None) -> Tensor | None:
-        """Return a mask (n, n_outputs) of the outputs that belong to observed cells."""
+        """Return a mask (n, n_outputs) of the outputs that belong to observed cells.
+
+        It is None if `observed` is None. This version is for one output per column.
+        """
         return None if observed is None else observed.expand(*observed.shape[:-1], self.n_outputs)
 
     # ------------------------------------------------------------ estimating the noise
 
     def row_squares(self, errors: Tensor, change: Tensor, spread: Tensor, bessel: Tensor) -> Tensor:
-        """Compute the mean expected squared errors (n, 1) of rows whose codes have changed.
+        """Compute the expected squared errors of rows whose codes have changed, without decoding.
 
-        This is for likelihoods with `has_common_scale`. It avoids decoding the rows again.
+        Only likelihoods with `has_common_scale` and an unknown noise variance define it.
 
         Parameters
         ----------
         errors : Tensor of shape (n,)
             Sums of squared errors at the previous codes.
         change : Tensor of shape (n,)
-            Change of minus twice the log-density, to second order.
+            Change of minus twice the log-density of each row given its code, to second order in the
+            change of the code.
         spread : Tensor of shape (n,)
-            Increase of minus twice the log-density due to the variance of the codes.
+            Expected increase of minus twice this log-density due to the variance of the code.
         bessel : Tensor of shape ()
-            Bessel's correction.
+            Bessel's correction, by which the squared errors at the new codes are multiplied.
+
+        Returns
+        -------
+        squares : Tensor of shape (n, 1)
+            Expected squared errors, averaged over the columns of each row. Missing cells count
+            as 0.
         """
         raise NotImplementedError
 
     def statistics(self, batch: Batch, squares: Tensor, weight: Tensor) -> Statistics:
-        """Compute the weighted sums over rows that `update` needs.
+        """Compute the sums over rows that `update` and `corrected` need.
 
-        They are additive over parts of a table.
+        The sums over the parts of a table add up to those over the table.
 
         Parameters
         ----------
         batch : Batch
+            The rows.
         squares : Tensor of shape (n, n_columns) or (n, 1)
-            Squared errors of cells, or their means over the cells of each row.
+            Squared errors of cells, or their means over the columns of each row.
         weight : Tensor of shape (n,)
-            Weights; those of all rows of the table sum to 1.
+            Weights of the rows. Those of all rows of the table sum to 1.
+
+        Returns
+        -------
+        statistics : dict of str to Tensor
+            "squares" is the weighted sum of `squares`. If cells may be missing, there are also the
+            summed weight of the rows in which each column is observed ("observed"), and the number
+            of those rows that have a positive weight ("rows").
         """
         weight = weight.to(self.noise_variance)
         sums = {"squares": weight @ squares.to(weight)}
@@ -211,34 +252,53 @@ class Likelihood(nn.Module, ABC):
         return sums
 
     def column_means(self, squares: Tensor, statistics: Statistics) -> Tensor:
-        """Compute means over observed cells, per column or one for all, from sums over rows."""
+        """Compute means of squared errors over observed cells, from their sums over rows.
+
+        Without missing cells, the sums are the means. Otherwise, the result is one mean for the
+        whole table, of shape (1,), if `is_pooled` is True. If it is False, the result has a mean
+        for each column.
+
+        Parameters
+        ----------
+        squares : Tensor of shape (n_columns,) or (1,)
+            Weighted sums of squared errors, 0 for missing cells.
+        statistics : dict of str to Tensor
+            Result of `statistics`.
+        """
         if "observed" not in statistics:
             return squares
         observed, n_rows = statistics["observed"], statistics["rows"]
         pooled = squares.mean() / observed.mean()
         if self.is_pooled:
             return pooled[None]
-        # A column may have few observed cells or none. The mean of all columns counts as one more.
+        # A column may have few observed cells or none, so the mean of the whole table is averaged
+        # in, with the weight of one observed cell.
         own = squares / observed.clamp_min(SMALLEST_SHARE)
         return (n_rows * own + pooled) / (n_rows + 1)
 
     def update(self, statistics: Statistics) -> Self:
-        """Return the likelihood with the noise that fits the statistics, which is not trained."""
+        """Return the likelihood with the noise that maximizes the expected log-density.
+
+        The noise of the result is not trained. A likelihood without unknown noise returns itself.
+        """
         return self
 
     def corrected(self, statistics: Statistics) -> Self:
-        """Return the likelihood with its noise multiplied by the mean ratio of squares to noise."""
+        """Return the likelihood with its noise multiplied by the mean ratio of squares to noise.
+
+        The noise of the result is not trained. A likelihood without unknown noise returns itself.
+        """
         return self
 
     def rescaled(self, old: Self) -> Tensor:
-        """Return the factor on scores and informations since `old`, if `has_common_scale`."""
+        """Return the ratio of scores and informations to those of `old`, if `has_common_scale`."""
         new, before = self.noise_variance.double(), old.noise_variance.double()
         return torch.where(new > 0, before / new, 1.0)[0]
 
     # --------------------------------------------------------------- parameters of the noise
 
     def with_noise(self, variance: Tensor) -> Self:
-        """Return the likelihood with another noise variance, which is not trained."""
+        """Return the likelihood with another, untrained noise variance (n_columns,)."""
         # Everything else is shared, because it does not change after initialization.
         other = copy.copy(self)
         other._buffers = self._buffers | {"noise_variance": variance}
@@ -247,24 +307,27 @@ class Likelihood(nn.Module, ABC):
         return other
 
     def fixed(self) -> Self:
-        """Return the likelihood with its present noise, which is not trained."""
+        """Return the likelihood with its current noise variance, which is then not trained."""
         return self.with_noise(self.noise_variance.clone())
 
     def blended(self, new: Self, share: float) -> Self:
-        """Interpolate the noise variance between this likelihood and a new one."""
+        """Return the likelihood with a weighted mean of two noise variances, untrained.
+
+        `share` is the weight of the noise variance of `new`.
+        """
         return self.with_noise(self.noise_variance.lerp(new.noise_variance, share))
 
     def coordinates(self) -> Tensor:
-        """Return the noise as unconstrained numbers, float64."""
+        """Return the logarithms of the noise variances (n_columns,), in float64."""
         return self.noise_variance.double().clamp_min(1e-300).log()
 
     def at(self, coordinates: Tensor) -> Self:
-        """Return the likelihood with these coordinates."""
+        """Return the likelihood with these logarithms of the noise variances."""
         growth = (coordinates - self.coordinates()).exp()
         return self.with_noise(self.noise_variance * growth.to(self.noise_variance))
 
     def change(self, other: Self) -> float:
-        """Compute the relative difference to the noise of another likelihood."""
+        """Compute the largest difference to the noise of `other`, relative to its largest noise."""
         old, new = self.noise_variance, other.noise_variance
         tiny = torch.finfo(new.dtype).tiny
         return float((new - old).abs().max() / new.abs().max().clamp_min(tiny))
@@ -275,7 +338,7 @@ class Likelihood(nn.Module, ABC):
 
 
 def _filled(batch: Batch) -> Tensor:
-    """Return the cells of rows, with 0 for missing ones."""
+    """Return the uncorrupted cells of rows, with 0 for missing ones."""
     return batch.original if batch.observed is None else batch.original.nan_to_num()
 
 

@@ -11,7 +11,7 @@ from skae.nn.likelihoods.base import Likelihood
 class Bernoulli(Likelihood):
     """Independent Bernoulli distributions whose logits are the decoder's outputs.
 
-    Cells may also have values between 0 and 1, as means of several observations.
+    Cells may also have values between 0 and 1, for instance the means of several observations.
     """
 
     support = (0.0, 1.0)
@@ -22,6 +22,7 @@ class Bernoulli(Likelihood):
         return mean.logit(), scale / (mean * (1 - mean))
 
     def baseline(self) -> Tensor:
+        # A probability of 1/2 for each cell.
         return self.n_columns * torch.tensor(2.0).log()
 
     def cell_log_prob(self, x: Tensor, out: Tensor) -> Tensor:

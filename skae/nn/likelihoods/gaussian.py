@@ -11,15 +11,18 @@ from skae.nn.draws import Draws
 from skae.nn.likelihoods.base import Likelihood, Statistics
 
 NOISE_FLOOR = 1e-6
-"""Smallest noise variance, as a share of the data's variance; without it, the density may be
-unbounded."""
+"""Smallest estimated noise variance, as a share of the variance of the column. Without this limit,
+the density may be unbounded."""
 
 NOISE_PACE = 10.0
 """Factor on the learning rate of the logarithm of a trained noise variance."""
 
 
 class Gaussian(Likelihood):
-    """Normal distribution around the decoder's output; see `Likelihood` for the parameters."""
+    """Normal distribution whose standardized mean is the output of the decoder.
+
+    `Likelihood` documents the parameters.
+    """
 
     center: Tensor
     scale: Tensor
@@ -55,10 +58,11 @@ class Gaussian(Likelihood):
             self.log_noise.copy_(variance.log() / NOISE_PACE)
 
     def baseline(self) -> Tensor:
+        # The mean of each column, with one noise variance for all columns: their mean variance.
         return self.n_columns * 0.5 * (2 * math.pi * math.e * self.scale**2).log()
 
     def variance(self) -> Tensor:
-        """Return the present noise variance of each column, (n_columns,)."""
+        """Return the current noise variance of each column, (n_columns,), which may be trained."""
         if self.log_noise is None:
             return self.noise_variance
         floor = self.floor.mean() if self.is_pooled else self.floor
@@ -69,7 +73,7 @@ class Gaussian(Likelihood):
         return self.with_noise(self.variance().detach().clone())
 
     def _squares(self, x: Tensor, out: Tensor) -> Tensor:
-        """Compute the squared errors of standardized cells."""
+        """Compute the squared errors of standardized cells, (..., n, n_columns)."""
         u = ((x - self.center) / self.scale).expand(out.shape)
         return F.mse_loss(out, u, reduction="none")
 

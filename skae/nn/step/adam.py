@@ -13,8 +13,8 @@ class Adam(torch.optim.Adam):
 
     `weight_decay` adds weight_decay * weight to the gradient, as a Gaussian prior on the weights
     does. The decoupled weight decay of AdamW has no such interpretation. `eps` is much larger than
-    rounding errors: near a solution, gradients consist of rounding errors, and a smaller `eps`
-    would amplify them.
+    rounding errors, because gradients near a solution consist of rounding errors, which a smaller
+    `eps` would amplify.
     """
 
     def __init__(self, params: list[dict[str, object]], lr: float) -> None:
@@ -33,7 +33,7 @@ class Adam(torch.optim.Adam):
         self._collect()
 
     def _collect(self) -> None:
-        """Collect the tensors of an update once; all parameters share one step counter."""
+        """Collect the tensors of an update once, and let all parameters share one step counter."""
         states = [self.state[p] for p in self.parameters()]
         for state in states:
             state["step"] = states[0]["step"]

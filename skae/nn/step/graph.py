@@ -18,8 +18,21 @@ aten = torch.ops.aten
 def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
     """Return the traced function with fixed first inputs, as a short list of calls.
 
-    Functions of constants and views of the fixed inputs are computed once, here; fixed inputs may
-    change in place. Equal calls are made once. The results are the same, bit for bit.
+    Functions of constants, and views of the fixed inputs, are computed only once, by this function.
+    Between calls, fixed inputs may change in place. Of several equal calls, one remains. The
+    results are bitwise equal to those of the traced function.
+
+    Parameters
+    ----------
+    traced : GraphModule
+        The traced function. It is changed.
+    fixed : sequence of Tensor
+        Its first inputs, which are the same tensors at each call.
+
+    Returns
+    -------
+    function : callable
+        Function of the remaining inputs.
 
     Raises
     ------
@@ -35,7 +48,8 @@ def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[
         if node not in known:
             copies[node] = short.node_copy(node, copies.__getitem__)
     short.eliminate_dead_code()
-    # After dead code is eliminated, because fx does not know whether a binding writes to memory.
+    # This must follow the elimination of dead code, because fx does not know whether a binding
+    # writes to memory.
     for node in short.nodes:
         node.target = python_binding(node.target)
     used = [node for node in known if copies[node].users]
@@ -47,7 +61,7 @@ def shorten(traced: GraphModule, fixed: Sequence[Tensor]) -> Callable[..., list[
 
 
 def _arguments(node: Node) -> Iterator[tuple[Any, Any]]:
-    """Yield the schema of each argument of a call, and the argument."""
+    """Yield each argument of a call, after its schema."""
     assert isinstance(node.target, OpOverload)
     arguments = operator_schema(node.target).arguments
     yield from zip(arguments, node.args, strict=False)
@@ -106,7 +120,10 @@ def _simplify(traced: GraphModule, frozen: set[Node]) -> None:
 
 
 def _repeated(node: Node) -> Node | None:
-    """Return the node that a call repeats, or None; simplify a sum that is reshaped."""
+    """Return an earlier node with the same value as a call, or None.
+
+    A sum over rows that is reshaped to a vector becomes one call, in place.
+    """
     match node.target, node.args:
         case (aten.detach.default | aten.alias.default, (Node() as x,)):
             return x
@@ -124,7 +141,10 @@ def _repeated(node: Node) -> Node | None:
 def _constant_values(
     traced: GraphModule, fixed: Sequence[Tensor], frozen: set[Node]
 ) -> dict[Node, Any]:
-    """Compute values that are equal at each step: fixed inputs, their views, constants."""
+    """Compute the values that are the same objects at each step.
+
+    They are the fixed inputs, their views, constants and functions of constants.
+    """
     known: dict[Node, Any] = {}
     constant = set()
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]

@@ -14,7 +14,7 @@ from skae.nn.locks import process_lock
 from skae.nn.step.graph import shorten
 
 TRACE_PAYS_AFTER = 300
-"""Number of steps whose savings equal the time of a trace, about 0.1 s."""
+"""Number of steps after which a trace has saved the time that it took to make it, about 0.1 s."""
 
 Shapes = tuple[torch.Size | None, ...]
 
@@ -25,27 +25,28 @@ _tracing = process_lock()
 class Step:
     """Computes the loss of a module and its gradients.
 
-    The first step of each batch shape uses autograd. If enough steps of this shape follow, the loss
-    and its gradients are traced, which gives a flat list of calls. Replaying it returns the same
-    bits in about half the time. Objectives that cannot be traced, or whose replay differs from
-    autograd, continue to use autograd.
+    The first step with a new batch shape uses autograd. If enough steps of this shape follow, the
+    loss and its gradients are also traced, which gives a flat list of calls. Later steps replay the
+    list, which gives bitwise the same results in about half the time. Objectives that cannot be
+    traced, or whose replay differs from autograd, continue to use autograd.
 
     Parameters
     ----------
     module : nn.Module
         Module whose `forward(draws, batch)` returns the loss. Between steps, its parameters may
-        change in place only, and its buffers must not change. If a submodule has an attribute
+        change only in place, and its buffers must not change. If a submodule has an attribute
         `traces` that is False, the module is never traced.
     params : sequence of Tensor
         Parameters for which gradients are computed, in this order.
     draws : Draws
+        Source of random numbers.
     autocast : bool
-        Whether to compute in bfloat16 where torch's autocast does.
+        Whether torch's autocast computes some operations in bfloat16.
 
     Attributes
     ----------
     failures : list of str
-        Reasons why traces failed.
+        Reasons for which traces failed.
     """
 
     def __init__(
@@ -68,7 +69,10 @@ class Step:
         return sum(replay is not None for replay in self._replays.values())
 
     def __call__(self, batch: Batch, steps_ahead: int) -> list[Tensor]:
-        """Return [loss, *gradients]; about `steps_ahead` more batches of this shape will follow."""
+        """Return [loss, *gradients] of a batch.
+
+        `steps_ahead` is the approximate number of later steps with batches of this shape.
+        """
         shapes = tuple([None if part is None else part.shape for part in batch])
         replay = self._replays.get(shapes)
         if replay is not None:
