@@ -23,7 +23,9 @@ def write_rst(path, script, caption, header, rows):
         "",
     ]
     for cells in (header, *rows):
-        lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(cells)]
+        # A bare dash would begin a list.
+        texts = [r"\-" if cell == "-" else cell for cell in cells]
+        lines += [f"   {'*' if i == 0 else ' '} - {text}" for i, text in enumerate(texts)]
     lines += ["", f"Measured on {describe_machine()}.", ""]
     Path(path).write_text("\n".join(lines), encoding="utf-8")
 
