@@ -175,7 +175,7 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
     >>> X, y = load_digits(return_X_y=True)
     >>> few = y.copy()
     >>> few[100:] = -1
-    >>> model = SemiSupervisedVariationalAutoencoder(max_epochs=20, random_state=0).fit(X, few)
+    >>> model = SemiSupervisedVariationalAutoencoder(max_epochs=10, random_state=0).fit(X, few)
     >>> bool(model.score(X[100:], y[100:]) > 0.85)
     True
     """
