@@ -24,7 +24,8 @@ is_other = X.index.isin(others)
 
 # %%
 # Detection. The best threshold is not known, so the ranking of the rows is evaluated by average
-# precision: the ten other digits should come first.
+# precision: the ten other digits should come first. On these images, the isolation forest has a
+# slightly larger average precision. Both detectors also detect a few zeros.
 detectors = {
     "AutoencoderOutlierDetector": AutoencoderOutlierDetector(random_state=0),
     "IsolationForest": IsolationForest(random_state=0),
@@ -39,8 +40,9 @@ for name, detector in detectors.items():
 
 # %%
 # Threshold. A threshold on p-values limits the rate of false alarms. ``fit`` sets rows aside, and
-# ``p_values`` compares the scores of new rows with theirs. At most 5 % of normal rows have a
-# p-value of at most .05, on average over the choice of the rows that are set aside.
+# ``p_values`` compares the scores of new rows with the scores of the rows set aside. At most 5 % of
+# new normal rows have a p-value of at most .05, on average over the choice of the rows that are set
+# aside.
 calibrated = AutoencoderOutlierDetector(calibration_fraction=0.4, random_state=0)
 zeros = X[~is_other]
 calibrated.fit(zeros[::2])
@@ -79,8 +81,9 @@ for row, shown in ((axes[0], unusual), (axes[3], pictures["forest"])):
 plt.show()
 
 # %%
-# The table shows the same explanation for the three pixels with the largest shares in the total
-# deviation of the most unusual row.
+# The table shows the same explanation for the three pixels of the most unusual row that have the
+# largest ``share``: the contribution of a pixel, which increases with its absolute deviation,
+# divided by the sum of the contributions of all pixels of the row. ``value`` is the pixel itself.
 first = explanation.iloc[0]
 largest = first["share"].nlargest(3).index
 print(

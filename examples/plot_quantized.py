@@ -26,9 +26,10 @@ two_codebooks = VectorQuantizedAutoencoder(
 
 
 # %%
-# The perplexity is the exponential of the entropy of the indices. It equals the number of vectors
-# if all of them are equally frequent, and is smaller if some of them are rarely used. The script
-# prints it for each codebook.
+# The script prints the squared error per held-out row, and the perplexity of each codebook and of
+# the centers of k-means on the training rows. The perplexity is the exponential of the entropy of
+# the indices. It equals the number of vectors if all of them are equally frequent, and is smaller
+# if some of them are rarely used.
 #
 # Two codebooks of 10 vectors have a smaller error than one codebook of 20 vectors. Their error is
 # larger than that of k-means with 100 centers.
@@ -51,7 +52,7 @@ for name, model in {"1 codebook of 20": one_codebook, "2 codebooks of 10": two_c
 
 # %%
 # The figure shows the rows decoded from the 20 vectors of the single codebook, next to the 20
-# centers of k-means. ``dequantize`` returns the vectors of indices.
+# centers of k-means. ``dequantize`` converts indices into the vectors of the codebook.
 pictures = {
     "Decoded vectors": one_codebook.inverse_transform(
         one_codebook.dequantize(np.arange(20)[:, None])

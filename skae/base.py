@@ -105,9 +105,11 @@ class BaseAutoencoder(
         Shape of a row: (channels, height, width) for "conv" and (time, channels) for "recurrent".
         One entry may be -1; it is inferred from the number of columns. The rows of `X` are images
         or sequences flattened in C order. Arrays of shape ``(n_samples, *feature_shape)`` are
-        accepted, too, if there is no condition. Columns of a condition do not belong to this shape.
-        A series for "conv" is an image of height 1. "conv" and "recurrent" require a
-        `feature_shape`; None is for rows that are neither images nor sequences.
+        accepted, too, if there is no condition. A condition consists of the columns that the
+        parameter `condition` of `ConditionalVariationalAutoencoder`, or `sensitive` of
+        `FairAutoencoder`, selects. These columns do not belong to the shape. A series for "conv" is
+        an image of height 1. "conv" and "recurrent" require a `feature_shape`; None is for rows
+        that are neither images nor sequences.
 
     linear_skip : bool or "auto", default="auto"
         Whether to add a linear map, initialized at PCA, to the encoder and to the decoder. Training
@@ -186,11 +188,11 @@ class BaseAutoencoder(
 
     layerwise_epochs : int, default=0
         Epochs of greedy layer-wise pre-training for each hidden layer; 0 disables it. Each layer is
-        first trained as a shallow autoencoder on the codes of the layer below it, then all layers
-        are trained together. A `corruption` given by name corrupts the input of every layer, which
-        makes a stacked denoising autoencoder. Corruptions of images and callables corrupt the input
-        of the first layer only. Pre-training requires `architecture="mlp"` or "conv". Fits that
-        resume from a previous one have no pre-training.
+        first trained as a shallow autoencoder on the codes of the layer below it. All layers are
+        trained together afterwards. If `corruption` is a callable or a corruption of images, it
+        corrupts the input of the first layer only. The other corruptions corrupt the input of every
+        layer, which makes a stacked denoising autoencoder. Pre-training requires
+        `architecture="mlp"` or "conv". Fits that resume from a previous one have no pre-training.
 
     learning_rate : float, default=0.003
         Peak of the one-cycle schedule in `fit`, and the constant rate in `partial_fit`. The
@@ -202,9 +204,9 @@ class BaseAutoencoder(
         100,000 rows of 30 columns, 10 were enough.
 
     batch_size : int or "auto", default="auto"
-        Number of rows per training step. For at most 256 training rows, "auto" is their number, so
-        that each step uses all rows. For more training rows, "auto" is 64, from about 5,800 rows
-        128, and from about 11,600 rows 256. Equal rows count once.
+        Number of rows per training step. "auto" depends on the number of distinct training rows. If
+        there are at most 256, it is their number, so that each step uses all rows. If there are
+        more, it is 64, or 128 from about 5,800 rows, or 256 from about 11,600 rows.
 
     early_stopping : bool or "auto", default="auto"
         Whether to hold out rows and keep the weights of the epoch with the best objective on these
@@ -228,10 +230,9 @@ class BaseAutoencoder(
         parameter.
 
     n_iter_no_change : int or None, default=None
-        Number of epochs without an improvement of the held-out objective by at least `tol` after
-        which training stops. Only epochs in the second half of the schedule count, where the
-        learning rate falls. None runs the whole schedule, and so does any value if no rows are held
-        out.
+        Number of consecutive epochs without an improvement of the objective on validation rows by
+        at least `tol` after which training stops. Only epochs in the second half of `max_epochs`
+        count. With None, or if no rows are held out, training runs for `max_epochs` epochs.
 
     tol : float, default=1e-4
         Smallest improvement, in nats per row, that counts for `n_iter_no_change`.
@@ -271,10 +272,11 @@ class BaseAutoencoder(
         Number of components of the code. For `SemiSupervisedVariationalAutoencoder`, it does not
         include the probabilities of the classes.
 
-    noise_variance_ : float or ndarray of shape (n_features,)
-        Variance of the Gaussian likelihood, in the squared units of `X`: one number, or one number
-        for each column if `noise="diagonal"`. Columns of a condition have none. The variance is 0
-        for the Bernoulli likelihood, which has no noise.
+    noise_variance_ : float or ndarray of shape (n_modelled,)
+        Variance of the Gaussian likelihood, in the squared units of `X`. If `noise="diagonal"`, it
+        is an array with one number for each of the n_modelled columns, which are all columns except
+        those of a condition. Otherwise, it is one number. The variance is 0 for the Bernoulli
+        likelihood, which has no noise.
 
     module_ : torch.nn.Module
         The trained network.

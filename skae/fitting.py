@@ -268,9 +268,12 @@ def read_rows(
 
 
 def read_weight(sample_weight: MatrixLike | None, X: MatrixLike) -> NDArray[np.float64]:
-    """Validate the weights of rows and return them as float64. None is a weight of 1 for each row.
+    """Validate the weights of the rows of `X`, and return them as a float64 array (n_samples,).
 
-    Raises ValueError if a weight is negative, or if their sum is 0, close to 0 or not finite.
+    `sample_weight` contains one weight for each row. A number is the weight of every row, and None
+    is a weight of 1. Raises ValueError if the number of weights is not that of the rows, if a
+    weight is negative or not finite, or if the sum of the weights is at most `MIN_WEIGHT_SUM` or
+    not finite.
     """
     weight: NDArray[np.float64] = check_sample_weight(
         sample_weight, X, dtype=np.float64, ensure_non_negative=True

@@ -297,14 +297,15 @@ def components_path(
 
 @dataclass
 class _Split:
-    """Training and held-out rows of one split, in the units of the autoencoder's input.
+    """Training and held-out rows of one split, after the preprocessing steps of the pipeline.
 
     Attributes
     ----------
     train, test : array-like of shape (n_train, n_features) and (n_test, n_features)
         Training and held-out rows.
     scored : array-like of shape (n_scored, n_features)
-        Held-out rows whose log-density is computed.
+        Random sample of the held-out rows, at most `MAX_SCORED_ROWS`, whose log-density is
+        computed.
     y : array-like of shape (n_train,) or None
         Targets of the training rows.
     test_index : ndarray of int of shape (n_test,)

@@ -262,7 +262,7 @@ class _SubspaceNetwork:
     network : Network or _SubspaceNetwork
         Network with codes of length k.
     center : Tensor of shape (k,)
-        Code with coordinates 0.
+        Code of `network` that corresponds to the code 0 of the new network.
     axes : Tensor of shape (k, m)
         Orthonormal axes. The codes of the new network have length m.
     """

@@ -523,10 +523,11 @@ def _fit_pca(X: Any, n_components: int) -> PCA:
 
 
 def _image_shape(autoencoder: Any, feature_shape: Sequence[int] | None) -> Any:
-    """Return `feature_shape`, or the parameter of the autoencoder if it is None.
+    """Return the argument `feature_shape` or, if it is None, that parameter of the autoencoder.
 
-    The parameter of a recurrent autoencoder is not used, because its two numbers, time and
-    channels, would be taken for the height and the width of an image.
+    For a recurrent autoencoder, the argument is returned even if it is None. The parameter then
+    holds the numbers of time steps and of channels, which would be taken for the height and the
+    width of an image.
     """
     if feature_shape is not None or autoencoder.architecture == "recurrent":
         return feature_shape

@@ -280,8 +280,8 @@ class OutlierExplanationDisplay(Display):
     """Bar plot of the cells that contribute most to the outlier scores of rows.
 
     Each row has its own axes, and each bar stands for a cell of the row. The length of a bar is the
-    share that the cell contributes to the total deviation of the row, as defined in
-    `AutoencoderOutlierDetector.explain`. The text next to a bar states the difference between the
+    share of the cell, that is, its contribution divided by the sum of the contributions of the row,
+    as defined in `AutoencoderOutlierDetector.explain`. The text next to a bar states the difference between the
     cell and its expected value, in robust standard deviations (sd), and the expected value. Use
     `from_estimator` to plot the most abnormal rows of a table.
 
@@ -292,7 +292,7 @@ class OutlierExplanationDisplay(Display):
         of the axes contain the labels of its index.
     n_features : int, default=8
         Maximum number of cells to plot for each row, at least 1. They are the cells with the
-        largest shares of the total deviation of the row.
+        largest shares.
 
     Attributes
     ----------
@@ -337,7 +337,7 @@ class OutlierExplanationDisplay(Display):
             ax.set_xlim(0, share.max() * 1.75)  # room for the texts
             ax.invert_yaxis()
             self.bars_.append(bars)
-        axes[-1].set_xlabel("share of the row's total deviation")
+        axes[-1].set_xlabel("share in the sum of contributions")
         return self
 
     @classmethod

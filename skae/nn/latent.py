@@ -148,10 +148,11 @@ class Latent(nn.Module, ABC):
         return Start(one, one, values.new_zeros(self.n_inputs))
 
     def start_from(self, h: Tensor, weight: Tensor, generator: torch.Generator) -> None:
-        """Initialize the latent's own parameters before training, from the outputs for some rows.
+        """Initialize the latent's own parameters before training, from outputs of the encoder.
 
-        The arguments are the raw outputs (n, n_inputs), the weights (n,) of the rows, and a source
-        of random numbers.
+        `h` (n, n_inputs) are the raw outputs for a sample of the rows, `weight` (n,) are the
+        weights of these rows, and `generator` is the source of random numbers. A latent without
+        parameters of its own does nothing.
         """
         return
 
@@ -253,7 +254,8 @@ class Standardized(Deterministic):
     n_components : int
         Number of components of the code.
     penalty_weight : float
-        Weight of the penalty for deviations from that distribution, which subclasses define.
+        Weight of the penalty for deviations from that distribution. Subclasses define the
+        penalty.
     """
 
     prior = StandardNormalPrior

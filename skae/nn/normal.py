@@ -10,7 +10,10 @@ from skae.nn.latent import log_normal
 
 
 class Normal(NamedTuple):
-    """One normal distribution per row, by its mean and the Cholesky factor of its covariance.
+    """Normal distributions of codes, described by means and Cholesky factors of covariances.
+
+    There is one distribution for each index of the leading axes, for instance one per row. k is the
+    length of a code.
 
     Attributes
     ----------
@@ -113,10 +116,11 @@ class NormalPerClass(NamedTuple):
         return chosen, z, log_prob + self.log_share[rows, chosen]
 
     def divergence(self, log_prior: Tensor) -> Tensor:
-        """Compute the Kullback-Leibler divergences (n,) from a prior, in nats.
+        """Compute the Kullback-Leibler divergences (n,) of rows from a prior, in nats.
 
-        In the prior, `log_prior` (n_classes,) are the logarithms of the probabilities of classes,
-        and codes are standard normal.
+        The divergence of a row is that of the joint distribution of its class and its code. Under
+        the prior, the classes have the log-probabilities `log_prior` (n_classes,), and the code is
+        standard normal for each class.
         """
         each = self.normal.divergence().mT + self.log_share - log_prior
         return (self.log_share.exp() * each).sum(-1)

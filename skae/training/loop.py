@@ -69,12 +69,12 @@ class Net(NeuralNet):
         Returns
         -------
         epoch : int
-            Epoch of this call whose weights the module has at the end. 0 is the state before the
-            first step. It is the best epoch on validation rows if there are any and
-            `plan.restore_best` is True, and the last epoch otherwise.
+            Epoch whose weights the module has after the call, counted from 1 in this call. 0 is the
+            state before the first step. It is the best epoch on validation rows if there are any
+            and `plan.restore_best` is True, and the last epoch otherwise.
         loss : float
-            Objective on the training rows after the last epoch, even if the weights are those of an
-            earlier epoch.
+            Objective on the training rows after the last epoch, in nats per row, even if the module
+            has the weights of an earlier epoch.
 
         Raises
         ------

@@ -129,17 +129,11 @@ class ConditionedAutoencoder(BaseAutoencoder):
     ) -> NDArray[Any]:
         """Draw random rows from the fitted model, under a condition.
 
-        Each row is drawn from the likelihood of a code that is drawn from the prior.
+        For each row, a code is drawn from the prior, and the row is drawn from the likelihood under
+        this code and the condition.
 
         Parameters
         ----------
-        n_samples : int, default=1
-            Number of rows to draw.
-        mean : bool, default=False
-            Whether to return the expected rows of the drawn codes, without the noise of the
-            likelihood.
-        random_state : int, RandomState instance or None, default=None
-            Determines the draws. Pass an int for reproducible results.
         condition : scalar, array-like, dict, Series or DataFrame, default=None
             Values of the columns of the condition, for all rows or for each row, as in
             `inverse_transform`. With None, the condition of each row is drawn from those of the
@@ -148,14 +142,16 @@ class ConditionedAutoencoder(BaseAutoencoder):
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Rows in the user's units, in the same format as those of `inverse_transform`.
+            Rows in the user's units. The columns of the condition contain the condition of each
+            row. The dtype is that of the rows that `inverse_transform` returns.
 
         Raises
         ------
         ValueError
-            If `n_samples` is not a positive integer or is too large for the memory, or if
-            `condition` has the wrong shape, contains missing values or categories that training has
-            not seen, or is not None although the model has no condition.
+            If `n_samples` is not a positive integer, if the rows do not fit into memory, if
+            `random_state` is invalid, or if `condition` has the wrong shape, contains missing
+            values or categories that training has not seen, or is not None although the model has
+            no condition.
         TypeError
             If a column of `condition` contains values of several types.
         """

@@ -106,23 +106,23 @@ class FairAutoencoder(ConditionedAutoencoder):
     networks, the adversaries, are trained at the same time to predict the sensitive columns from
     the codes. A penalty trains the encoder to make these predictions worse [2]_.
 
-    `transform` returns such a draw. The mean of the posterior would reveal what the noise of the
-    draw hides. The noise is computed from a hash of the columns that are not sensitive. A row
-    therefore has the same code at each call and in any table. Changes in its sensitive columns do
-    not change its code.
+    `transform` returns the random draw and not the mean of the posterior, because the mean would
+    reveal the information that the noise of the draw hides. The noise is computed from a hash of
+    the columns that are not sensitive. A row therefore has the same code at each call and in any
+    table. Changes in its sensitive columns do not change its code.
 
     `audit` reports how well the sensitive columns can be predicted from the codes. The report is
     not a guarantee: better predictors, or predictors that use other data about the same rows, may
     reveal more. If `y` is passed to `fit`, the codes are also trained to predict it. Pass `y` if
-    the codes serve this single purpose.
+    its prediction is the only purpose of the codes.
 
     Parameters
     ----------
     n_components : int, float or "auto", default="auto"
         Number of components of the code. A float in (0, 1) selects as many components as PCA of the
         columns that are not sensitive needs to explain that share of their variance. "auto" is
-        twice the rounded square root of the number of these columns. The factor of two accounts for
-        the noise, because of which a component contains less information.
+        twice the rounded square root of the number of these columns. The factor of two compensates
+        for the noise of the codes, which reduces the information in each component.
 
     sensitive : str, int, array-like of these, slice, mask, callable or None, default=None
         The columns to hide, selected as in `sklearn.compose.ColumnTransformer`: by names in a data
@@ -134,20 +134,20 @@ class FairAutoencoder(ConditionedAutoencoder):
 
     leak_weight : float, default=1.0
         Weight of the penalty on the predictions of the adversaries. It must not be negative. The
-        penalty is multiplied by the number of columns that are not sensitive: with the default,
-        one nat of information about the sensitive columns has the same weight as one nat of
-        reconstruction in each of these columns. Larger values, up to about 3, hide more and keep
-        less. With even larger values, the adversaries cannot follow the changes of the codes, and
-        less is hidden. The weight increases linearly from 0 during the first quarter of the
+        penalty is multiplied by the number of columns that are not sensitive. With the default,
+        one nat of information about the sensitive columns therefore has the same weight as one nat
+        of reconstruction in each of the other columns. Larger values, up to about 3, hide more and
+        keep less. With even larger values, the adversaries cannot follow the changes of the codes,
+        and less is hidden. The weight increases linearly from 0 during the first quarter of the
         training steps, except in `partial_fit` and in fits that resume from an earlier one
         (`warm_start`). 0 disables the penalty.
 
     label_weight : float, default=10.0
         Weight of the loss of a linear prediction of `y` from the code, relative to the rest of the
         objective. It must be positive. For classes, the loss is the cross-entropy, in nats. For
-        numbers, it is half the squared error, in units of their variance. Larger values give codes
-        that predict `y` better and restore rows less well. If `y` is not passed, `label_weight` has
-        no effect.
+        numbers, it is half the squared error, divided by the variance of `y`. Larger values give
+        codes that predict `y` better and restore rows less well. If `y` is not passed,
+        `label_weight` has no effect.
 
     See Also
     --------
@@ -155,16 +155,18 @@ class FairAutoencoder(ConditionedAutoencoder):
 
     Notes
     -----
-    The objective is the evidence lower bound minus a penalty. The penalty is the product of
-    `leak_weight`, the number of columns that are not sensitive, and the number of nats by which the
-    predictions of the adversaries are better than predictions without the code. If they are worse,
-    at most two nats count for each sensitive column. For a numerical sensitive column, the
-    adversaries predict the mean, so that codes may still reveal its variance.
+    The objective is the evidence lower bound minus a penalty. Up to a constant, the penalty is the
+    product of `leak_weight`, the number of columns that are not sensitive, and the number of nats
+    by which the predictions of the adversaries are better than predictions without the code. If the
+    predictions are worse, this number is negative, but at least -2 for each sensitive column. For a
+    numerical sensitive column, the adversaries predict only the expected value of a row. The codes
+    may therefore still reveal how much the values vary around it.
 
-    The variance of the Gaussian likelihood, if `noise` is not a float, is fixed at the mean
-    variance of the columns that are not sensitive during training, so that codes stay noisy. It is
-    estimated afterwards, from the validation rows if there are at least 30 of them, and otherwise
-    from all rows.
+    If `noise` is not a float, the variance of the Gaussian likelihood is fixed during training at
+    the mean variance of the columns that are not sensitive. A trained variance would shrink. The
+    codes would then contain less noise and would hide less. The variance is estimated after
+    training, from a sample of at most 2,048 rows. The estimate uses the validation rows in this
+    sample if there are at least 30 of them, and all rows of the sample otherwise.
 
     There are four adversaries with two hidden layers of 64 units each. They receive four codes of
     each row at each training step, and their weights change three times as fast as those of the

@@ -166,7 +166,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         return Quantized(n_components, self.n_codebooks, self.n_codes, self.commitment_cost)
 
     def quantize(self, X: MatrixLike) -> NDArray[np.intp]:
-        """Compute the indices of the vectors that represent rows.
+        """Compute the indices of the codebook vectors that represent rows.
 
         Parameters
         ----------
@@ -176,7 +176,16 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         Returns
         -------
         indices : ndarray of shape (n_samples, n_codebooks), int
-            Indices from 0 to `n_codes` - 1.
+            Index of the nearest vector in each codebook, from 0 to `n_codes` - 1.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid.
+        TypeError
+            If `X` is sparse.
         """
         fitted = self._read_fitted()
         network, latent = fitted.network, cast(Quantized, fitted.network.latent)

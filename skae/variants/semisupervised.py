@@ -214,28 +214,32 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
         X_corrupted: MatrixLike | None = None,
         classes: MatrixLike | None = None,
     ) -> Self:
-        """Train for one pass over `X` at a constant learning rate, resuming from the last call.
+        """Train for one pass over `X` at a constant learning rate.
 
-        The first call determines the classes and their prior probabilities, the center and scale of
-        the columns, the number of components and the precision. No rows are held out. The state of
-        the optimizer is kept between calls. The noise variance is that of the latest call.
+        Training resumes from the last call of `fit` or `partial_fit`. The first of these calls
+        determines the classes and their prior probabilities, the center and scale of the columns,
+        the number of components and the precision. It also performs the pre-training of
+        `layerwise_epochs`, if any. No rows are held out. The state of the optimizer is kept between
+        calls of `partial_fit`. An unknown noise variance is trained with the network.
 
         Parameters
         ----------
         y : array-like of shape (n_samples,)
-            Classes of the rows. -1 marks an unknown one, unless it is in `classes_`. In later calls
-            than the first, all classes may be unknown.
+            Classes of the rows. They are required. -1 marks an unknown class, unless -1 is in
+            `classes_`. All classes may be unknown if `classes` is passed or if an earlier call has
+            determined `classes_`.
         classes : array-like of shape (n_classes,), default=None
             All classes that any call will contain, at least two, in any order. With None, the first
-            call uses the classes in its `y`. Later calls do not need `classes`. If it is passed to
-            them, it must contain the classes of the first call.
+            call uses the classes in its `y`, and -1 is one of them only if fewer than two other
+            classes occur. Later calls do not need `classes`. If it is passed to them, it must
+            contain the same classes as `classes_`, in any order.
 
         Raises
         ------
-        ValueError, TypeError
-            As in `fit`. In addition, a ValueError if `y` contains a class that is not among the
-            classes of the first call, if `classes` has fewer than two classes or differs from those
-            of the first call, or if the parameters have changed since the last call so that they
+        ValueError
+            As in `fit`, or if `y` contains a class that is not in `classes_`, if `classes` has
+            fewer than two classes or differs from `classes_`, if a call after the first one has
+            other columns, or if the parameters have changed since the last call so that they
             describe a different network.
         """
         return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes)

@@ -45,20 +45,22 @@ def kernels(a: Tensor, b: Tensor) -> Tensor:
 def discrepancy(z: Tensor, weight: Tensor, prior: Tensor) -> Tensor:
     """Estimate the squared maximum mean discrepancy between codes and draws of the prior.
 
-    The estimate is unbiased and may therefore be negative.
+    The kernel is the sum that `kernels` computes. The estimate is unbiased and may therefore be
+    negative.
 
     Parameters
     ----------
     z : Tensor of shape (n, n_components)
         Codes.
     weight : Tensor of shape (n,)
-        Weights of the codes.
+        Weights of the codes. Their sum may have any positive value.
     prior : Tensor of shape (n, n_components)
         Draws of the prior, as many as codes. They have equal weights.
 
     Returns
     -------
     discrepancy : Tensor of shape ()
+        The estimate.
     """
     share, one = weight / weight.sum(), torch.full_like(weight, 1 / len(weight))
     total = -2 * share @ kernels(z, prior) @ one

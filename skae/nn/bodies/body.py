@@ -51,7 +51,7 @@ class Architecture(ABC):
 class Body(nn.Module):
     """An encoder or a decoder: the sum of a linear map and a residual network.
 
-    One of the two may be missing. With a linear map, the output of the residual network is
+    One of the two may be None. With a linear map, the output of the residual network is
     initialized to zero, so that training starts at the linear solution.
 
     Parameters
@@ -61,8 +61,8 @@ class Body(nn.Module):
     residual : Residual or None
         The residual network.
     has_missing : bool
-        Whether standardized rows may contain NaN. The linear map then uses 0, the mean of a column,
-        in its place.
+        Whether the inputs, which are then standardized rows, may contain NaN. The linear map
+        replaces NaN with 0, the mean of the standardized column.
     """
 
     def __init__(
