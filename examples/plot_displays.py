@@ -63,9 +63,9 @@ plt.show()
 
 # %%
 # Row 7 of a table of wines is given an alcohol content of 0. The display shows the two rows that
-# the detector ranks as the most unusual ones. In row 7, alcohol has the largest share of the total
-# deviation, and the text next to its bar shows the deviation and the expected value. Row 121 was
-# not changed, and several columns share its deviation.
+# the detector ranks as the most unusual ones. In row 7, alcohol has the largest share, and the text
+# next to its bar shows the deviation and the expected value. Row 121 was not changed, and several
+# of its columns have similar shares.
 wine = load_wine(as_frame=True).data
 wine.loc[7, "alcohol"] = 0.0
 detector = AutoencoderOutlierDetector(random_state=0).fit(wine)

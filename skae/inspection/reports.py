@@ -281,9 +281,9 @@ class OutlierExplanationDisplay(Display):
 
     Each row has its own axes, and each bar stands for a cell of the row. The length of a bar is the
     share of the cell, that is, its contribution divided by the sum of the contributions of the row,
-    as defined in `AutoencoderOutlierDetector.explain`. The text next to a bar states the difference between the
-    cell and its expected value, in robust standard deviations (sd), and the expected value. Use
-    `from_estimator` to plot the most abnormal rows of a table.
+    as defined in `AutoencoderOutlierDetector.explain`. The text next to a bar states the difference
+    between the cell and its expected value, in robust standard deviations (sd), and the expected
+    value. Use `from_estimator` to plot the most abnormal rows of a table.
 
     Parameters
     ----------
