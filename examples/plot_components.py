@@ -6,7 +6,7 @@ The error on held-out rows usually decreases with every further component, wheth
 need it, so that it cannot determine the number of components. The log-density of held-out rows is
 better suited, because a component that the data do not need lowers it. ``score`` returns it in nats
 per row. :func:`~skae.components_path` fits all sizes, from the smallest to the largest, in about
-the time of two or three fits.
+the time of one to three fits of the largest size.
 """
 
 import matplotlib.pyplot as plt

@@ -743,11 +743,11 @@ class BaseAutoencoder(
     def score_samples(self, X: MatrixLike) -> Floats:
         """Compute the log-density of rows under the fitted model.
 
-        The density of a row is an integral over all codes. If codes are deterministic, Laplace's
-        method approximates the integral. If codes are random, importance sampling with 100 codes
-        per row estimates a lower bound of the log-density. The random numbers depend on the row
-        only, so that a row has the same bound in every call. If there are finitely many codes, the
-        density is an exact sum over them.
+        The density of a row is an integral over all codes. If codes are continuous and
+        deterministic, Laplace's method approximates the integral. If codes are random, importance
+        sampling with 100 codes per row estimates a lower bound of the log-density. The random
+        numbers depend on the row only, so that a row has the same result in every call. If there
+        are finitely many codes, the density is an exact sum over them.
 
         The noise variance, unless it is known or trained, and the distribution of codes, unless the
         model fixes it, are estimated after training. The estimate uses at most 2,048 rows, and
@@ -768,7 +768,8 @@ class BaseAutoencoder(
         -------
         log_prob : ndarray of shape (n_samples,)
             Log-density of each row, in nats. For the Bernoulli likelihood, it is the
-            log-probability of the row. Unusual rows have low values.
+            log-probability of a row of 0 and 1; with cells between 0 and 1, it is not normalized.
+            Unusual rows have low values.
 
         Raises
         ------

@@ -164,7 +164,7 @@ def components_path(
     trained for a few epochs. For each further size, components are added to a copy of the previous
     model, and its training is resumed for as many epochs. The epochs of all sizes sum to about
     0.6 `max_epochs`, but each size has at least one. With the comparisons that follow, a path takes
-    about the time of two or three fits.
+    about one to three times as long as a single fit of the largest size.
 
     Longer codes have then been trained for more epochs, so that the size with the largest
     log-density would be a biased choice. It is only the first candidate. The candidate is compared

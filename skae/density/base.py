@@ -12,8 +12,8 @@ from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 
 MAX_CELLS = 2**22
-"""Largest number of cells, or of hidden units, for one block of rows, all codes that are decoded at
-once included. It limits the memory."""
+"""Largest number of cells, or of hidden units, for one block of rows, counted over all codes
+that are decoded at once. It limits the memory."""
 
 CODES_AT_ONCE = 256
 """Largest number of codes of a row that are drawn or decoded at once. It does not depend on the

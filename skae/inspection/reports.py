@@ -277,7 +277,7 @@ class ComponentsPathDisplay(Display):
 
 
 class OutlierExplanationDisplay(Display):
-    """Bar plot of the cells that contribute most to the outlier scores of rows.
+    """Bar plot of the cells that contribute most to the anomaly scores of rows.
 
     Each row has its own axes, and each bar stands for a cell of the row. The length of a bar is the
     share of the cell, that is, its contribution divided by the sum of the contributions of the row,
@@ -389,7 +389,7 @@ class OutlierExplanationDisplay(Display):
     def from_predictions(
         cls, explanation: Any, *, n_rows: int = 3, n_features: int = 8, ax: Any = None
     ) -> Self:
-        """Plot an explanation of the outlier scores of rows.
+        """Plot an explanation of the anomaly scores of rows.
 
         Parameters
         ----------

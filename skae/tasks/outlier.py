@@ -160,9 +160,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
           the covariance of the regular rows. This criterion is the most sensitive one if all
           training rows are normal.
         - "robust" is the sum of two numbers, each standardized over the training rows. The first is
-          such a distance from the fifth nearest of up to 256 regular rows. The second is the
-          negative log-likelihood of the residuals under Student's t distribution. Outliers among
-          the training rows hardly affect the second number.
+          the logarithm of such a distance from the fifth nearest of up to 256 regular rows. The
+          second is the negative log-likelihood of the residuals under Student's t distribution.
+          Outliers among the training rows hardly affect the second number.
         - "auto" is "neighbors" if `trim=0`, and "robust" otherwise.
 
     contamination : "auto" or float, default="auto"

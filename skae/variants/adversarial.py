@@ -19,7 +19,7 @@ HIDDEN_WIDTHS = (64, 64)
 
 
 class Adversarial(Standardized):
-    """Codes that are trained to be indistinguishable, by a discriminator, from draws of the prior.
+    """Codes that are trained such that a discriminator takes them for draws of the prior.
 
     The discriminator is trained together with the encoder. Its output is the log-odds that a vector
     is a draw of the prior rather than a code. See `Standardized` for the parameters.
@@ -58,9 +58,9 @@ class AdversarialAutoencoder(BaseAutoencoder):
     Each row has one deterministic code, as in a plain autoencoder. A small network, the
     discriminator, is trained to distinguish the codes of rows from draws of the prior, the standard
     normal distribution. The encoder is trained to produce codes that the discriminator takes for
-    such draws [1]_. If the discriminator cannot do better than guessing, the codes follow the
-    prior, and draws of the prior can be decoded into new rows. Each training step updates the
-    discriminator and the autoencoder. If `linear_skip` applies, training starts at PCA's codes,
+    such draws [1]_. If even the best discriminator can only guess, the codes follow the prior, and
+    draws of the prior can be decoded into new rows. Each training step updates the discriminator
+    and the autoencoder. If `linear_skip` applies, training starts at PCA's codes,
     scaled to variance 1.
 
     Parameters

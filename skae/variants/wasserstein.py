@@ -18,7 +18,7 @@ prior."""
 
 MOMENTS = 0.01
 """Weight of an additional polynomial kernel, which compares means and covariances. The other
-kernels are insensitive to them."""
+kernels become less sensitive to them as the number of components grows."""
 
 
 def kernels(a: Tensor, b: Tensor) -> Tensor:
