@@ -120,7 +120,7 @@ def test_untrained_is_pca(load, k, parameters):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("tied_weights", [False, True])
+@pytest.mark.parametrize("tied_weights", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_no_start_is_a_trap(curved, activation, tied_weights):
     """PCA is where training starts, not where it stays for want of a gradient."""
     pca = PCA(2).fit(curved)

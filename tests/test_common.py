@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from inspect import getattr_static
 from unittest import SkipTest
 
 import numpy as np
@@ -159,13 +160,28 @@ def case(estimator, kind, check, *, slow=False):
     return pytest.param(estimator, kind, check, id=label, marks=marks + [pytest.mark.slow] * slow)
 
 
+def inherits_output(estimator_class):
+    """Whether the containers and the names of codes are those of `Autoencoder`."""
+    methods = "transform", "fit_transform", "set_output", "get_feature_names_out"
+    return estimator_class is not skae.Autoencoder and all(
+        getattr_static(estimator_class, method, None) is getattr_static(skae.Autoencoder, method)
+        for method in methods
+    )
+
+
 def cases_of_small_instances():
-    """All checks of every estimator with its default parameters, sizes and epochs excepted."""
+    """All checks of every estimator with its default parameters, sizes and epochs excepted.
+
+    By default, checks of the output's container skip classes that inherit it from `Autoencoder`.
+    """
+    checks_of_output = {check.__name__ for check in PRIVATE_TRANSFORMER_CHECKS}
     for estimator_class in public_estimators():
         small, learning = (configured(estimator_class, **sizes) for sizes in (SMALL, LEARNING))
+        inherits = inherits_output(estimator_class)
         for check in public_checks(small) + private_checks(small):
-            chosen = learning if check_name(check) in CHECKS_OF_LEARNING else small
-            yield case(chosen, "small", check)
+            name = check_name(check)
+            chosen = learning if name in CHECKS_OF_LEARNING else small
+            yield case(chosen, "small", check, slow=inherits and name in checks_of_output)
 
 
 def cases_of_default_instances():

@@ -118,6 +118,7 @@ def test_the_noise_of_rows_is_estimated_afterwards(fitted):
     assert known.noise_variance_ == 0.5
 
 
+@pytest.mark.slow
 def test_a_target_shapes_the_code():
     """Of columns of noise the code keeps what tells the target, known for some rows."""
     rng = np.random.default_rng(1)

@@ -94,7 +94,9 @@ def with_exact_posterior(fitted, mixing):
 
 @pytest.mark.parametrize("max_epochs", [0, 100])
 @pytest.mark.parametrize("covariance", COVARIANCES)
-@pytest.mark.parametrize(("table", "k"), [("wine", 3), ("digits", 8)])
+@pytest.mark.parametrize(
+    ("table", "k"), [("wine", 3), pytest.param("digits", 8, marks=pytest.mark.slow)]
+)
 def test_linear_is_probabilistic_pca(table, k, covariance, max_epochs, wine):
     X = wine if table == "wine" else load_digits().data
     fitted = linear(k, posterior_covariance=covariance, max_epochs=max_epochs).fit(X)
