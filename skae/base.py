@@ -147,7 +147,8 @@ class BaseAutoencoder(
 "block"}, callable or None, default=None
         How the rows that the encoder receives are corrupted during training. The loss compares
         reconstructions with the clean rows. Validation rows are corrupted once, before the first
-        epoch. Methods such as `transform` do not corrupt rows.
+        epoch. Methods such as `transform` do not corrupt rows. Columns of a condition are never
+        corrupted.
 
         - "gaussian" adds normal noise.
         - "masking" sets cells to 0, or to the value nearest to 0 in the range of their column.
@@ -157,7 +158,9 @@ class BaseAutoencoder(
         - "downsampling", for images, averages blocks of two by two pixels and enlarges the result.
         - "block", for images, masks a square at a random position in the same way as "masking".
         - A callable `f(x, generator) -> x` receives rows, a tensor of shape (n, n_features) in the
-          user's units, and a `torch.Generator`, from which it should draw its random numbers.
+          user's units without the columns of a condition, and a `torch.Generator`, from which it
+          should draw its random numbers.
+        - None corrupts nothing.
 
         Standard deviations and ranges of columns are those of the rows passed to `fit` or
         `partial_fit`.

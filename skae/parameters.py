@@ -40,7 +40,8 @@ def inherit_doc(doc: str | None, parent_doc: str | None, order: list[str]) -> st
     Parameters
     ----------
     doc : str or None
-        Docstring of a class or a method. Its texts take precedence over those of `parent_doc`.
+        Docstring of a class or a method. Its texts take precedence over those of `parent_doc`. An
+        entry of a single line, with the name and the type, keeps the text of the parent's entry.
     parent_doc : str or None
         Docstring of the parent class, or of the method that is overridden. It adds the entries that
         `doc` lacks in the sections `Parameters`, `Attributes`, `Raises` and `Warns`. It also adds
@@ -61,7 +62,10 @@ def inherit_doc(doc: str | None, parent_doc: str | None, order: list[str]) -> st
         if title in ("", "Returns"):
             merged[title] = merged[title] or body
         elif title in titles:
-            entries = _split_entries(body) | _split_entries(merged[title])
+            entries = _split_entries(body)
+            for name, entry in _split_entries(merged[title]).items():
+                text = "" if "\n" in entry else entries.get(name, "").partition("\n")[2]
+                entries[name] = f"{entry}\n{text}".rstrip()
             if title == "Parameters":
                 entries = {
                     e: entries[e] for name in order for e in entries if name in _parameter_names(e)

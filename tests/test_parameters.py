@@ -285,6 +285,22 @@ def test_a_child_may_have_a_plain_docstring():
     assert documented(Plain.__doc__, "Parameters") == ["size", "name"]
 
 
+def test_an_entry_of_one_line_keeps_the_text_of_the_parents():
+    class Renamed(Parent):
+        """A line.
+
+        Parameters
+        ----------
+        size : int, default=7
+        """
+
+        size: int = 7
+
+    parameters = section(Renamed.__doc__, "Parameters")
+    assert documented(Renamed.__doc__, "Parameters") == ["size", "name"]
+    assert parameters.startswith("size : int, default=7\n    How large.\n\n    A second paragraph.")
+
+
 def test_documentation_of_a_method_is_inherited():
     doc = Child.draw.__doc__
     assert doc.startswith("Draw other numbers.\n\nParameters\n")

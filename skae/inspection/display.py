@@ -25,8 +25,8 @@ class Display(ABC):
 
     Documentation is inherited. A class inherits the entries of parameters and attributes from its
     parents. `from_estimator` and `from_predictions` inherit the entries of the same method of the
-    parents. If neither such a method nor one of its parents' methods documents a parameter, the
-    entry of the class is used.
+    parents. An entry that neither such a method nor one of its parents' methods has is that of the
+    class or, if the class has none, that of `plot`.
 
     Attributes
     ----------
@@ -60,7 +60,8 @@ display : {cls.__name__}
             method = vars(cls)[name].__func__
             docs = [vars(base)[name].__doc__ for base in parents if name in vars(base)]
             order = [*inspect.signature(method).parameters]
-            for inherited in [*docs, class_doc]:
+            # These methods plot the display, so `ax` and the errors are those of `plot`.
+            for inherited in [*docs, class_doc, Display.plot.__doc__]:
                 method.__doc__ = inherit_doc(method.__doc__, inherited, order)
 
     @abstractmethod
@@ -92,39 +93,19 @@ display : {cls.__name__}
     def from_estimator(cls, *args: Any, **kwargs: Any) -> Self:
         """Plot results of an estimator.
 
-        Each subclass defines its own parameters. Those below have the same meaning in all
-        subclasses that accept them.
+        Each subclass defines its own parameters. `X` has the same meaning in all subclasses that
+        accept it.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units.
-        ax : matplotlib Axes or array-like of them, default=None
-            Axes to plot into. Their number is that of the axes in `ax_`. If None, a new figure is
-            created.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
         """
 
     @classmethod
     @abstractmethod
     def from_predictions(cls, *args: Any, **kwargs: Any) -> Self:
-        """Plot results that were computed before.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or array-like of them, default=None
-            Axes to plot into. Their number is that of the axes in `ax_`. If None, a new figure is
-            created.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
+        """Plot results that were computed before."""
 
     def _make_axes(
         self, ax: Any, shape: tuple[int, ...], size: tuple[float, float], label_height: float = 0.0

@@ -239,8 +239,10 @@ class ComponentsPathDisplay(Display):
 
         Raises
         ------
-        ValueError, TypeError
-            As in `skae.components_path`. Also a ValueError if `ax` does not hold two axes.
+        ValueError
+            As in `skae.components_path`, or if `ax` does not hold two axes.
+        TypeError
+            As in `skae.components_path`.
 
         Warns
         -----

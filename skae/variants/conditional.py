@@ -46,37 +46,19 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default="gaussian"
-        Corruption of the modelled cells that the encoder receives during training [2]_. The
-        condition is never corrupted. The loss compares reconstructions with the clean rows. The
-        default adds normal noise, so that fewer of the rows that `sample` returns resemble rows of
-        another condition (see Notes).
-
-        - "gaussian" adds normal noise.
-        - "masking" sets cells to 0, or to the value nearest to 0 in the range of their column.
-        - "salt_and_pepper" sets cells to the smallest or the largest value of their column.
-        - "swap" sets cells to the value of their column in a different row.
-        - "grayscale", for images, sets all channels to their mean.
-        - "downsampling", for images, averages blocks of two by two pixels and enlarges the result.
-        - "block", for images, masks a square at a random position in the same way as "masking".
-        - A callable `f(x, generator) -> x` receives the modelled cells of n rows, a tensor of shape
-          (n, n_modelled) in the user's units, and a `torch.Generator`, from which it should draw
-          its random numbers.
-        - None corrupts nothing and gives a smaller reconstruction error.
 
     corruption_level : float, default=0.7
-        Strength of a corruption that is selected by name: the share of cells that it changes, at
-        most 1. For "gaussian", it is the standard deviation of the noise relative to that of the
-        column, and it may exceed 1. For "block", it is the side of the square relative to the
-        shorter side of the image. "grayscale", "downsampling" and callables ignore it.
 
     Notes
     -----
-    Without corruption, the posteriors of the rows of a condition may become so narrow that codes
-    drawn from the prior lie between them, especially if few rows have this condition. The rows
-    decoded from such codes can resemble rows of another condition. In a measurement with
-    scikit-learn's digits and three seeds, 300 rows were drawn for each class. A support vector
-    machine that was fitted to the digits assigned at least 98 % of the rows of each class to this
-    class with the default. Without corruption, the smallest of these shares was 83 to 86 %.
+    By default, normal noise is added to the modelled cells that the encoder receives during
+    training [2]_. Without corruption, the posteriors of the rows of a condition may become so
+    narrow that codes drawn from the prior lie between them, especially if few rows have this
+    condition. The rows decoded from such codes can resemble rows of another condition. In a
+    measurement with scikit-learn's digits and three seeds, 300 rows were drawn for each class. A
+    support vector machine that was fitted to the digits assigned at least 98 % of the rows of each
+    class to this class with the default. Without corruption, the smallest of these shares was 83 to
+    86 %.
 
     Most users set only `condition`, `n_components`, `max_epochs` and `random_state`. Set
     `corruption=None` as well if reconstructions matter more than drawn rows.
