@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skae._compat.torch import disable_proxy_modes_tracing
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.network import Network
@@ -212,9 +213,10 @@ def draw_rows(
     return fitted.schema.write(cells, conditions)
 
 
+@one_thread
 def _map_blocks(function: Callable[[Rows], Tensor], rows: Rows) -> Floats:
     """Apply a function to blocks of rows and concatenate the results."""
-    with torch.inference_mode(False), torch.no_grad(), one_thread:
+    with torch.inference_mode(False), torch.no_grad(), disable_proxy_modes_tracing():
         blocks = [function(block).cpu().numpy() for block in rows.blocks(BLOCK_ROWS)]
     return np.concatenate(blocks)
 

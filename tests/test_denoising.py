@@ -161,9 +161,14 @@ def test_nothing_is_corrupted_after_training(curved, kind):
     """Answers are those of the network alone, bit for bit, and the same at every call."""
     fitted = small(corruption=kind).fit(curved)
     network = fitted.module_
-    with torch.no_grad(), one_thread:
+
+    @one_thread
+    @torch.no_grad()
+    def codes_and_rows():
         codes = network.encoder(network.inputs.standardize(torch.tensor(curved)))
-        rows = network.likelihood.mean(network.decoder(codes))
+        return codes, network.likelihood.mean(network.decoder(codes))
+
+    codes, rows = codes_and_rows()
     np.testing.assert_array_equal(fitted.transform(curved), codes)
     np.testing.assert_array_equal(fitted.reconstruct(curved), rows)
     np.testing.assert_array_equal(fitted.score_samples(curved), fitted.score_samples(curved))

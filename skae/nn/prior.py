@@ -4,13 +4,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from skae.nn.draws import Draws
+from skae.nn.locks import cached_property
 
 WIDEST = 64
 """Largest number of axes of an estimated prior. For longer codes, the axes of smallest variance are

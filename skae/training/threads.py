@@ -1,54 +1,90 @@
-"""The number of torch threads during fits and predictions, and the choice of the device."""
+"""The number of torch threads during fits and predictions, and the choice of the device.
 
-import threading
-from contextlib import AbstractContextManager
-from typing import Self
+torch keeps one number of threads for each Python thread, and one with which further Python threads
+start. `torch.set_num_threads` sets both. A fit or a prediction lowers the number of its own thread
+alone: a short-lived thread reads the number for further threads before each change and restores it
+afterwards. Calls in several threads therefore share no state, and each one restores the number of
+its own thread when it ends. Signal handlers run in the main thread only, so Ctrl-C cannot interrupt
+the short-lived thread.
+
+A forked child has none of torch's own threads and would wait for them forever. Its numbers are one,
+and a call that was running in the parent does not raise them again.
+"""
+
+import os
+from _thread import start_new_thread
+from collections.abc import Callable
+from functools import wraps
+from threading import Lock
+from typing import ParamSpec, TypeVar
 
 import torch
 
-from skae.nn.locks import at_fork
+from skae.nn.locks import at_fork, process_lock
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PATIENCE = 10.0
+"""Seconds to wait for the short-lived thread, which takes less than a millisecond. In a child that
+a signal handler forks meanwhile, the thread does not exist."""
+
+_counts = process_lock()
+"""Needed because another thread would read the number for further threads while it is changed."""
+
+at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-class _OneThread(AbstractContextManager["_OneThread"]):
-    """Context manager that limits torch to one thread while any fit or prediction runs.
+def one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function use one torch thread.
 
     The matrix products of small networks are too small to be divided among threads. On a busy
     machine, more threads make them slower by orders of magnitude.
-
-    In this text, a call is a fit or a prediction of this process. The first call that enters stores
-    the number of torch threads, and the last one that exits restores it. torch has a separate
-    number for each Python thread. If a Python thread exits while calls of other threads run, its
-    number is only restored after a later call of this thread.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_fits = 0
-        self._n_threads = 1
-        self._local = threading.local()
+    @wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _counts:
+            count, process = torch.get_num_threads(), os.getpid()
+        try:
+            try:
+                _set_count(1, process)
+                return function(*args, **kwargs)
+            finally:
+                _set_count(count, process)
+        finally:
+            # Ctrl-C may have interrupted the line above. Otherwise this does nothing.
+            _set_count(count, process)
 
-    def __enter__(self) -> Self:
-        with self._lock:
-            own = getattr(self._local, "n_threads", torch.get_num_threads())
-            self._n_threads = own if self._n_fits == 0 else max(own, self._n_threads)
-            self._local.n_threads = self._n_threads
-            self._n_fits += 1
-            torch.set_num_threads(1)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._n_fits -= 1
-            if self._n_fits == 0:
-                torch.set_num_threads(self._local.n_threads)
-                del self._local.n_threads
+    return limited
 
 
-one_thread = _OneThread()
+def _set_count(count: int, process: int) -> None:
+    """Set the number of torch threads of this Python thread alone, unless the process is another.
 
-# Otherwise, a process that is forked from one with several torch threads would wait for these
-# threads forever.
-at_fork(after_in_child=lambda: torch.set_num_threads(1))
+    The number stays as it is if no other thread can start within `PATIENCE` seconds.
+    """
+    with _counts:
+        if torch.get_num_threads() == count:
+            return
+        known, kept, changed = Lock(), Lock(), Lock()
+        known.acquire()
+        kept.acquire()
+
+        def keep() -> None:
+            count_of_further_threads = torch.get_num_threads()
+            known.release()
+            with changed:
+                torch.set_num_threads(count_of_further_threads)
+            kept.release()
+
+        try:
+            with changed:
+                start_new_thread(keep, ())
+                if known.acquire(timeout=PATIENCE) and os.getpid() == process:
+                    torch.set_num_threads(count)
+        finally:
+            kept.acquire(timeout=PATIENCE)
 
 
 def choose_device(device: str) -> torch.device:
