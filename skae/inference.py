@@ -163,6 +163,7 @@ def evaluate_density(method: str, rows: Rows, fitted: Fitted, *arguments: object
     )
 
 
+@one_thread
 def draw_rows(
     n: int,
     mean: bool,

@@ -39,6 +39,7 @@ from skae.table.targets import (
 )
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator
 from skae.training.heads import Classes, Family, Head, Labels, Numbers, fit_linear_map
+from skae.training.threads import one_thread
 from skae.variants.autoencoder import Autoencoder
 
 MIN_EPOCHS, MIN_STEPS = 20, 200
@@ -300,6 +301,7 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
     def _encode(self, X: Floats) -> Floats:
         return np.asarray(self.autoencoder_.transform(X))
 
+    @one_thread
     def _outputs(self, X: MatrixLike, link: Callable[[Tensor], Tensor] = torch.positive) -> Floats:
         """Compute the codes of rows, and apply the linear maps and a link function to them.
 

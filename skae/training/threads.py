@@ -2,37 +2,44 @@
 
 torch keeps one number of threads for each Python thread, and one with which further Python threads
 start. `torch.set_num_threads` sets both. A fit or a prediction lowers the number of its own thread
-alone: a short-lived thread reads the number for further threads before each change and restores it
-afterwards. Calls in several threads therefore share no state, and each one restores the number of
-its own thread when it ends. Signal handlers run in the main thread only, so Ctrl-C cannot interrupt
-the short-lived thread.
+alone: a short-lived thread, the keeper, reads the number for further threads before each change and
+restores it afterwards. Each call restores the number of its own thread when it ends. Ctrl-C cannot
+interrupt the keeper, because signal handlers run in the main thread.
 
 A forked child has none of torch's own threads and would wait for them forever. Its numbers are one,
-and a call that was running in the parent does not raise them again.
+and a call that was running in the parent does not raise them again. As the child sets both numbers,
+it can replace the lock of the keepers, so that `os.fork` need not wait for them.
 """
 
-import os
 from _thread import start_new_thread
 from collections.abc import Callable
 from functools import wraps
-from threading import Lock
+from threading import Lock, RLock
 from typing import ParamSpec, TypeVar
 
 import torch
 
-from skae.nn.locks import at_fork, process_lock
+from skae.nn.locks import at_fork
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 PATIENCE = 10.0
-"""Seconds to wait for the short-lived thread, which takes less than a millisecond. In a child that
-a signal handler forks meanwhile, the thread does not exist."""
+"""Seconds to wait for a keeper, which takes less than a millisecond. It is only waited for in vain
+where a signal handler interrupts the wait and forks, or calls an estimator."""
 
-_counts = process_lock()
-"""Needed because another thread would read the number for further threads while it is changed."""
+_keeping = RLock()
+"""Held by a keeper, because the number for further threads is wrong during a change. A forked child
+has another lock, which calls that began in the parent recognize."""
 
-at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+def _start_in_child() -> None:
+    global _keeping
+    _keeping = RLock()
+    torch.set_num_threads(1)
+
+
+at_fork(after_in_child=_start_in_child)
 
 
 def one_thread(function: Callable[P, R]) -> Callable[P, R]:
@@ -44,47 +51,48 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _counts:
-            count, process = torch.get_num_threads(), os.getpid()
+        lock = _keeping
+        with lock:
+            count = torch.get_num_threads()
         try:
             try:
-                _set_count(1, process)
+                _set_count(1, lock)
                 return function(*args, **kwargs)
             finally:
-                _set_count(count, process)
+                _set_count(count, lock)
         finally:
-            # Ctrl-C may have interrupted the line above. Otherwise this does nothing.
-            _set_count(count, process)
+            # Ctrl-C may have interrupted the line above. Otherwise, this line does nothing.
+            _set_count(count, lock)
 
     return limited
 
 
-def _set_count(count: int, process: int) -> None:
-    """Set the number of torch threads of this Python thread alone, unless the process is another.
+def _set_count(count: int, lock: object) -> None:
+    """Set the number of torch threads of this Python thread alone.
 
-    The number stays as it is if no other thread can start within `PATIENCE` seconds.
+    `lock` is the one that the caller found when it began. In a child that was forked since then,
+    the number is set to one. The number stays as it is if the keeper does not start
+    within `PATIENCE` seconds.
     """
-    with _counts:
-        if torch.get_num_threads() == count:
-            return
-        known, kept, changed = Lock(), Lock(), Lock()
-        known.acquire()
-        kept.acquire()
+    if torch.get_num_threads() == count:
+        return
+    known, kept, changed = Lock(), Lock(), Lock()
+    known.acquire()
+    kept.acquire()
 
-        def keep() -> None:
-            count_of_further_threads = torch.get_num_threads()
+    def keep() -> None:
+        with _keeping:
+            for_further_threads = torch.get_num_threads()
             known.release()
             with changed:
-                torch.set_num_threads(count_of_further_threads)
-            kept.release()
+                torch.set_num_threads(for_further_threads)
+        kept.release()
 
-        try:
-            with changed:
-                start_new_thread(keep, ())
-                if known.acquire(timeout=PATIENCE) and os.getpid() == process:
-                    torch.set_num_threads(count)
-        finally:
-            kept.acquire(timeout=PATIENCE)
+    with changed:
+        start_new_thread(keep, ())
+        if known.acquire(timeout=PATIENCE):
+            torch.set_num_threads(count if lock is _keeping else 1)
+    kept.acquire(timeout=PATIENCE)
 
 
 def choose_device(device: str) -> torch.device:
