@@ -30,7 +30,6 @@ from skae._compat.sklearn import (
     init_callback_context,
     warn,
 )
-from skae._compat.torch import disable_proxy_modes_tracing
 from skae.density.base import Density
 from skae.density.laplace import Laplace
 from skae.fitting import FitData, draw_seed, fit, read_weight
@@ -604,7 +603,7 @@ class BaseAutoencoder(
 
         # The fit reads a copy, so that another thread that sets parameters meanwhile has no effect.
         unfitted = type(self)(**self.get_params(deep=False))
-        with torch.inference_mode(False), torch.enable_grad(), disable_proxy_modes_tracing():
+        with torch.inference_mode(False), torch.enable_grad():
             fitted, messages = one_thread(fit)(unfitted, data, resume, one_pass, make_callback)
         # The warnings come before the assignment: if the user turns them into errors, the fit
         # fails, and the previous model must stay.

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skae._compat.torch import disable_proxy_modes_tracing
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.network import Network
@@ -217,7 +216,7 @@ def draw_rows(
 @one_thread
 def _map_blocks(function: Callable[[Rows], Tensor], rows: Rows) -> Floats:
     """Apply a function to blocks of rows and concatenate the results."""
-    with torch.inference_mode(False), torch.no_grad(), disable_proxy_modes_tracing():
+    with torch.inference_mode(False), torch.no_grad():
         blocks = [function(block).cpu().numpy() for block in rows.blocks(BLOCK_ROWS)]
     return np.concatenate(blocks)
 

@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -192,6 +193,8 @@ def in_forked_child(function, seconds):
     if pid == 0:  # pragma: no cover
         try:
             os._exit(0 if function() else 1)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(2)
     return exit_status(pid, seconds)

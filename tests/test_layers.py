@@ -46,7 +46,8 @@ ARROWS = {
     "inference": SCIENCE | BELOW_BASE | {"skae.state"},
     "state": SCIENCE | BELOW_BASE,
     "density": {"stdlib", "torch", "skae.nn", "skae._compat.torch"},
-    "training": SCIENCE | {"torch", "skorch", "skae.table", "skae.nn", "skae.files"},
+    "training": SCIENCE
+    | {"torch", "skorch", "skae.table", "skae.nn", "skae.files", "skae._compat.torch"},
     "table": SCIENCE | {"skae.files"},
     "nn": {"stdlib", "torch", "skae._compat.torch"},
     "parameters": {"stdlib"},

@@ -1,11 +1,13 @@
 """Private functions and classes of torch that skae uses."""
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,3 +55,13 @@ def python_binding(target: Any) -> Any:
 def tensor_version(tensor: Tensor) -> int:
     """Return the version of a tensor, a number that increases with each change in place."""
     return tensor._version
+
+
+@contextmanager
+def outside_transforms() -> Iterator[None]:
+    """Context outside the trace and the function transforms that this thread is computing.
+
+    A signal handler runs within them.
+    """
+    with disable_proxy_modes_tracing(), temporarily_clear_interpreter_stack():
+        yield

@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from skae._compat.torch import outside_transforms
 from skae.nn.locks import at_fork
 
 P = ParamSpec("P")
@@ -43,7 +44,7 @@ at_fork(after_in_child=_start_in_child)
 
 
 def one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function use one torch thread.
+    """Let a function use one torch thread, also where a signal handler calls it within a trace.
 
     The matrix products of small networks are too small to be divided among threads. On a busy
     machine, more threads make them slower by orders of magnitude.
@@ -57,7 +58,8 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
         try:
             try:
                 _set_count(1, lock)
-                return function(*args, **kwargs)
+                with outside_transforms():
+                    return function(*args, **kwargs)
             finally:
                 _set_count(count, lock)
         finally:
