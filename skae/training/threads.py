@@ -4,7 +4,8 @@ torch keeps one number of threads for each Python thread, and one with which fur
 start. `torch.set_num_threads` sets both. A fit or a prediction lowers the number of its own thread
 alone: a short-lived thread, the keeper, reads the number for further threads before each change and
 restores it afterwards. Each call restores the number of its own thread when it ends. Ctrl-C cannot
-interrupt the keeper, because signal handlers run in the main thread.
+interrupt the keeper, because signal handlers run in the main thread. Only a thread that uses torch
+for the first time during a change, and not by a call of an estimator, starts with the lower number.
 
 A forked child has none of torch's own threads and would wait for them forever. Its numbers are one,
 and a call that was running in the parent does not raise them again. As the child sets both numbers,
