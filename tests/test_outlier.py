@@ -564,6 +564,27 @@ def test_every_round_trip_keeps_the_bits(way, parameters, tmp_path):
         np.testing.assert_array_equal(again.p_values(X), found.p_values(X))
 
 
+@pytest.mark.parametrize("trim", [0.0, 0.3])
+@pytest.mark.parametrize("criterion", SCORES)
+@pytest.mark.parametrize("n", [9, 300])
+def test_a_detector_contains_no_training_row(criterion, n, trim):
+    """Rows are rebuilt from codes and residuals, which are the only data of rows in a model."""
+    X, _ = surface(n)
+    model = detector(criterion=criterion, trim=trim, autoencoder=LINEAR).fit(X)._fitted
+    parts = [model.score, getattr(model.score, "distance", model.score)]
+    arrays = [value for part in parts for value in vars(part).values() if np.ndim(value) == 2]
+    for part in parts:
+        if hasattr(part, "usual"):
+            points = part.usual @ np.linalg.inv(part.whitening) + part.center
+            k = len(part.code_center)
+            codes = points[:, :k] * part.code_scale + part.code_center
+            rows = model.decode(codes) + points[:, k:] * model.units.scale
+            distance = abs(rows[:, None] - X).max(axis=2) / X.std(axis=0).max()
+            assert distance.min() > 1e-4
+            assert len(rows) <= max(1, n // 3)
+    assert all(len(array) < max(n // 2, 20) for array in arrays)
+
+
 def test_what_a_file_cannot_hold_is_named(tmp_path):
     X, _ = surface(80)
 

@@ -688,7 +688,21 @@ def test_added_labels_are_saved(tmp_path):
     np.testing.assert_array_equal(again.predict_proba(X)[:, :3], fitted.predict_proba(X))
 
 
-# ---------------------------------------------------------------------- repeated rows
+# ------------------------------------------------------------- units, and repeated rows
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6, np.array([1, 2, 4, 8, 16]) / 64])
+@pytest.mark.parametrize(
+    "task", [skae.AutoencoderClassifier, skae.AutoencoderRegressor], ids=lambda c: c.__name__
+)
+def test_the_default_autoencoder_does_not_depend_on_units(task, factor):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(300, 5))
+    y = (rows[:, 0] > 0).astype(int)
+    plain, changed = (task(random_state=0).fit(table, y) for table in (rows, rows * factor))
+    assert changed.autoencoder_.get_params() == plain.autoencoder_.get_params()
+    if np.ndim(factor) == 0:
+        assert changed.score(rows * factor, y) == pytest.approx(plain.score(rows, y), abs=0.01)
 
 
 @pytest.mark.parametrize("fine_tune", [True, False])

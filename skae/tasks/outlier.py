@@ -54,6 +54,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     abnormal if its code or its residual differs much from those of the training rows. `explain`
     reports which cells make a row abnormal and which values the model expected.
 
+    The callbacks of scikit-learn that `set_callbacks` receives follow the epochs of the
+    autoencoder.
+
     Parameters
     ----------
     autoencoder : autoencoder of skae, FrozenEstimator or None, default=None
@@ -61,9 +64,11 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
 
         - An unfitted autoencoder is cloned. The detector sets the clone's `trim` and
           `random_state` and trains it. Columns are converted to robust units (see Notes), unless
-          the clone has a Bernoulli likelihood, which requires cells in [0, 1].
+          the clone has a Bernoulli likelihood, which requires cells in [0, 1]. If its `warm_start`
+          is True, training resumes from the autoencoder of the previous `fit`, on the same columns
+          and in the units of the first `fit`.
         - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is used without further
-          training, on rows in the user's units.
+          training, on rows in the user's units. Its `warm_start` has no effect.
         - None uses a small `Autoencoder` whose number of components is half the square root of the
           number of columns, rounded, and at least 1. It is trained with half of the cells masked,
           for about 300 steps or one epoch, whichever is longer. This is too short to learn rare
@@ -79,11 +84,12 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
           autoencoder is trained in robust units, cells beyond 20 robust standard deviations from
           the median are clipped first.
         - "neighbors" is the logarithm of a distance in the space of codes and residuals: that from
-          the second nearest of up to 1024 regular rows. The distance is a Mahalanobis distance with
-          the covariance of the regular rows. This criterion is the most sensitive one if all
-          training rows are normal.
+          the nearest of up to 1024 reference points, which are the means of groups of at least
+          three similar regular rows. The distance is a Mahalanobis distance with the covariance of
+          the regular rows. This criterion is the most sensitive one if all training rows are
+          normal.
         - "robust" is the sum of two numbers, each standardized over the training rows. The first is
-          the logarithm of such a distance from the fifth nearest of up to 256 regular rows. The
+          the logarithm of such a distance from the fifth nearest of up to 256 reference points. The
           second is the negative log-likelihood of the residuals under Student's t distribution.
           Outliers among the training rows hardly affect the second number.
         - "auto" is "neighbors" if `trim=0`, and "robust" otherwise.
@@ -145,7 +151,19 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     there. A robust standard deviation is 1.48 times the median absolute deviation of those cells
     that differ from the median. A network that is trained in robust units receives clipped cells.
     Residuals are computed from the original cells, so that grossly wrong cells have large
-    residuals.
+    residuals. Except for effects of rounding errors, the results do not depend on the units of the
+    columns: a change of the units and of the zero of a column changes neither predictions nor
+    p-values nor shares.
+
+    A column that is constant in the training rows has a scale of 0 in robust units. Every other
+    value is therefore infinitely abnormal: its residual is clipped at 1e100, and the row is an
+    outlier. Differences from the constant of at most 2 machine epsilons of it are rounding errors
+    and are ignored. The density does not depend on the units of constant columns.
+
+    A fitted detector, and the file that `save` writes, contain no training rows. The criteria
+    "neighbors" and "robust" contain means of groups of at least three rows, or of all rows if
+    there are fewer than six. "reconstruction" and "density" contain nothing of single rows. With
+    `calibration_fraction`, the anomaly scores of the calibration rows are stored, but not the rows.
 
     Training without the rows of each batch that have the largest loss is least trimmed squares
     [1]_. The covariance of "neighbors" and "robust" is estimated by concentration steps [2]_. If
@@ -227,8 +245,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         ValueError
             If X is invalid (NaN, infinite values, wrong shape, fewer than two rows), if
             `sample_weight` or a parameter is invalid, if `autoencoder` is not fitted and requires
-            y, if `calibration_fraction` leaves fewer than two rows for training, or if the
-            objective becomes NaN or infinite during training.
+            y, if `calibration_fraction` leaves fewer than two rows for training, if training cannot
+            resume because X has other columns than in the previous fit, or if the objective becomes
+            NaN or infinite during training.
         TypeError
             If X is sparse, or if `autoencoder` is a FrozenEstimator of another estimator than an
             autoencoder of skae.
@@ -482,7 +501,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
             `fit` received none:
 
             - `explanation["deviation"]`: cells minus their expected values, divided by a robust
-              standard deviation of these differences in the training rows. It has no unit.
+              standard deviation of these differences in the training rows. It has no unit. In a
+              column that is constant in the training rows, it is 0 for the constant and has a
+              magnitude of about 1e101 for any other value.
             - `explanation["expected"]`: the expected values in the user's units.
             - `explanation["share"]`: the contribution of each cell divided by the sum of the
               contributions of its row. For the criterion "robust", which "auto" selects unless

@@ -51,12 +51,15 @@ Few rows are enough, because predictions do not use the density. With `fine_tune
 autoencoder estimates the density from its usual number of rows.
 """
 
-FLOAT32_RANGE = (1e-3, 1e3)
-"""Range of the magnitude of cells in which float32 is as accurate as float64.
+MAX_RELATIVE_MEAN = 1e3
+"""Largest absolute mean of a column, divided by its standard deviation, for which float32
+represents the differences between rows accurately enough."""
+
+FLOAT32_RANGE = (1e-12, 1e12)
+"""Range of the magnitude of cells whose squares float32 represents without loss.
 
 The lower limit applies to the largest of the columns' standard deviations. The upper limit applies
-to the absolute value of each cell, and to the absolute mean of each column divided by its standard
-deviation.
+to the absolute value of each cell.
 """
 
 BATCH_SIZE = 128
@@ -135,15 +138,16 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         The autoencoder to train. It must not require `y` itself.
 
         - An unfitted autoencoder is cloned, and the clone is trained with a seed drawn from the
-          `random_state` of this estimator.
+          `random_state` of this estimator. If its `warm_start` is True, training resumes from the
+          autoencoder of the previous `fit`, whose columns and classes or targets must be the same.
         - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is pre-trained. It is copied,
           and training starts from the copy. With `fine_tune=False`, the copy is used without
-          further training. The original stays unchanged.
+          further training. The original stays unchanged, and its `warm_start` has no effect.
         - None uses a denoising `Autoencoder` whose number of components is twice the square root of
           the number of columns, rounded. It is trained on all rows with 30 % of the cells masked,
           for 20 epochs or about 200 steps, whichever is longer. Its `precision` is "float32" for
-          more than 256 rows, unless the magnitude of the cells requires more digits, and "auto"
-          otherwise.
+          more than 256 distinct rows, unless a column has a mean that exceeds 1,000 times its
+          standard deviation or cells are extremely large or small, and "auto" otherwise.
 
     label_weight : float, default=10.0
         Weight of the targets' loss in the objective. It must be positive. Large values shape the
@@ -717,12 +721,11 @@ def _default_autoencoder(X: Floats) -> Autoencoder:
 
 
 def _suits_float32(X: Floats) -> bool:
-    """Return whether float32 represents the differences between rows accurately enough.
+    """Return whether float32 is as accurate as float64 for rows (n, n_features).
 
-    The rows have the shape (n, n_features); the limits are those of `FLOAT32_RANGE`.
+    Except for extreme magnitudes, the result does not depend on the units of the columns.
     """
     deviation = X.std(axis=0)
-    is_near = np.abs(X.mean(axis=0)) <= FLOAT32_RANGE[1] * deviation
-    return bool(
-        is_near.all() and deviation.max() > FLOAT32_RANGE[0] and np.abs(X).max() < FLOAT32_RANGE[1]
-    )
+    is_near = np.abs(X.mean(axis=0)) <= MAX_RELATIVE_MEAN * deviation
+    low, high = FLOAT32_RANGE
+    return bool(is_near.all() and deviation.max() > low and np.abs(X).max() < high)
