@@ -118,6 +118,17 @@ def test_the_automatic_threshold_leaves_normal_rows_alone(trim):
     assert (found.predict(X[1000:] + 5 * rng.normal(size=(1000, 10))) == -1).mean() > 0.9
 
 
+@pytest.mark.parametrize("trim", [0.0, 0.3])
+def test_the_automatic_threshold_suits_new_rows_of_wide_tables(trim):
+    """Training rows are no nearer to their reference points than new rows are."""
+    share = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(600, 5)) @ rng.normal(size=(5, 30)) + 0.3 * rng.normal(size=(600, 30))
+        share.append((detector(trim=trim).fit(X[:100]).predict(X[100:]) == -1).mean())
+    assert np.mean(share) < 0.12
+
+
 @pytest.mark.parametrize("criterion", SCORES)
 def test_repeating_is_weighting(criterion):
     X, _ = surface(120, 5)

@@ -84,10 +84,10 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
           autoencoder is trained in robust units, cells beyond 20 robust standard deviations from
           the median are clipped first.
         - "neighbors" is the logarithm of a distance in the space of codes and residuals: that from
-          the nearest of up to 1024 reference points, which are the means of groups of at least
-          three similar regular rows. The distance is a Mahalanobis distance with the covariance of
-          the regular rows. This criterion is the most sensitive one if all training rows are
-          normal.
+          the second nearest of up to 1024 reference points, which are the means of groups of at
+          least three similar regular rows. The distance is a Mahalanobis distance with the
+          covariance of the regular rows. This criterion is the most sensitive one if all training
+          rows are normal.
         - "robust" is the sum of two numbers, each standardized over the training rows. The first is
           the logarithm of such a distance from the fifth nearest of up to 256 reference points. The
           second is the negative log-likelihood of the residuals under Student's t distribution.

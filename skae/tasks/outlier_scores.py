@@ -137,15 +137,17 @@ class Neighbors(Score):
         Maximum number of reference points.
     rank : int
         Rank of the reference point, by its distance, from which the distance is measured; 1 is the
-        nearest. Larger values prevent small groups of outliers among the training rows from making
-        each other look normal. If there are fewer reference points, the farthest one is used.
+        nearest. With a value of 2 or more, the score of a training row does not depend on its
+        distance from the mean of its own group, which is smaller than that of a new row. Larger
+        values prevent small groups of outliers among the training rows from making each other look
+        normal. If there are fewer reference points, the farthest one is used.
     floor : float
         Variance added to the diagonal of the covariance, in squared robust units. An autoencoder
         reconstructs new rows less well than training rows, and the difference is largest in
         directions of little variance.
     """
 
-    def __init__(self, size: int = 1024, rank: int = 1, floor: float = 0.3) -> None:
+    def __init__(self, size: int = 1024, rank: int = 2, floor: float = 0.3) -> None:
         self.size = size
         self.rank = rank
         self.floor = floor
