@@ -5,21 +5,30 @@ JSON, with references to the arrays, which follow the header. Reading a file exe
 the file.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, BinaryIO, Union, get_args, get_origin
 
 import numpy as np
 from numpy.random import MT19937, RandomState
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where temporary files of killed processes are not removed
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 3
 """Version of the file format. Files of this and of all earlier versions can be read."""
@@ -100,7 +109,10 @@ def matches_type(value: object, kind: Any) -> bool:
 def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
     """Write a tree to a file.
 
-    An existing file is replaced in a single step: if writing fails, it is left unchanged.
+    An existing file is replaced in a single step: if writing fails, it is left unchanged. The new
+    file has the mode of the existing one and, where the process may set them, its owner and its
+    group. A new file has the mode that the function `open` gives. If `path` is a symbolic link, the
+    file to which it points is replaced.
 
     Parameters
     ----------
@@ -123,18 +135,87 @@ def write(path: str | os.PathLike[str], kind: str, tree: object) -> None:
     arrays: Arrays = {}
     text = json.dumps(_encode(tree, arrays))
     header = {"skae": str(FORMAT), "kind": kind, "tree": text, "sha256": _digest(text, arrays)}
-    path = Path(path)
-    # The module `tempfile` is not used, because only its owner could read the file that it creates.
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    content = save(arrays, header)
     try:
-        with open(part, "xb") as file:
-            file.write(save(arrays, header))
-            file.flush()
-            os.fsync(file.fileno())
+        _replace(Path(os.path.realpath(path)), content)
+    except OSError as error:
+        # The message contains the path of the user instead of that of the temporary file.
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that processes left behind that were killed in `write`.
+
+    `path` is the path with which `write` was called. Files that a process still writes are locked,
+    and they are kept.
+    """
+    path = Path(os.path.realpath(path))
+    pattern = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{16}}\.part")
+    # A folder in which files can be written need not be readable.
+    with suppress(OSError):
+        for part in path.parent.iterdir():
+            if fcntl is not None and pattern.fullmatch(part.name):
+                with suppress(OSError), open(part, "r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    part.unlink()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name in the same folder, and then rename it."""
+    existing = path.stat() if path.exists() else None
+    if existing is not None and not path.is_file():
+        raise OSError(errno.EINVAL, "Not a regular file")
+    remove_leftovers(path)
+    # Others must not read a file that replaces a private one, not even while it is written.
+    with _temporary_file(path, 0o666 if existing is None else 0o600) as (part, file):
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        if existing is not None:
+            _copy_permissions(existing, path, part)
+        if fcntl is None:
+            # Windows cannot rename a file that is open.
+            file.close()
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+
+
+@contextmanager
+def _temporary_file(path: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
+    """Create a temporary file for `path`, which is locked while it is open.
+
+    Yields its path and the open file. If the context is left by an exception, the file is removed.
+    The module `tempfile` is not used, because only its owner could read the file that it creates.
+    """
+    while True:
+        part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+        file = open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")  # noqa: SIM115
+        if fcntl is not None:
+            # Some file systems have no locks. There, temporary files are never removed.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        # Another process may have removed the file before it was locked.
+        if os.fstat(file.fileno()).st_nlink:
+            break
+        file.close()
+    with file:
+        try:
+            yield part, file
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _copy_permissions(existing: os.stat_result, path: Path, part: Path) -> None:
+    """Give the file `part` the mode of the file `path` and, if possible, its owner and its group.
+
+    `existing` is the status of the file `path`.
+    """
+    if hasattr(os, "chown"):
+        for owner in ((-1, existing.st_gid), (existing.st_uid, -1)):
+            with suppress(OSError):
+                os.chown(part, *owner)
+    # A change of the owner may clear bits of the mode.
+    shutil.copymode(path, part)
 
 
 def can_encode(value: object) -> bool:
@@ -168,12 +249,15 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[int, Any]:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file cannot be opened, was not written by `write`, is damaged, or has another kind or
-        a later format.
+        If the file cannot be opened, is not a regular file, was not written by `write`, is damaged,
+        or has another kind or a later format.
     """
     name = os.fspath(path)
     if not Path(path).exists():
         raise FileNotFoundError(f"File {name!r} does not exist.")
+    if not Path(path).is_file():
+        # Opening a named pipe could wait forever.
+        raise ValueError(f"{name!r} is not a file of skae, because it is not a regular file.")
     try:
         with safe_open(name, framework="numpy") as file:
             header = file.metadata() or {}

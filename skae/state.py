@@ -169,7 +169,8 @@ class Saved(Stored):
         bitwise identical results. The file has the safetensors format and contains only numbers and
         texts. It can therefore be loaded on other devices and with other versions of scikit-learn,
         skorch and Python. An existing file is replaced in a single step, and it is left unchanged
-        if saving fails. Functions and callbacks are not saved.
+        if saving fails. Its mode is kept, and a symbolic link keeps pointing to it. Functions and
+        callbacks are not saved.
 
         Parameters
         ----------
@@ -183,7 +184,8 @@ class Saved(Stored):
             if a parameter without which the model cannot be restored, such as `architecture`, is a
             function or a user-defined object.
         OSError
-            If the file cannot be written.
+            If the file cannot be written, for instance because its folder does not exist, or
+            because the path is that of a folder or a device.
 
         Warns
         -----
@@ -303,8 +305,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file was not written by `save`, is damaged, or has the format of a later version of
-        skae.
+        If the file is not a regular file, was not written by `save`, is damaged, or has the format
+        of a later version of skae.
 
     Examples
     --------

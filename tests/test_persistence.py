@@ -1,14 +1,19 @@
 """Models keep: every way of storing one gives back its bits, and bad files are refused."""
 
+import errno
 import io
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 
 import joblib
@@ -156,11 +161,160 @@ def test_saving_leaves_no_other_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.skipif(not hasattr(os, "umask"), reason="needs umask")
-def test_others_may_read_a_saved_file_as_any_other(tmp_path):
-    (tmp_path / "text").write_text("")
-    fitted().save(tmp_path / "model")
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs modes, links and signals")
+
+
+@needs_posix
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_new_file_has_the_mode_of_any_other(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        (tmp_path / "text").write_text("")
+        fitted().save(tmp_path / "model")
+    finally:
+        os.umask(before)
     assert (tmp_path / "model").stat().st_mode == (tmp_path / "text").stat().st_mode
+
+
+@needs_posix
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444, 0o4755])
+def test_an_existing_file_keeps_its_mode_and_its_owner(tmp_path, mode):
+    path, model = tmp_path / "model", fitted()
+    model.save(path)
+    path.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(path, 12, 34)
+        path.chmod(mode)
+    before = path.stat()
+    model.save(path)
+    after = path.stat()
+    assert after.st_ino != before.st_ino
+    for name in ("st_mode", "st_uid", "st_gid"):
+        assert getattr(after, name) == getattr(before, name)
+
+
+@needs_posix
+def test_others_never_read_a_file_that_replaces_a_private_one(tmp_path, monkeypatch):
+    path, modes, fsync = tmp_path / "model", [], os.fsync
+    fitted().save(path)
+    path.chmod(0o600)
+
+    def watched(descriptor):
+        modes.append(os.fstat(descriptor).st_mode & 0o777)
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", watched)
+    fitted().save(path)
+    assert modes == [0o600]
+
+
+@needs_posix
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_keeps_pointing(tmp_path, exists):
+    (tmp_path / "folder").mkdir()
+    target, link, outer = tmp_path / "folder" / "target", tmp_path / "link", tmp_path / "outer"
+    link.symlink_to(Path("folder") / "target")
+    outer.symlink_to(link)
+    if exists:
+        target.write_text("old")
+        target.chmod(0o640)
+    model = fitted()
+    model.save(outer)
+    assert link.is_symlink()
+    assert outer.is_symlink()
+    assert not target.is_symlink()
+    assert not exists or target.stat().st_mode & 0o777 == 0o640
+    np.testing.assert_array_equal(answers(skae.load(target)), answers(model))
+    assert [*(tmp_path / "folder").iterdir()] == [target]
+
+
+@needs_posix
+def test_what_is_no_regular_file_is_neither_replaced_nor_read(tmp_path):
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path in (pipe, folder, Path("/dev/null")):
+        kind = path.stat().st_mode
+        with pytest.raises(OSError, match=re.escape(f"Not a regular file: '{path}'")):
+            fitted().save(path)
+        with pytest.raises(ValueError, match=r"not a file of skae.* not a regular file"):
+            skae.load(path)
+        assert path.stat().st_mode == kind
+    assert sorted(tmp_path.iterdir()) == [folder, pipe]
+
+
+def test_errors_of_save_name_the_path_of_the_user(tmp_path):
+    model = fitted()
+    for path in (tmp_path / "absent" / "model", tmp_path / ("long" * 100)):
+        with pytest.raises(OSError, match="Errno") as caught:
+            model.save(path)
+        assert caught.value.filename == str(path)
+        assert ".part" not in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        model.save(tmp_path / "absent" / "model")
+
+
+FOREIGN = ("other.0123456789abcdef.part", "model.part", "model.0123456789abcdef", "modelX.part")
+
+
+@needs_posix
+def test_files_of_killed_processes_are_removed_by_the_next_save(tmp_path):
+    """But not those of processes that still write, nor others that merely look alike."""
+    path, model = tmp_path / "model", fitted()
+    for name in FOREIGN:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "model.00112233445566ff.part").write_text("left by a killed process")
+    with files._temporary_file(path, 0o666) as (part, _):
+        model.save(path)
+        assert {p.name for p in tmp_path.iterdir()} == {*FOREIGN, "model", part.name}
+    model.save(path)
+    assert {p.name for p in tmp_path.iterdir()} == {*FOREIGN, "model"}
+
+
+def save_for_ever(path, ready):
+    while True:
+        files.write(path, "test", ["x" * 10**6])
+        ready.set()
+
+
+@needs_posix
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("n_kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_kill_leaves_a_whole_file_and_nothing_else_for_long(tmp_path, n_kills):
+    """Three processes save to one path; one after another is killed, and others follow them."""
+    path, rng, context = tmp_path / "model", np.random.default_rng(0), get_context("fork")
+    processes = []
+    for i in range(n_kills):
+        ready = context.Event()
+        processes.append(context.Process(target=save_for_ever, args=(path, ready), daemon=True))
+        processes[-1].start()
+        assert ready.wait(60)
+        if i >= 2:
+            time.sleep(rng.uniform(0, 0.02))
+            processes[i - 2].kill()
+            processes[i - 2].join()
+        files.read(path, "test")
+    for process in processes:
+        process.kill()
+        process.join()
+        files.read(path, "test")
+    files.write(path, "test", [])
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@needs_posix
+def test_threads_that_save_to_one_path_leave_one_whole_file(tmp_path):
+    path = tmp_path / "model"
+
+    def save(i):
+        for _ in range(10):
+            files.write(path, "test", [i] * 1000)
+            [*numbers] = files.read(path, "test")[1]
+            assert len({*numbers}) == 1
+
+    with ThreadPoolExecutor(8) as pool:
+        [*_] = pool.map(save, range(8))
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
@@ -169,7 +323,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def no_space(descriptor):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(files.os, "fsync", no_space)
     with pytest.raises(OSError, match="no space"):
