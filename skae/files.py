@@ -30,7 +30,7 @@ try:
 except ImportError:  # on Windows, where temporary files of killed processes are not removed
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the file format. Files of this and of all earlier versions can be read."""
 
 MALFORMED_ERRORS = (

@@ -19,8 +19,9 @@ from skae.nn.network import Network
 from skae.nn.pca import DistinctRows, column_moments, components_for_share, of_observed_cells
 from skae.state import Fitted, NetworkMismatchError, TableInfo
 from skae.table.columns import Support
+from skae.table.conditions import DistinctConditions, SeenConditions
 from skae.table.rows import Rows, max_abs_values
-from skae.table.schema import Schema, SeenConditions
+from skae.table.schema import Schema
 from skae.table.sequences import RowShape, fill_with_means
 from skae.training.loop import Net, check_well_formed, to_tensors
 from skae.training.precision import check_overflow, check_scales, choose_dtype
@@ -222,6 +223,8 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     except ValueError:
         device = torch.device("cpu")
     validate_parameters(estimator)
+    if isinstance(tree["conditions"], DistinctConditions):
+        tree["conditions"] = tree["conditions"].summary(tree["schema"].n_levels)
     _check_tree(estimator, tree)
     dtype = {"float32": torch.float32, "float64": torch.float64}[tree.pop("dtype")]
     module, k = tree.pop("module"), tree.pop("n_components")

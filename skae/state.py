@@ -17,7 +17,8 @@ from skae.files import CLASSES, Stored
 from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.network import Network
 from skae.table.columns import Column, Support
-from skae.table.schema import Schema, SeenConditions
+from skae.table.conditions import DistinctConditions, SeenConditions
+from skae.table.schema import Schema
 from skae.table.sequences import RowShape
 from skae.training.loop import to_arrays
 
@@ -75,8 +76,8 @@ class Fitted:
         `partial_fit` after it. If another call of `partial_fit` updates the density, it is the
         weight of the present density.
     conditions : SeenConditions or None
-        Conditions of the rows of the fit, including validation rows, and of the fits from which it
-        resumed. None if there are no columns of conditions.
+        Summary of the conditions of the rows of the fit, including validation rows, and of the fits
+        from which it resumed. None if there are no columns of conditions.
     learned : dict
         What was learned from targets, such as their classes. It is empty without targets.
     """
@@ -171,6 +172,11 @@ class Saved(Stored):
         skorch and Python. An existing file is replaced in a single step, and it is left unchanged
         if saving fails. Its mode is kept, and a symbolic link keeps pointing to it. Functions and
         callbacks are not saved.
+
+        The file contains no training rows. Of columns of conditions, it contains the combinations
+        of categories with their weights, and means and covariances of the numbers of groups of
+        rows. An exception is `AutoencoderOutlierDetector`: the criteria "neighbors" and "robust"
+        compare rows with training rows, which could be computed from the file.
 
         Parameters
         ----------
@@ -383,7 +389,7 @@ def _autoencoder_of_format_1(
             for j, text, levels in triples
         ]
         cells = _levels(columns["conditions"], conditions)
-        seen = SeenConditions._from_stored_state({"cells": cells, "weight": columns["weight"]})
+        seen = DistinctConditions._from_stored_state({"cells": cells, "weight": columns["weight"]})
     parts = {
         "owner": name,
         "n_columns": d,

@@ -22,9 +22,12 @@ import pytest
 import skops.io
 from safetensors.numpy import load_file, save_file
 from skorch.callbacks import EpochTimer
+from small_models import AUTOENCODERS, for_each, tiny
+from test_common import train
 
 import skae
 from skae import Autoencoder, files
+from skae.variants.conditioned import ConditionedAutoencoder
 
 DATA = Path(__file__).parent / "data"
 
@@ -369,6 +372,41 @@ def test_a_model_of_an_absent_device_loads_on_the_processor(tmp_path):
         assert np.isfinite(again.transform(X)).all()
 
 
+# ------------------------------------------------------------------ rows in files
+
+
+def occurring(cells, path):
+    """The cells, or their float32 values, that are numbers in a saved file."""
+    numbers = [array.ravel().astype(float) for array in load_file(path).values()]
+    numbers += [
+        np.array(re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", header_of(path)["tree"]), float)
+    ]
+    known = np.concatenate(numbers)
+    return [x for x in cells.ravel() if x in known or np.float32(x).item() in known]
+
+
+@for_each()
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_holds_no_cells_of_training_rows(estimator_class, tmp_path):
+    rows = np.random.default_rng(5).normal(size=(60, 4))
+    train(estimator_class(random_state=0), rows).save(tmp_path / "model")
+    assert occurring(rows, tmp_path / "model") == []
+
+
+@for_each([c for c in AUTOENCODERS if issubclass(c, ConditionedAutoencoder)])
+@pytest.mark.parametrize("n", [2, 40, 300])
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_holds_no_numbers_of_conditions(estimator_class, n, tmp_path):
+    rng = np.random.default_rng(5)
+    table = np.column_stack([rng.normal(size=(n, 4)), rng.integers(4, size=n)]).astype(object)
+    key = {estimator_class._condition_parameter: [2, 3, 4]}
+    model = tiny(estimator_class, **key).fit(table, sample_weight=rng.uniform(0.1, 2, size=n))
+    for _ in range(2):
+        model.save(tmp_path / "model")
+        assert occurring(table[:, :4].astype(float), tmp_path / "model") == []
+        model.partial_fit(table[-1:])
+
+
 # ------------------------------------------------------------------ bad files
 
 
@@ -470,6 +508,17 @@ def instead(*names, value):
             lambda tree: entry(tree, "_fitted", *outer).__setitem__(last, node),
             lambda tensors: tensors | arrays,
         )
+
+    return change
+
+
+def changed(*names, function):
+    """Apply a function to an array inside the fitted model."""
+
+    def change(path):
+        node = json.loads(header_of(path)["tree"])
+        name = entry(node, "_fitted", *names[:-1])[names[-1]]["array"]
+        forge(path, arrays=lambda tensors: tensors | {name: function(tensors[name])})
 
     return change
 
@@ -722,33 +771,53 @@ BAD_CONDITIONS = {
     ),
     "a number with levels": (
         instead(*DOSE, "levels", value=np.arange(2.0)),
-        "must hold levels of their columns",
+        "levels of the conditions must have shape",
     ),
     "column without levels": (without(*GROUP, "levels"), "fields of a Column are"),
     "column with a surplus": (inside(*GROUP, width=2), "fields of a Column are"),
     "column as dict": (inside("schema", conditions=[{"dict": {}}]), "conditions of a Schema"),
-    "cells as text": (inside("conditions", cells="none"), "cells of a SeenConditions cannot be"),
-    "cells of other columns": (
-        instead("conditions", "cells", value=np.zeros((80, 3))),
-        "must fit the schema",
+    **{
+        f"{name} as text": (
+            inside("conditions", **{name: "none"}),
+            f"{name} of a SeenConditions cannot be",
+        )
+        for name in ("levels", "group", "weight", "count", "mean", "root")
+    },
+    "levels of other columns": (
+        instead("conditions", "levels", value=np.zeros((20, 2))),
+        "levels of the conditions must have shape",
     ),
-    "cells of other rows": (
-        instead("conditions", "cells", value=np.zeros((3, 2))),
-        "must fit the schema",
+    "weights of other rows": (
+        instead("conditions", "weight", value=np.ones(3)),
+        "levels of the conditions must have shape",
     ),
-    "cells that are not numbers": (
-        instead("conditions", "cells", value=np.full((80, 2), np.nan)),
+    "means that are not numbers": (
+        changed("conditions", "mean", function=lambda a: a * np.nan),
         "must be finite",
     ),
     "unknown levels": (
-        instead("conditions", "cells", value=np.full((80, 2), 7.0)),
+        changed("conditions", "levels", function=lambda a: a + 7),
         "must hold levels of their columns",
     ),
-    "negative weights": (instead("conditions", "weight", value=-np.ones(80)), "must be finite"),
-    "no weights": (instead("conditions", "weight", value=np.zeros(80)), "must be finite"),
+    "unknown groups": (
+        changed("conditions", "group", function=lambda a: a + 70),
+        "must belong to groups",
+    ),
+    "negative groups": (
+        changed("conditions", "group", function=lambda a: a - 1),
+        "must belong to groups",
+    ),
+    "negative weights": (
+        changed("conditions", "weight", function=lambda a: -a),
+        "finite and not negative",
+    ),
+    "no weights": (
+        changed("conditions", "weight", function=lambda a: 0 * a),
+        "finite and not negative",
+    ),
     "weights of a table": (
-        instead("conditions", "weight", value=np.ones((80, 1))),
-        "must fit the schema",
+        changed("conditions", "weight", function=lambda a: a[:, None]),
+        "weight of the conditions must have shape",
     ),
 }
 
@@ -861,16 +930,57 @@ def test_a_conditional_model_of_format_1_loads_for_ever():
     close = {"rtol": 1e-6, "atol": 1e-6}
     np.testing.assert_allclose(model.transform(rows), expected["codes"], **close)
     np.testing.assert_allclose(model.score_samples(rows), expected["scores"], **close)
-    drawn = pandas.DataFrame(model.sample(7, random_state=1), columns=rows.columns)
-    assert drawn.pop("group").tolist() == expected["sample_group"].tolist()
-    np.testing.assert_allclose(drawn.pop("dose").astype(float), expected["sample_dose"], **close)
-    np.testing.assert_allclose(drawn.astype(float), expected["sample"], **close)
+    # The conditions of its rows were stored, in place of a summary.
+    _, content = files.read(DATA / "format-1-conditional.safetensors", "estimator")
+    stored = content["state"]["_columns_"]["state"]
+    *groups, doses = stored["conditions"].T
+    share = stored["weight"] / stored["weight"].sum()
+    drawn = pandas.DataFrame(model.sample(5000, random_state=1), columns=rows.columns)
+    shares = drawn["group"].value_counts(normalize=True).sort_index()
+    np.testing.assert_allclose(shares, [share @ part for part in groups], atol=0.03)
+    np.testing.assert_allclose(drawn["dose"].mean(), share @ doses, atol=0.03)
     condition = {"group": "west", "dose": 0.5}
     drawn = pandas.DataFrame(
         model.sample(5, condition=condition, random_state=2), columns=rows.columns
     )
     cells = drawn[list("abcd")].astype(float)
     np.testing.assert_allclose(cells, expected["sample_under_condition"], **close)
+
+
+def test_a_conditional_model_of_format_3_loads_for_ever(tmp_path):
+    """Its file contains the conditions of its rows; a file of this format does not."""
+    pandas = pytest.importorskip("pandas")
+    path = DATA / "format-3-conditional.safetensors"
+    model, expected = skae.load(path), np.load(DATA / "format-3-conditional.npz")
+    rows = pandas.DataFrame(expected["cells"], columns=list("abc"))
+    rows = rows.assign(group=expected["group"].astype(object), dose=expected["dose"])
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    np.testing.assert_allclose(model.transform(rows), expected["codes"], **close)
+    np.testing.assert_allclose(model.score_samples(rows), expected["scores"], **close)
+    drawn = model.sample(5, condition={"group": "east", "dose": 0.5}, random_state=2)
+    np.testing.assert_allclose(drawn[:, :3].astype(float), expected["condition"], **close)
+    arrays, tree = load_file(path), json.loads(header_of(path)["tree"])
+    old = entry(tree, "_fitted", "conditions")
+    cells, weight = (arrays[old[name]["array"]] for name in ("cells", "weight"))
+    assert np.isin(expected["dose"], cells).all()
+    drawn = pandas.DataFrame(model.sample(5000, random_state=1), columns=rows.columns)
+    shares, doses = np.average(cells, axis=0, weights=weight)
+    assert abs((drawn["group"] == "north").mean() - shares) < 0.03
+    assert abs(drawn["dose"].mean() - doses) < 0.1
+    model.save(tmp_path / "again")
+    assert occurring(rows["dose"].to_numpy(), tmp_path / "again") == []
+
+
+@pytest.mark.parametrize("change", ["cells", "weight", "levels"])
+def test_bad_conditions_of_format_3_are_refused(tmp_path, change):
+    path = tmp_path / "model.safetensors"
+    shutil.copyfile(DATA / "format-3-conditional.safetensors", path)
+    if change == "levels":
+        changed("conditions", "cells", function=lambda a: a + 7)(path)
+    else:
+        changed("conditions", change, function=lambda a: a[1:])(path)
+    with pytest.raises(ValueError, match=r"must (fit the schema|hold levels)"):
+        skae.load(path)
 
 
 def test_a_detector_of_format_2_loads_for_ever(tmp_path):
