@@ -276,7 +276,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[int, Any]:
     if _digest(text, arrays) != header.get("sha256"):
         raise ValueError(f"{name!r} is damaged: its checksum is wrong. Restore it from a backup.")
     try:
-        return int(version), _decode(json.loads(text), arrays)
+        return int(version), _decode(json.loads(text), dict(arrays))
     except MALFORMED_ERRORS as error:
         raise ValueError(f"The contents of {name!r} are invalid: {error!r}") from None
 
@@ -330,7 +330,11 @@ def _encode(value: Any, arrays: Arrays) -> Any:
 
 
 def _decode(value: Any, arrays: Arrays) -> Any:
-    """Convert JSON values and arrays, as `_encode` returns them, back to a tree."""
+    """Convert JSON values and arrays, as `_encode` returns them, back to a tree.
+
+    Arrays are removed from `arrays`, because each occurs once in a tree. A small file can therefore
+    not describe a large tree.
+    """
     if isinstance(value, list):
         return [_decode(item, arrays) for item in value]
     if not isinstance(value, dict):
@@ -342,7 +346,9 @@ def _decode(value: Any, arrays: Arrays) -> Any:
         case "dict":
             return {key: _decode(item, arrays) for key, item in content.items()}
         case "slice":
-            return slice(*content)
+            start, stop, step = content
+            if all(isinstance(part, str | int | None) for part in content):
+                return slice(start, stop, step)
         case "RandomState":
             name, keys, position, *rest = _decode(content, arrays)
             # numpy does not check the state and would read beyond the end of the keys.
@@ -352,12 +358,14 @@ def _decode(value: Any, arrays: Arrays) -> Any:
             state.set_state((name, keys, position, *rest))
             return state
         case "array":
-            return arrays[content]
+            return arrays.pop(content)
         case "names":
-            return np.array(content, dtype=object)
+            names = np.array(content, dtype=object)
+            if all(isinstance(name, str) for name in names.flat):
+                return names
         case "object":
             name, state = content
             if name not in CLASSES:
                 raise ValueError(f"this version of skae has no class {name!r}")
             return CLASSES[name]._from_stored_state(_decode(state, arrays))
-    raise ValueError(f"unknown tag {tag!r}")
+    raise ValueError(f"unknown tag {tag!r}, or its content is invalid")

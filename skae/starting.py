@@ -229,6 +229,10 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     dtype = {"float32": torch.float32, "float64": torch.float64}[tree.pop("dtype")]
     module, k = tree.pop("module"), tree.pop("n_components")
     parts = estimator, tree["schema"], tree["learned"], k
+    # The time to build a network grows with the number of its layers, each of which has arrays.
+    widths = estimator.hidden_layer_sizes
+    if not isinstance(widths, str) and len(widths) > len(module):
+        raise ValueError("the arrays do not match the network that the parameters describe")
     # The shapes of the stored arrays are checked on the meta device, before memory is allocated.
     with torch.device("meta"):
         outline = build_network(*parts).state_dict()

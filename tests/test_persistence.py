@@ -601,6 +601,16 @@ BAD_FILES = {
         inside("parameters", hidden_layer_sizes=[10**5, 10**5, 10**5]),
         "arrays do not match the network",
     ),
+    "more layers than arrays": (
+        inside("parameters", hidden_layer_sizes={"tuple": [3] * 32_000}),
+        "arrays do not match the network",
+    ),
+    "an array in two places": (
+        inside("module", **{"inputs.scale": {"array": "0"}}),
+        "are invalid",
+    ),
+    "a slice of lists": (state(random_state={"slice": [[], None, None]}), "unknown tag 'slice'"),
+    "texts that are numbers": (state(random_state={"names": [1]}), "unknown tag 'names'"),
     "empty model": (state(_fitted={"dict": {}}), "are invalid"),
     "model as text": (state(_fitted="none"), "are invalid"),
     "odd dtype": (inside(dtype="nn"), "are invalid"),
@@ -629,7 +639,7 @@ BAD_FILES = {
     ),
     "names that are numbers": (
         inside("schema", names={"names": [1, 2, 3, 4, 5]}),
-        "a schema must have 5 names",
+        "tag 'names', or its content",
     ),
     "modelled as text": (inside("schema", modelled="all"), "modelled of a Schema cannot be"),
     "modelled as fractions": (
@@ -758,7 +768,7 @@ BAD_CONDITIONS = {
     "levels as text": (inside(*GROUP, levels="high"), "levels of a Column cannot be 'high'"),
     "levels that are no texts": (
         inside(*GROUP, levels={"names": [["high"], {"eval": "1"}]}),
-        "must be sorted distinct values",
+        "tag 'names', or its content",
     ),
     "no levels": (inside(*GROUP, levels={"names": []}), "must be sorted distinct values"),
     "levels of a table": (
