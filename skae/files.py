@@ -14,10 +14,9 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, BinaryIO, Union, get_args, get_origin
+from typing import Any, BinaryIO, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.random import MT19937, RandomState
@@ -49,7 +48,7 @@ class Stored:
 
     `__getstate__` returns a dict of values that `write` accepts. The names of the subclasses and of
     their attributes are part of the file format. Files can contain only subclasses that are defined
-    in skae.
+    in skae. The type hints of a subclass are its attributes.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -65,21 +64,24 @@ class Stored:
     def _from_stored_state(cls, state: dict[str, Any]) -> Any:
         """Make an object from the attributes that a file contains.
 
-        If the class is a dataclass, it raises ValueError unless the names and types of the
-        attributes are those of the fields.
+        It raises ValueError unless the names and types of the attributes are those of the type
+        hints and `_check_state` accepts the object.
         """
-        if is_dataclass(cls):
-            kinds = {field.name: field.type for field in fields(cls)}
-            if kinds.keys() != state.keys():
-                raise ValueError(
-                    f"the fields of a {cls.__name__} are {', '.join(kinds)}, got {', '.join(state)}"
-                )
-            wrong = [name for name, kind in kinds.items() if not matches_type(state[name], kind)]
-            if wrong:
-                raise ValueError(f"{wrong[0]} of a {cls.__name__} cannot be {state[wrong[0]]!r}")
+        kinds = get_type_hints(cls)
+        if kinds.keys() != state.keys():
+            raise ValueError(
+                f"the fields of a {cls.__name__} are {', '.join(kinds)}, got {', '.join(state)}"
+            )
+        wrong = [name for name, kind in kinds.items() if not matches_type(state[name], kind)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} of a {cls.__name__} cannot be {state[wrong[0]]!r}")
         instance = object.__new__(cls)
         vars(instance).update(state)
+        instance._check_state()
         return instance
+
+    def _check_state(self) -> None:
+        """Raise ValueError if the attributes, which have the right types, are inconsistent."""
 
 
 def matches_type(value: object, kind: Any) -> bool:

@@ -263,7 +263,6 @@ def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
     wrong = [name for name, kind in kinds.items() if not matches_type(tree[name], kind)]
     if wrong:
         raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")
-    schema.check_well_formed()
     if schema.support != support(estimator):
         raise ValueError(f"{schema.support!r} does not match likelihood={estimator.likelihood!r}")
     if tree["parameters"].get("noise") != estimator.noise:
@@ -279,4 +278,4 @@ def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
     if bool(schema.conditions) != (conditions is not None):
         raise ValueError("the conditions of training rows do not match the columns of conditions")
     if conditions is not None:
-        conditions.check_well_formed(schema.n_levels)
+        conditions.check_columns(schema.n_levels)

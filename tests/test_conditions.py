@@ -585,7 +585,8 @@ def seen_and_drawn(cells, n_levels, weight=None, earlier=None, n=20_000):
     weight = np.ones(len(cells)) if weight is None else weight
     rows = Rows(np.column_stack([np.zeros(len(cells)), cells]), n_levels)
     seen = SeenConditions.from_rows(rows, weight, earlier)
-    seen.check_well_formed(n_levels)
+    seen._check_state()
+    seen.check_columns(n_levels)
     uniform = np.random.default_rng(9).random((n, 1 + seen.n_numeric))
     return seen, seen.draw(n_levels, uniform)
 

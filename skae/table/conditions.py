@@ -65,27 +65,33 @@ class SeenConditions(Stored):
             return DistinctConditions._from_stored_state(state)
         return super()._from_stored_state(state)
 
-    def check_well_formed(self, n_levels: Sequence[int]) -> None:
-        """Raise ValueError if conditions that were loaded from a file are invalid."""
+    def _check_state(self) -> None:
         n_pairs, n_groups = len(self.weight.ravel()), len(self.mean)
-        n_numeric = list(n_levels).count(0)
         shapes = {
-            "levels": (n_pairs, len(n_levels) - n_numeric),
+            "levels": (n_pairs, *self.levels.shape[1:2]),
             "group": (n_pairs,),
             "weight": (n_pairs,),
             "count": (n_pairs,),
-            "mean": (n_groups, n_numeric),
-            "root": (n_groups, n_numeric, n_numeric),
+            "mean": (n_groups, *self.mean.shape[1:2]),
+            "root": (n_groups, *self.mean.shape[1:2], *self.mean.shape[1:2]),
         }
         for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} of the conditions must have shape {shape}")
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise ValueError(f"{name} of conditions must have shape {shape}")
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} of conditions must be finite")
         _check_weights(self.weight)
-        _check_levels(self.levels, [n for n in n_levels if n])
-        if not (np.isfinite(self.mean).all() and np.isfinite(self.root).all()):
-            raise ValueError("the means and covariances of the conditions must be finite")
         if (self.count < 0).any() or not np.isin(self.group, np.arange(n_groups)).all():
             raise ValueError("the conditions must belong to groups of rows")
+
+    def check_columns(self, n_levels: Sequence[int]) -> None:
+        """Raise ValueError unless the conditions are those of columns with `n_levels` levels."""
+        categories = [n for n in n_levels if n]
+        shape = len(self.weight), len(categories)
+        if self.levels.shape != shape or self.n_numeric != len(n_levels) - len(categories):
+            raise ValueError("the conditions do not match the columns of the schema")
+        _check_levels(self.levels, categories)
 
     @classmethod
     def from_rows(cls, rows: Rows, weight: Floats, earlier: Self | None) -> Self:

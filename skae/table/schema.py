@@ -122,8 +122,7 @@ class Schema(Stored):
             return schema, schema._make_rows(values, None)
         return schema, schema._read_with_conditions(X)
 
-    def check_well_formed(self) -> None:
-        """Raise ValueError if a schema that was loaded from a file is invalid."""
+    def _check_state(self) -> None:
         modelled = self.modelled.ravel().tolist()
         indices = sorted([*modelled, *(column.index for column in self.conditions)])
         # The lengths are compared first, as a file may state too many columns to list.
@@ -136,8 +135,6 @@ class Schema(Stored):
             raise ValueError(f"a schema must have {self.n_columns} names, got {self.names!r}")
         if self.modelled.ndim != 1 or modelled != sorted(modelled):
             raise ValueError("the modelled columns of a schema must be in increasing order")
-        for column in self.conditions:
-            column.check_well_formed()
 
     @property
     def n_levels(self) -> tuple[int, ...]:

@@ -140,6 +140,15 @@ class Neighbors(Score):
         directions of little variance.
     """
 
+    size: int
+    rank: int
+    floor: float
+    code_center: Floats
+    code_scale: Floats
+    center: Floats
+    whitening: Floats
+    usual: Floats
+
     def __init__(self, size: int = 1024, rank: int = 2, floor: float = 0.3) -> None:
         self.size = size
         self.rank = rank
@@ -176,6 +185,9 @@ class Tails(Score):
     constant of the negative log-likelihood are left out.
     """
 
+    center: Floats
+    scale: Floats
+
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
         self.center, self.scale = robust_center_scale(outputs.residual, weight, trim)
         return self
@@ -195,6 +207,10 @@ class Robust(Score):
     outlier that one score does not detect, because of other outliers among the training rows, is
     often detected by the other score.
     """
+
+    distance: Neighbors
+    tails: Tails
+    moments: Floats
 
     def __init__(self) -> None:
         self.distance = Neighbors(size=256, rank=5, floor=VARIANCE_FLOOR)

@@ -1,0 +1,85 @@
+"""Files that someone has edited, with a right checksum, are refused or do no harm.
+
+An error other than ValueError, of which NotFittedError is a kind, is neither raised by `load` nor
+by the use of what it returns.
+"""
+
+import copy
+from zlib import crc32
+
+import numpy as np
+import pytest
+from forged_files import edited_arrays, edited_files, use
+from small_models import AUTOENCODERS, X, tiny
+from test_common import train
+
+import skae
+from skae.variants.conditioned import ConditionedAutoencoder
+
+BODIES = {
+    "conv": {"architecture": "conv", "feature_shape": (1, 1, -1)},
+    "recurrent": {"architecture": "recurrent", "feature_shape": (-1, 1)},
+    "tied": {"tied_weights": True, "linear_skip": False},
+    "float32": {"precision": "float32", "noise": "diagonal"},
+}
+
+TABLE = np.column_stack([X, np.arange(len(X)) % 3, np.linspace(0, 1, len(X))])
+"""The usual rows with a category and a number."""
+
+
+def with_conditions(estimator_class):
+    return tiny(estimator_class, **{estimator_class._condition_parameter: [3, 4]}).fit(TABLE)
+
+
+MODELS = {
+    **{
+        c.__name__: lambda c=c: (train(tiny(c, warm_start=True), X), X) for c in AUTOENCODERS
+    },
+    **{
+        f"{c.__name__} with conditions": lambda c=c: (with_conditions(c), TABLE)
+        for c in AUTOENCODERS
+        if issubclass(c, ConditionedAutoencoder)
+    },
+    **{
+        name: lambda parameters=parameters: (tiny(skae.Autoencoder, **parameters).fit(X), X)
+        for name, parameters in BODIES.items()
+    },
+}  # fmt: skip
+"""Functions that make a small fitted model and rows for it."""
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.parametrize("name", MODELS),
+]
+
+
+def assert_harmless(path, edits, rows, tmp_path):
+    """Assert that `load` refuses edited files or gives estimators that work; count the former."""
+    n_refused = 0
+    for edit in edits:
+        try:
+            model = skae.load(path)
+        except ValueError:
+            n_refused += 1
+        else:
+            assert use(model, rows, tmp_path) == [], edit
+    return n_refused
+
+
+@pytest.mark.parametrize("n", [20, pytest.param(400, marks=pytest.mark.slow)])
+def test_files_with_random_edits_are_refused_or_do_no_harm(name, n, tmp_path):
+    model, rows = MODELS[name]()
+    path = tmp_path / "model"
+    model.save(path)
+    # Else the test would prove nothing.
+    assert use(copy.deepcopy(model), rows, tmp_path) == []
+    edits = edited_files(path, n, seed=crc32(name.encode()))
+    assert n / 2 < assert_harmless(path, edits, rows, tmp_path)
+
+
+@pytest.mark.slow
+def test_files_with_edited_arrays_are_refused_or_do_no_harm(name, tmp_path):
+    model, rows = MODELS[name]()
+    path = tmp_path / "model"
+    model.save(path)
+    assert assert_harmless(path, edited_arrays(path), rows, tmp_path)
