@@ -13,10 +13,9 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, check_array
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from skae import inference
 from skae._compat.sklearn import (
@@ -388,10 +387,6 @@ class BaseAutoencoder(
     _doc_link_template = (
         "https://skae.readthedocs.io/en/stable/generated/skae.{estimator_name}.html"
     )
-    # The whole fitted state. It is replaced in a single assignment, and each method reads it once,
-    # so that a refit in another thread never mixes two models.
-    _fitted = None  # type: Fitted | None
-
     n_features_in_ = FittedAttribute(lambda fitted: fitted.schema.n_columns)
     feature_names_in_ = FittedAttribute(lambda fitted: fitted.feature_names)
     n_components_ = FittedAttribute(lambda fitted: fitted.network.latent.n_components)
@@ -592,8 +587,7 @@ class BaseAutoencoder(
         `resume` is the model from which training resumes, or None. `one_pass` selects the single
         pass of `partial_fit`.
         """
-        before, epochs = self._fitted, 1 if one_pass else self.max_epochs
-        context = init_callback_context(self, epochs)
+        context = init_callback_context(self, 1 if one_pass else self.max_epochs)
         context.call_on_fit_task_begin(estimator=self, X=data.X)
 
         def make_callback(model_of: Callable[[Any], Fitted]) -> EpochContexts | None:
@@ -609,15 +603,7 @@ class BaseAutoencoder(
         # fails, and the previous model must stay.
         for message, category in messages:
             warn(message, category)
-        self._fitted = fitted
-        try:
-            context.call_on_fit_task_end(estimator=self, X=data.X)
-        except BaseException:
-            if before is None:
-                del self._fitted
-            else:
-                self._fitted = before
-            raise
+        self._set_fitted(fitted, lambda: context.call_on_fit_task_end(estimator=self, X=data.X))
         return self
 
     # ------------------------------------------------------------------------------ inference
@@ -975,19 +961,6 @@ class BaseAutoencoder(
 
     # ---------------------------------------------------------------------------------- state
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return self._fitted is not None
-
-    def _read_fitted(self) -> Fitted:
-        """Return the fitted state, or raise NotFittedError."""
-        fitted = self._fitted
-        if fitted is None:
-            raise NotFittedError(
-                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
-                "appropriate arguments before using this estimator."
-            )
-        return fitted
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
@@ -1021,7 +994,7 @@ def _as_table(X: Any, fitted: Fitted) -> Any:
 
 
 def validate_rows(
-    estimator: BaseEstimator,
+    validator: BaseEstimator,
     autoencoder: object,
     X: MatrixLike,
     may_miss: bool = False,
@@ -1031,9 +1004,9 @@ def validate_rows(
 
     Parameters
     ----------
-    estimator : estimator
-        The meta-estimator, on which `validate_data` sets or checks `n_features_in_` and
-        `feature_names_in_`.
+    validator : estimator
+        Estimator that `make_validator` has returned, on which `validate_data` sets or compares
+        `n_features_in_` and `feature_names_in_`.
     autoencoder : object
         Autoencoder of the meta-estimator, fitted or not. If it is an autoencoder of skae, its
         `feature_shape` (that of the fit if it is fitted) determines which arrays with more than two
@@ -1057,14 +1030,14 @@ def validate_rows(
         If `X` is invalid.
     """
     if not isinstance(autoencoder, BaseAutoencoder):
-        rows: NDArray[Any] = validate_data(estimator, X, **checks)
+        rows: NDArray[Any] = validate_data(validator, X, **checks)
         return rows
     fitted = autoencoder._fitted
     shape = row_shape(autoencoder) if fitted is None else fitted.schema.shape
     if may_miss:
         checks["ensure_all_finite"] = shape.finiteness
     X = shape.as_table(X, None if fitted is None else fitted.schema.n_columns)
-    rows = validate_data(estimator, X, **checks)
+    rows = validate_data(validator, X, **checks)
     return shape.check_ends(rows) if may_miss else rows
 
 
@@ -1083,12 +1056,11 @@ def thaw(frozen: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
     ValueError
         If the column names of `X` are not those of the fit.
     """
-    autoencoder = frozen.estimator
-    if not isinstance(autoencoder, BaseAutoencoder):
+    if not isinstance(frozen.estimator, BaseAutoencoder):
         raise TypeError(f"autoencoder must contain an autoencoder of skae, got {frozen!r}.")
-    check_is_fitted(autoencoder)
-    check_feature_names(autoencoder, X, reset=False)
-    copied = copy.deepcopy(autoencoder)
+    # Another thread may refit the original meanwhile, so that only the copy is read.
+    copied = copy.deepcopy(frozen.estimator)
     fitted = copied._read_fitted()
+    check_feature_names(copied, X, reset=False)
     copied._fitted = replace(fitted, schema=fitted.schema.without_names())
     return copied

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 
 from skae import files
 from skae._compat.sklearn import validate_parameters
@@ -135,17 +136,17 @@ class Fitted:
 
 
 class FittedAttribute:
-    """Attribute of an autoencoder that is computed from its fitted model.
+    """Attribute of an estimator that is computed from its fitted model.
 
-    Reading it from an autoencoder that is not fitted raises NotFittedError.
+    Reading it from an estimator that is not fitted raises NotFittedError.
 
     Parameters
     ----------
     read : callable
-        Function of a `Fitted` that returns the value of the attribute.
+        Function of the fitted model, `_fitted`, that returns the value of the attribute.
     """
 
-    def __init__(self, read: Callable[[Fitted], Any]) -> None:
+    def __init__(self, read: Callable[[Any], Any]) -> None:
         self.read = read
 
     def __get__(self, estimator: Any, owner: type | None = None) -> Any:
@@ -158,10 +159,34 @@ class Saved(Stored):
     _must_be_saved: ClassVar[tuple[str, ...]] = ()
     """Parameters without which `load` could not restore a fitted estimator."""
 
-    def _adopt(self, other: "Saved") -> None:
-        """Replace all fitted attributes with those of another estimator, in one assignment."""
-        kept = {k: v for k, v in vars(self).items() if not _is_learned(k)}
-        self.__dict__ = kept | {k: v for k, v in vars(other).items() if _is_learned(k)}
+    # The whole fitted model. It is replaced in a single assignment, and each method reads it once,
+    # so that a refit in another thread never mixes two models.
+    _fitted: Any = None
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._fitted is not None
+
+    def _read_fitted(self) -> Any:
+        """Return the fitted model, or raise NotFittedError."""
+        fitted = self._fitted
+        if fitted is None:
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
+                "appropriate arguments before using this estimator."
+            )
+        return fitted
+
+    def _set_fitted(self, fitted: Any, finish: Callable[[], object]) -> None:
+        """Replace the fitted model and call `finish`. If that fails, restore the earlier model."""
+        before, self._fitted = self._fitted, fitted
+        try:
+            finish()
+        except BaseException:
+            if before is None:
+                del self._fitted
+            else:
+                self._fitted = before
+            raise
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the estimator to a file, from which `skae.load` restores it.
@@ -226,8 +251,12 @@ class Saved(Stored):
 
     def _stored_state(self) -> dict[str, Any]:
         """Return the attributes that a file contains."""
-        state = super()._stored_state()
+        state = self._attributes()
         return {key: value for key, value in state.items() if self._can_save(key, value)}
+
+    def _attributes(self) -> dict[str, Any]:
+        """Return all attributes by the names that they have in files."""
+        return super()._stored_state()
 
     def _can_save(self, key: str, value: Any) -> bool:
         """Return whether a file can contain an attribute."""
@@ -245,7 +274,7 @@ class Saved(Stored):
         Raises TypeError if one of `_must_be_saved` is among them.
         """
         names = []
-        for key, value in super()._stored_state().items():
+        for key, value in self._attributes().items():
             if isinstance(value, Saved):
                 names += value._unsaved_names(f"{prefix}{key}__")
             elif not self._can_save(key, value):

@@ -76,6 +76,8 @@ class FailingCallback(Callback):
 class FailingTask:
     """A scikit-learn callback that fails at the beginning or the end of the fit or an epoch."""
 
+    max_propagation_depth = None
+
     def __init__(self, hook, task, failing):
         self.hook, self.task, self.failing = hook, task, failing
 
@@ -188,7 +190,8 @@ TASKS = failures(*((hook, task) for hook in ("begin", "end") for task in ("fit",
 
 
 @pytest.mark.parametrize(
-    ("estimator_class", "hook", "task", "failing", "error"), crossed(TASKS, AUTOENCODERS, others=1)
+    ("estimator_class", "hook", "task", "failing", "error"),
+    crossed(TASKS, always=EXHAUSTIVE, others=1),
 )
 def test_a_failure_in_a_scikit_learn_callback(estimator_class, hook, task, failing, error):
     for estimator in unfitted_and_fitted(estimator_class):

@@ -22,12 +22,13 @@ import skae
 from skae import Autoencoder, AutoencoderOutlierDetector, files
 from skae.base import BaseAutoencoder
 from skae.state import KIND
-from skae.tasks.outlier import Units
+from skae.tasks.outlier_model import Units
 from skae.tasks.outlier_scores import SCORES
 
 pytestmark = pytest.mark.xdist_group("outlier")  # they share a fit
 
 CANCER = load_breast_cancer(as_frame=True).data
+EPSILON = float(np.finfo(np.float64).eps)
 FAST = {"max_epochs": 5, "hidden_layer_sizes": (8,)}
 LINEAR = Autoencoder(2, hidden_layer_sizes=(), max_epochs=0, early_stopping=False)
 """One whose fit is not random: PCA."""
@@ -95,7 +96,7 @@ def test_novelty():
     X, y = load_digits(return_X_y=True)
     normal = X[y == 3]
     clean = detector(trim=0).fit(normal[::2])
-    assert type(clean._score_) is SCORES["neighbors"]
+    assert type(clean._fitted.score) is SCORES["neighbors"]
     rows = np.r_[normal[1::2], X[y != 3]]
     auc = roc_auc_score(np.arange(len(rows)) >= len(normal[1::2]), -clean.score_samples(rows))
     assert auc > 0.9
@@ -157,19 +158,115 @@ def test_the_order_of_rows_does_not_matter(fitted):
 # ----------------------------------------------------------------------------------- units
 
 
-@pytest.mark.parametrize("criterion", ["auto", "reconstruction", "neighbors"])
-def test_scores_do_not_depend_on_units(criterion):
-    X, _ = surface(100)
-    other = X * 10.0 ** np.arange(-4, 4) + 7
-    plain, scaled = (
-        detector(criterion=criterion, autoencoder=LINEAR).fit(rows) for rows in (X, other)
+SCALE, SHIFT = 10.0 ** np.array([-3, 3, 0, -6, 6, 2, -1, 1]), np.arange(8.0) - 3
+CHANGES = {
+    "thousandths": (1000.0, 0.0),
+    "thousands": (0.001, 0.0),
+    "shifted": (1.0, 7.0),
+    "of each column": (SCALE, SHIFT),
+}
+"""Affine changes of the units of columns: a factor and a summand."""
+
+
+def partly_constant():
+    """Rows with constant columns, and new rows, some of which have other values there."""
+    X = surface(200)[0]
+    X[:, 2], X[:, 5], X[:, 6] = 2.0, 0.0, 0.1
+    new = X[:40].copy()
+    new[:10, 2], new[10:20, 5], new[20:30, 6] = 4.0, 1e-3, 0.3
+    return X, new
+
+
+def everything(found, X):
+    """The answers of a detector, in the units that do not depend on those of the columns."""
+    parts = found.explain(X)
+    return {
+        "decision": found.decision_function(X),
+        "p": found.p_values(X),
+        "deviation": parts["deviation"].to_numpy(),
+        "share": parts["share"].to_numpy(),
+    }, parts["expected"].to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("autoencoder", "change"),
+    [
+        *(pytest.param(LINEAR, change, id=f"linear, {change}") for change in CHANGES),
+        pytest.param(None, "of each column", id="default"),
+    ],
+)
+@pytest.mark.parametrize("criterion", SCORES)
+def test_answers_do_not_depend_on_units(criterion, change, autoencoder):
+    X, new = partly_constant()
+    factor, summand = CHANGES[change]
+    plain, changed = (
+        detector(criterion=criterion, autoencoder=autoencoder, calibration_fraction=0.3)
+        for _ in range(2)
     )
+    plain.fit(X)
+    changed.fit(X * factor + summand)
+    rows = np.r_[X, new]
+    answers, expected = everything(plain, rows)
+    in_other_units, expected_in_other_units = everything(changed, rows * factor + summand)
+    for name, values in answers.items():
+        np.testing.assert_allclose(in_other_units[name], values, rtol=1e-4, atol=3e-4, err_msg=name)
+    np.testing.assert_array_equal(changed.predict(rows * factor + summand), plain.predict(rows))
     np.testing.assert_allclose(
-        scaled.score_samples(other), plain.score_samples(X), rtol=1e-6, atol=1e-9
+        (expected_in_other_units - summand) / factor, expected, rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_allclose(
-        scaled.explain(other)["deviation"], plain.explain(X)["deviation"], rtol=1e-6, atol=1e-9
+
+
+@pytest.mark.parametrize("criterion", SCORES)
+@pytest.mark.parametrize("n_columns", [2, 8, 300])
+def test_a_new_value_in_a_constant_column_is_an_outlier(criterion, n_columns):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2)) @ rng.normal(size=(2, n_columns))
+    X += 0.3 * rng.normal(size=X.shape)
+    X[:, 1] = 2.0
+    found = detector(criterion=criterion, autoencoder=Autoencoder(1, **FAST)).fit(X)
+    assert (found.predict(X) == 1).mean() > 0.8
+    for value in (4.0, 2.001, -1e9, 2e9):
+        new = X.copy()
+        new[:, 1] = value
+        assert (found.predict(new) == -1).all()
+        why = found.explain(new)
+        assert np.isfinite(why).all(axis=None)
+        np.testing.assert_array_equal(why["expected"]["x1"], 2.0)
+        assert (np.sign(why["deviation"]["x1"]) == np.sign(value - 2)).all()
+        assert (why["share"].idxmax(axis=1) == "x1").all()
+
+
+@pytest.mark.parametrize("criterion", SCORES)
+@pytest.mark.parametrize("constant", [0.3, -1e9 / 7, 1e-9 / 3])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_rounding_errors_in_a_constant_column_are_ignored(criterion, constant, dtype):
+    X, is_constant = surface(100)[0].astype(dtype), np.arange(8) == 2
+    above, below = (np.nextafter(dtype(constant), dtype(side)) for side in (np.inf, -np.inf))
+    train = np.where(is_constant & (np.arange(100) % 3 == 0)[:, None], above, X).astype(dtype)
+    train[:, 2] = np.where(np.arange(100) % 3, constant, above)
+    found = detector(criterion=criterion, autoencoder=LINEAR).fit(train)
+    expected = found.decision_function(np.where(is_constant, dtype(constant), X))
+    for cell in (above, below):
+        moved = np.where(is_constant, cell, X)
+        np.testing.assert_array_equal(found.decision_function(moved), expected)
+    # Rows of the other precision differ by the rounding of their conversion.
+    other = np.float32 if dtype is np.float64 else np.float64
+    converted = np.where(is_constant, other(constant), X.astype(other))
+    np.testing.assert_allclose(found.decision_function(converted), expected, rtol=1e-3, atol=1e-3)
+    changed = found.decision_function(np.where(is_constant, dtype(1.01 * constant), X))
+    assert (changed < expected - 1).all()
+
+
+def test_a_frozen_autoencoder_expects_constants():
+    """The constants are exact, although the autoencoder reconstructs them imperfectly."""
+    X, new = partly_constant()
+    autoencoder = Autoencoder(2, random_state=0, linear_skip=False, **FAST).fit(X)
+    assert not np.allclose(autoencoder.reconstruct(X)[:, 2], 2.0)
+    found = AutoencoderOutlierDetector(FrozenEstimator(autoencoder)).fit(X)
+    np.testing.assert_array_equal(
+        found.explain(X)["expected"][["x2", "x5", "x6"]].iloc[0], X[0, [2, 5, 6]]
     )
+    assert (found.predict(new)[:30] == -1).all()
 
 
 def test_the_density_is_one_in_the_users_units():
@@ -191,20 +288,20 @@ def test_a_gross_error_does_not_hide_the_rest():
 
 def test_units_are_the_standard_deviation_without_outliers():
     X = np.random.default_rng(0).normal(5, 2, size=(10_000, 1))
-    units = Units.from_rows(X, np.ones(len(X)))
+    units = Units.from_rows(X, np.ones(len(X)), EPSILON)
     assert units.center == pytest.approx(np.median(X))
     assert units.scale == pytest.approx(X.std())
-    np.testing.assert_allclose(units.to_user(units.to_network(X)), X)
+    np.testing.assert_allclose(units.to_user(units.to_network(X)), X, atol=1e-6)
     X[:10] = 1e6
-    assert Units.from_rows(X, np.ones(len(X))).scale == pytest.approx(2, rel=0.2)
+    assert Units.from_rows(X, np.ones(len(X)), EPSILON).scale == pytest.approx(2, rel=0.2)
 
 
 def test_a_column_of_mostly_one_value_has_units():
     X = np.zeros((1000, 1))
     X[:50] = 3.0
-    assert Units.from_rows(X, np.ones(1000)).scale == pytest.approx(X.std())
+    assert Units.from_rows(X, np.ones(1000), EPSILON).scale == pytest.approx(X.std())
     X[0] = 1e9
-    assert Units.from_rows(X, np.ones(1000)).scale < 10
+    assert Units.from_rows(X, np.ones(1000), EPSILON).scale < 10
 
 
 # -------------------------------------------------------------------------------- p-values
@@ -230,7 +327,7 @@ def test_p_values_count_calibration_rows_that_are_as_strange():
     p = calibrated.p_values(X)
     strangeness = -calibrated.score_samples(X)
     # The rows set aside are those whose p-values step by 1 / 91 from one to the next.
-    expected = [(1 + (calibrated._calibration_ >= s - 1e-5).sum()) / 91 for s in strangeness]
+    expected = [(1 + (calibrated._fitted.calibration >= s - 1e-5).sum()) / 91 for s in strangeness]
     np.testing.assert_allclose(p, expected)
     assert p[y].mean() < 0.1
 
@@ -259,12 +356,12 @@ def test_rows_of_unequal_weight_count_less():
 def test_rows_set_aside_do_not_train():
     X, _ = surface(100)
     first = detector(calibration_fraction=0.3).fit(X)
-    gap = abs(-first.score_samples(X)[:, None] - first._calibration_).min(axis=1)
+    gap = abs(-first.score_samples(X)[:, None] - first._fitted.calibration).min(axis=1)
     rest = X[gap > 1e-9]
     assert len(rest) == 70
     second = detector().fit(rest)
-    np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
-    assert first.offset_ == second.offset_
+    np.testing.assert_allclose(first.score_samples(X), second.score_samples(X), rtol=1e-9)
+    assert first.offset_ == pytest.approx(second.offset_, rel=1e-9)
 
 
 def test_none_are_set_aside_unless_asked(fitted):
@@ -465,6 +562,27 @@ def test_every_round_trip_keeps_the_bits(way, parameters, tmp_path):
     np.testing.assert_array_equal(again.explain(X), found.explain(X))
     if found.n_calibration_rows_:
         np.testing.assert_array_equal(again.p_values(X), found.p_values(X))
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.3])
+@pytest.mark.parametrize("criterion", SCORES)
+@pytest.mark.parametrize("n", [9, 300])
+def test_a_detector_contains_no_training_row(criterion, n, trim):
+    """Rows are rebuilt from codes and residuals, which are the only data of rows in a model."""
+    X, _ = surface(n)
+    model = detector(criterion=criterion, trim=trim, autoencoder=LINEAR).fit(X)._fitted
+    parts = [model.score, getattr(model.score, "distance", model.score)]
+    arrays = [value for part in parts for value in vars(part).values() if np.ndim(value) == 2]
+    for part in parts:
+        if hasattr(part, "usual"):
+            points = part.usual @ np.linalg.inv(part.whitening) + part.center
+            k = len(part.code_center)
+            codes = points[:, :k] * part.code_scale + part.code_center
+            rows = model.decode(codes) + points[:, k:] * model.units.scale
+            distance = abs(rows[:, None] - X).max(axis=2) / X.std(axis=0).max()
+            assert distance.min() > 1e-4
+            assert len(rows) <= max(1, n // 3)
+    assert all(len(array) < max(n // 2, 20) for array in arrays)
 
 
 def test_what_a_file_cannot_hold_is_named(tmp_path):

@@ -959,6 +959,35 @@ def test_a_detector_of_format_2_loads_for_ever(tmp_path):
     np.testing.assert_array_equal(again, detector.score_samples(expected["X"]))
 
 
+def test_tasks_of_format_3_load_for_ever(tmp_path):
+    """Each fitted number of theirs was an attribute, and now is a field of one attribute."""
+    pandas = pytest.importorskip("pandas")
+    expected = np.load(DATA / "format-3-tasks.npz")
+    rows = pandas.DataFrame(expected["X"], columns=list("abcd"))
+    names = ("detector", "classifier", "multilabel", "regressor")
+    tasks = {name: skae.load(DATA / f"format-3-{name}.safetensors") for name in names}
+    assert tasks["classifier"].classes_.tolist() == ["low", "mid", "top"]
+    assert tasks["multilabel"].label_names_ == ["y0", "y1", "third"]
+    assert tasks["detector"].offset_ == pytest.approx(expected["offset"])
+    assert tasks["detector"].n_calibration_rows_ == 24
+    for task in tasks.values():
+        assert list(task.feature_names_in_) == list("abcd")
+    for _ in range(2):
+        answers = {
+            "scores": tasks["detector"].score_samples(rows),
+            "p": tasks["detector"].p_values(rows),
+            "explanation": tasks["detector"].explain(rows),
+            "classes": tasks["classifier"].predict_proba(rows),
+            "labels": tasks["multilabel"].predict_proba(rows),
+            "targets": tasks["regressor"].predict(rows),
+        }
+        for name, answer in answers.items():
+            np.testing.assert_allclose(answer, expected[name], rtol=1e-6, atol=1e-6)
+        for name, task in tasks.items():
+            task.save(tmp_path / name)
+        tasks = {name: skae.load(tmp_path / name) for name in names}
+
+
 def test_a_model_of_format_1_is_saved_in_the_present_format(tmp_path):
     model = skae.load(DATA / "format-1-conditional.safetensors")
     model.save(tmp_path / "again")

@@ -8,6 +8,7 @@ from sklearn.covariance import EmpiricalCovariance
 
 from skae.tasks.outlier_scores import (
     DEGREES_OF_FREEDOM,
+    GROUP_ROWS,
     MAX_COVARIANCE_COLUMNS,
     SCORES,
     VARIANCE_FLOOR,
@@ -17,8 +18,8 @@ from skae.tasks.outlier_scores import (
     Robust,
     Tails,
     concentrate,
+    group_means,
     robust_center_scale,
-    systematic_sample,
     trimmed_weights,
     whiten,
 )
@@ -98,13 +99,18 @@ def test_of_long_rows_only_variances_are_estimated():
     np.testing.assert_allclose(whitening, (points.var(axis=0) + VARIANCE_FLOOR) ** -0.5)
 
 
-def test_systematic_draws_spread_over_the_weight_and_take_none_twice():
-    index = np.arange(100, 104)
-    np.testing.assert_array_equal(systematic_sample(index, np.array([1.0, 1, 1, 500]), 4), index)
-    heavy = np.array([1.0, 1, 1, 5])
-    np.testing.assert_array_equal(systematic_sample(index, heavy, 3), [101, 103])
-    rows = systematic_sample(np.arange(1000), np.ones(1000), 10)
-    np.testing.assert_array_equal(np.diff(rows), 100)
+@pytest.mark.parametrize("size", [1, 5, 16, 1000])
+@pytest.mark.parametrize("n", [1, 3, 4, 7, 8, 200])
+def test_reference_points_are_means_of_groups_of_rows(n, size):
+    """No group is smaller than the stated size, and together they contain every row once."""
+    rows = np.random.default_rng(n).normal(size=(n, 3))
+    # Further columns, which are too small to affect the groups, mark which rows a mean contains.
+    means = group_means(np.c_[rows, 1e-9 * np.eye(n)], size)
+    member = means[:, 3:] > 1e-15
+    assert len(means) <= size
+    assert (member.sum(axis=0) == 1).all()
+    assert member.sum(axis=1).min() >= min(n, GROUP_ROWS)
+    np.testing.assert_allclose(means[:, :3], member @ rows / member.sum(axis=1)[:, None])
 
 
 def test_tails_are_students():
@@ -122,9 +128,8 @@ def test_neighbours_are_those_of_a_search(trim):
     score = Neighbors(size=50, rank=3).fit(seen, ONES, trim)
     points = np.hstack([(seen.code - score.code_center) / score.code_scale, seen.residual])
     _, whitening, usual = concentrate(points, ONES, trim, floor=0.3)
-    reference = points[usual][
-        np.isin(np.flatnonzero(usual), systematic_sample(np.flatnonzero(usual), ONES[usual], 50))
-    ]
+    reference = group_means(whiten(points[usual], score.center, whitening), 50)
+    reference = reference @ np.linalg.inv(whitening) + score.center
     metric = {"metric": "mahalanobis", "VI": whitening @ whitening.T}
     distance = np.sort(cdist(points, reference, **metric), axis=1)[:, 2]
     np.testing.assert_allclose(score(seen), np.log(distance / 6**0.5), atol=1e-6)

@@ -474,6 +474,9 @@ def test_a_column_of_classes_is_read_as_a_vector():
         ),
         pytest.param(np.zeros((N, 2)), "at least 2 classes.*no column", id="labels of one kind"),
         pytest.param(np.full((N, 2), np.nan), "at least 2 classes", id="no label known"),
+        pytest.param(
+            np.where(Y3 > 0, "top", Y3.astype(object)), "Mix of label input types", id="mixed"
+        ),
     ],
 )
 @pytest.mark.parametrize("fine_tune", [True, False])
@@ -638,6 +641,15 @@ def test_a_target_can_be_added():
     assert np.corrcoef(fitted.predict(X)[:, 1], TARGETS[:, 1])[0, 1] > 0.7
 
 
+def test_a_target_of_several_columns_cannot_be_added():
+    fitted = regressor().fit(X, TARGETS[:, 0])
+    before = fitted.predict(X)
+    with pytest.raises(ValueError, match=r"1d array, got an array of shape \(120, 2\)"):
+        fitted.add_label(X, TARGETS)
+    np.testing.assert_array_equal(fitted.predict(X), before)
+    assert fitted.label_names_ == ["y0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -674,6 +686,44 @@ def test_added_labels_are_saved(tmp_path):
     np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
     again.add_label(X, LABELS[:, 0], name="once more")
     np.testing.assert_array_equal(again.predict_proba(X)[:, :3], fitted.predict_proba(X))
+
+
+# ------------------------------------------------------------- units, and repeated rows
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6, np.array([1, 2, 4, 8, 16]) / 64])
+@pytest.mark.parametrize(
+    "task", [skae.AutoencoderClassifier, skae.AutoencoderRegressor], ids=lambda c: c.__name__
+)
+def test_the_default_autoencoder_does_not_depend_on_units(task, factor):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(300, 5))
+    y = (rows[:, 0] > 0).astype(int)
+    plain, changed = (task(random_state=0).fit(table, y) for table in (rows, rows * factor))
+    assert changed.autoencoder_.get_params() == plain.autoencoder_.get_params()
+    if np.ndim(factor) == 0:
+        assert changed.score(rows * factor, y) == pytest.approx(plain.score(rows, y), abs=0.01)
+
+
+@pytest.mark.parametrize("fine_tune", [True, False])
+@pytest.mark.parametrize("n", [150, 300])
+@pytest.mark.parametrize(
+    "task", [skae.AutoencoderClassifier, skae.AutoencoderRegressor], ids=lambda c: c.__name__
+)
+def test_repeating_is_weighting(task, n, fine_tune):
+    """With the default autoencoder, which 150 rows, but not 300, fit by full batches."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(n, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(n, 5))
+    y, count = (rows[:, 0] > 0).astype(int), 1 + np.arange(n) % 3
+    weighted = task(fine_tune=fine_tune, random_state=0).fit(rows, y, sample_weight=count)
+    repeated = task(fine_tune=fine_tune, random_state=0)
+    repeated.fit(np.repeat(rows, count, axis=0), np.repeat(y, count))
+    for name in ("max_epochs", "batch_size", "precision"):
+        assert weighted.autoencoder_.get_params()[name] == repeated.autoencoder_.get_params()[name]
+    np.testing.assert_allclose(
+        repeated.transform(rows), weighted.transform(rows), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_array_equal(repeated.predict(rows).round(4), weighted.predict(rows).round(4))
 
 
 # ------------------------------------------------------------------------- inside scikit-learn

@@ -100,7 +100,7 @@ class Schema(Stored):
             If `X` is invalid, for instance because it has only one row, or if the selection of
             conditions is invalid.
         """
-        (parameter, key), validator = conditions, _make_validator(owner)
+        (parameter, key), validator = conditions, make_validator(owner)
         columns: list[Column] = []
         if key is None:
             X = values = _validate(validator, X, shape, ensure_min_samples=2)
@@ -253,11 +253,7 @@ class Schema(Stored):
 
     def _fitted_validator(self) -> BaseEstimator:
         """Make an estimator with fitted attributes, with which `validate_data` compares tables."""
-        validator = _make_validator(self.owner)
-        validator.n_features_in_ = self.n_columns
-        if self.names is not None:
-            validator.feature_names_in_ = self.names
-        return validator
+        return make_validator(self.owner, self.n_columns, self.names)
 
     def _read_with_conditions(self, X: Any) -> Rows:
         """Read rows from a data frame or an array that `_validate_container` has returned."""
@@ -333,13 +329,29 @@ def _make_class(owner: str) -> type[BaseEstimator]:
     return type(owner, (BaseEstimator,), {})
 
 
-def _make_validator(owner: str) -> Any:
-    """Make an empty estimator for `validate_data`, which sets fitted attributes on it.
+def make_validator(
+    owner: str, n_columns: int | None = None, names: NDArray[Any] | None = None
+) -> Any:
+    """Make an estimator for `validate_data`, which sets its fitted attributes or compares them.
 
     The user's estimator is thus not changed by tables that turn out to be invalid. The class has
     the name of the user's estimator, as scikit-learn's error messages contain it.
+
+    Parameters
+    ----------
+    owner : str
+        Class name of the user's estimator.
+    n_columns : int or None
+        Number of columns with which tables are compared. None before the fit.
+    names : ndarray of shape (n_columns,) or None
+        Names of the columns with which tables are compared. None if there are no names.
     """
-    return _make_class(owner)()
+    validator: Any = _make_class(owner)()
+    if n_columns is not None:
+        validator.n_features_in_ = n_columns
+    if names is not None:
+        validator.feature_names_in_ = names
+    return validator
 
 
 def _validate(validator: Any, X: MatrixLike, shape: RowShape, **checks: Any) -> Floats:

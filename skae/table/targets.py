@@ -226,10 +226,9 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     Raises
     ------
     ValueError
-        If y has several columns, is not finite or contains numbers that are not classes, if there
-        are fewer than two classes, or if y contains a class that is not in `classes`.
-    TypeError
-        If y contains both numbers, other than -1 for rows without a class, and strings.
+        If y has several columns, is not finite or contains numbers that are not classes, if it
+        contains both numbers, other than -1 for rows without a class, and strings, if there are
+        fewer than two classes, or if y contains a class that is not in `classes`.
     """
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name="y")
@@ -237,6 +236,11 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     if classes is not None and len(classes) < 2:
         raise ValueError(f"classes must contain at least 2 classes, got {classes.tolist()}.")
     known |= UNLABELED in classes if classes is not None else len({*y[known].tolist()}) < 2
+    if len({isinstance(c, str) for c in y[known]}) > 1:
+        raise ValueError(
+            "Mix of label input types (string and number): y contains both strings and numbers, "
+            "other than -1 for rows without a class. Pass classes of a single type."
+        )
     check_classification_targets(y[known])
     found, indices = np.unique(y[known], return_inverse=True)
     if classes is None:

@@ -1,23 +1,93 @@
 """Base class of meta-estimators that contain an autoencoder and validate rows for it."""
 
-from dataclasses import field
-from typing import Any, ClassVar
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
+from sklearn.callback import CallbackContext, CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
-from sklearn.utils.validation import check_is_fitted
 
+from skae._compat.sklearn import init_callback_context
 from skae.base import BaseAutoencoder, MatrixLike, thaw, validate_rows
+from skae.files import Stored
 from skae.fitting import check_more_than_one_row, read_weight
 from skae.parameters import Declared
-from skae.state import Saved
+from skae.state import FittedAttribute, Saved
+from skae.table.schema import make_validator
 
 
-class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
-    """Base class of meta-estimators that train an autoencoder or use a fitted one."""
+@dataclass(frozen=True)
+class FittedTask(Stored):
+    """Fitted model of a meta-estimator. It never changes, because every fit makes a new one.
+
+    Attributes
+    ----------
+    autoencoder : BaseAutoencoder
+        The fitted autoencoder.
+    n_features_in : int
+        Number of columns of the training rows.
+    feature_names_in : ndarray of shape (n_features_in,) or None
+        Names of these columns, if all of them are strings.
+    """
+
+    autoencoder: BaseAutoencoder
+    n_features_in: int
+    feature_names_in: NDArray[Any] | None
+
+    def defined(self, name: str) -> Any:
+        """Return the value of a field, or raise AttributeError if it is None."""
+        value = getattr(self, name)
+        if value is None:
+            raise AttributeError(f"{name}_ is not defined for the data that fit received.")
+        return value
+
+
+Training = Callable[[BaseAutoencoder], AbstractContextManager[None]]
+"""Function that returns the context in which a meta-estimator trains an autoencoder. In this
+context, the callbacks of the meta-estimator follow the epochs."""
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Validated training data of a meta-estimator, and the autoencoder to train or to use.
+
+    Attributes
+    ----------
+    autoencoder : autoencoder or None
+        If the parameter `autoencoder` is a FrozenEstimator, a copy of the fitted autoencoder in it.
+        Otherwise, a clone of the parameter, which contains the model of the previous fit if
+        training resumes from it. None if the parameter is None.
+    resumed : FittedTask or None
+        The model of the previous fit if training resumes from it.
+    columns : dict
+        The fields `n_features_in` and `feature_names_in` of the new model.
+    X : ndarray of shape (n, n_features)
+        All rows, including those of weight 0.
+    weight : ndarray of shape (n,)
+        Weights of the rows, at least 0. At least two of them are positive.
+    """
+
+    autoencoder: BaseAutoencoder | None
+    resumed: Any
+    columns: dict[str, Any]
+    X: NDArray[Any]
+    weight: NDArray[np.float64]
+
+
+class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstimator):
+    """Base class of meta-estimators that train an autoencoder or use a fitted one.
+
+    The fitted state is one attribute, `_fitted`. In a file, each of its fields that is not None is
+    an attribute: the field `offset` is `offset_` if the class has a public attribute of this name,
+    and `_offset_` otherwise.
+    """
 
     autoencoder: BaseAutoencoder | FrozenEstimator | None = field(default=None, kw_only=False)
 
@@ -26,40 +96,141 @@ class AutoencoderMetaEstimator(Saved, Declared, BaseEstimator):
     _doc_link_module = "skae"
     _doc_link_template = BaseAutoencoder._doc_link_template
 
+    _fitted_class: ClassVar[Any]
+    """Class of the fitted model, a subclass of `FittedTask`."""
+
     _validation_options: ClassVar[dict[str, Any]] = {}
     """Keyword arguments that are passed to `validate_rows`, both in `fit` and afterwards."""
 
-    def _read_training_rows(
-        self, X: MatrixLike, sample_weight: MatrixLike | None
-    ) -> tuple[BaseAutoencoder | None, NDArray[Any], NDArray[np.float64]]:
-        """Validate the training data.
+    autoencoder_ = FittedAttribute(lambda fitted: fitted.autoencoder)
+    n_features_in_ = FittedAttribute(lambda fitted: fitted.n_features_in)
+    feature_names_in_ = FittedAttribute(lambda fitted: fitted.defined("feature_names_in"))
 
-        Returns
-        -------
-        fitted : autoencoder or None
-            A copy of the fitted autoencoder if `autoencoder` is a FrozenEstimator, otherwise None.
-        X : ndarray of shape (n_samples, n_features)
-            All rows, including those of weight 0.
-        weight : ndarray of shape (n_samples,)
-            Weights of the rows, at least 0. At least two of them are positive.
+    # ------------------------------------------------------------------ fitting
+
+    @abstractmethod
+    def _fit_model(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: MatrixLike | None,
+        previous: Any,
+        training: Training,
+    ) -> FittedTask:
+        """Fit a model and return it. The estimator itself is not fitted and does not change.
+
+        `previous` is the model of the previous fit, or None.
         """
-        fitted = None
-        if isinstance(self.autoencoder, FrozenEstimator):
-            fitted = thaw(self.autoencoder, X)
-        X = validate_rows(
-            self, fitted or self.autoencoder, X, ensure_min_samples=2, **self._validation_options
-        )
+
+    def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> Self:
+        """Fit a new model, then make it the fitted state in a single assignment."""
+        context = init_callback_context(self, int(self._trains_autoencoder()))
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        # The fit reads a copy, so that another thread that sets parameters meanwhile has no effect.
+        unfitted = type(self)(**self.get_params(deep=False))
+        training = partial(self._training, context)
+        fitted = unfitted._fit_model(X, y, sample_weight, self._fitted, training)
+        self._set_fitted(fitted, lambda: context.call_on_fit_task_end(estimator=self, X=X, y=y))
+        return self
+
+    def _trains_autoencoder(self) -> bool:
+        """Return whether `fit` trains the autoencoder."""
+        return not isinstance(self.autoencoder, FrozenEstimator)
+
+    @contextmanager
+    def _training(self, context: CallbackContext, autoencoder: BaseAutoencoder) -> Iterator[None]:
+        task = context.subcontext(task_name="fit-autoencoder")
+        with task.propagate_callback_context(autoencoder):
+            task.call_on_fit_task_begin(estimator=self)
+            yield
+            task.call_on_fit_task_end(estimator=self)
+
+    def _read_training_rows(
+        self, X: MatrixLike, sample_weight: MatrixLike | None, previous: FittedTask | None
+    ) -> TrainingRows:
+        """Validate the training data, and copy the autoencoder.
+
+        `previous` is the model of the previous fit, or None.
+        """
+        autoencoder, resumed = self._copy_autoencoder(X, previous)
+        validator = _make_validator(self, resumed)
+        options = self._validation_options | {"reset": resumed is None, "ensure_min_samples": 2}
+        X = validate_rows(validator, autoencoder, X, **options)
         weight = read_weight(sample_weight, X)
         check_more_than_one_row(self, int(np.count_nonzero(weight)))
-        return fitted, X, weight
+        columns = {
+            "n_features_in": validator.n_features_in_,
+            "feature_names_in": getattr(validator, "feature_names_in_", None),
+        }
+        return TrainingRows(autoencoder, resumed, columns, X, weight)
 
-    def _read_rows(self, X: MatrixLike) -> NDArray[Any]:
-        """Validate rows for a fitted meta-estimator."""
-        check_is_fitted(self)
-        return validate_rows(self, self.autoencoder_, X, reset=False, **self._validation_options)
+    def _copy_autoencoder(
+        self, X: MatrixLike, previous: FittedTask | None
+    ) -> tuple[BaseAutoencoder | None, FittedTask | None]:
+        """Return a copy of the autoencoder, and the previous model if training resumes from it.
+
+        Training resumes if the autoencoder is not frozen and its `warm_start` is True. The copy
+        then contains the autoencoder's part of the previous model.
+        """
+        if isinstance(self.autoencoder, FrozenEstimator):
+            return thaw(self.autoencoder, X), None
+        if self.autoencoder is None:
+            return None, None
+        copied = clone(self.autoencoder)
+        if previous is None or not copied.warm_start:
+            return copied, None
+        if type(copied) is not type(previous.autoencoder):
+            raise ValueError(
+                f"autoencoder is a {type(copied).__name__}, but the previous fit trained a "
+                f"{type(previous.autoencoder).__name__}, so that training cannot resume. Set the "
+                "autoencoder's warm_start=False to fit from scratch."
+            )
+        copied._fitted = previous.autoencoder._fitted
+        return copied, previous
+
+    # ---------------------------------------------------------------- inference
+
+    def _read_rows(self, X: MatrixLike, fitted: Any) -> NDArray[Any]:
+        """Validate rows for a fitted model."""
+        validator, options = _make_validator(self, fitted), self._validation_options
+        return validate_rows(validator, fitted.autoencoder, X, reset=False, **options)
+
+    # -------------------------------------------------------------------- state
+
+    @classmethod
+    def _stored_names(cls) -> dict[str, str]:
+        """Return the name in files of each field of the fitted model."""
+        names = [field.name for field in fields(cls._fitted_class)]
+        return {n: f"{n}_" if hasattr(cls, f"{n}_") else f"_{n}_" for n in names}
+
+    def _attributes(self) -> dict[str, Any]:
+        attributes = super()._attributes()
+        fitted = attributes.pop("_fitted", None)
+        stored = {key: getattr(fitted, n, None) for n, key in self._stored_names().items()}
+        return attributes | {key: value for key, value in stored.items() if value is not None}
+
+    def _is_valid_name(self, key: str) -> bool:
+        return key in self._stored_names().values() or super()._is_valid_name(key)
+
+    @classmethod
+    def _from_stored_state(cls, state: dict[str, Any]) -> Self:
+        names = cls._stored_names()
+        is_learned = {k: isinstance(getattr(cls, k, None), FittedAttribute) for k in state}
+        rest = {k: v for k, v in state.items() if not is_learned[k] and k not in names.values()}
+        estimator = super()._from_stored_state(rest)
+        if any(key in state for key in names.values()):
+            parts = {n: state.get(key) for n, key in names.items()}
+            estimator._fitted = cls._fitted_class._from_stored_state(parts)
+        return estimator
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if isinstance(self.autoencoder, BaseEstimator):
             tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
         return tags
+
+
+def _make_validator(estimator: AutoencoderMetaEstimator, fitted: FittedTask | None) -> Any:
+    """Make the validator of a meta-estimator, with the columns of a model unless it is None."""
+    columns = () if fitted is None else (fitted.n_features_in, fitted.feature_names_in)
+    return make_validator(type(estimator).__name__, *columns)

@@ -1,6 +1,5 @@
 """Outlier detection with any autoencoder, p-values for outliers, and explanations by cell."""
 
-from dataclasses import dataclass
 from math import ceil
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -9,44 +8,25 @@ import numpy as np
 import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.base import OutlierMixin, clone
+from sklearn.base import OutlierMixin
 from sklearn.utils import gen_batches, get_tags
-from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weighted_percentile
 from skae.base import MatrixLike
-from skae.files import Stored
 from skae.fitting import draw_seed
+from skae.state import FittedAttribute
 from skae.table.rows import hash_rows, merge_equal_rows, select_by_hash
-from skae.tasks.meta_estimator import AutoencoderMetaEstimator
-from skae.tasks.outlier_scores import (
-    SCORES,
-    Floats,
-    ModelOutputs,
-    mean_and_deviation,
-    robust_center_scale,
-)
+from skae.tasks.meta_estimator import AutoencoderMetaEstimator, Training
+from skae.tasks.outlier_model import BLOCK_ROWS, FittedDetector, ScaledAutoencoder, Units
+from skae.tasks.outlier_scores import SCORES, Floats, Score, robust_center_scale
 from skae.training.split import hold_out
 from skae.variants.autoencoder import Autoencoder
-
-BLOCK_ROWS = 2**14
-"""Number of rows scored at once. Scoring in blocks bounds the memory for large tables."""
 
 STATISTICS_ROWS = 2**14
 """Maximum number of distinct training rows from which the criterion is estimated.
 
 The threshold is computed from all training rows.
 """
-
-MAX_DEVIATION = 20.0
-"""Number of robust standard deviations from the median of a column at which cells are clipped.
-
-Cells are clipped before the scale of their column is estimated, and before a network receives them
-that is trained in robust units.
-"""
-
-MAX_RESIDUAL = 1e100
-"""Magnitude, in robust units, at which residuals are clipped to keep sums of squares finite."""
 
 N_STEPS = 300
 """Approximate number of optimizer steps of the default autoencoder.
@@ -61,65 +41,8 @@ BATCH_SIZE = 128
 FULL_BATCH_ROWS = 256
 """Largest number of distinct rows for which the default autoencoder uses all rows in each step."""
 
-MAX_PLAUSIBLE_DEVIATION = 3.0
-"""Absolute deviation above which `explain` replaces a cell by its reconstructed value."""
-
-N_REPLACEMENTS = 2
-"""Number of times that `explain` replaces implausible cells. More rounds change little."""
-
 MIN_CALIBRATION_ROWS = 19
 """Effective number of calibration rows below which no p-value can reach 0.05."""
-
-
-@dataclass(frozen=True)
-class Units(Stored):
-    """Units of the columns of a table in which a network receives the table.
-
-    Attributes
-    ----------
-    center : ndarray of shape (n_features,)
-        Value of each column, in the user's units, that is 0 in these units.
-    scale : ndarray of shape (n_features,)
-        Difference of each column, in the user's units, that is 1 in these units.
-    reach : ndarray of shape (n_features,)
-        Largest absolute value of each column in these units. Cells beyond it are clipped.
-    """
-
-    center: Floats
-    scale: Floats
-    reach: Floats
-
-    @classmethod
-    def from_rows(cls, X: Floats, weight: Floats) -> Self:
-        """Estimate robust units from rows (n, n_features) with weights (n,).
-
-        The center is the median. The scale is the standard deviation of the cells after they have
-        been clipped at `MAX_DEVIATION` robust standard deviations from the median. A robust
-        standard deviation is 1.4826 times the median absolute deviation of the cells that differ
-        from the median. Cells that are equal to the median are left out, because a column that
-        mostly contains one value would otherwise have a scale of 0.
-        """
-        center = weighted_percentile(X, weight, 50, average=True)
-        difference = X - center
-        distance = np.where(difference == 0, np.nan, np.abs(difference))
-        typical = 1.4826 * weighted_percentile(distance, weight, 50, average=True)
-        typical = np.where(typical > 0, typical, 1.0)
-        clipped = np.clip(difference / typical, -MAX_DEVIATION, MAX_DEVIATION)
-        _, deviation = mean_and_deviation(clipped, weight)
-        return cls(center, typical * deviation, MAX_DEVIATION / deviation)
-
-    @classmethod
-    def identity(cls, n_features: int) -> Self:
-        """Return the user's units, in which cells are not clipped."""
-        return cls(np.zeros(n_features), np.ones(n_features), np.full(n_features, np.inf))
-
-    def to_network(self, X: Floats) -> Floats:
-        """Convert rows from the user's units to the network's, and clip their cells."""
-        return np.clip((X - self.center) / self.scale, -self.reach, self.reach)
-
-    def to_user(self, X: Floats) -> Floats:
-        """Convert rows from the network's units to the user's."""
-        return X * self.scale + self.center
 
 
 class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
@@ -131,6 +54,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     abnormal if its code or its residual differs much from those of the training rows. `explain`
     reports which cells make a row abnormal and which values the model expected.
 
+    The callbacks of scikit-learn that `set_callbacks` receives follow the epochs of the
+    autoencoder.
+
     Parameters
     ----------
     autoencoder : autoencoder of skae, FrozenEstimator or None, default=None
@@ -138,9 +64,11 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
 
         - An unfitted autoencoder is cloned. The detector sets the clone's `trim` and
           `random_state` and trains it. Columns are converted to robust units (see Notes), unless
-          the clone has a Bernoulli likelihood, which requires cells in [0, 1].
+          the clone has a Bernoulli likelihood, which requires cells in [0, 1]. If its `warm_start`
+          is True, training resumes from the autoencoder of the previous `fit`, on the same columns
+          and in the units of the first `fit`.
         - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is used without further
-          training, on rows in the user's units.
+          training, on rows in the user's units. Its `warm_start` has no effect.
         - None uses a small `Autoencoder` whose number of components is half the square root of the
           number of columns, rounded, and at least 1. It is trained with half of the cells masked,
           for about 300 steps or one epoch, whichever is longer. This is too short to learn rare
@@ -156,11 +84,12 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
           autoencoder is trained in robust units, cells beyond 20 robust standard deviations from
           the median are clipped first.
         - "neighbors" is the logarithm of a distance in the space of codes and residuals: that from
-          the second nearest of up to 1024 regular rows. The distance is a Mahalanobis distance with
-          the covariance of the regular rows. This criterion is the most sensitive one if all
-          training rows are normal.
+          the nearest of up to 1024 reference points, which are the means of groups of at least
+          three similar regular rows. The distance is a Mahalanobis distance with the covariance of
+          the regular rows. This criterion is the most sensitive one if all training rows are
+          normal.
         - "robust" is the sum of two numbers, each standardized over the training rows. The first is
-          the logarithm of such a distance from the fifth nearest of up to 256 regular rows. The
+          the logarithm of such a distance from the fifth nearest of up to 256 reference points. The
           second is the negative log-likelihood of the residuals under Student's t distribution.
           Outliers among the training rows hardly affect the second number.
         - "auto" is "neighbors" if `trim=0`, and "robust" otherwise.
@@ -222,7 +151,19 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     there. A robust standard deviation is 1.48 times the median absolute deviation of those cells
     that differ from the median. A network that is trained in robust units receives clipped cells.
     Residuals are computed from the original cells, so that grossly wrong cells have large
-    residuals.
+    residuals. Except for effects of rounding errors, the results do not depend on the units of the
+    columns: a change of the units and of the zero of a column changes neither predictions nor
+    p-values nor shares.
+
+    A column that is constant in the training rows has a scale of 0 in robust units. Every other
+    value is therefore infinitely abnormal: its residual is clipped at 1e100, and the row is an
+    outlier. Differences from the constant of at most 2 machine epsilons of it are rounding errors
+    and are ignored. The density does not depend on the units of constant columns.
+
+    A fitted detector, and the file that `save` writes, contain no training rows. The criteria
+    "neighbors" and "robust" contain means of groups of at least three rows, or of all rows if
+    there are fewer than six. "reconstruction" and "density" contain nothing of single rows. With
+    `calibration_fraction`, the anomaly scores of the calibration rows are stored, but not the rows.
 
     Training without the rows of each batch that have the largest loss is least trimmed squares
     [1]_. The covariance of "neighbors" and "robust" is estimated by concentration steps [2]_. If
@@ -270,7 +211,11 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         "random_state": ["random_state"],
     }
 
-    _validation_options: ClassVar = {"dtype": np.float64}
+    _fitted_class: ClassVar = FittedDetector
+    _validation_options: ClassVar = {"dtype": [np.float64, np.float32]}
+
+    offset_ = FittedAttribute(lambda fitted: fitted.offset)
+    n_calibration_rows_ = FittedAttribute(lambda fitted: len(fitted.calibration))
 
     # ------------------------------------------------------------------ fitting
 
@@ -300,8 +245,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         ValueError
             If X is invalid (NaN, infinite values, wrong shape, fewer than two rows), if
             `sample_weight` or a parameter is invalid, if `autoencoder` is not fitted and requires
-            y, if `calibration_fraction` leaves fewer than two rows for training, or if the
-            objective becomes NaN or infinite during training.
+            y, if `calibration_fraction` leaves fewer than two rows for training, if training cannot
+            resume because X has other columns than in the previous fit, or if the objective becomes
+            NaN or infinite during training.
         TypeError
             If X is sparse, or if `autoencoder` is a FrozenEstimator of another estimator than an
             autoencoder of skae.
@@ -316,87 +262,95 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         ConvergenceWarning
             If the training of the autoencoder issues it; see the `fit` of the autoencoder.
         """
-        new = type(self)(**self.get_params(deep=False))
-        new._fit(X, sample_weight)
-        self._adopt(new)
-        return self
+        return self._fit(X, None, sample_weight)
 
-    def _fit(self, X: MatrixLike, sample_weight: MatrixLike | None) -> None:
-        model, X, weight = self._read_training_rows(X, sample_weight)
-        X, weight = X[weight > 0], weight[weight > 0]
+    def _fit_model(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: MatrixLike | None,
+        previous: FittedDetector | None,
+        training: Training,
+    ) -> FittedDetector:
+        data = self._read_training_rows(X, sample_weight, previous)
+        X, weight = data.X[data.weight > 0].astype(np.float64), data.weight[data.weight > 0]
         seed = draw_seed(self.random_state)
-        hashes = hash_rows(X, seed)
+        hashes = hash_rows(_ranks(X), seed)
         held_out = hold_out(hashes, self.calibration_fraction)
         # Equal rows are merged and their weights added: repeating a row equals weighting it.
         distinct, share = merge_equal_rows(weight, hashes)
         share /= share.mean()
         for_training = ~held_out[distinct]
         train = distinct[for_training]
-        self._units_ = Units.from_rows(X[train], share[for_training])
         if (~held_out).sum() < 2:
             raise ValueError(
                 f"calibration_fraction={self.calibration_fraction} leaves fewer than 2 rows for "
                 "training. Lower calibration_fraction or pass more rows."
             )
-        self._inputs_ = Units.identity(X.shape[1])
-        if model is None:
-            model = clone(self.autoencoder or _default_autoencoder(len(train), X.shape[1]))
-            model.set_params(trim=self.trim, random_state=seed)
-            if not get_tags(model).input_tags.positive_only:
-                self._inputs_ = self._units_
-            model.fit(self._inputs_.to_network(X[~held_out]), sample_weight=weight[~held_out])
-        self.autoencoder_ = model
-        self._fit_criterion(X[train], share[for_training], hashes[train])
-        self._calibrate(X[distinct[~for_training]], share[~for_training])
+        epsilon = float(np.finfo(data.X.dtype).eps)
+        units = Units.from_rows(X[train], share[for_training], epsilon)
+        X = units.round(X)
+        autoencoder = data.autoencoder or _default_autoencoder(len(train), X.shape[1])
+        inputs = Units.identity(X.shape[1])
+        if self._trains_autoencoder():
+            if data.resumed is not None:
+                # The network was trained in these units.
+                inputs = data.resumed.inputs
+            elif not get_tags(autoencoder).input_tags.positive_only:
+                inputs = units
+            autoencoder.set_params(trim=self.trim, random_state=seed)
+            with training(autoencoder):
+                autoencoder.fit(inputs.to_network(X[~held_out]), sample_weight=weight[~held_out])
+        model = ScaledAutoencoder(autoencoder, **data.columns, inputs=inputs, units=units)
+        criterion = self._fit_criterion(model, X[train], share[for_training], hashes[train])
+        calibration = self._calibrate(
+            model, criterion["score"], X[distinct[~for_training]], share[~for_training]
+        )
+        return FittedDetector(**vars(model), **criterion, **calibration)
 
-    def _fit_criterion(self, X: Floats, weight: Floats, hashes: NDArray[np.uint64]) -> None:
+    def _fit_criterion(
+        self, model: ScaledAutoencoder, X: Floats, weight: Floats, hashes: NDArray[np.uint64]
+    ) -> dict[str, Any]:
         """Fit the outlier criterion and the threshold to distinct training rows.
 
-        The arguments are rows (n, n_features) in the user's units, their weights (n,), which
-        include the weights of equal rows, and their hashes (n,).
+        The arguments are the trained autoencoder, rows (n, n_features) in the user's units, their
+        weights (n,), which include the weights of equal rows, and their hashes (n,). Returns fields
+        of the fitted model.
         """
         sample = select_by_hash(hashes, STATISTICS_ROWS)
-        outputs, share = self._model_outputs(X[sample]), weight[sample]
-        self._center_, self._scale_ = robust_center_scale(outputs.residual, share, self.trim)
+        outputs, share = model.outputs(X[sample]), weight[sample]
+        center, scale = robust_center_scale(outputs.residual, share, self.trim)
         name = self.criterion
         if name == "auto":
             name = "robust" if self.trim > 0 else "neighbors"
-        self._score_ = SCORES[name]().fit(outputs, share, self.trim)
-        anomaly = self._anomaly_scores(X)
+        score = SCORES[name]().fit(outputs, share, self.trim)
+        anomaly = model.anomaly_scores(X, score)
         if self.contamination == "auto":
             low, high = weighted_percentile(anomaly, weight, np.array([25, 75]), average=True)
             limit = high + 1.5 * (high - low)
         else:
             percent = 100 * float(self.contamination)
             limit = -weighted_percentile(-anomaly, weight, percent, average=True)
-        self.offset_ = -float(limit + _rounding_tolerance(limit))
+        offset = -float(limit + _rounding_tolerance(limit))
+        return {"score": score, "offset": offset, "center": center, "scale": scale}
 
-    def _calibrate(self, X: Floats, weight: Floats) -> None:
-        """Store the anomaly scores of calibration rows, from which p-values are computed.
+    def _calibrate(
+        self, model: ScaledAutoencoder, score: Score, X: Floats, weight: Floats
+    ) -> dict[str, Any]:
+        """Compute the anomaly scores of calibration rows, from which p-values are computed.
 
-        The arguments are distinct held-out rows (n, n_features) and their weights (n,).
+        The arguments are the trained autoencoder, the fitted criterion, distinct held-out rows
+        (n, n_features) and their weights (n,). Returns fields of the fitted model.
         """
-        self.n_calibration_rows_ = len(X)
-        anomaly = self._anomaly_scores(X) if len(X) else np.zeros(0)
+        anomaly = model.anomaly_scores(X, score) if len(X) else np.zeros(0)
         order = anomaly.argsort()
-        self._calibration_ = anomaly[order]
         # Weights are rescaled so that they sum to Kish's effective sample size, because n rows of
         # unequal weight contain less information than n rows of equal weight.
         counts = weight[order] * weight.sum() / max((weight**2).sum(), np.finfo(float).tiny)
-        # Entry i is 1 plus the effective number of rows whose anomaly score is at least the i-th
-        # smallest.
-        self._at_least_ = 1 + np.append(counts[::-1].cumsum()[::-1], 0.0)
+        at_least = 1 + np.append(counts[::-1].cumsum()[::-1], 0.0)
         if self.calibration_fraction > 0:
-            self._warn_about_few_rows()
-
-    def _warn_about_few_rows(self) -> None:
-        n = self._at_least_[0] - 1
-        if round(n, 6) < MIN_CALIBRATION_ROWS:
-            warn(
-                f"Only {n:.3g} calibration rows were held out, so that no p-value can be below "
-                f"{1 / (n + 1):.3g}. Increase calibration_fraction or pass more rows.",
-                UserWarning,
-            )
+            _warn_about_few_rows(at_least)
+        return {"calibration": anomaly[order], "at_least": at_least}
 
     # ---------------------------------------------------------------- inference
 
@@ -423,7 +377,15 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         TypeError
             If X is sparse.
         """
-        return -self._anomaly_scores(self._read_rows(X))
+        fitted = self._read_fitted()
+        return self._scores(X, fitted)
+
+    def _scores(self, X: MatrixLike, fitted: FittedDetector) -> Floats:
+        return -fitted.anomaly_scores(self._read_rows(X, fitted), fitted.score)
+
+    def _read_rows(self, X: MatrixLike, fitted: FittedDetector) -> Floats:
+        # Rounding errors in constant columns would be infinite deviations.
+        return fitted.units.round(super()._read_rows(X, fitted))
 
     def decision_function(self, X: MatrixLike) -> Floats:
         """Compute `score_samples` minus `offset_`, which is negative for outliers.
@@ -438,7 +400,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         decision : ndarray of shape (n_samples,)
             The differences, in the unit of `score_samples`.
         """
-        return self.score_samples(X) - self.offset_
+        fitted = self._read_fitted()
+        return self._scores(X, fitted) - fitted.offset
 
     def predict(self, X: MatrixLike) -> NDArray[np.intp]:
         """Predict which rows are inliers and which are outliers.
@@ -507,16 +470,16 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         >>> detector.fit(X).p_values([[0, 0, 0, 0], [9, 9, 9, 9]]) <= 0.05
         array([False,  True])
         """
-        check_is_fitted(self)
-        if not self.n_calibration_rows_:
+        fitted = self._read_fitted()
+        if not len(fitted.calibration):
             raise ValueError(
                 "p_values requires calibration rows, but fit held out none. Set "
                 "calibration_fraction, for example to 0.3, or pass more rows, and fit again."
             )
-        self._warn_about_few_rows()
-        anomaly = self._anomaly_scores(self._read_rows(X))
-        place = np.searchsorted(self._calibration_, anomaly - _rounding_tolerance(anomaly))
-        return self._at_least_[place] / self._at_least_[0]
+        _warn_about_few_rows(fitted.at_least)
+        anomaly = -self._scores(X, fitted)
+        place = np.searchsorted(fitted.calibration, anomaly - _rounding_tolerance(anomaly))
+        return fitted.at_least[place] / fitted.at_least[0]
 
     def explain(self, X: MatrixLike) -> pd.DataFrame:
         """Compute the expected value of each cell, and how much each cell makes its row abnormal.
@@ -538,7 +501,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
             `fit` received none:
 
             - `explanation["deviation"]`: cells minus their expected values, divided by a robust
-              standard deviation of these differences in the training rows. It has no unit.
+              standard deviation of these differences in the training rows. It has no unit. In a
+              column that is constant in the training rows, it is 0 for the constant and has a
+              magnitude of about 1e101 for any other value.
             - `explanation["expected"]`: the expected values in the user's units.
             - `explanation["share"]`: the contribution of each cell divided by the sum of the
               contributions of its row. For the criterion "robust", which "auto" selects unless
@@ -555,55 +520,17 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         TypeError
             If X is sparse.
         """
-        rows = self._read_rows(X)
-        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
+        fitted = self._read_fitted()
+        rows, names = self._read_rows(X, fitted), fitted.feature_names_in
+        if names is None:
+            names = [f"x{i}" for i in range(fitted.n_features_in)]
         index = X.index if isinstance(X, pd.DataFrame) else None
-        blocks = [self._explain_block(rows[block]) for block in gen_batches(len(rows), BLOCK_ROWS)]
+        blocks = [fitted.explain(rows[block]) for block in gen_batches(len(rows), BLOCK_ROWS)]
         tables = {
             title: pd.DataFrame(np.concatenate(parts), index=index, columns=names)
             for title, *parts in zip(("deviation", "expected", "share"), *blocks, strict=True)
         }
         return pd.concat(tables, axis=1)
-
-    def _explain_block(self, X: Floats) -> tuple[Floats, Floats, Floats]:
-        """Compute the deviations, expected values and shares of cells, each (n, n_features)."""
-        reconstruction = self._decode(self._encode(X))
-        deviation = self._deviation(X, reconstruction)
-        for _ in range(N_REPLACEMENTS):
-            plausible = np.where(np.abs(deviation) > MAX_PLAUSIBLE_DEVIATION, reconstruction, X)
-            reconstruction = self._decode(self._encode(plausible))
-            deviation = self._deviation(X, reconstruction)
-        terms = self._score_.cell_terms(deviation)
-        total = terms.sum(axis=1, keepdims=True)
-        share = np.divide(terms, total, out=np.full_like(terms, 1 / X.shape[1]), where=total > 0)
-        return deviation, reconstruction + self._center_ * self._units_.scale, share
-
-    def _deviation(self, X: Floats, reconstruction: Floats) -> Floats:
-        return (self._residual(X, reconstruction) - self._center_) / self._scale_
-
-    def _encode(self, X: Floats) -> Floats:
-        return np.asarray(
-            self.autoencoder_.transform(self._inputs_.to_network(X)), dtype=np.float64
-        )
-
-    def _decode(self, codes: Floats) -> Floats:
-        rows = np.asarray(self.autoencoder_.inverse_transform(codes), dtype=np.float64)
-        return self._inputs_.to_user(rows)
-
-    def _residual(self, X: Floats, reconstruction: Floats) -> Floats:
-        return np.clip((X - reconstruction) / self._units_.scale, -MAX_RESIDUAL, MAX_RESIDUAL)
-
-    def _model_outputs(self, X: Floats) -> ModelOutputs:
-        def log_prob() -> Floats:
-            change_of_units = np.log(self._inputs_.scale).sum()
-            return self.autoencoder_.score_samples(self._inputs_.to_network(X)) - change_of_units
-
-        codes = self._encode(X)
-        return ModelOutputs(codes, self._residual(X, self._decode(codes)), log_prob)
-
-    def _anomaly_scores(self, X: Floats) -> Floats:
-        blocks = [X[block] for block in gen_batches(len(X), BLOCK_ROWS)]
-        return np.concatenate([self._score_(self._model_outputs(rows)) for rows in blocks])
 
 
 def _default_autoencoder(n: int, n_features: int) -> Autoencoder:
@@ -633,3 +560,23 @@ def _rounding_tolerance(values: Any) -> Any:
     in which it is computed.
     """
     return 2e-6 * (1 + np.abs(values))
+
+
+def _warn_about_few_rows(at_least: Floats) -> None:
+    """Warn if no p-value can reach 0.05. The argument is the `at_least` of the fitted model."""
+    n = at_least[0] - 1
+    if round(n, 6) < MIN_CALIBRATION_ROWS:
+        warn(
+            f"Only {n:.3g} calibration rows were held out, so that no p-value can be below "
+            f"{1 / (n + 1):.3g}. Increase calibration_fraction or pass more rows.",
+            UserWarning,
+        )
+
+
+def _ranks(X: Floats) -> Floats:
+    """Replace the cells of each column by their ranks among its distinct values.
+
+    The hashes of ranks do not depend on the units of the columns.
+    """
+    ranks = [np.unique(column, return_inverse=True)[1] for column in X.T]
+    return np.stack(ranks, axis=1).astype(np.float64)

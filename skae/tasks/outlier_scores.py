@@ -39,6 +39,12 @@ Because its tails are heavy, a single grossly wrong cell does not determine the 
 has many cells.
 """
 
+GROUP_ROWS = 3
+"""Smallest number of training rows whose mean is a reference point of `Neighbors`."""
+
+POWER_ITERATIONS = 3
+"""Number of power iterations that find a direction of large variance. A few are enough."""
+
 TINY = 1e-12
 """Constant added to mean squares before their logarithm, which is infinite at 0."""
 
@@ -121,19 +127,18 @@ class Neighbors(Score):
 
     The distance is a Mahalanobis distance with a robust covariance of [code, residual], divided by
     the square root of the length of this vector. It is the distance from the `rank`-th nearest of
-    at most `size` reference rows, which are drawn from the training rows that are not trimmed. A
-    row is far from all reference rows if its code is unusual, if its residual is large, or both.
+    at most `size` reference points. These are the means of groups of similar training rows that are
+    not trimmed, so that the criterion contains no training row. A row is far from all reference
+    points if its code is unusual, if its residual is large, or both.
 
     Parameters
     ----------
     size : int
-        Maximum number of reference rows. They are distinct.
+        Maximum number of reference points.
     rank : int
-        Rank of the reference row, by its distance, from which the distance is measured; 1 is the
-        nearest. With a value of 2 or more, the score of a reference row does not depend on its
-        distance of 0 from itself. Larger values prevent small groups of outliers among the
-        reference rows from making each other look normal. If there are fewer reference rows, the
-        farthest one is used.
+        Rank of the reference point, by its distance, from which the distance is measured; 1 is the
+        nearest. Larger values prevent small groups of outliers among the training rows from making
+        each other look normal. If there are fewer reference points, the farthest one is used.
     floor : float
         Variance added to the diagonal of the covariance, in squared robust units. An autoencoder
         reconstructs new rows less well than training rows, and the difference is largest in
@@ -149,7 +154,7 @@ class Neighbors(Score):
     whitening: Floats
     usual: Floats
 
-    def __init__(self, size: int = 1024, rank: int = 2, floor: float = 0.3) -> None:
+    def __init__(self, size: int = 1024, rank: int = 1, floor: float = 0.3) -> None:
         self.size = size
         self.rank = rank
         self.floor = floor
@@ -160,11 +165,7 @@ class Neighbors(Score):
         )
         points = self._to_points(outputs)
         self.center, self.whitening, is_regular = concentrate(points, weight, trim, self.floor)
-        kept = np.flatnonzero(is_regular)
-        # Rows are sorted by their hashes, so that a systematic sample is a pseudorandom one.
-        self.usual = whiten(
-            points[systematic_sample(kept, weight[kept], self.size)], self.center, self.whitening
-        )
+        self.usual = group_means(whiten(points[is_regular], self.center, self.whitening), self.size)
         return self
 
     def _to_points(self, outputs: ModelOutputs) -> Floats:
@@ -366,13 +367,33 @@ def whiten(points: Floats, center: Floats, whitening: Floats) -> Floats:
     return difference * whitening if whitening.ndim == 1 else difference @ whitening
 
 
-def systematic_sample(index: NDArray[np.intp], weight: Floats, size: int) -> NDArray[np.intp]:
-    """Select at most `size` distinct entries of `index` at equal steps of the cumulative weight.
+def group_means(points: Floats, size: int) -> Floats:
+    """Divide points into groups of similar points, and return the mean of each group.
 
-    `weight` contains the weights of the entries.
+    A group is divided at the median of the direction in which it varies most, as long as each half
+    has at least `GROUP_ROWS` points.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, n_columns)
+        The points.
+    size : int
+        Maximum number of groups, of which the largest power of 2 that it contains is used.
+
+    Returns
+    -------
+    means : ndarray of shape (n_groups, n_columns)
     """
-    if len(index) <= size:
-        return index
-    total = weight.cumsum()
-    positions = (np.arange(size) + 0.5) / size * total[-1]
-    return index[np.unique(np.searchsorted(total, positions))]
+    center = points.mean(axis=0)
+    half = len(points) // 2
+    if size < 2 or half < GROUP_ROWS:
+        return center[None]
+    difference = points - center
+    # Rounding keeps rounding errors from deciding between points that are equally far away.
+    direction = difference[(difference**2).sum(axis=1).round(6).argmax()]
+    for _ in range(POWER_ITERATIONS):
+        direction = difference.T @ (difference @ direction)
+        direction /= np.linalg.norm(direction) or 1.0
+    order = (difference @ direction).round(6).argsort(kind="stable")
+    halves = order[:half], order[half:]
+    return np.vstack([group_means(points[part], size // 2) for part in halves])

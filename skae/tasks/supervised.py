@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from math import ceil
 from numbers import Real
@@ -17,15 +17,15 @@ from sklearn.base import (
     MultiOutputMixin,
     RegressorMixin,
     TransformerMixin,
-    clone,
 )
-from sklearn.utils import Tags, get_tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import Tags, column_or_1d, get_tags
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context
-from skae.base import Floats, MatrixLike
+from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.fitting import draw_seed, read_weight
+from skae.state import FittedAttribute
+from skae.table.rows import hash_rows, merge_equal_rows
 from skae.table.targets import (
     ProbabilisticClassifier,
     Targets,
@@ -37,7 +37,7 @@ from skae.table.targets import (
     read_numbers,
     targets_of_positive_weight,
 )
-from skae.tasks.meta_estimator import AutoencoderMetaEstimator
+from skae.tasks.meta_estimator import AutoencoderMetaEstimator, FittedTask, Training
 from skae.training.heads import Classes, Family, Head, Labels, Numbers, fit_linear_map
 from skae.variants.autoencoder import Autoencoder
 
@@ -51,19 +51,82 @@ Few rows are enough, because predictions do not use the density. With `fine_tune
 autoencoder estimates the density from its usual number of rows.
 """
 
-FLOAT32_RANGE = (1e-3, 1e3)
-"""Range of the magnitude of cells in which float32 is as accurate as float64.
+MAX_RELATIVE_MEAN = 1e3
+"""Largest absolute mean of a column, divided by its standard deviation, for which float32
+represents the differences between rows accurately enough."""
+
+FLOAT32_RANGE = (1e-12, 1e12)
+"""Range of the magnitude of cells whose squares float32 represents without loss.
 
 The lower limit applies to the largest of the columns' standard deviations. The upper limit applies
-to the absolute value of each cell, and to the absolute mean of each column divided by its standard
-deviation.
+to the absolute value of each cell.
 """
 
 BATCH_SIZE = 128
 """Rows per batch of the default autoencoder for tables of more than `FULL_BATCH_ROWS` rows."""
 
 FULL_BATCH_ROWS = 256
-"""Largest number of rows for which the default autoencoder uses all rows in each step."""
+"""Largest number of distinct rows for which the default autoencoder uses all rows in each step."""
+
+
+@dataclass(frozen=True)
+class FittedSupervised(FittedTask):
+    """Fitted model of a supervised meta-estimator.
+
+    Attributes
+    ----------
+    maps : list of ndarray
+        Coefficients (n_components, n_outputs) and intercepts (n_outputs,) of one linear map after
+        the other. The map of `fit` is the first.
+    label_names : list of str or None
+        Names of the outputs. None for a classifier of a single column of classes.
+    """
+
+    maps: list[Floats]
+    label_names: list[str] | None
+
+    @property
+    def outputs(self) -> list[Any] | None:
+        """The names of the outputs, or the classes if the targets are a column of classes."""
+        return self.label_names
+
+    def encode(self, X: Floats) -> Floats:
+        """Compute the codes of validated rows."""
+        return np.asarray(self.autoencoder.transform(X))
+
+
+@dataclass(frozen=True)
+class FittedClassifier(FittedSupervised):
+    """Fitted model of a classifier.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The sorted classes, or the column indices of the labels.
+    """
+
+    classes: NDArray[Any]
+
+    @property
+    def outputs(self) -> list[Any] | None:
+        return self.classes.tolist() if self.label_names is None else self.label_names
+
+
+@dataclass(frozen=True)
+class FittedRegressor(FittedSupervised):
+    """Fitted model of a regressor.
+
+    Attributes
+    ----------
+    is_vector : bool
+        Whether `fit` received a vector of targets.
+    """
+
+    is_vector: bool
+
+
+ReadTargets = tuple[Family, Targets, dict[str, Any]]
+"""Family of the targets of `fit`, the targets, and fields of the fitted model."""
 
 
 class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AutoencoderMetaEstimator, ABC):
@@ -75,15 +138,16 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         The autoencoder to train. It must not require `y` itself.
 
         - An unfitted autoencoder is cloned, and the clone is trained with a seed drawn from the
-          `random_state` of this estimator.
+          `random_state` of this estimator. If its `warm_start` is True, training resumes from the
+          autoencoder of the previous `fit`, whose columns and classes or targets must be the same.
         - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is pre-trained. It is copied,
           and training starts from the copy. With `fine_tune=False`, the copy is used without
-          further training. The original stays unchanged.
+          further training. The original stays unchanged, and its `warm_start` has no effect.
         - None uses a denoising `Autoencoder` whose number of components is twice the square root of
           the number of columns, rounded. It is trained on all rows with 30 % of the cells masked,
           for 20 epochs or about 200 steps, whichever is longer. Its `precision` is "float32" for
-          more than 256 rows, unless the magnitude of the cells requires more digits, and "auto"
-          otherwise.
+          more than 256 distinct rows, unless a column has a mean that exceeds 1,000 times its
+          standard deviation or cells are extremely large or small, and "auto" otherwise.
 
     label_weight : float, default=10.0
         Weight of the targets' loss in the objective. It must be positive. Large values shape the
@@ -140,13 +204,21 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
 
     _validation_options: ClassVar = {"may_miss": True, "dtype": [np.float64, np.float32]}
 
+    n_components_ = FittedAttribute(lambda fitted: fitted.autoencoder.n_components_)
+    _n_features_out = FittedAttribute(lambda fitted: fitted.autoencoder._n_features_out)
+    label_names_ = FittedAttribute(lambda fitted: fitted.defined("label_names"))
+
     @abstractmethod
-    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        """Read the targets of `fit`, and set the attributes that predictions need."""
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> ReadTargets:
+        """Read the targets of `fit`."""
 
     @abstractmethod
     def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         """Read the target of `add_label`."""
+
+    def _output_names(self, names: list[str]) -> dict[str, Any]:
+        """Return the fields of the fitted model that depend on the names of the outputs."""
+        return {"label_names": names}
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None) -> Self:
@@ -164,9 +236,7 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
             A missing target contributes no loss, but its row still trains the autoencoder.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of rows. A weight of 2 is equivalent to repeating a row, and a weight of 0 is
-            equivalent to leaving it out. The default autoencoder is an exception for more than 256
-            rows: it chooses its batch size and its number of epochs by the number of rows of
-            positive weight, whatever these weights are. None gives all rows a weight of 1.
+            equivalent to leaving it out. None gives all rows a weight of 1.
 
         Returns
         -------
@@ -178,11 +248,12 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         ValueError
             If X is invalid (NaN other than at the end of sequences, infinite values, wrong shape,
             fewer than two rows), if y is None or invalid, if `sample_weight` or a parameter is
-            invalid, or if the objective becomes NaN or infinite during training.
+            invalid, if training cannot resume because X has other columns or y has other classes or
+            columns than in the previous fit, or if the objective becomes NaN or infinite during
+            training.
         TypeError
-            If X is sparse, if `autoencoder` itself requires y, if it is a FrozenEstimator of
-            another estimator than an autoencoder of skae, or if the classes are a mixture of
-            numbers and strings.
+            If X is sparse, if `autoencoder` itself requires y, or if it is a FrozenEstimator of
+            another estimator than an autoencoder of skae.
         NotFittedError
             If `autoencoder` is a FrozenEstimator of an unfitted autoencoder.
 
@@ -193,28 +264,59 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         DataConversionWarning
             If a classifier receives a `y` of shape (n_samples, 1) instead of (n_samples,).
         """
-        new = type(self)(**self.get_params(deep=False))
-        new._fit(X, y, sample_weight)
-        self._adopt(new)
-        return self
+        return self._fit(X, y, sample_weight)
 
-    def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> None:
-        pretrained, X, weight = self._read_training_rows(X, sample_weight)
-        X, (y, weight) = X[weight > 0], targets_of_positive_weight(y, weight, self)
-        family, targets = self._read_targets(y, weight)
-        new = pretrained or clone(self.autoencoder or _default_autoencoder(X))
-        if get_tags(new).target_tags.required:
-            raise TypeError(f"autoencoder must not require y, got the classifier {new!r}.")
-        self.autoencoder_ = new.set_params(random_state=draw_seed(self.random_state))
+    def _fit_model(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: MatrixLike | None,
+        previous: FittedSupervised | None,
+        training: Training,
+    ) -> FittedSupervised:
+        data = self._read_training_rows(X, sample_weight, previous)
+        X = data.X[data.weight > 0]
+        y, weight = targets_of_positive_weight(y, data.weight, self)
+        family, targets, outputs = self._read_targets(y, weight)
+        rows = _distinct_rows(X, targets if self.fine_tune else None)
+        autoencoder = data.autoencoder or _default_autoencoder(rows)
+        if get_tags(autoencoder).target_tags.required:
+            raise TypeError(f"autoencoder must not require y, got the classifier {autoencoder!r}.")
+        model: FittedSupervised = self._fitted_class(
+            autoencoder=autoencoder, **data.columns, maps=[], **outputs
+        )
+        if data.resumed is not None and model.outputs != data.resumed.outputs:
+            raise ValueError(
+                f"y has the classes or columns {model.outputs}, but those of the previous fit are "
+                f"{data.resumed.outputs}, so that training cannot resume. Set the autoencoder's "
+                "warm_start=False to fit from scratch."
+            )
+        autoencoder.set_params(random_state=draw_seed(self.random_state))
+        if self._trains_autoencoder():
+            with training(autoencoder):
+                self._train(autoencoder, X, family, targets, weight)
+        maps = fit_linear_map(family, model.encode(X).astype(np.float64), targets, weight)
+        return replace(model, maps=[*maps])
+
+    def _train(
+        self,
+        autoencoder: BaseAutoencoder,
+        X: Floats,
+        family: Family,
+        targets: Targets,
+        weight: Floats,
+    ) -> None:
+        """Train the autoencoder, or resume its training if it is fitted."""
         if self.fine_tune:
             head = Head(family, self.label_weight, self.reconstruction_weight)
             with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
-            new._fit_targets(X, with_loss, weight, resume=pretrained is not None)
-        elif pretrained is None:
-            new.fit(X, sample_weight=weight)
-        self._maps_ = [*fit_linear_map(family, self._encode(X).astype(np.float64), targets, weight)]
-        self.n_components_ = new.n_components_
-        self._n_features_out = new._n_features_out
+            resume = autoencoder._fitted is not None
+            autoencoder._fit_targets(X, with_loss, weight, resume=resume)
+        else:
+            autoencoder.fit(X, sample_weight=weight)
+
+    def _trains_autoencoder(self) -> bool:
+        return self.fine_tune or super()._trains_autoencoder()
 
     def add_label(
         self,
@@ -258,29 +360,26 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         NotFittedError
             If the estimator is not fitted.
         """
-        check_is_fitted(self)
-        if not hasattr(self, "label_names_"):
+        fitted = self._read_fitted()
+        names = fitted.label_names
+        if names is None:
             raise ValueError(
                 "add_label requires a multilabel classifier, but this classifier was fitted to a "
                 "y of a single column. Fit it to a y of several columns of 0 and 1, or fit another "
                 "classifier."
             )
-        X = self._read_rows(X)
+        X = self._read_rows(X, fitted)
         weight = read_weight(sample_weight, X)
         X, (y, weight) = X[weight > 0], targets_of_positive_weight(y, weight, self)
-        names = self.label_names_
         if name is None:
             name = next(n for n in (f"y{j}" for j in count(len(names))) if n not in names)
         if not isinstance(name, str) or name in names:
             raise ValueError(f"name must be a string that is not in {names}, got {name!r}.")
         family, targets = self._read_added_label(y, weight)
-        added = fit_linear_map(family, self._encode(X).astype(np.float64), targets, weight)
-        self.__dict__.update(_maps_=[*self._maps_, *added], **self._output_names([*names, name]))
+        added = fit_linear_map(family, fitted.encode(X).astype(np.float64), targets, weight)
+        outputs = self._output_names([*names, name])
+        self._fitted = replace(fitted, maps=[*fitted.maps, *added], **outputs)
         return self
-
-    def _output_names(self, names: list[str]) -> dict[str, Any]:
-        """Return the fitted attributes that depend on the names of the outputs."""
-        return {"label_names_": names}
 
     def transform(self, X: MatrixLike) -> Floats:
         """Compute the codes of rows.
@@ -295,21 +394,25 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         Z : ndarray of shape (n_samples, n_components)
             Codes, in float32 if `X` is, and in float64 otherwise.
         """
-        return self._encode(self._read_rows(X))
+        fitted = self._read_fitted()
+        return fitted.encode(self._read_rows(X, fitted))
 
-    def _encode(self, X: Floats) -> Floats:
-        return np.asarray(self.autoencoder_.transform(X))
-
-    def _outputs(self, X: MatrixLike, link: Callable[[Tensor], Tensor] = torch.positive) -> Floats:
+    def _outputs(
+        self,
+        X: MatrixLike,
+        fitted: FittedSupervised,
+        link: Callable[[Tensor], Tensor] = torch.positive,
+    ) -> Floats:
         """Compute the codes of rows, and apply the linear maps and a link function to them.
 
         The link function receives the outputs of one map, of shape (n_samples, n_outputs). Returns
         the results for all maps side by side, of shape (n_samples, n_columns).
         """
-        codes = torch.from_numpy(self._encode(self._read_rows(X)).astype(np.float64, copy=False))
+        encoded = fitted.encode(self._read_rows(X, fitted))
+        codes = torch.from_numpy(encoded.astype(np.float64, copy=False))
         # Each map is applied on its own. If one matrix product computed all outputs, the last bits
         # of existing outputs could change when `add_label` adds a map.
-        maps = [torch.from_numpy(part) for part in self._maps_]
+        maps = [torch.from_numpy(part) for part in fitted.maps]
         pairs = zip(maps[::2], maps[1::2], strict=True)
         return np.hstack([link(codes @ coef + intercept).numpy() for coef, intercept in pairs])
 
@@ -408,17 +511,22 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
 
-    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
+    _fitted_class: ClassVar = FittedClassifier
+
+    classes_ = FittedAttribute(lambda fitted: fitted.classes)
+
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> ReadTargets:
         if n_columns(y) > 1:
-            self.__dict__.update(self._output_names(column_names(y)))
-            return Labels(), read_multilabel(y, self.class_weight, weight)
-        self.classes_, targets = read_multiclass(y, self.class_weight, weight)
-        if len(self.classes_) > 2:
-            return Classes(), targets
-        return Labels(), replace(targets, values=targets.values[:, 1:])
+            targets = read_multilabel(y, self.class_weight, weight)
+            return Labels(), targets, self._output_names(column_names(y))
+        classes, targets = read_multiclass(y, self.class_weight, weight)
+        outputs = {"label_names": None, "classes": classes}
+        if len(classes) > 2:
+            return Classes(), targets, outputs
+        return Labels(), replace(targets, values=targets.values[:, 1:]), outputs
 
     def _output_names(self, names: list[str]) -> dict[str, Any]:
-        return {"label_names_": names, "classes_": np.arange(len(names))}
+        return super()._output_names(names) | {"classes": np.arange(len(names))}
 
     def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         class_weight = None if isinstance(self.class_weight, list) else self.class_weight
@@ -440,7 +548,7 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
             For multilabel targets, the log-odds that each label is 1, in the order of
             `label_names_`.
         """
-        out = self._outputs(X)
+        out = self._outputs(X, self._read_fitted())
         return out[:, 0] if out.shape[1] == 1 else out
 
     def predict_proba(self, X: MatrixLike) -> Floats:
@@ -457,12 +565,14 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
             Probabilities of the classes, in the order of `classes_`. For multilabel targets, the
             probability that each label is 1.
         """
-        check_is_fitted(self)
-        if hasattr(self, "label_names_"):
-            return self._outputs(X, torch.sigmoid)
-        if len(self.classes_) == 2:
-            return self._outputs(X, lambda out: torch.cat([-out, out], 1).sigmoid())
-        return self._outputs(X, lambda out: out.softmax(1))
+        return self._probabilities(X, self._read_fitted())
+
+    def _probabilities(self, X: MatrixLike, fitted: FittedClassifier) -> Floats:
+        if fitted.label_names is not None:
+            return self._outputs(X, fitted, torch.sigmoid)
+        if len(fitted.classes) == 2:
+            return self._outputs(X, fitted, lambda out: torch.cat([-out, out], 1).sigmoid())
+        return self._outputs(X, fitted, lambda out: out.softmax(1))
 
     def predict(self, X: MatrixLike) -> NDArray[Any]:
         """Predict the most likely class, or the labels, of each row.
@@ -473,9 +583,11 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
             Predicted classes. For multilabel targets, 1 for each label that has a probability above
             0.5, and 0 for the others.
         """
-        if hasattr(self, "label_names_"):
-            return (self.predict_proba(X) > 0.5).astype(np.int64)
-        return super().predict(X)
+        fitted = self._read_fitted()
+        probabilities = self._probabilities(X, fitted)
+        if fitted.label_names is not None:
+            return (probabilities > 0.5).astype(np.int64)
+        return fitted.classes[probabilities.argmax(axis=1)]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -524,12 +636,14 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     True
     """
 
-    def _read_targets(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        self.__dict__.update(self._output_names(column_names(y)), _is_vector_=y.ndim == 1)
-        return self._read_added_label(y, weight)
+    _fitted_class: ClassVar = FittedRegressor
+
+    def _read_targets(self, y: MatrixLike, weight: Floats) -> ReadTargets:
+        outputs = self._output_names(column_names(y)) | {"is_vector": y.ndim == 1}
+        return *Numbers.standardize(read_numbers(y), weight), outputs
 
     def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        return Numbers.standardize(read_numbers(y), weight)
+        return Numbers.standardize(read_numbers(column_or_1d(y, warn=True)), weight)
 
     def predict(self, X: MatrixLike) -> Floats:
         """Predict the targets of rows.
@@ -545,8 +659,9 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
             Predicted targets, in the units of the targets passed to `fit`. The shape is
             (n_samples,) if `fit` received a vector and `add_label` has not added a target.
         """
-        out = self._outputs(X)
-        return out[:, 0] if self._is_vector_ and out.shape[1] == 1 else out
+        fitted = self._read_fitted()
+        out = self._outputs(X, fitted)
+        return out[:, 0] if fitted.is_vector and out.shape[1] == 1 else out
 
     def score(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None) -> float:
         """Compute the coefficient of determination R2 of the predictions.
@@ -576,8 +691,18 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
         return super().score(X, y, sample_weight)
 
 
+def _distinct_rows(X: Floats, targets: Targets | None) -> Floats:
+    """Return the distinct rows of X, or one row for each distinct pair of a row and its targets."""
+    tables = [X] if targets is None else [X, targets.values, targets.observed]
+    index, _ = merge_equal_rows(np.ones(len(X)), *(hash_rows(table, 0) for table in tables))
+    return X[index]
+
+
 def _default_autoencoder(X: Floats) -> Autoencoder:
-    """Return the default autoencoder for rows (n, n_features): 30 % of the cells are masked."""
+    """Return the default autoencoder for rows (n, n_features): 30 % of the cells are masked.
+
+    The rows are those on which the autoencoder is trained, which are distinct.
+    """
     n, n_features = X.shape
     is_small = n <= FULL_BATCH_ROWS
     batch_size = n if is_small else BATCH_SIZE
@@ -596,12 +721,11 @@ def _default_autoencoder(X: Floats) -> Autoencoder:
 
 
 def _suits_float32(X: Floats) -> bool:
-    """Return whether float32 represents the differences between rows accurately enough.
+    """Return whether float32 is as accurate as float64 for rows (n, n_features).
 
-    The rows have the shape (n, n_features); the limits are those of `FLOAT32_RANGE`.
+    Except for extreme magnitudes, the result does not depend on the units of the columns.
     """
     deviation = X.std(axis=0)
-    is_near = np.abs(X.mean(axis=0)) <= FLOAT32_RANGE[1] * deviation
-    return bool(
-        is_near.all() and deviation.max() > FLOAT32_RANGE[0] and np.abs(X).max() < FLOAT32_RANGE[1]
-    )
+    is_near = np.abs(X.mean(axis=0)) <= MAX_RELATIVE_MEAN * deviation
+    low, high = FLOAT32_RANGE
+    return bool(is_near.all() and deviation.max() > low and np.abs(X).max() < high)

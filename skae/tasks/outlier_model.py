@@ -1,0 +1,218 @@
+"""Fitted model of the outlier detector, and the units in which its autoencoder receives rows."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+
+from skae._compat.sklearn import weighted_percentile
+from skae.files import Stored
+from skae.tasks.meta_estimator import FittedTask
+from skae.tasks.outlier_scores import Floats, ModelOutputs, Score, mean_and_deviation
+
+BLOCK_ROWS = 2**14
+"""Number of rows scored at once. Scoring in blocks bounds the memory for large tables."""
+
+MAX_DEVIATION = 20.0
+"""Number of robust standard deviations from the median of a column at which cells are clipped.
+
+Cells are clipped before the scale of their column is estimated, and before a network receives them
+that is trained in robust units.
+"""
+
+MAX_RESIDUAL = 1e100
+"""Magnitude, in robust units, at which residuals are clipped to keep sums of squares finite."""
+
+ROUNDING_ERRORS = 2
+"""Number of machine epsilons, relative to the median of its column, by which a cell may differ from
+the median because of rounding errors."""
+
+MAX_PLAUSIBLE_DEVIATION = 3.0
+"""Absolute deviation above which `explain` replaces a cell by its reconstructed value."""
+
+N_REPLACEMENTS = 2
+"""Number of times that `explain` replaces implausible cells. More rounds change little."""
+
+
+@dataclass(frozen=True)
+class Units(Stored):
+    """Units of the columns of a table in which a network receives the table.
+
+    In a column that is constant in the training rows, no unit is small enough. Its scale is 0, and
+    every other value than the constant is infinitely many units away from it.
+
+    Attributes
+    ----------
+    center : ndarray of shape (n_features,)
+        Value of each column, in the user's units, that is 0 in these units.
+    scale : ndarray of shape (n_features,)
+        Difference of each column, in the user's units, that is 1 in these units. It is 0 in
+        constant columns.
+    reach : ndarray of shape (n_features,)
+        Largest absolute value of each column in these units. Cells beyond it are clipped.
+    epsilon : float
+        Machine epsilon of the dtype of the training rows. It is 0 in the user's own units.
+    """
+
+    center: Floats
+    scale: Floats
+    reach: Floats
+    epsilon: float
+
+    @classmethod
+    def from_rows(cls, X: Floats, weight: Floats, epsilon: float) -> Self:
+        """Estimate robust units from rows (n, n_features) with weights (n,).
+
+        The center is the median. The scale is the standard deviation of the cells after they have
+        been clipped at `MAX_DEVIATION` robust standard deviations from the median. A robust
+        standard deviation is 1.4826 times the median absolute deviation of the cells that differ
+        from the median by more than rounding errors. Cells that are equal to the median are left
+        out, because a column that mostly contains one value would otherwise have a scale of 0.
+        """
+        center = weighted_percentile(X, weight, 50, average=True)
+        difference = _round_to(center, X, epsilon) - center
+        distance = np.where(difference == 0, np.nan, np.abs(difference))
+        typical = 1.4826 * weighted_percentile(distance, weight, 50, average=True)
+        typical = np.where(typical > 0, typical, 0.0)
+        clipped = np.clip(_divide(difference, typical), -MAX_DEVIATION, MAX_DEVIATION)
+        _, deviation = mean_and_deviation(clipped, weight)
+        return cls(center, typical * deviation, MAX_DEVIATION / deviation, epsilon)
+
+    @classmethod
+    def identity(cls, n_features: int) -> Self:
+        """Return the user's units, in which cells are not clipped."""
+        return cls(np.zeros(n_features), np.ones(n_features), np.full(n_features, np.inf), 0.0)
+
+    @classmethod
+    def _from_stored_state(cls, state: dict[str, Any]) -> Self:
+        # Files of formats 1 to 3 that earlier versions have written contain no `epsilon`.
+        return super()._from_stored_state({"epsilon": 0.0} | state)
+
+    def round(self, X: NDArray[Any]) -> Floats:
+        """Return rows in which cells that equal the center up to rounding errors are the center."""
+        return _round_to(self.center, X, max(self.epsilon, float(np.finfo(X.dtype).eps)))
+
+    def to_network(self, X: Floats) -> Floats:
+        """Convert rows from the user's units to the network's, and clip their cells.
+
+        Cells are rounded to single precision, because the training depends on all their bits: it
+        would otherwise depend on the rounding errors of a change of the user's units.
+        """
+        cells: Floats = np.clip(_divide(X - self.center, self.scale), -self.reach, self.reach)
+        return cells.astype(np.float32).astype(np.float64) if self.epsilon > 0 else cells
+
+    def to_user(self, X: Floats) -> Floats:
+        """Convert rows from the network's units to the user's."""
+        return X * self.scale + self.center
+
+    def residual(self, X: Floats, reconstruction: Floats) -> Floats:
+        """Return rows minus their reconstructions, both in the user's units, in these units."""
+        return np.clip(_divide(X - reconstruction, self.scale), -MAX_RESIDUAL, MAX_RESIDUAL)
+
+    def with_constants(self, reconstruction: Floats) -> Floats:
+        """Return a reconstruction whose constant columns contain the constants."""
+        rows: Floats = np.where(self.scale > 0, reconstruction, self.center)
+        return rows
+
+    @property
+    def log_volume(self) -> float:
+        """Logarithm of the product of the scales of the columns that are not constant."""
+        return float(np.log(self.scale[self.scale > 0]).sum())
+
+
+def _round_to(center: Floats, X: NDArray[Any], epsilon: float) -> Floats:
+    """Replace the cells that equal `center` (n_features,) up to rounding errors by `center`."""
+    tolerance = ROUNDING_ERRORS * epsilon * np.abs(center)
+    return np.where(np.abs(X - center) <= tolerance, center, X)
+
+
+def _divide(difference: Floats, scale: Floats) -> Floats:
+    """Divide differences by scales. Where a scale is 0, the quotient is 0 or infinite."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        quotient = difference / scale
+    return np.where(difference == 0, 0.0, quotient)
+
+
+@dataclass(frozen=True)
+class ScaledAutoencoder(FittedTask):
+    """Fitted autoencoder of a detector, and the units of its rows and of its residuals.
+
+    Attributes
+    ----------
+    inputs : Units
+        Units in which the autoencoder receives rows.
+    units : Units
+        Robust units of the training rows, in which residuals are measured.
+    """
+
+    inputs: Units
+    units: Units
+
+    def encode(self, X: Floats) -> Floats:
+        """Compute the codes (n, n_components) of rows in the user's units."""
+        return np.asarray(self.autoencoder.transform(self.inputs.to_network(X)), dtype=np.float64)
+
+    def decode(self, codes: Floats) -> Floats:
+        """Reconstruct rows from codes, in the user's units."""
+        rows: Floats = np.asarray(self.autoencoder.inverse_transform(codes), dtype=np.float64)
+        return self.units.with_constants(self.inputs.to_user(rows))
+
+    def outputs(self, X: Floats) -> ModelOutputs:
+        """Compute what criteria need of rows in the user's units."""
+
+        def log_prob() -> Floats:
+            scores = self.autoencoder.score_samples(self.inputs.to_network(X))
+            return scores.astype(np.float64) - self.inputs.log_volume
+
+        codes = self.encode(X)
+        return ModelOutputs(codes, self.units.residual(X, self.decode(codes)), log_prob)
+
+    def anomaly_scores(self, X: Floats, score: Score) -> Floats:
+        """Compute the anomaly scores (n,) of rows in the user's units."""
+        blocks = [X[block] for block in gen_batches(len(X), BLOCK_ROWS)]
+        return np.concatenate([score(self.outputs(rows)) for rows in blocks])
+
+
+@dataclass(frozen=True)
+class FittedDetector(ScaledAutoencoder):
+    """Fitted model of the outlier detector.
+
+    Attributes
+    ----------
+    score : Score
+        The fitted outlier criterion.
+    offset : float
+        The threshold, in the unit of `score_samples`.
+    center, scale : ndarray of shape (n_features,)
+        Median and robust standard deviation of the residuals of each column.
+    calibration : ndarray of shape (n_calibration_rows,)
+        Anomaly scores of the calibration rows, in increasing order.
+    at_least : ndarray of shape (n_calibration_rows + 1,)
+        Entry i is 1 plus the effective number of calibration rows whose anomaly score is at least
+        the i-th smallest.
+    """
+
+    score: Score
+    offset: float
+    center: Floats
+    scale: Floats
+    calibration: Floats
+    at_least: Floats
+
+    def explain(self, X: Floats) -> tuple[Floats, Floats, Floats]:
+        """Compute the deviations, expected values and shares of cells, each (n, n_features)."""
+        reconstruction = self.decode(self.encode(X))
+        deviation = self._deviation(X, reconstruction)
+        for _ in range(N_REPLACEMENTS):
+            plausible = np.where(np.abs(deviation) > MAX_PLAUSIBLE_DEVIATION, reconstruction, X)
+            reconstruction = self.decode(self.encode(plausible))
+            deviation = self._deviation(X, reconstruction)
+        terms = self.score.cell_terms(deviation)
+        total = terms.sum(axis=1, keepdims=True)
+        share = np.divide(terms, total, out=np.full_like(terms, 1 / X.shape[1]), where=total > 0)
+        return deviation, reconstruction + self.center * self.units.scale, share
+
+    def _deviation(self, X: Floats, reconstruction: Floats) -> Floats:
+        return (self.units.residual(X, reconstruction) - self.center) / self.scale
