@@ -84,6 +84,16 @@ class Stored:
         """Raise ValueError if the attributes, which have the right types, are inconsistent."""
 
 
+def check_numbers(
+    values: NDArray[Any], shape: tuple[int, ...], name: str, positive: bool = False
+) -> None:
+    """Raise ValueError unless an array has a shape and finite entries, above 0 if `positive`."""
+    is_valid = values.shape == shape and np.isfinite(values).all()
+    if not is_valid or (positive and not (values > 0).all()):
+        kind = "positive" if positive else "finite"
+        raise ValueError(f"{name} must be {kind} numbers of shape {shape}")
+
+
 def matches_type(value: object, kind: Any) -> bool:
     """Return whether a value matches a type: a class, an array, a sequence or a union of types.
 

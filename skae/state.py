@@ -200,8 +200,8 @@ class Saved(Stored):
 
         The file contains no training rows. Of columns of conditions, it contains the combinations
         of categories with their weights, and means and covariances of the numbers of groups of
-        rows. An exception is `AutoencoderOutlierDetector`: the criteria "neighbors" and "robust"
-        compare rows with training rows, which could be computed from the file.
+        rows. Of `AutoencoderOutlierDetector`, it contains the median of each column, the scores of
+        calibration rows and, for the criteria "neighbors" and "robust", means of groups of rows.
 
         Parameters
         ----------

@@ -196,11 +196,15 @@ def calls(estimator, rows, tmp_path):
         yield name, lambda name=name: calls[name](getattr(estimator, name))
 
 
+UNDEFINED = {"feature_names_in_", "label_names_"}
+"""Attributes that a fitted estimator need not have."""
+
+
 def attributes(estimator):
-    """The public attributes of an estimator other than its methods."""
+    """The public attributes of an estimator other than its methods, and `UNDEFINED`."""
     names = {n for n in (*dir(type(estimator)), *vars(estimator)) if not n.startswith("_")}
     methods = {n for n in names if callable(getattr(type(estimator), n, None))}
-    return sorted(names - methods - {"feature_names_in_"})
+    return sorted(names - methods - UNDEFINED)
 
 
 def use(estimator, rows, tmp_path):
@@ -220,7 +224,8 @@ def use(estimator, rows, tmp_path):
     attempt("pickle", lambda: pickle.loads(pickle.dumps(estimator)))
     for name in attributes(estimator):
         attempt(name, lambda name=name: getattr(estimator, name))
-    attempt("feature_names_in_", lambda: hasattr(estimator, "feature_names_in_"))
+    for name in UNDEFINED:
+        attempt(name, lambda name=name: hasattr(estimator, name))
     for name, call in calls(estimator, rows, tmp_path):
         attempt(name, call)
     return wrong

@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 from forged_files import edited_arrays, edited_files, use
-from small_models import AUTOENCODERS, X, tiny
+from small_models import AUTOENCODERS, META_ESTIMATORS, X, tiny
 from test_common import train
 
 import skae
@@ -27,6 +27,16 @@ TABLE = np.column_stack([X, np.arange(len(X)) % 3, np.linspace(0, 1, len(X))])
 """The usual rows with a category and a number."""
 
 
+NAMES = np.array(["a", "b", "c"])[np.arange(len(X)) % 3]
+
+
+def detector(criterion):
+    """A detector with calibration rows."""
+    return tiny(skae.AutoencoderOutlierDetector, criterion=criterion, calibration_fraction=0.2).fit(
+        X
+    )
+
+
 def with_conditions(estimator_class):
     return tiny(estimator_class, **{estimator_class._condition_parameter: [3, 4]}).fit(TABLE)
 
@@ -40,6 +50,14 @@ MODELS = {
         for c in AUTOENCODERS
         if issubclass(c, ConditionedAutoencoder)
     },
+    **{c.__name__: lambda c=c: (train(tiny(c), X), X) for c in META_ESTIMATORS},
+    **{
+        f"detector by {criterion}": lambda criterion=criterion: (detector(criterion), X)
+        for criterion in ("reconstruction", "density", "neighbors")
+    },
+    "labels": lambda: (tiny(skae.AutoencoderClassifier).fit(X, (X > 0).astype(float)), X),
+    "three classes": lambda: (tiny(skae.AutoencoderClassifier).fit(X, NAMES), X),
+    "three targets": lambda: (tiny(skae.AutoencoderRegressor).fit(X, X), X),
     **{
         name: lambda parameters=parameters: (tiny(skae.Autoencoder, **parameters).fit(X), X)
         for name, parameters in BODIES.items()
