@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from skae import files
 from skae._compat.sklearn import validate_parameters
 from skae.density.base import Density
-from skae.files import CLASSES, Stored
+from skae.files import CLASSES, Stored, matches_type
 from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.network import Network
 from skae.table.columns import Column, Support
@@ -297,6 +297,9 @@ class Saved(Stored):
         parameters = estimator.get_params(deep=False)
         estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
         validate_parameters(estimator)
+        containers = state.get("_sklearn_output_config", {})
+        if not isinstance(containers, dict) or not matches_type([*containers.values()], list[str]):
+            raise ValueError(f"the containers of outputs cannot be {containers!r}")
         estimator.__setstate__(state)
         return estimator
 

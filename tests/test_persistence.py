@@ -603,6 +603,11 @@ BAD_FILES = {
     ),
     "a slice of lists": (state(random_state={"slice": [[], None, None]}), "unknown tag 'slice'"),
     "texts that are numbers": (state(random_state={"names": [1]}), "unknown tag 'names'"),
+    "containers as text": (state(_sklearn_output_config="pandas"), "containers of outputs cannot"),
+    "a container that is none": (
+        state(_sklearn_output_config={"dict": {"transform": []}}),
+        "containers of outputs cannot",
+    ),
     "empty model": (state(_fitted={"dict": {}}), "are invalid"),
     "model as text": (state(_fitted="none"), "are invalid"),
     "odd dtype": (inside(dtype="nn"), "are invalid"),
