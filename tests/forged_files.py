@@ -130,15 +130,6 @@ def edited_array(arrays, name, edit):
     return arrays | {name: np.ascontiguousarray(array).reshape(array.shape)}
 
 
-def edited_arrays(path):
-    """Overwrite a saved file once by each edit of each array, and yield what was edited."""
-    header, arrays = header_of(path), load_file(path)
-    for name in arrays:
-        for i, edit in enumerate(ARRAY_EDITS):
-            write_forged(path, header, json.loads(header["tree"]), edited_array(arrays, name, edit))
-            yield name, i
-
-
 def edited_files(path, n, seed):
     """Overwrite a saved file `n` times by random edits of it, and yield their number."""
     header, arrays = header_of(path), load_file(path)

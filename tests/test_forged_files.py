@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-from forged_files import edited_arrays, edited_files, use
+from forged_files import edited_files, use
 from small_models import AUTOENCODERS, X, tiny
 from test_common import train
 
@@ -75,11 +75,3 @@ def test_files_with_random_edits_are_refused_or_do_no_harm(name, n, tmp_path):
     assert use(copy.deepcopy(model), rows, tmp_path) == []
     edits = edited_files(path, n, seed=crc32(name.encode()))
     assert n / 4 < assert_harmless(path, edits, rows, tmp_path)
-
-
-@pytest.mark.slow
-def test_files_with_edited_arrays_are_refused_or_do_no_harm(name, tmp_path):
-    model, rows = MODELS[name]()
-    path = tmp_path / "model"
-    model.save(path)
-    assert assert_harmless(path, edited_arrays(path), rows, tmp_path)

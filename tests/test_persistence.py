@@ -681,6 +681,14 @@ BAD_FILES = {
         instead("density", "covariance", value=np.full((2, 2), np.inf)),
         "density does not match",
     ),
+    "covariance without variance": (
+        instead("density", "covariance", value=np.zeros((2, 2))),
+        "covariance of the codes must be positive definite",
+    ),
+    "mean in single precision": (
+        instead("density", "mean", value=np.zeros(2, dtype=np.float32)),
+        "must be in float64",
+    ),
     "mean of another code": (instead("density", "mean", value=np.zeros(3)), "moments of the codes"),
     "mean in whole numbers": (
         instead("density", "mean", value=np.zeros(2, dtype=np.int64)),
