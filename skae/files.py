@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -174,8 +174,12 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file under a temporary name in the same folder, and then rename it."""
-    existing = path.stat() if path.exists() else None
-    if existing is not None and not path.is_file():
+    # The status is read once, because another process may remove the file meanwhile.
+    try:
+        existing = path.stat()
+    except FileNotFoundError:
+        existing = None
+    if existing is not None and not stat.S_ISREG(existing.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file")
     remove_leftovers(path)
     # Others must not read a file that replaces a private one, not even while it is written.
@@ -184,7 +188,7 @@ def _replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
         if existing is not None:
-            _copy_permissions(existing, path, part)
+            _copy_permissions(existing, part)
         if fcntl is None:
             # Windows cannot rename a file that is open.
             file.close()
@@ -217,17 +221,14 @@ def _temporary_file(path: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
             raise
 
 
-def _copy_permissions(existing: os.stat_result, path: Path, part: Path) -> None:
-    """Give the file `part` the mode of the file `path` and, if possible, its owner and its group.
-
-    `existing` is the status of the file `path`.
-    """
+def _copy_permissions(existing: os.stat_result, part: Path) -> None:
+    """Give a file the mode of an existing one and, if possible, its owner and its group."""
     if hasattr(os, "chown"):
         for owner in ((-1, existing.st_gid), (existing.st_uid, -1)):
             with suppress(OSError):
                 os.chown(part, *owner)
     # A change of the owner may clear bits of the mode.
-    shutil.copymode(path, part)
+    part.chmod(stat.S_IMODE(existing.st_mode))
 
 
 def can_encode(value: object) -> bool:
@@ -265,15 +266,21 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[int, Any]:
         or has another kind or a later format.
     """
     name = os.fspath(path)
-    if not Path(path).exists():
-        raise FileNotFoundError(f"File {name!r} does not exist.")
-    if not Path(path).is_file():
+    absent = f"File {name!r} does not exist."
+    try:
+        mode = os.stat(name).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(absent) from None
+    if not stat.S_ISREG(mode):
         # Opening a named pipe could wait forever.
         raise ValueError(f"{name!r} is not a file of skae, because it is not a regular file.")
     try:
         with safe_open(name, framework="numpy") as file:
             header = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        # Another process has removed the file meanwhile.
+        raise FileNotFoundError(absent) from None
     except (SafetensorError, OSError, TypeError, ValueError, KeyError) as error:
         raise ValueError(f"{name!r} is not a file of skae, or it is damaged: {error}") from None
     if header.get("kind") != kind:
