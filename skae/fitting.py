@@ -24,8 +24,9 @@ from skae.nn.network import AuxiliaryLoss, Network
 from skae.nn.pca import column_moments
 from skae.starting import new_net, resumed_net, row_shape, support
 from skae.state import Fitted
+from skae.table.conditions import SeenConditions
 from skae.table.rows import Floats, Rows, hash_rows, max_abs_values
-from skae.table.schema import MatrixLike, Schema, SeenConditions, as_container
+from skae.table.schema import MatrixLike, Schema, as_container
 from skae.table.sequences import fill_with_means
 from skae.table.targets import Targets
 from skae.training.batches import Batches

@@ -204,7 +204,8 @@ def draw_rows(
     except (RuntimeError, TypeError, OverflowError) as error:
         raise ValueError(f"n_samples={n} rows do not fit into memory.") from error
     if conditions is None and fitted.conditions is not None:
-        conditions = fitted.conditions.draw(draws.uniform((n,)).cpu().numpy())
+        uniform = draws.uniform((n, 1 + fitted.conditions.n_numeric)).cpu().numpy()
+        conditions = fitted.conditions.draw(fitted.schema.n_levels, uniform)
 
     def draw(out: Tensor) -> Tensor:
         return density.likelihood.mean(out) if mean else density.likelihood.sample(out, draws)

@@ -19,8 +19,9 @@ from skae.nn.network import Network
 from skae.nn.pca import DistinctRows, column_moments, components_for_share, of_observed_cells
 from skae.state import Fitted, NetworkMismatchError, TableInfo
 from skae.table.columns import Support
+from skae.table.conditions import DistinctConditions, SeenConditions
 from skae.table.rows import Rows, max_abs_values
-from skae.table.schema import Schema, SeenConditions
+from skae.table.schema import Schema
 from skae.table.sequences import RowShape, fill_with_means
 from skae.training.loop import Net, check_well_formed, to_tensors
 from skae.training.precision import check_overflow, check_scales, choose_dtype
@@ -222,10 +223,16 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     except ValueError:
         device = torch.device("cpu")
     validate_parameters(estimator)
+    if isinstance(tree["conditions"], DistinctConditions):
+        tree["conditions"] = tree["conditions"].summary(tree["schema"].n_levels)
     _check_tree(estimator, tree)
     dtype = {"float32": torch.float32, "float64": torch.float64}[tree.pop("dtype")]
     module, k = tree.pop("module"), tree.pop("n_components")
     parts = estimator, tree["schema"], tree["learned"], k
+    # The time to build a network grows with the number of its layers, each of which has arrays.
+    widths = estimator.hidden_layer_sizes
+    if not isinstance(widths, str) and len(widths) > len(module):
+        raise ValueError("the arrays do not match the network that the parameters describe")
     # The shapes of the stored arrays are checked on the meta device, before memory is allocated.
     with torch.device("meta"):
         outline = build_network(*parts).state_dict()
@@ -256,7 +263,6 @@ def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
     wrong = [name for name, kind in kinds.items() if not matches_type(tree[name], kind)]
     if wrong:
         raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")
-    schema.check_well_formed()
     if schema.support != support(estimator):
         raise ValueError(f"{schema.support!r} does not match likelihood={estimator.likelihood!r}")
     if tree["parameters"].get("noise") != estimator.noise:
@@ -272,4 +278,4 @@ def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
     if bool(schema.conditions) != (conditions is not None):
         raise ValueError("the conditions of training rows do not match the columns of conditions")
     if conditions is not None:
-        conditions.check_well_formed(schema.n_levels)
+        conditions.check_columns(schema.n_levels)

@@ -14,11 +14,12 @@ from sklearn.exceptions import NotFittedError
 from skae import files
 from skae._compat.sklearn import validate_parameters
 from skae.density.base import Density
-from skae.files import CLASSES, Stored
+from skae.files import CLASSES, Stored, matches_type
 from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.network import Network
 from skae.table.columns import Column, Support
-from skae.table.schema import Schema, SeenConditions
+from skae.table.conditions import DistinctConditions, SeenConditions
+from skae.table.schema import Schema
 from skae.table.sequences import RowShape
 from skae.training.loop import to_arrays
 
@@ -76,8 +77,8 @@ class Fitted:
         `partial_fit` after it. If another call of `partial_fit` updates the density, it is the
         weight of the present density.
     conditions : SeenConditions or None
-        Conditions of the rows of the fit, including validation rows, and of the fits from which it
-        resumed. None if there are no columns of conditions.
+        Summary of the conditions of the rows of the fit, including validation rows, and of the fits
+        from which it resumed. None if there are no columns of conditions.
     learned : dict
         What was learned from targets, such as their classes. It is empty without targets.
     """
@@ -194,7 +195,13 @@ class Saved(Stored):
         bitwise identical results. The file has the safetensors format and contains only numbers and
         texts. It can therefore be loaded on other devices and with other versions of scikit-learn,
         skorch and Python. An existing file is replaced in a single step, and it is left unchanged
-        if saving fails. Functions and callbacks are not saved.
+        if saving fails. Its mode is kept, and a symbolic link keeps pointing to it. Functions and
+        callbacks are not saved.
+
+        The file contains no training rows. Of columns of conditions, it contains the combinations
+        of categories with their weights, and means and covariances of the numbers of groups of
+        rows. Of `AutoencoderOutlierDetector`, it contains the median of each column, the scores of
+        calibration rows and, for the criteria "neighbors" and "robust", means of groups of rows.
 
         Parameters
         ----------
@@ -208,7 +215,8 @@ class Saved(Stored):
             if a parameter without which the model cannot be restored, such as `architecture`, is a
             function or a user-defined object.
         OSError
-            If the file cannot be written.
+            If the file cannot be written, for instance because its folder does not exist, or
+            because the path is that of a folder or a device.
 
         Warns
         -----
@@ -289,6 +297,9 @@ class Saved(Stored):
         parameters = estimator.get_params(deep=False)
         estimator.set_params(**{key: state[key] for key in parameters.keys() & state.keys()})
         validate_parameters(estimator)
+        containers = state.get("_sklearn_output_config", {})
+        if not isinstance(containers, dict) or not matches_type([*containers.values()], list[str]):
+            raise ValueError(f"the containers of outputs cannot be {containers!r}")
         estimator.__setstate__(state)
         return estimator
 
@@ -332,8 +343,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file was not written by `save`, is damaged, or has the format of a later version of
-        skae.
+        If the file is not a regular file, was not written by `save`, is damaged, or has the format
+        of a later version of skae.
 
     Examples
     --------
@@ -410,7 +421,7 @@ def _autoencoder_of_format_1(
             for j, text, levels in triples
         ]
         cells = _levels(columns["conditions"], conditions)
-        seen = SeenConditions._from_stored_state({"cells": cells, "weight": columns["weight"]})
+        seen = DistinctConditions._from_stored_state({"cells": cells, "weight": columns["weight"]})
     parts = {
         "owner": name,
         "n_columns": d,

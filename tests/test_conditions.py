@@ -18,8 +18,9 @@ from skae.nn.batch import Batch
 from skae.nn.inputs import Inputs
 from skae.nn.pca import DistinctRows, column_moments
 from skae.table.columns import MAX_INTEGER_LEVELS, Support
+from skae.table.conditions import MIN_ROWS, SeenConditions
 from skae.table.rows import Rows, hash_rows
-from skae.table.schema import Schema, SeenConditions
+from skae.table.schema import Schema
 from skae.table.sequences import RowShape
 from skae.variants.conditioned import ConditionedAutoencoder
 
@@ -579,13 +580,130 @@ def test_a_level_enters_a_hash_as_a_column_of_its_own():
     np.testing.assert_array_equal(rows.hash(5), hash_rows(columns, 5))
 
 
+def seen_and_drawn(cells, n_levels, weight=None, earlier=None, n=20_000):
+    """The summary of conditions, and conditions that are drawn from it."""
+    weight = np.ones(len(cells)) if weight is None else weight
+    rows = Rows(np.column_stack([np.zeros(len(cells)), cells]), n_levels)
+    seen = SeenConditions.from_rows(rows, weight, earlier)
+    seen._check_state()
+    seen.check_columns(n_levels)
+    uniform = np.random.default_rng(9).random((n, 1 + seen.n_numeric))
+    return seen, seen.draw(n_levels, uniform)
+
+
+def distance(drawn, values, weight=None):
+    """The Kolmogorov-Smirnov distance between drawn and weighted values."""
+    at = np.sort(np.append(values, drawn))
+    order = np.argsort(values)
+    ends = np.append(0, (np.ones(len(values)) if weight is None else weight)[order].cumsum())
+    expected = ends[np.searchsorted(values[order], at, side="right")] / ends[-1]
+    return np.abs(np.searchsorted(np.sort(drawn), at, side="right") / len(drawn) - expected).max()
+
+
+def mixed_conditions(n, seed=0):
+    """A skewed number, one that depends on it, and a category on which both depend."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(3, size=n, p=[0.6, 0.3, 0.1])
+    income = np.exp(rng.normal(size=n) / 2 + kind)
+    return np.column_stack([income, kind, 3 * income + rng.normal(size=n)])
+
+
+@pytest.mark.parametrize(("n", "limit"), [(30, 0.2), (300, 0.05), (5000, 0.02), (30_000, 0.02)])
+def test_drawn_conditions_are_distributed_as_those_of_the_rows(n, limit):
+    cells = mixed_conditions(n)
+    seen, drawn = seen_and_drawn(cells, (0, 3, 0))
+    assert seen.count.sum() == min(n, 10_000)
+    np.testing.assert_allclose(seen.weight.sum(), n)
+    for j in (0, 2):
+        assert distance(drawn[:, j], cells[:, j]) < limit
+    shares = [
+        np.bincount(part[:, 1].astype(int), minlength=3) / len(part) for part in (cells, drawn)
+    ]
+    np.testing.assert_allclose(*shares, atol=0.02)
+    correlations = [np.corrcoef(part[:, [0, 2]].T)[0, 1] for part in (cells, drawn)]
+    assert abs(np.subtract(*correlations)) < 0.02
+    if n >= 300:
+        for level in (0, 1):
+            parts = [part[part[:, 1] == level, 0] for part in (cells, drawn)]
+            assert distance(*parts[::-1]) < 2 * limit
+
+
+@pytest.mark.parametrize("n", [2, 9, 30, 300, 12_000])
+@pytest.mark.parametrize("n_levels", [(0, 3, 0), (0, 200, 0), (0, 0, 0)])
+def test_a_summary_keeps_moments_but_no_numbers_of_rows(n, n_levels):
+    rng = np.random.default_rng(n)
+    cells = mixed_conditions(n)
+    cells[:, 1] = rng.integers(n_levels[1], size=n) if n_levels[1] else rng.normal(size=n)
+    weight = rng.uniform(0.1, 3, size=n)
+    seen, drawn = seen_and_drawn(cells, n_levels, weight)
+    numbers = cells[:, np.equal(n_levels, 0)]
+    for part in (seen.mean, seen.root, drawn[:, np.equal(n_levels, 0)]):
+        assert not np.isin(part, numbers).any()
+    if n <= 10_000:
+        share = np.bincount(seen.group, seen.weight) / seen.weight.sum()
+        center = share @ seen.mean
+        np.testing.assert_allclose(center, np.average(numbers, axis=0, weights=weight))
+        centered = seen.mean - center
+        inner = np.tensordot(share, seen.root @ seen.root.transpose(0, 2, 1), 1)
+        np.testing.assert_allclose(
+            inner + (centered.T * share) @ centered, np.cov(numbers.T, aweights=weight, ddof=0)
+        )
+    rows_of_groups = np.bincount(seen.group, seen.count)
+    assert (rows_of_groups >= min(n, MIN_ROWS)).all()
+    assert len(seen.mean) <= 512
+
+
+def test_a_combination_of_categories_is_drawn_as_often_as_it_occurs():
+    cells = np.random.default_rng(0).choice(4, size=(500, 2), p=[0.4, 0.3, 0.2, 0.1]) * [1, 0.5]
+    cells = cells.round()
+    weight = np.random.default_rng(1).uniform(0, 2, size=500) * (np.arange(500) % 5 > 0)
+    _, drawn = seen_and_drawn(cells, (4, 3), weight, n=100_000)
+    pairs = [4 * part[:, 1].astype(int) + part[:, 0].astype(int) for part in (cells, drawn)]
+    expected = np.bincount(pairs[0], weight, minlength=12) / weight.sum()
+    np.testing.assert_allclose(np.bincount(pairs[1], minlength=12) / 1e5, expected, atol=0.006)
+
+
+def test_a_number_that_many_rows_share_is_drawn_exactly():
+    """It is that of no single row: of whole years, or of no income."""
+    age = np.random.default_rng(0).binomial(60, 0.5, size=3000).astype(float)
+    _, drawn = seen_and_drawn(age[:, None], (0,))
+    assert np.isin(drawn, age).mean() > 0.95
+    assert distance(drawn[:, 0], age) < 0.02
+
+
+def test_columns_without_variance_and_of_any_scale_are_drawn():
+    cells = np.random.default_rng(0).normal(size=(50, 4)) * [1e-200, 1e200, 0, 1] + [0, 0, 0.3, 1e9]
+    _, drawn = seen_and_drawn(cells, (0, 0, 0, 0))
+    assert np.isfinite(drawn).all()
+    assert (drawn[:, 2] == 0.3).all()
+    for j in (0, 1, 3):
+        assert distance(drawn[:, j], cells[:, j]) < 0.12
+
+
+def test_conditions_of_later_fits_are_added():
+    parts = [mixed_conditions(n, seed=n) for n in (40, 2, 1, 1, 700, 1, 90, 400)]
+    earlier = None
+    for part in parts:
+        earlier, drawn = seen_and_drawn(part, (0, 3, 0), earlier=earlier)
+    cells = np.vstack(parts)
+    assert earlier.count.sum() == earlier.weight.sum().round() == len(cells)
+    for part in (earlier.mean, earlier.root, drawn[:, [0, 2]]):
+        assert not np.isin(part, cells[:, [0, 2]]).any()
+    for j in (0, 2):
+        assert distance(drawn[:, j], cells[:, j]) < 0.03
+    share = np.bincount(earlier.group, earlier.weight) / len(cells)
+    np.testing.assert_allclose(share @ earlier.mean, cells[:, [0, 2]].mean(axis=0))
+
+
 def test_many_conditions_are_cut_to_a_fair_sample(monkeypatch):
-    monkeypatch.setattr("skae.table.schema.MAX_CONDITIONS", 200)
-    _, rows, _ = read_column(np.arange(5000.0) / 7)
-    seen = SeenConditions.from_rows(rows, np.ones(5000), None)
-    assert len(seen.cells) == len(seen.weight) == 200
-    drawn = seen.draw(np.random.default_rng(0).random(1000))
-    assert abs(drawn.mean() / (2500 / 7) - 1) < 0.15
+    monkeypatch.setattr("skae.table.conditions.MAX_CONDITIONS", 200)
+    cells = np.column_stack([np.arange(5000) % 1000, np.arange(5000.0) / 7])
+    earlier = None
+    for _ in range(3):
+        earlier, drawn = seen_and_drawn(cells, (1000, 0), earlier=earlier)
+        assert len(earlier.weight) <= 200
+    np.testing.assert_allclose(earlier.weight.sum(), 15_000)
+    assert abs(drawn[:, 1].mean() / (2500 / 7) - 1) < 0.15
 
 
 def test_the_start_leaves_what_least_squares_leaves():

@@ -1,25 +1,33 @@
 """Models keep: every way of storing one gives back its bits, and bad files are refused."""
 
+import errno
 import io
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import sys
+import time
 import warnings
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 import skops.io
+from forged_files import header_of, write_forged
 from safetensors.numpy import load_file, save_file
 from skorch.callbacks import EpochTimer
+from small_models import AUTOENCODERS, for_each, tiny
+from test_common import train
 
 import skae
 from skae import Autoencoder, files
+from skae.variants.conditioned import ConditionedAutoencoder
 
 DATA = Path(__file__).parent / "data"
 
@@ -156,11 +164,160 @@ def test_saving_leaves_no_other_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.skipif(not hasattr(os, "umask"), reason="needs umask")
-def test_others_may_read_a_saved_file_as_any_other(tmp_path):
-    (tmp_path / "text").write_text("")
-    fitted().save(tmp_path / "model")
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs modes, links and signals")
+
+
+@needs_posix
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_new_file_has_the_mode_of_any_other(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        (tmp_path / "text").write_text("")
+        fitted().save(tmp_path / "model")
+    finally:
+        os.umask(before)
     assert (tmp_path / "model").stat().st_mode == (tmp_path / "text").stat().st_mode
+
+
+@needs_posix
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444, 0o4755])
+def test_an_existing_file_keeps_its_mode_and_its_owner(tmp_path, mode):
+    path, model = tmp_path / "model", fitted()
+    model.save(path)
+    path.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(path, 12, 34)
+        path.chmod(mode)
+    before = path.stat()
+    model.save(path)
+    after = path.stat()
+    assert after.st_ino != before.st_ino
+    for name in ("st_mode", "st_uid", "st_gid"):
+        assert getattr(after, name) == getattr(before, name)
+
+
+@needs_posix
+def test_others_never_read_a_file_that_replaces_a_private_one(tmp_path, monkeypatch):
+    path, modes, fsync = tmp_path / "model", [], os.fsync
+    fitted().save(path)
+    path.chmod(0o600)
+
+    def watched(descriptor):
+        modes.append(os.fstat(descriptor).st_mode & 0o777)
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", watched)
+    fitted().save(path)
+    assert modes == [0o600]
+
+
+@needs_posix
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_keeps_pointing(tmp_path, exists):
+    (tmp_path / "folder").mkdir()
+    target, link, outer = tmp_path / "folder" / "target", tmp_path / "link", tmp_path / "outer"
+    link.symlink_to(Path("folder") / "target")
+    outer.symlink_to(link)
+    if exists:
+        target.write_text("old")
+        target.chmod(0o640)
+    model = fitted()
+    model.save(outer)
+    assert link.is_symlink()
+    assert outer.is_symlink()
+    assert not target.is_symlink()
+    assert not exists or target.stat().st_mode & 0o777 == 0o640
+    np.testing.assert_array_equal(answers(skae.load(target)), answers(model))
+    assert [*(tmp_path / "folder").iterdir()] == [target]
+
+
+@needs_posix
+def test_what_is_no_regular_file_is_neither_replaced_nor_read(tmp_path):
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path in (pipe, folder, Path("/dev/null")):
+        kind = path.stat().st_mode
+        with pytest.raises(OSError, match=re.escape(f"Not a regular file: '{path}'")):
+            fitted().save(path)
+        with pytest.raises(ValueError, match=r"not a file of skae.* not a regular file"):
+            skae.load(path)
+        assert path.stat().st_mode == kind
+    assert sorted(tmp_path.iterdir()) == [folder, pipe]
+
+
+def test_errors_of_save_name_the_path_of_the_user(tmp_path):
+    model = fitted()
+    for path in (tmp_path / "absent" / "model", tmp_path / ("long" * 100)):
+        with pytest.raises(OSError, match="Errno") as caught:
+            model.save(path)
+        assert caught.value.filename == str(path)
+        assert ".part" not in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        model.save(tmp_path / "absent" / "model")
+
+
+FOREIGN = ("other.0123456789abcdef.part", "model.part", "model.0123456789abcdef", "modelX.part")
+
+
+@needs_posix
+def test_files_of_killed_processes_are_removed_by_the_next_save(tmp_path):
+    """But not those of processes that still write, nor others that merely look alike."""
+    path, model = tmp_path / "model", fitted()
+    for name in FOREIGN:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "model.00112233445566ff.part").write_text("left by a killed process")
+    with files._temporary_file(path, 0o666) as (part, _):
+        model.save(path)
+        assert {p.name for p in tmp_path.iterdir()} == {*FOREIGN, "model", part.name}
+    model.save(path)
+    assert {p.name for p in tmp_path.iterdir()} == {*FOREIGN, "model"}
+
+
+def save_for_ever(path, ready):
+    while True:
+        files.write(path, "test", ["x" * 10**6])
+        ready.set()
+
+
+@needs_posix
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("n_kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_kill_leaves_a_whole_file_and_nothing_else_for_long(tmp_path, n_kills):
+    """Three processes save to one path; one after another is killed, and others follow them."""
+    path, rng, context = tmp_path / "model", np.random.default_rng(0), get_context("fork")
+    processes = []
+    for i in range(n_kills):
+        ready = context.Event()
+        processes.append(context.Process(target=save_for_ever, args=(path, ready), daemon=True))
+        processes[-1].start()
+        assert ready.wait(60)
+        if i >= 2:
+            time.sleep(rng.uniform(0, 0.02))
+            processes[i - 2].kill()
+            processes[i - 2].join()
+        files.read(path, "test")
+    for process in processes:
+        process.kill()
+        process.join()
+        files.read(path, "test")
+    files.write(path, "test", [])
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@needs_posix
+def test_threads_that_save_to_one_path_leave_one_whole_file(tmp_path):
+    path = tmp_path / "model"
+
+    def save(i):
+        for _ in range(10):
+            files.write(path, "test", [i] * 1000)
+            [*numbers] = files.read(path, "test")[1]
+            assert len({*numbers}) == 1
+
+    with ThreadPoolExecutor(8) as pool:
+        [*_] = pool.map(save, range(8))
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
@@ -169,7 +326,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def no_space(descriptor):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(files.os, "fsync", no_space)
     with pytest.raises(OSError, match="no space"):
@@ -215,6 +372,41 @@ def test_a_model_of_an_absent_device_loads_on_the_processor(tmp_path):
         assert np.isfinite(again.transform(X)).all()
 
 
+# ------------------------------------------------------------------ rows in files
+
+
+def occurring(cells, path):
+    """The cells, or their float32 values, that are numbers in a saved file."""
+    numbers = [array.ravel().astype(float) for array in load_file(path).values()]
+    numbers += [
+        np.array(re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", header_of(path)["tree"]), float)
+    ]
+    known = np.concatenate(numbers)
+    return [x for x in cells.ravel() if x in known or np.float32(x).item() in known]
+
+
+@for_each()
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_holds_no_cells_of_training_rows(estimator_class, tmp_path):
+    rows = np.random.default_rng(5).normal(size=(60, 4))
+    train(estimator_class(random_state=0), rows).save(tmp_path / "model")
+    assert occurring(rows, tmp_path / "model") == []
+
+
+@for_each([c for c in AUTOENCODERS if issubclass(c, ConditionedAutoencoder)])
+@pytest.mark.parametrize("n", [2, 40, 300])
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_holds_no_numbers_of_conditions(estimator_class, n, tmp_path):
+    rng = np.random.default_rng(5)
+    table = np.column_stack([rng.normal(size=(n, 4)), rng.integers(4, size=n)]).astype(object)
+    key = {estimator_class._condition_parameter: [2, 3, 4]}
+    model = tiny(estimator_class, **key).fit(table, sample_weight=rng.uniform(0.1, 2, size=n))
+    for _ in range(2):
+        model.save(tmp_path / "model")
+        assert occurring(table[:, :4].astype(float), tmp_path / "model") == []
+        model.partial_fit(table[-1:])
+
+
 # ------------------------------------------------------------------ bad files
 
 
@@ -239,12 +431,6 @@ def saved_conditional(tmp_path):
     return path
 
 
-def header_of(path):
-    content = path.read_bytes()
-    (size,) = struct.unpack("<Q", content[:8])
-    return json.loads(content[8 : 8 + size])["__metadata__"]
-
-
 def forge(path, change=None, arrays=None, tree=None):
     """Rewrite a saved file as someone who knows the format would; its checksum is right."""
     tensors, header = load_file(path), header_of(path)
@@ -253,9 +439,7 @@ def forge(path, change=None, arrays=None, tree=None):
     tree = json.loads(header["tree"]) if tree is None else tree
     if change:
         change(tree)
-    header["tree"] = json.dumps(tree)
-    header["sha256"] = files._digest(header["tree"], tensors)
-    save_file(tensors, path, header)
+    write_forged(path, header, tree, tensors)
 
 
 def entry(tree, *names):
@@ -316,6 +500,17 @@ def instead(*names, value):
             lambda tree: entry(tree, "_fitted", *outer).__setitem__(last, node),
             lambda tensors: tensors | arrays,
         )
+
+    return change
+
+
+def changed(*names, function):
+    """Apply a function to an array inside the fitted model."""
+
+    def change(path):
+        node = json.loads(header_of(path)["tree"])
+        name = entry(node, "_fitted", *names[:-1])[names[-1]]["array"]
+        forge(path, arrays=lambda tensors: tensors | {name: function(tensors[name])})
 
     return change
 
@@ -398,6 +593,21 @@ BAD_FILES = {
         inside("parameters", hidden_layer_sizes=[10**5, 10**5, 10**5]),
         "arrays do not match the network",
     ),
+    "more layers than arrays": (
+        inside("parameters", hidden_layer_sizes={"tuple": [3] * 32_000}),
+        "arrays do not match the network",
+    ),
+    "an array in two places": (
+        inside("module", **{"inputs.scale": {"array": "0"}}),
+        "are invalid",
+    ),
+    "a slice of lists": (state(random_state={"slice": [[], None, None]}), "unknown tag 'slice'"),
+    "texts that are numbers": (state(random_state={"names": [1]}), "unknown tag 'names'"),
+    "containers as text": (state(_sklearn_output_config="pandas"), "containers of outputs cannot"),
+    "a container that is none": (
+        state(_sklearn_output_config={"dict": {"transform": []}}),
+        "containers of outputs cannot",
+    ),
     "empty model": (state(_fitted={"dict": {}}), "are invalid"),
     "model as text": (state(_fitted="none"), "are invalid"),
     "odd dtype": (inside(dtype="nn"), "are invalid"),
@@ -426,7 +636,7 @@ BAD_FILES = {
     ),
     "names that are numbers": (
         inside("schema", names={"names": [1, 2, 3, 4, 5]}),
-        "a schema must have 5 names",
+        "tag 'names', or its content",
     ),
     "modelled as text": (inside("schema", modelled="all"), "modelled of a Schema cannot be"),
     "modelled as fractions": (
@@ -470,6 +680,14 @@ BAD_FILES = {
     "infinite covariance": (
         instead("density", "covariance", value=np.full((2, 2), np.inf)),
         "density does not match",
+    ),
+    "covariance without variance": (
+        instead("density", "covariance", value=np.zeros((2, 2))),
+        "covariance of the codes must be positive definite",
+    ),
+    "mean in single precision": (
+        instead("density", "mean", value=np.zeros(2, dtype=np.float32)),
+        "must be in float64",
     ),
     "mean of another code": (instead("density", "mean", value=np.zeros(3)), "moments of the codes"),
     "mean in whole numbers": (
@@ -555,7 +773,7 @@ BAD_CONDITIONS = {
     "levels as text": (inside(*GROUP, levels="high"), "levels of a Column cannot be 'high'"),
     "levels that are no texts": (
         inside(*GROUP, levels={"names": [["high"], {"eval": "1"}]}),
-        "must be sorted distinct values",
+        "tag 'names', or its content",
     ),
     "no levels": (inside(*GROUP, levels={"names": []}), "must be sorted distinct values"),
     "levels of a table": (
@@ -568,33 +786,53 @@ BAD_CONDITIONS = {
     ),
     "a number with levels": (
         instead(*DOSE, "levels", value=np.arange(2.0)),
-        "must hold levels of their columns",
+        "do not match the columns of the schema",
     ),
     "column without levels": (without(*GROUP, "levels"), "fields of a Column are"),
     "column with a surplus": (inside(*GROUP, width=2), "fields of a Column are"),
     "column as dict": (inside("schema", conditions=[{"dict": {}}]), "conditions of a Schema"),
-    "cells as text": (inside("conditions", cells="none"), "cells of a SeenConditions cannot be"),
-    "cells of other columns": (
-        instead("conditions", "cells", value=np.zeros((80, 3))),
-        "must fit the schema",
+    **{
+        f"{name} as text": (
+            inside("conditions", **{name: "none"}),
+            f"{name} of a SeenConditions cannot be",
+        )
+        for name in ("levels", "group", "weight", "count", "mean", "root")
+    },
+    "levels of other columns": (
+        instead("conditions", "levels", value=np.zeros((20, 2))),
+        "of conditions must have shape",
     ),
-    "cells of other rows": (
-        instead("conditions", "cells", value=np.zeros((3, 2))),
-        "must fit the schema",
+    "weights of other rows": (
+        instead("conditions", "weight", value=np.ones(3)),
+        "of conditions must have shape",
     ),
-    "cells that are not numbers": (
-        instead("conditions", "cells", value=np.full((80, 2), np.nan)),
+    "means that are not numbers": (
+        changed("conditions", "mean", function=lambda a: a * np.nan),
         "must be finite",
     ),
     "unknown levels": (
-        instead("conditions", "cells", value=np.full((80, 2), 7.0)),
+        changed("conditions", "levels", function=lambda a: a + 7),
         "must hold levels of their columns",
     ),
-    "negative weights": (instead("conditions", "weight", value=-np.ones(80)), "must be finite"),
-    "no weights": (instead("conditions", "weight", value=np.zeros(80)), "must be finite"),
+    "unknown groups": (
+        changed("conditions", "group", function=lambda a: a + 70),
+        "must belong to groups",
+    ),
+    "negative groups": (
+        changed("conditions", "group", function=lambda a: a - 1),
+        "must belong to groups",
+    ),
+    "negative weights": (
+        changed("conditions", "weight", function=lambda a: -a),
+        "finite and not negative",
+    ),
+    "no weights": (
+        changed("conditions", "weight", function=lambda a: 0 * a),
+        "finite and not negative",
+    ),
     "weights of a table": (
-        instead("conditions", "weight", value=np.ones((80, 1))),
-        "must fit the schema",
+        changed("conditions", "weight", function=lambda a: a[:, None]),
+        "weight of conditions must have shape",
     ),
 }
 
@@ -616,46 +854,6 @@ def test_classes_that_are_not_the_models_are_refused(tmp_path, classes):
     inside("learned", classes_=classes)(path)
     with pytest.raises(ValueError, match="not the classes of this model"):
         skae.load(path)
-
-
-JUNK = (None, "text", -1, 1e400, [], {"dict": {}}, {"names": ["a"]}, {"tuple": [1, "a"]}, column(0))
-"""What no entry of a model can be, or few can."""
-
-
-def nodes(tree, *outer):
-    """The places of all entries of a tree."""
-    yield outer
-    if isinstance(tree, dict | list):
-        for name, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from nodes(item, *outer, name)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_junk_anywhere_is_refused_or_does_no_harm(saved_conditional):
-    """An error that is no ValueError is neither raised by `load` nor by what it has accepted."""
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(X[:5], columns=list("abcde")).assign(group="low", dose=0.5)
-    header, arrays = header_of(saved_conditional), load_file(saved_conditional)
-    for place in nodes(json.loads(header["tree"])["object"][1]["dict"]["_fitted"]):
-        for junk in JUNK:
-            tree = json.loads(header["tree"])
-            node, names = tree["object"][1]["dict"], ("_fitted", *place)
-            for name in names[:-1]:
-                node = node[name]
-            node[names[-1]] = junk
-            text = json.dumps(tree)
-            save_file(
-                arrays, saved_conditional,
-                header | {"tree": text, "sha256": files._digest(text, arrays)},
-            )  # fmt: skip
-            with suppress(ValueError):
-                model = skae.load(saved_conditional)
-                if hasattr(model, "loss_curve_"):
-                    model.transform(frame)
-                    model.score_samples(frame)
-                    model.sample(2, random_state=0)
-                    model.partial_fit(frame)
 
 
 def test_deep_nesting_is_refused(saved):
@@ -707,16 +905,57 @@ def test_a_conditional_model_of_format_1_loads_for_ever():
     close = {"rtol": 1e-6, "atol": 1e-6}
     np.testing.assert_allclose(model.transform(rows), expected["codes"], **close)
     np.testing.assert_allclose(model.score_samples(rows), expected["scores"], **close)
-    drawn = pandas.DataFrame(model.sample(7, random_state=1), columns=rows.columns)
-    assert drawn.pop("group").tolist() == expected["sample_group"].tolist()
-    np.testing.assert_allclose(drawn.pop("dose").astype(float), expected["sample_dose"], **close)
-    np.testing.assert_allclose(drawn.astype(float), expected["sample"], **close)
+    # The conditions of its rows were stored, in place of a summary.
+    _, content = files.read(DATA / "format-1-conditional.safetensors", "estimator")
+    stored = content["state"]["_columns_"]["state"]
+    *groups, doses = stored["conditions"].T
+    share = stored["weight"] / stored["weight"].sum()
+    drawn = pandas.DataFrame(model.sample(5000, random_state=1), columns=rows.columns)
+    shares = drawn["group"].value_counts(normalize=True).sort_index()
+    np.testing.assert_allclose(shares, [share @ part for part in groups], atol=0.03)
+    np.testing.assert_allclose(drawn["dose"].mean(), share @ doses, atol=0.03)
     condition = {"group": "west", "dose": 0.5}
     drawn = pandas.DataFrame(
         model.sample(5, condition=condition, random_state=2), columns=rows.columns
     )
     cells = drawn[list("abcd")].astype(float)
     np.testing.assert_allclose(cells, expected["sample_under_condition"], **close)
+
+
+def test_a_conditional_model_of_format_3_loads_for_ever(tmp_path):
+    """Its file contains the conditions of its rows; a file of this format does not."""
+    pandas = pytest.importorskip("pandas")
+    path = DATA / "format-3-conditional.safetensors"
+    model, expected = skae.load(path), np.load(DATA / "format-3-conditional.npz")
+    rows = pandas.DataFrame(expected["cells"], columns=list("abc"))
+    rows = rows.assign(group=expected["group"].astype(object), dose=expected["dose"])
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    np.testing.assert_allclose(model.transform(rows), expected["codes"], **close)
+    np.testing.assert_allclose(model.score_samples(rows), expected["scores"], **close)
+    drawn = model.sample(5, condition={"group": "east", "dose": 0.5}, random_state=2)
+    np.testing.assert_allclose(drawn[:, :3].astype(float), expected["condition"], **close)
+    arrays, tree = load_file(path), json.loads(header_of(path)["tree"])
+    old = entry(tree, "_fitted", "conditions")
+    cells, weight = (arrays[old[name]["array"]] for name in ("cells", "weight"))
+    assert np.isin(expected["dose"], cells).all()
+    drawn = pandas.DataFrame(model.sample(5000, random_state=1), columns=rows.columns)
+    shares, doses = np.average(cells, axis=0, weights=weight)
+    assert abs((drawn["group"] == "north").mean() - shares) < 0.03
+    assert abs(drawn["dose"].mean() - doses) < 0.1
+    model.save(tmp_path / "again")
+    assert occurring(rows["dose"].to_numpy(), tmp_path / "again") == []
+
+
+@pytest.mark.parametrize("change", ["cells", "weight", "levels"])
+def test_bad_conditions_of_format_3_are_refused(tmp_path, change):
+    path = tmp_path / "model.safetensors"
+    shutil.copyfile(DATA / "format-3-conditional.safetensors", path)
+    if change == "levels":
+        changed("conditions", "cells", function=lambda a: a + 7)(path)
+    else:
+        changed("conditions", change, function=lambda a: a[1:])(path)
+    with pytest.raises(ValueError, match=r"must (fit the schema|hold levels)"):
+        skae.load(path)
 
 
 def test_a_detector_of_format_2_loads_for_ever(tmp_path):

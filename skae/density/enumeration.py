@@ -56,10 +56,11 @@ class Enumeration:
     ) -> "Enumeration":
         latent, shares = cast(Discrete, network.latent), tensors["shares"]
         expected = (latent.n_codebooks, latent.n_codes)
-        if shares.shape != expected or (shares < 0).any():
+        is_valid = shares.shape == expected and shares.dtype == torch.float64
+        if not is_valid or (shares < 0).any():
             raise ValueError(
-                f"the shares of the codes must be non-negative and have shape {expected}, "
-                f"got shape {tuple(shares.shape)}"
+                f"the shares of the codes must be non-negative, of shape {expected} and float64, "
+                f"got shape {tuple(shares.shape)} and {shares.dtype}"
             )
         return cls(likelihood, shares)
 

@@ -217,6 +217,15 @@ class NormalPrior(Prior):
         mean, covariance = tensors["mean"], tensors["covariance"]
         if (mean.shape, covariance.shape) != ((k,), (k, k)):
             raise ValueError("the moments of the codes are not those of this model")
+        if not mean.dtype == covariance.dtype == torch.float64:
+            raise ValueError("the density does not match this model: its prior must be in float64")
+        # Of more components, only the leading axes are used, along which no variance is 0.
+        is_finite = bool(covariance.isfinite().all())
+        if not is_finite or (k <= WIDEST and torch.linalg.cholesky_ex(covariance).info):
+            raise ValueError(
+                "the density does not match this model: the covariance of the codes must be "
+                "positive definite"
+            )
         return cls(mean, covariance)
 
     def at(self, coordinates: Tensor) -> Self | None:

@@ -82,8 +82,7 @@ class Column(Stored):
         is_category = isinstance(dtype, pd.CategoricalDtype)
         return cls(index, name, _levels(values, is_category))
 
-    def check_well_formed(self) -> None:
-        """Raise ValueError if a column that was loaded from a file is invalid."""
+    def _check_state(self) -> None:
         levels = self.levels
         if levels is not None and (
             levels.ndim != 1

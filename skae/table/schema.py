@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 from skae._compat.sklearn import check_feature_names, column_indices, safe_indexing
 from skae.files import Stored
 from skae.table.columns import Column, Support, column_values
-from skae.table.rows import Floats, Rows, hash_rows, merge_equal_rows, select_by_hash
+from skae.table.rows import Floats, Rows
 from skae.table.sequences import RowShape
 
 MatrixLike = Any
@@ -122,8 +122,7 @@ class Schema(Stored):
             return schema, schema._make_rows(values, None)
         return schema, schema._read_with_conditions(X)
 
-    def check_well_formed(self) -> None:
-        """Raise ValueError if a schema that was loaded from a file is invalid."""
+    def _check_state(self) -> None:
         modelled = self.modelled.ravel().tolist()
         indices = sorted([*modelled, *(column.index for column in self.conditions)])
         # The lengths are compared first, as a file may state too many columns to list.
@@ -136,8 +135,6 @@ class Schema(Stored):
             raise ValueError(f"a schema must have {self.n_columns} names, got {self.names!r}")
         if self.modelled.ndim != 1 or modelled != sorted(modelled):
             raise ValueError("the modelled columns of a schema must be in increasing order")
-        for column in self.conditions:
-            column.check_well_formed()
 
     @property
     def n_levels(self) -> tuple[int, ...]:
@@ -289,72 +286,6 @@ class Schema(Stored):
         self.support.check(cells, self.owner)
         values = cells if conditions is None else append_conditions(cells, conditions)
         return Rows(values, self.n_levels, self.shape.may_end_early)
-
-
-MAX_CONDITIONS = 10_000
-"""Largest number of distinct conditions that are stored. If the training rows have more, a
-pseudorandom sample of this size is stored."""
-
-
-@dataclass(frozen=True)
-class SeenConditions(Stored):
-    """Distribution of the conditions of training rows, from which `sample` draws.
-
-    Attributes
-    ----------
-    cells : ndarray of shape (n, n_conditions)
-        Distinct conditions: a number, or the index of a level, for each column of conditions.
-    weight : ndarray of shape (n,)
-        Summed sample weight of the rows that have each condition.
-    """
-
-    cells: Floats
-    weight: Floats
-
-    def check_well_formed(self, n_levels: tuple[int, ...]) -> None:
-        """Raise ValueError if conditions that were loaded from a file are invalid."""
-        cells, weight = self.cells, self.weight
-        if cells.shape != (len(weight), len(n_levels)) or weight.ndim != 1:
-            raise ValueError("the conditions and their weights must fit the schema")
-        total = weight.sum()
-        if not (np.isfinite(cells).all() and (weight >= 0).all() and 0 < total < np.inf):
-            raise ValueError("conditions and their weights must be finite numbers")
-        for column, n in zip(cells.T, n_levels, strict=True):
-            if n and not np.isin(column, np.arange(n)).all():
-                raise ValueError("the conditions must hold levels of their columns")
-
-    @classmethod
-    def from_rows(cls, rows: Rows, weight: Floats, earlier: Self | None) -> Self:
-        """Collect the conditions of weighted rows, and those of the fits that are resumed.
-
-        Parameters
-        ----------
-        rows : Rows
-            Rows of the fit.
-        weight : ndarray of shape (n,)
-            Sample weights of the rows.
-        earlier : SeenConditions or None
-            Conditions of the model from which training resumes.
-        """
-        cells = rows.conditions.astype(np.float64)
-        if earlier is not None:
-            cells = np.vstack([earlier.cells, cells])
-            weight = np.append(earlier.weight, weight)
-        hashes = hash_rows(cells, 0, rows.n_levels)
-        index, total = merge_equal_rows(weight, hashes)
-        chosen = select_by_hash(hashes[index], MAX_CONDITIONS)
-        return cls(cells[index[chosen]], total[chosen])
-
-    def draw(self, uniform: Floats) -> Floats:
-        """Draw conditions in proportion to their weights.
-
-        `uniform` holds n uniform random numbers in [0, 1). Returns cells of shape
-        (n, n_conditions).
-        """
-        ends = self.weight.cumsum() / self.weight.sum()
-        chosen = np.searchsorted(ends, uniform, side="right")
-        drawn: Floats = self.cells[chosen.clip(max=len(ends) - 1)]
-        return drawn
 
 
 def find_columns(X: Any, key: ColumnKey, parameter: str) -> NDArray[np.intp]:

@@ -41,6 +41,15 @@ class FittedTask(Stored):
     n_features_in: int
     feature_names_in: NDArray[Any] | None
 
+    def _check_state(self) -> None:
+        fitted, names = self.autoencoder._fitted, self.feature_names_in
+        if fitted is None or fitted.schema.n_columns != self.n_features_in:
+            raise ValueError(f"the autoencoder is not fitted to {self.n_features_in} columns")
+        if names is not None and (
+            names.shape != (self.n_features_in,) or not all(isinstance(n, str) for n in names)
+        ):
+            raise ValueError(f"there must be {self.n_features_in} names of columns, got {names!r}")
+
     def defined(self, name: str) -> Any:
         """Return the value of a field, or raise AttributeError if it is None."""
         value = getattr(self, name)

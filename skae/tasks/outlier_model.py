@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from skae._compat.sklearn import weighted_percentile
-from skae.files import Stored
+from skae.files import Stored, check_numbers
 from skae.tasks.meta_estimator import FittedTask
 from skae.tasks.outlier_scores import Floats, ModelOutputs, Score, mean_and_deviation
 
@@ -60,6 +60,15 @@ class Units(Stored):
     scale: Floats
     reach: Floats
     epsilon: float
+
+    def _check_state(self) -> None:
+        d = self.center.shape[:1]
+        check_numbers(self.center, d, "the centers of columns")
+        check_numbers(self.scale, d, "the scales of columns")
+        if self.reach.shape != d or (self.scale < 0).any() or not (self.reach > 0).all():
+            raise ValueError("the scales and the reach of columns must not be negative")
+        if not 0 <= self.epsilon < 1:
+            raise ValueError(f"epsilon must be in [0, 1), got {self.epsilon}")
 
     @classmethod
     def from_rows(cls, X: Floats, weight: Floats, epsilon: float) -> Self:
@@ -150,6 +159,11 @@ class ScaledAutoencoder(FittedTask):
     inputs: Units
     units: Units
 
+    def _check_state(self) -> None:
+        super()._check_state()
+        if not len(self.inputs.center) == len(self.units.center) == self.n_features_in:
+            raise ValueError(f"there must be units of {self.n_features_in} columns")
+
     def encode(self, X: Floats) -> Floats:
         """Compute the codes (n, n_components) of rows in the user's units."""
         return np.asarray(self.autoencoder.transform(self.inputs.to_network(X)), dtype=np.float64)
@@ -200,6 +214,17 @@ class FittedDetector(ScaledAutoencoder):
     scale: Floats
     calibration: Floats
     at_least: Floats
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        d, n = self.n_features_in, len(self.calibration.ravel())
+        self.score.check_sizes(self.autoencoder.n_components_, d)
+        check_numbers(self.center, (d,), "the centers of residuals")
+        check_numbers(self.scale, (d,), "the scales of residuals", positive=True)
+        check_numbers(self.calibration, (n,), "the scores of calibration rows")
+        check_numbers(self.at_least, (n + 1,), "the numbers of calibration rows", positive=True)
+        if not np.isfinite(self.offset):
+            raise ValueError(f"offset must be finite, got {self.offset}")
 
     def explain(self, X: Floats) -> tuple[Floats, Floats, Floats]:
         """Compute the deviations, expected values and shares of cells, each (n, n_features)."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skae._compat.sklearn import weighted_percentile
-from skae.files import Stored
+from skae.files import Stored, check_numbers
 
 Floats = NDArray[np.float64]
 
@@ -96,6 +96,12 @@ class Score(Stored, ABC):
         """
         return self
 
+    def check_sizes(self, n_components: int, n_features: int) -> None:
+        """Raise ValueError unless this is a fitted criterion for codes and rows of these lengths.
+
+        A criterion whose only attributes are numbers inherits this method, which does nothing.
+        """
+
     @abstractmethod
     def __call__(self, outputs: ModelOutputs) -> Floats:
         """Compute the anomaly scores (n_rows,) of rows. A higher score is more abnormal."""
@@ -147,6 +153,15 @@ class Neighbors(Score):
         directions of little variance.
     """
 
+    size: int
+    rank: int
+    floor: float
+    code_center: Floats
+    code_scale: Floats
+    center: Floats
+    whitening: Floats
+    usual: Floats
+
     def __init__(self, size: int = 1024, rank: int = 2, floor: float = 0.3) -> None:
         self.size = size
         self.rank = rank
@@ -160,6 +175,16 @@ class Neighbors(Score):
         self.center, self.whitening, is_regular = concentrate(points, weight, trim, self.floor)
         self.usual = group_means(whiten(points[is_regular], self.center, self.whitening), self.size)
         return self
+
+    def check_sizes(self, n_components: int, n_features: int) -> None:
+        n = n_components + n_features
+        check_numbers(self.code_center, (n_components,), "the centers of codes")
+        check_numbers(self.code_scale, (n_components,), "the scales of codes", positive=True)
+        check_numbers(self.center, (n,), "the center of points")
+        check_numbers(self.whitening, (n,) * max(1, self.whitening.ndim), "the whitening")
+        check_numbers(self.usual, (max(1, len(self.usual)), n), "the reference points")
+        if self.rank < 1 or self.whitening.ndim > 2:
+            raise ValueError("rank must be at least 1, and whitening a vector or a matrix")
 
     def _to_points(self, outputs: ModelOutputs) -> Floats:
         return np.hstack([(outputs.code - self.code_center) / self.code_scale, outputs.residual])
@@ -179,9 +204,16 @@ class Tails(Score):
     constant of the negative log-likelihood are left out.
     """
 
+    center: Floats
+    scale: Floats
+
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
         self.center, self.scale = robust_center_scale(outputs.residual, weight, trim)
         return self
+
+    def check_sizes(self, n_components: int, n_features: int) -> None:
+        check_numbers(self.center, (n_features,), "the centers of residuals")
+        check_numbers(self.scale, (n_features,), "the scales of residuals", positive=True)
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
         return self.cell_terms((outputs.residual - self.center) / self.scale).mean(axis=1)
@@ -199,6 +231,10 @@ class Robust(Score):
     often detected by the other score.
     """
 
+    distance: Neighbors
+    tails: Tails
+    moments: Floats
+
     def __init__(self) -> None:
         self.distance = Neighbors(size=256, rank=5, floor=VARIANCE_FLOOR)
         self.tails = Tails()
@@ -207,6 +243,12 @@ class Robust(Score):
         scores = [part.fit(outputs, weight, trim)(outputs) for part in self._criteria()]
         self.moments = np.array([mean_and_deviation(values, weight) for values in scores])
         return self
+
+    def check_sizes(self, n_components: int, n_features: int) -> None:
+        for part in self._criteria():
+            part.check_sizes(n_components, n_features)
+        check_numbers(self.moments, (2, 2), "the moments of the scores")
+        check_numbers(self.moments[:, 1], (2,), "the deviations of the scores", positive=True)
 
     def _criteria(self) -> tuple[Score, Score]:
         return self.distance, self.tails

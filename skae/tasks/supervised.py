@@ -23,6 +23,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context
 from skae.base import BaseAutoencoder, Floats, MatrixLike
+from skae.files import check_numbers
 from skae.fitting import draw_seed, read_weight
 from skae.state import FittedAttribute
 from skae.table.rows import hash_rows, merge_equal_rows
@@ -86,6 +87,22 @@ class FittedSupervised(FittedTask):
     maps: list[Floats]
     label_names: list[str] | None
 
+    def _check_state(self) -> None:
+        super()._check_state()
+        k = self.autoencoder.n_components_
+        for coef, intercept in zip(self.maps[::2], self.maps[1::2], strict=True):
+            check_numbers(intercept, intercept.shape[:1], "the intercepts of a map")
+            check_numbers(coef, (k, len(intercept)), "the coefficients of a map")
+        if any(part.dtype != np.float64 for part in self.maps):
+            raise ValueError("the coefficients and intercepts of maps must be in float64")
+        n_outputs = sum(map(len, self.maps[1::2]))
+        if not n_outputs or n_outputs != self._n_outputs():
+            raise ValueError(f"the maps have {n_outputs} outputs instead of {self._n_outputs()}")
+
+    def _n_outputs(self) -> int:
+        """Return the number of columns of all maps together."""
+        return len(self.label_names or [])
+
     @property
     def outputs(self) -> list[Any] | None:
         """The names of the outputs, or the classes if the targets are a column of classes."""
@@ -107,6 +124,18 @@ class FittedClassifier(FittedSupervised):
     """
 
     classes: NDArray[Any]
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        classes = self.classes
+        has_known = self.label_names is None or len(classes) == len(self.label_names)
+        if not has_known or classes.ndim != 1 or not np.array_equal(classes, np.unique(classes)):
+            raise ValueError(f"the classes must be sorted distinct values, got {classes!r}")
+
+    def _n_outputs(self) -> int:
+        if self.label_names is not None:
+            return super()._n_outputs()
+        return 1 if len(self.classes) == 2 else len(self.classes)
 
     @property
     def outputs(self) -> list[Any] | None:

@@ -76,6 +76,7 @@ class Checkpoint(Callback):
 
     def on_train_end(self, net: Net, *args: object, **kwargs: object) -> None:
         self.path_.unlink(missing_ok=True)
+        files.remove_leftovers(self.path_)
 
 
 @dataclass(eq=False)

@@ -136,8 +136,10 @@ class ConditionedAutoencoder(BaseAutoencoder):
         ----------
         condition : scalar, array-like, dict, Series or DataFrame, default=None
             Values of the columns of the condition, for all rows or for each row, as in
-            `inverse_transform`. With None, the condition of each row is drawn from those of the
-            training rows, in proportion to their sample weights.
+            `inverse_transform`. With None, the condition of each row is drawn from the distribution
+            of those of the training rows, in proportion to their sample weights. Categories are
+            drawn as often together as they occur together. Numbers have the mean and the covariance
+            of the training rows, but those that few rows share do not occur again.
 
         Returns
         -------
