@@ -300,6 +300,8 @@ class Saved(Stored):
         containers = state.get("_sklearn_output_config", {})
         if not isinstance(containers, dict) or not matches_type([*containers.values()], list[str]):
             raise ValueError(f"the containers of outputs cannot be {containers!r}")
+        if state.get("callbacks"):
+            raise ValueError(f"a file contains no callbacks, got {state['callbacks']!r}")
         estimator.__setstate__(state)
         return estimator
 

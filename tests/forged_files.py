@@ -77,7 +77,10 @@ def other_number(rng, value):
 
 def edit_tree(rng, tree):
     """Change one random entry of a tree."""
-    container, key = pick(rng, [*places(tree)])
+    all_places = [*places(tree)]
+    if not all_places:  # after an edit that removed everything
+        return
+    container, key = pick(rng, all_places)
     value = container[key]
     kind = rng.integers(8)
     if kind == 0:
