@@ -110,7 +110,11 @@ class Units(Stored):
         would otherwise depend on the rounding errors of a change of the user's units.
         """
         cells: Floats = np.clip(_divide(X - self.center, self.scale), -self.reach, self.reach)
-        return cells.astype(np.float32).astype(np.float64) if self.epsilon > 0 else cells
+        if self.epsilon == 0:
+            return cells
+        # As a conversion to float32, but for numbers of any size.
+        fraction, exponent = np.frexp(cells)
+        return np.ldexp(np.round(fraction * 2.0**24) / 2.0**24, exponent)
 
     def to_user(self, X: Floats) -> Floats:
         """Convert rows from the network's units to the user's."""
