@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import field, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, check_array
@@ -19,11 +20,13 @@ from sklearn.utils.validation import validate_data
 
 from skae import inference
 from skae._compat.sklearn import (
+    BaseEstimator,
     HasMethods,
     Interval,
     RealNotInt,
     StrOptions,
     check_feature_names,
+    check_parameters,
     fit_context,
     has_callbacks,
     init_callback_context,
@@ -31,7 +34,7 @@ from skae._compat.sklearn import (
 )
 from skae.density.base import Density
 from skae.density.laplace import Laplace
-from skae.fitting import FitData, draw_seed, fit, read_weight
+from skae.fitting import FitData, draw_seed, fit
 from skae.nn.bodies.architectures import WIDTHS
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.modules import ModulePair
@@ -39,13 +42,17 @@ from skae.nn.corruption import CORRUPTIONS, Corruption
 from skae.nn.latent import Latent
 from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.likelihoods.base import Likelihood
-from skae.parameters import Declared
+from skae.parameters import Declared, check_integer, short_repr
 from skae.starting import restore, row_shape
 from skae.state import Fitted, FittedAttribute, Saved, TableInfo
+from skae.table.cells import read_cells
 from skae.table.rows import Floats
 from skae.table.schema import ColumnKey, MatrixLike
+from skae.table.sequences import row_shapes
 from skae.table.targets import Targets
-from skae.training.checkpoint import EpochContexts
+from skae.table.weights import read_weight
+from skae.training.callbacks import NamedCallbacks
+from skae.training.checkpoint import EpochContexts, remove_when_complete
 from skae.training.loop import as_history
 from skae.training.threads import one_thread
 
@@ -56,7 +63,7 @@ class BaseAutoencoder(
     CallbackSupportMixin,
     Saved,
     Declared,
-    BaseEstimator,
+    NamedCallbacks,
     ABC,
 ):
     """Base class of all autoencoders.
@@ -94,11 +101,14 @@ class BaseAutoencoder(
           convolution halves height and width, rounding up. A dense layer computes the code. The
           decoder has the same layers in reverse order.
         - "recurrent" is for sequences: gated recurrent units read a row, and others generate it.
-          Rows may end with NaN, for sequences that are shorter than `feature_shape`.
-        - A user-defined object has two methods, `encoder(n_out)` and `decoder(n_in)`, that return
-          torch modules. The encoder maps rows, tensors of shape (n, n_features) or
-          ``(n, *feature_shape)``, to (n, n_out). The decoder maps (n, n_in) to rows. The parameters
-          `hidden_layer_sizes`, `activation` and `dropout` do not apply to these modules.
+          Rows may end with NaN, for sequences that are shorter than `feature_shape`. A list of
+          sequences of different lengths, arrays of shape (time, channels), is accepted, too, if
+          there is no condition.
+        - A user-defined object has the methods `encoder(n_out)` and `decoder(n_in)`, or one of
+          them, that return torch modules. The encoder maps rows, tensors of shape (n, n_features)
+          or ``(n, *feature_shape)``, to (n, n_out). The decoder maps (n, n_in) to rows. If one
+          method is absent, that network is the one of "mlp". The parameters `hidden_layer_sizes`,
+          `activation` and `dropout` apply to this network only.
 
     feature_shape : tuple of int or None, default=None
         Shape of a row: (channels, height, width) for "conv" and (time, channels) for "recurrent".
@@ -121,8 +131,8 @@ class BaseAutoencoder(
     tied_weights : bool, default=False
         Whether the decoder uses the transposed weights of the encoder, which halves the number of
         weights. The initial codes then have the scale of PCA's codes, even in estimators whose
-        initial codes otherwise have unit variance. Tied weights require `architecture="mlp"` and
-        are not available if there is a condition.
+        initial codes otherwise have unit variance. Tied weights require `architecture="mlp"`. They
+        are not available if there is a condition, or in `SemiSupervisedVariationalAutoencoder`.
 
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code. "gaussian" trains with the squared error.
@@ -140,7 +150,9 @@ class BaseAutoencoder(
         rows for this estimate if there are fewer than 30 validation rows. Variational, conditional
         and semi-supervised autoencoders train the variance together with the network instead. If
         there are at least 30 validation rows, they then multiply it by the mean ratio of the
-        squared errors of these rows to the variance.
+        squared errors of these rows to the variance. The estimate is at least the variance of
+        rounding errors. If codes reproduce all training rows, it is close to 0 unless validation
+        rows are held out.
 
     corruption : {"gaussian", "masking", "salt_and_pepper", "swap", "grayscale", "downsampling", \
 "block"}, callable or None, default=None
@@ -208,7 +220,8 @@ class BaseAutoencoder(
     batch_size : int or "auto", default="auto"
         Number of rows per training step. "auto" depends on the number of distinct training rows. If
         there are at most 256, it is their number, so that each step uses all rows. If there are
-        more, it is 64, or 128 from about 5,800 rows, or 256 from about 11,600 rows.
+        more, it is 64, or 128 from about 5,800 rows, or 256 from about 11,600 rows. If at most half
+        as many rows remain for the last step of an epoch, they join the step before.
 
     early_stopping : bool or "auto", default="auto"
         Whether to hold out rows and keep the weights of the epoch with the best objective on these
@@ -216,20 +229,33 @@ class BaseAutoencoder(
         one of the candidates.
 
         With True, the validation rows select the epoch. With "auto", they select it only if there
-        are at least 100 of them, because fewer would select it by chance. Validation rows estimate
-        the noise variance even if they do not select the epoch. False trains on all rows. If no
-        validation rows select the epoch, the weights of the last epoch are kept. If training
-        improved the objective on the training rows by less than 1e-4 nats per row, the weights of
-        epoch 0 are kept instead. `FairAutoencoder` always keeps the weights of the last epoch if it
-        has sensitive columns.
+        are at least 100 of them, because fewer would select it by chance. Fewer validation rows
+        decide whether the weights of the last epoch or those of epoch 0 are kept, by the mean
+        change of their losses and two of its standard errors. If the table has at most as many
+        columns as training rows, the last epoch is kept unless the losses have risen by more than
+        that. If it has more columns, for which training can easily overfit, the last epoch is kept
+        only if the losses have fallen by more than that. The kept network is then trained further
+        on all rows, including the validation rows, for a quarter of `max_epochs`, unless a callback
+        or `n_iter_no_change` has stopped the training. These epochs are not part of `history_`.
+
+        False trains on all rows and keeps the weights of the last epoch. Without a selection by
+        validation rows, the weights of epoch 0 are kept if training improved the objective on the
+        training rows by less than 1e-4 nats per row. Wherever the weights of epoch 0 are kept, the
+        network is initialized again from all rows, including the validation rows. With
+        `warm_start=True`, or if `fit` is passed validation rows, these rows are used in neither of
+        these ways, because they may serve another fit. `FairAutoencoder` always keeps the weights
+        of the last epoch, without further epochs on all rows, if it has sensitive columns.
+
+        Validation rows also estimate the noise variance. Before they have served these two
+        purposes, only the number of components depends on them, if it is a share of the variance.
 
         The content of the rows and `random_state` determine which rows are held out. The order of
         the rows has no influence. Equal rows are either all held out or all used for training.
 
     validation_fraction : float, default=0.1
         Share of the distinct rows that is held out, between 0 and 1. The number of held-out rows is
-        rounded to an integer, which may be 0 for small tables. `early_stopping=False` ignores this
-        parameter.
+        rounded to an integer, which may be 0 for small tables. The parameter is ignored if
+        `early_stopping=False`, or if `fit` is passed validation rows, `X_val`.
 
     n_iter_no_change : int or None, default=None
         Number of consecutive epochs without an improvement of the objective on validation rows by
@@ -244,11 +270,17 @@ class BaseAutoencoder(
         that fit had `warm_start=True`, too. The learning rate follows the whole schedule again. If
         `n_components` has been increased since the previous fit, the previous components are kept,
         the new ones are initialized on the residuals of the previous model, and the optimizer
-        starts anew.
+        starts anew. Other parameters may have changed, too, and their present values are used. If
+        they require weights of other shapes, `fit` raises ValueError. With `precision="auto"`, the
+        number format stays the same.
 
     callbacks : list of skorch callbacks or None, default=None
-        Callbacks for skorch's training loop. Callbacks of scikit-learn are set with
-        `set_callbacks`.
+        Callbacks for skorch's training loop, or pairs of a name and a callback. The parameters of a
+        named callback can be set, for example `callbacks__stop__patience` of
+        ``("stop", EarlyStopping())``. A callback stops the training if its `on_epoch_end` returns
+        True. Some callbacks of skorch, such as `LRScheduler`, raise a ValueError that names what to
+        use instead; the page on callbacks in the user guide lists them. Callbacks of scikit-learn
+        are set with `set_callbacks`.
 
     device : str, default="auto"
         Where to train and predict: the name of a torch device. "auto" is the first available of
@@ -257,15 +289,18 @@ class BaseAutoencoder(
     precision : {"auto", "float32", "float64", "bfloat16"}, default="auto"
         Number format of the network. "auto" is float64 for float64 tables of at most 262,144 cells,
         for which its precision costs little time; for float64 tables with a column whose absolute
-        mean exceeds 10,000 times its standard deviation; and for values whose squares float32
-        cannot represent. Otherwise, it is float32, which is faster. "bfloat16" trains in mixed
-        precision and predicts in float32. Devices of type "mps" always use float32.
+        mean exceeds 10,000 times its standard deviation; for tables with a column whose standard
+        deviation is less than a 10,000th of the root mean square of those of all columns; and for
+        values whose squares float32 cannot represent. Otherwise, it is float32, which is faster.
+        "bfloat16" trains in mixed precision and predicts in float32. Devices of type "mps" always
+        use float32.
 
     random_state : int, RandomState instance or None, default=None
         Determines the held-out rows, the initial weights and all random draws. Pass an int for
-        reproducible results: equal seeds give bitwise equal results.
+        reproducible results: equal seeds give bitwise equal results. In a fit that resumes, the
+        draws continue those of the previous fit.
 
-    verbose : int, default=0
+    verbose : int or bool, default=0
         Level of verbosity: 1 prints one line per epoch.
 
     Attributes
@@ -281,7 +316,9 @@ class BaseAutoencoder(
         likelihood, which has no noise.
 
     module_ : torch.nn.Module
-        The trained network.
+        The trained network. Its parts are `inputs`, `encoder`, `latent`, `decoder` and
+        `likelihood`. Calling it raises a TypeError: use `transform`, `inverse_transform` and
+        `reconstruct`.
 
     history_ : skorch.history.History
         Numbers that skorch recorded at each epoch.
@@ -299,6 +336,11 @@ class BaseAutoencoder(
     best_epoch_ : int
         Epoch whose weights were kept, counted from 1 in the latest fit; 0 is the network before the
         first epoch of that fit.
+
+    start_epoch_ : int
+        Number of epochs of the fits from which the latest fit resumed. It is 0 unless the fit
+        resumed. Counted over all fits, the epoch whose weights were kept is
+        ``start_epoch_ + best_epoch_``.
 
     n_features_in_ : int
         Number of columns seen during fit.
@@ -345,7 +387,7 @@ class BaseAutoencoder(
         ],
         "hidden_layer_sizes": [tuple, list, StrOptions({"auto"})],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "architecture": [StrOptions({*WIDTHS}), HasMethods(["encoder", "decoder"])],
+        "architecture": [StrOptions({*WIDTHS}), HasMethods("encoder"), HasMethods("decoder")],
         "feature_shape": [tuple, list, None],
         "linear_skip": ["boolean", StrOptions({"auto"})],
         "tied_weights": ["boolean"],
@@ -379,6 +421,8 @@ class BaseAutoencoder(
     }
 
     _must_be_saved: ClassVar[tuple[str, ...]] = ("architecture",)
+    _description: ClassVar[str] = "an autoencoder of skae"
+    """What error messages call instances of this class and its subclasses."""
     _encoder_uses_conditions: ClassVar[bool] = True
     """Whether the encoder receives the columns of conditions beside the modelled ones."""
     _density: ClassVar[type[Density]] = Laplace
@@ -398,6 +442,7 @@ class BaseAutoencoder(
     validation_curve_ = FittedAttribute(lambda fitted: fitted.curve("valid_loss"))
     n_iter_ = FittedAttribute(lambda fitted: len(fitted.history))
     best_epoch_ = FittedAttribute(lambda fitted: fitted.best_epoch)
+    start_epoch_ = FittedAttribute(lambda fitted: fitted.start_epoch)
 
     # ------------------------------------------------------------------- hooks for subclasses
 
@@ -446,6 +491,10 @@ class BaseAutoencoder(
         y: object = None,
         sample_weight: MatrixLike | None = None,
         X_corrupted: MatrixLike | None = None,
+        *,
+        X_val: MatrixLike | None = None,
+        y_val: MatrixLike | None = None,
+        sample_weight_val: MatrixLike | None = None,
     ) -> Self:
         """Train the autoencoder and estimate the density of rows.
 
@@ -467,6 +516,16 @@ class BaseAutoencoder(
             encoder receives them in training and in validation, and `corruption` is ignored. The
             loss compares reconstructions with `X`. Values in the columns of a condition are
             ignored; those of `X` are used.
+        X_val : array-like of shape (n_val, n_features), default=None
+            Validation rows. With None, a share of the rows of `X` is held out, unless
+            `early_stopping=False`. The rows of `X_val` serve the same purposes and replace these
+            rows, but the network is never trained on them, so that all rows of `X` are training
+            rows. They also count in the shares of the vectors of a codebook. In a `Pipeline`,
+            ``transform_input=["X_val"]`` transforms `X_val` like `X`.
+        y_val : array-like of shape (n_val,), default=None
+            Targets of the rows of `X_val`. Required by autoencoders that use `y`.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Weights of the rows of `X_val`. None gives them a weight of 1.
 
         Returns
         -------
@@ -482,7 +541,9 @@ class BaseAutoencoder(
               values that are too large or too small for the number format, or values outside the
               range of the likelihood.
             - A fit that does not resume gets fewer than two rows with a positive weight.
-            - `y`, `sample_weight` or `X_corrupted` is invalid.
+            - `y`, `sample_weight`, `X_corrupted`, `X_val`, `y_val` or `sample_weight_val` is
+              invalid.
+            - `X_val` is passed together with `X_corrupted`, or with `early_stopping=False`.
             - Parameters are invalid or contradict each other.
             - With `warm_start=True`, `X` has other columns than in the previous fit, or the
               parameters describe a network that differs from the fitted one in more than a larger
@@ -503,8 +564,14 @@ class BaseAutoencoder(
             likelihood. The warning is also issued if fewer than half of the components of a
             variational code are active, or if the training rows use fewer than half of the vectors
             of a codebook.
+        UserWarning
+            If the noise variance cannot be estimated, because codes reproduce the training rows,
+            these rows do not vary along all axes, and no validation rows, or too few of them, are
+            held out. The density of rows that vary along other axes is then extremely low. The
+            warning is also issued if rows are images and `feature_shape` seems to have the channels
+            as its last axis.
         """
-        data = FitData(X, y, sample_weight, X_corrupted)
+        data = FitData(X, y, sample_weight, X_corrupted, X_val, y_val, sample_weight_val)
         return self._train(data, self._fitted if self.warm_start else None)
 
     def partial_fit(
@@ -517,15 +584,20 @@ class BaseAutoencoder(
         """Train for one pass over `X` at a constant learning rate.
 
         Training resumes from the last call of `fit` or `partial_fit`. The first of these calls
-        determines the center and scale of the columns, the number of components and the precision.
-        It also performs the pre-training of `layerwise_epochs`, if any. No rows are held out. The
-        state of the optimizer is kept between calls of `partial_fit`.
+        determines the center and scale of the columns, the number of components and, with
+        `precision="auto"`, the number format. It also performs the pre-training of
+        `layerwise_epochs`, if any. No rows are held out. The state of the optimizer is kept between
+        calls of `partial_fit`.
+
+        Parameters may change between calls. Their present values are used, unless they require
+        weights of other shapes. The parameters `max_epochs`, `early_stopping`,
+        `validation_fraction`, `n_iter_no_change`, `tol` and `warm_start` are not used.
 
         The noise variance and the distribution of codes are estimated after each call. They are
         averaged over the last call of `fit`, if any, and all later calls, weighted by the sums of
-        their sample weights. Estimators whose codes are random (variational, conditional, fair and
-        semi-supervised autoencoders) have the noise variance of the latest call instead of an
-        average.
+        their sample weights. The noise variance is that of the latest call if `noise` has changed,
+        and in estimators whose codes are random (variational, conditional, fair and semi-supervised
+        autoencoders).
 
         Parameters
         ----------
@@ -554,7 +626,7 @@ class BaseAutoencoder(
 
         Warns
         -----
-        ConvergenceWarning
+        ConvergenceWarning, UserWarning
             As in `fit`.
         """
         return self._partial_fit(X, y, sample_weight, X_corrupted)
@@ -577,7 +649,7 @@ class BaseAutoencoder(
 
         If `resume` is True, training resumes from the fitted model.
         """
-        data = FitData(X, None, sample_weight, None, targets)
+        data = FitData(X, None, sample_weight, None, targets=targets)
         return self._train(data, self._fitted if resume else None)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -588,22 +660,29 @@ class BaseAutoencoder(
         pass of `partial_fit`.
         """
         context = init_callback_context(self, 1 if one_pass else self.max_epochs)
-        context.call_on_fit_task_begin(estimator=self, X=data.X)
+        weight = data.sample_weight
+        metadata = None if weight is None else {"sample_weight": weight}
+        details = {"X": data.X, "y": data.y, "metadata": metadata}
+        context.call_on_fit_task_begin(estimator=self, **details)
 
         def make_callback(model_of: Callable[[Any], Fitted]) -> EpochContexts | None:
             if not has_callbacks(self):
                 return None
-            return EpochContexts(context, self, data.X, lambda net: {"_fitted": model_of(net)})
+            return EpochContexts(context, self, details, lambda net: {"_fitted": model_of(net)})
 
         # The fit reads a copy, so that another thread that sets parameters meanwhile has no effect.
         unfitted = type(self)(**self.get_params(deep=False))
         with torch.inference_mode(False), torch.enable_grad():
-            fitted, messages = one_thread(fit)(unfitted, data, resume, one_pass, make_callback)
+            fitted, messages, remove_checkpoints = one_thread(fit)(
+                unfitted, data, resume, one_pass, make_callback
+            )
         # The warnings come before the assignment: if the user turns them into errors, the fit
         # fails, and the previous model must stay.
         for message, category in messages:
             warn(message, category)
-        self._set_fitted(fitted, lambda: context.call_on_fit_task_end(estimator=self, X=data.X))
+        end = partial(context.call_on_fit_task_end, estimator=self, reconstruction_attributes={})
+        self._set_fitted(fitted, partial(end, **details))
+        remove_when_complete(remove_checkpoints)
         return self
 
     # ------------------------------------------------------------------------------ inference
@@ -662,7 +741,8 @@ class BaseAutoencoder(
 
     def _read_codes(self, X: MatrixLike, fitted: Fitted) -> Floats:
         """Validate codes and their number of components."""
-        Z = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        read = partial(check_array, dtype=[np.float64, np.float32], input_name="X")
+        Z = read_cells(read, X, True)
         k = fitted.network.latent.n_outputs
         if Z.shape[1] != k:
             raise ValueError(
@@ -739,9 +819,10 @@ class BaseAutoencoder(
         are finitely many codes, the density is an exact sum over them.
 
         The noise variance, unless it is known or trained, and the distribution of codes, unless the
-        model fixes it, are estimated after training. The estimate uses at most 2,048 rows, and
-        fewer if rows have many columns or codes have many components. An estimated normal
-        distribution covers at most 64 principal axes of the codes, those of largest variance.
+        model fixes it, are estimated after training. The estimate uses at most 2,048 rows. With
+        `noise="diagonal"`, it uses fewer if the number of columns times that of components exceeds
+        16,384 in float64, or 32,768 in float32. An estimated normal distribution covers at most 64
+        principal axes of the codes, those of largest variance.
 
         With the Gaussian likelihood, the log-density can be compared with `PCA.score_samples` and
         `FactorAnalysis.score_samples`. For `Autoencoder` with `noise="isotropic"`, it is equal to
@@ -859,12 +940,17 @@ class BaseAutoencoder(
         If `condition` is None, it is drawn from the conditions of training rows, if there are any.
         """
         fitted = self._read_fitted()
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
-        cells = None
+        check_integer(n_samples, "n_samples", 1)
+        seed, cells = self._draw_seed(random_state, "sample"), None
         if condition is not None:
             cells = fitted.schema.read_conditions(condition, int(n_samples))
-        return inference.draw_rows(int(n_samples), mean, draw_seed(random_state), cells, fitted)
+        return inference.draw_rows(int(n_samples), mean, seed, cells, fitted)
+
+    def _draw_seed(self, random_state: int | RandomState | None, method: str) -> int:
+        """Validate the argument `random_state` of a method, and draw a seed from it."""
+        owner = f"{type(self).__name__}.{method}"
+        check_parameters(self._parameter_constraints, {"random_state": random_state}, owner)
+        return draw_seed(random_state)
 
     def interpolate(self, A: MatrixLike, B: MatrixLike, n_steps: int = 10) -> Floats:
         """Decode codes on the straight lines between the codes of `A` and of `B`.
@@ -896,8 +982,7 @@ class BaseAutoencoder(
         TypeError
             If `A` or `B` is sparse.
         """
-        if not isinstance(n_steps, Integral) or n_steps < 2:
-            raise ValueError(f"n_steps must be an integer of at least 2, got {n_steps!r}.")
+        check_integer(n_steps, "n_steps", 2)
         fitted = self._read_fitted()
         first, last = (fitted.schema.read(_as_table(rows, fitted)) for rows in (A, B))
         if len(first) != len(last):
@@ -949,15 +1034,18 @@ class BaseAutoencoder(
         code = inference.codes(row, fitted)
         if len(code) != 1:
             raise ValueError(f"x must be a single row, got {len(code)} rows.")
-        k = code.shape[1]
-        if not isinstance(component, Integral) or not 0 <= component < k:
-            raise ValueError(f"component must be an integer in [0, {k - 1}], got {component!r}.")
-        values = np.atleast_1d(np.asarray(values, dtype=code.dtype))
-        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-            raise ValueError(f"values must be a non-empty list of finite numbers, got {values!r}.")
-        Z = np.repeat(code, len(values), axis=0)
-        Z[:, component] = values
-        return inference.decode(Z, np.repeat(row.conditions, len(values), axis=0), fitted)
+        check_integer(component, "component", 0, code.shape[1] - 1)
+        try:
+            grid = np.atleast_1d(np.asarray(values, dtype=code.dtype))
+        except (ValueError, TypeError):
+            grid = np.zeros(0)
+        if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all():
+            raise ValueError(
+                f"values must be a non-empty list of finite numbers, got {short_repr(values)}."
+            )
+        Z = np.repeat(code, len(grid), axis=0)
+        Z[:, component] = grid
+        return inference.decode(Z, np.repeat(row.conditions, len(grid), axis=0), fitted)
 
     # ---------------------------------------------------------------------------------- state
 
@@ -979,8 +1067,8 @@ class BaseAutoencoder(
         super().__setstate__(state)
         if tree is not None:
             # The network is rebuilt from the parameters of the fit, because the present ones may
-            # differ from them.
-            as_fitted = type(self)(**self.get_params(deep=False))
+            # differ from them and may be invalid.
+            as_fitted = type(self)(architecture=self.architecture)
             self._fitted = restore(as_fitted.set_params(**tree["parameters"]), tree)
 
 
@@ -989,7 +1077,8 @@ def _as_table(X: Any, fitted: Fitted) -> Any:
 
     A single row is a vector or an array of shape `feature_shape`.
     """
-    is_single = np.ndim(X) == 1 or np.shape(X) == fitted.schema.feature_shape
+    has_equal_rows = len({*(row_shapes(X) or ())}) <= 1
+    is_single = has_equal_rows and (np.ndim(X) == 1 or np.shape(X) == fitted.schema.feature_shape)
     return np.asarray(X).reshape(1, -1) if is_single else X
 
 
@@ -1030,15 +1119,13 @@ def validate_rows(
         If `X` is invalid.
     """
     if not isinstance(autoencoder, BaseAutoencoder):
-        rows: NDArray[Any] = validate_data(validator, X, **checks)
-        return rows
+        return read_cells(partial(validate_data, validator, **checks), X, True)
     fitted = autoencoder._fitted
     shape = row_shape(autoencoder) if fitted is None else fitted.schema.shape
-    if may_miss:
-        checks["ensure_all_finite"] = shape.finiteness
+    shape = replace(shape, may_end_early=shape.may_end_early and may_miss)
     X = shape.as_table(X, None if fitted is None else fitted.schema.n_columns)
-    rows = validate_data(validator, X, **checks)
-    return shape.check_ends(rows) if may_miss else rows
+    read = partial(validate_data, validator, **checks)
+    return shape.check_ends(read_cells(read, X, shape.finiteness))
 
 
 def thaw(frozen: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
@@ -1057,7 +1144,9 @@ def thaw(frozen: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
         If the column names of `X` are not those of the fit.
     """
     if not isinstance(frozen.estimator, BaseAutoencoder):
-        raise TypeError(f"autoencoder must contain an autoencoder of skae, got {frozen!r}.")
+        raise TypeError(
+            f"autoencoder must contain an autoencoder of skae, got {short_repr(frozen)}."
+        )
     # Another thread may refit the original meanwhile, so that only the copy is read.
     copied = copy.deepcopy(frozen.estimator)
     fitted = copied._read_fitted()

@@ -1,12 +1,10 @@
 """The steps of a fit, from the table of the user to a fitted model."""
 
 import copy
-import math
-import pickle
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from numbers import Integral
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,30 +14,30 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_consistent_length, check_random_state
+from torch import Tensor
 
-from skae._compat.sklearn import check_sample_weight, safe_indexing
+from skae.density.base import Density
 from skae.nn.batch import Batch
-from skae.nn.corruption import ColumnStatistics, NamedCorruption
+from skae.nn.corruption import FOR_IMAGES, ColumnStatistics, NamedCorruption
 from skae.nn.network import AuxiliaryLoss, Network
 from skae.nn.pca import column_moments
-from skae.starting import new_net, resumed_net, row_shape, support
+from skae.starting import components_of_resumed, new_net, resumed_net, row_shape, support
 from skae.state import Fitted
 from skae.table.conditions import SeenConditions
 from skae.table.rows import Floats, Rows, hash_rows, max_abs_values
-from skae.table.schema import MatrixLike, Schema, as_container
+from skae.table.schema import MatrixLike, Schema
 from skae.table.sequences import fill_with_means
-from skae.table.targets import Targets
-from skae.training.batches import Batches
-from skae.training.checkpoint import Checkpoint
+from skae.table.targets import Targets, join_targets, rare_rows
+from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
+from skae.training.batches import Batches, choose_batch_size
+from skae.training.callbacks import check_skorch_callbacks
+from skae.training.checkpoint import has_checkpoint, signature
 from skae.training.layerwise import pretrain
-from skae.training.loop import Net
+from skae.training.loop import DivergenceError, Net, Outcome
 from skae.training.plan import Plan
 from skae.training.precision import check_overflow
 from skae.training.split import Split, n_repeats
 from skae.training.tensors import as_tensor, make_batch, tensor, to_float64_device
-
-MIN_WEIGHT_SUM = 1e-300
-"""Smallest sum of sample weights. Dividing by a smaller sum could overflow."""
 
 MIN_VALIDATION_ROWS = 100
 """Smallest number of validation rows that select the best epoch if `early_stopping="auto"`. Fewer
@@ -48,10 +46,23 @@ rows would select it by chance."""
 MIN_IMPROVEMENT = 1e-4
 """Improvement of the training objective, in nats per row, below which `fit` keeps the weights from
 the start of training, because steps at a solution only add rounding errors. The weights are not
-kept if validation rows select the epoch or if the latent's `ranks_epochs` is False."""
+kept if validation rows select the epoch, if their losses have clearly fallen, or if the latent's
+`ranks_epochs` is False."""
 
-FULL_BATCH_ROWS = 256
-"""Largest number of distinct training rows that `batch_size="auto"` uses all in each step."""
+MANY_COLUMNS = 0.5
+"""Ratio of columns to distinct rows above which each row is held out once to estimate the noise of
+an initial network, if there are few validation rows."""
+
+NEGLIGIBLE_NOISE = 1e-6
+"""Noise variance, relative to the mean variance of the columns, below which `fit` warns if the
+training rows do not vary along all axes."""
+
+FINAL_SHARE = 0.25
+"""Number of epochs on all rows that follow a training with too few validation rows to select the
+best epoch, as a share of `max_epochs`."""
+
+IMAGE_CHANNELS = (1, 3, 4)
+"""Numbers of channels of usual images: gray, RGB and RGBA."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class FitData:
 
     Attributes
     ----------
-    X, y, sample_weight, X_corrupted : array-like or None
+    X, y, sample_weight, X_corrupted, X_val, y_val, sample_weight_val : array-like or None
         Arguments of the public method.
     targets : Targets or None
         Targets that a meta-estimator has read. If it is None, the autoencoder reads them from `y`.
@@ -72,6 +83,9 @@ class FitData:
     y: MatrixLike
     sample_weight: MatrixLike | None
     X_corrupted: MatrixLike | None
+    X_val: MatrixLike | None = None
+    y_val: MatrixLike | None = None
+    sample_weight_val: MatrixLike | None = None
     targets: Targets | None = None
     target_options: dict[str, Any] = field(default_factory=dict)
 
@@ -136,7 +150,7 @@ def fit(
     resume: Fitted | None,
     one_pass: bool,
     make_callback: Callable[[Callable[[Net], Fitted]], Any],
-) -> tuple[Fitted, list[Message]]:
+) -> tuple[Fitted, list[Message], Callable[[], None]]:
     """Train a model.
 
     Parameters
@@ -159,47 +173,51 @@ def fit(
         The trained model.
     messages : list of Message
         Warnings to issue.
+    remove_checkpoints : callable
+        Function that removes the checkpoints of the fit. To be called when the estimator has its
+        new model.
 
     Raises
     ------
     ValueError, TypeError
-        If the data or the parameters are invalid, or if training fails. NetworkMismatchError is a
-        ValueError.
+        If the data or the parameters are invalid, or if training fails. NetworkMismatchError and
+        DivergenceError are ValueErrors.
     """
     check_callbacks(estimator)
     prepared = prepare_fit(estimator, data, resume, one_pass)
-    net = make_net(estimator, prepared)
-    train, valid = make_batches(estimator, prepared, net.module_)
-    start_auxiliary_loss(net, prepared.targets, train)
-    plan = make_plan(estimator, prepared, net.module_)
-    plan.contexts = make_callback(
-        lambda net: make_fitted(
-            estimator, prepared, net.duplicate(copy.deepcopy(net.module_)), len(net.history)
+    with advising(estimator):
+        net, train, valid, plan = start_net(estimator, prepared)
+        plan.contexts = make_callback(
+            lambda net: make_fitted(
+                estimator, prepared, net.duplicate(copy.deepcopy(net.module_)), net.epochs_done
+            )
         )
-    )
-    best_epoch, messages = train_net(net, train, valid, plan)
-    if not (one_pass or estimator.warm_start):
-        net.reset_optimizer()
-    fitted = make_fitted(estimator, prepared, net, best_epoch)
-    return fitted, messages + code_warnings(prepared, fitted)
+        n_validation = int(prepared.split.held_out.sum())
+        try:
+            best_epoch, messages = train_net(net, train, valid, plan)
+            prepared, noise = use_all_rows(estimator, prepared, net, plan, best_epoch)
+            net.notify("on_train_end", X=train, y=None)
+            if not (one_pass or estimator.warm_start):
+                net.reset_optimizer()
+            fitted = make_fitted(estimator, prepared, net, best_epoch, noise)
+        except DivergenceError:
+            # To resume just before the failure would only repeat it.
+            net.remove_checkpoints()
+            raise
+    if resume is None:
+        messages += shape_warnings(estimator, prepared.schema.feature_shape)
+    messages += fit_warnings(estimator, prepared, fitted, n_validation)
+    return fitted, messages, net.remove_checkpoints
 
 
 def check_callbacks(estimator: BaseEstimator) -> None:
     """Raise TypeError or ValueError if the callbacks of an autoencoder are invalid."""
-    callbacks = list(estimator.callbacks or [])
-    invalid = [c for c in callbacks if not hasattr(c, "on_train_begin")]
-    if invalid:
-        raise TypeError(f"callbacks must be skorch callbacks, got {invalid[0]!r}.")
-    if has_checkpoint(estimator) and estimator.random_state is None:
+    check_skorch_callbacks(estimator.callbacks)
+    if has_checkpoint(estimator.callbacks) and estimator.random_state is None:
         raise ValueError(
             "random_state must be set when callbacks contain a Checkpoint, got None. Pass an "
             "integer, so that a restarted fit draws the same random numbers."
         )
-
-
-def has_checkpoint(estimator: BaseEstimator) -> bool:
-    """Return whether the callbacks contain a Checkpoint, so that another process can resume."""
-    return any(isinstance(c, Checkpoint) for c in estimator.callbacks or [])
 
 
 # ---------------------------------------------------------------------------- preparation
@@ -232,28 +250,70 @@ def prepare_fit(
     targets = data.targets or estimator._read_targets(
         data.y, all_weights, learned, **data.target_options
     )
+    validation: float | NDArray[np.bool_] = 0.0
+    check_validation(estimator, data, targets)
+    if data.X_val is not None:
+        held_out = schema.read(data.X_val)
+        weights = read_weight(data.sample_weight_val, held_out.values, "sample_weight_val")
+        if targets is not None:
+            y, both = join_targets(data.y, data.y_val), np.append(all_weights, weights)
+            joined = estimator._read_targets(y, both, learned)
+            if joined.values.shape[1] != targets.values.shape[1]:
+                raise ValueError("y_val must not contain classes that y does not contain.")
+            targets = replace(joined, learned=targets.learned)
+        validation = np.arange(len(rows) + np.count_nonzero(weights)) >= len(rows)
+        rows = rows.append(held_out.take(weights > 0))
+        weight = np.append(weight, weights[weights > 0])
+    elif estimator.early_stopping is not False and not one_pass:
+        validation = estimator.validation_fraction
     seed = draw_seed(estimator.random_state)
     hashes = [] if corrupted is None else [corrupted.hash(seed)]
     if targets is not None:
         hashes += [hash_rows(values, seed) for values in (targets.values, targets.observed)]
-    holds_out = estimator.early_stopping is not False and not one_pass
-    fraction = estimator.validation_fraction if holds_out else 0.0
-    split = Split.from_rows(rows, weight, hashes, rare_rows(targets, weight), fraction, seed)
+    split = Split.from_rows(rows, weight, hashes, rare_rows(targets, weight), validation, seed)
     return PreparedFit(schema, rows, weight, corrupted, targets, split, resume, one_pass, seed)
 
 
-def rows_of_positive_weight(
-    X: MatrixLike, X_corrupted: MatrixLike | None, weight: Floats
-) -> tuple[MatrixLike, MatrixLike | None]:
-    """Return the rows of positive weight of tables that have not been validated."""
-    if weight.all():
-        return X, X_corrupted
-    positive = np.flatnonzero(weight)
-    if X_corrupted is not None:
-        X_corrupted = as_container(X_corrupted)
-        check_consistent_length(X_corrupted, weight)
-        X_corrupted = safe_indexing(X_corrupted, positive)
-    return safe_indexing(as_container(X), positive), X_corrupted
+def shape_warnings(estimator: BaseEstimator, shape: tuple[int, ...]) -> list[Message]:
+    """Return a list with a warning if the channels of images seem to be the last axis."""
+    names = [name for name in (estimator.architecture, estimator.corruption) if type(name) is str]
+    if not {"conv", *FOR_IMAGES} & {*names} or len(shape) != 3:
+        return []
+    channels, height, width = shape
+    if width not in IMAGE_CHANNELS or min(channels, height) <= width:
+        return []
+    text = (
+        f"feature_shape={shape} describes images of {channels} channels, {height} rows and {width} "
+        "columns. If channels are the last axis of the images, set feature_shape="
+        f"{(width, channels, height)} and pass np.moveaxis(X.reshape(-1, {channels}, {height}, "
+        f"{width}), -1, 1)."
+    )
+    return [(text, UserWarning)]
+
+
+def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets | None) -> None:
+    """Raise ValueError if validation rows of the user do not suit the other arguments."""
+    if data.X_val is None:
+        if data.y_val is not None or data.sample_weight_val is not None:
+            raise ValueError("y_val and sample_weight_val must be passed together with X_val.")
+        return
+    if estimator.early_stopping is False:
+        raise ValueError(
+            "X_val cannot be passed with early_stopping=False, which uses no validation rows. Set "
+            "early_stopping to 'auto' or True, or omit X_val."
+        )
+    if data.X_corrupted is not None:
+        raise ValueError(
+            "X_val cannot be passed with X_corrupted, because there are no corrupted versions of "
+            "the rows of X_val. Set the parameter corruption instead of passing X_corrupted, or "
+            "omit X_val, so that rows of X are held out."
+        )
+    if targets is not None and data.y_val is None:
+        raise ValueError(
+            f"y_val must be passed with X_val, because this {type(estimator).__name__} uses y."
+        )
+    if data.y_val is not None:
+        check_consistent_length(data.X_val, data.y_val)
 
 
 def read_rows(
@@ -268,36 +328,6 @@ def read_rows(
     return Schema.infer(X, conditions, support(estimator), row_shape(estimator), owner)
 
 
-def read_weight(sample_weight: MatrixLike | None, X: MatrixLike) -> NDArray[np.float64]:
-    """Validate the weights of the rows of `X`, and return them as a float64 array (n_samples,).
-
-    `sample_weight` contains one weight for each row. A number is the weight of every row, and None
-    is a weight of 1. Raises ValueError if the number of weights is not that of the rows, if a
-    weight is negative or not finite, or if the sum of the weights is at most `MIN_WEIGHT_SUM` or
-    not finite.
-    """
-    weight: NDArray[np.float64] = check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True
-    )
-    with np.errstate(over="ignore"):
-        total = weight.sum()
-    if not MIN_WEIGHT_SUM < total < np.inf:
-        raise ValueError(
-            f"sample_weight must have a positive and finite sum, got a sum of {total:g}. Scale it "
-            "to a mean of about 1."
-        )
-    return weight
-
-
-def check_more_than_one_row(estimator: object, n: int) -> None:
-    """Raise ValueError if fewer than two rows have a positive weight."""
-    if n < 2:
-        raise ValueError(
-            f"{type(estimator).__name__} needs at least 2 rows with a positive sample_weight, got "
-            f"n_samples = {n}."
-        )
-
-
 def draw_seed(random_state: int | RandomState | None) -> int:
     """Draw a seed from a `random_state`. None gives a different seed in each call."""
     if random_state is None:
@@ -306,16 +336,40 @@ def draw_seed(random_state: int | RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def rare_rows(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
-    """Mark the rows with known targets if they have less than half of the total weight.
+@contextmanager
+def advising(estimator: BaseEstimator) -> Iterator[None]:
+    """Add what to do to the message of a DivergenceError."""
+    try:
+        yield
+    except DivergenceError as error:
+        raise DivergenceError(
+            f"Training failed: {error}. Lower learning_rate (now {estimator.learning_rate}) or "
+            "scale the columns of X."
+        ) from None
 
-    Otherwise, no row is marked. None of the marked rows is held out.
+
+def start_net(
+    estimator: BaseEstimator, prepared: PreparedFit
+) -> tuple[Net, Batches, Batches | None, Plan]:
+    """Initialize a net and pre-train it, if the parameters say so.
+
+    Returns
+    -------
+    net : Net
+        The net before its first epoch.
+    train, valid : Batches
+        Batches of the training rows, and of the validation rows, or None if there are none.
+    plan : Plan
+        Plan of the training.
     """
-    known = np.zeros(len(weight), dtype=bool) if targets is None else targets.any_observed
-    return known & (weight @ known < 0.5 * weight.sum())
-
-
-# ------------------------------------------------------------------------------ training
+    net = make_net(estimator, prepared)
+    train, valid = make_batches(estimator, prepared, net.module_)
+    start_auxiliary_loss(net, prepared.targets, train)
+    plan = make_plan(estimator, prepared, net.module_)
+    if plan.layerwise_epochs:
+        plan.loss_before = net.evaluate(train)
+        pretrain(net.module_, train, plan, net.generator)
+    return net, train, valid, plan
 
 
 def make_net(estimator: BaseEstimator, prepared: PreparedFit) -> Net:
@@ -328,25 +382,11 @@ def make_net(estimator: BaseEstimator, prepared: PreparedFit) -> Net:
     if resume is None:
         return new_net(estimator, *parts, prepared.learned, None, prepared.seed)
     k = resume.network.latent.n_components
-    grows = isinstance(estimator.n_components, Integral) and int(estimator.n_components) > k
-    if prepared.one_pass or not grows:
+    if prepared.one_pass or (components_of_resumed(estimator, resume) or 0) <= k:
         return resumed_net(estimator, resume)
     # Resuming with the old size of the code raises if another parameter of the network has changed.
     resumed_net(copy.copy(estimator).set_params(n_components=k), resume)
     return new_net(estimator, *parts, prepared.learned, resume.network, prepared.seed)
-
-
-def choose_batch_size(batch_size: int | str, n: int) -> int:
-    """Return the number of rows per step for `n` distinct training rows.
-
-    "auto" is all rows up to `FULL_BATCH_ROWS`. For more rows, it is the power of 2 that is closest
-    to n / 64 on a logarithmic scale, and at least 64 and at most 256.
-    """
-    if batch_size != "auto":
-        return min(int(batch_size), n)
-    if n <= FULL_BATCH_ROWS:
-        return n
-    return int(np.clip(2 ** round(np.log2(n / 64)), 64, 256))
 
 
 def make_batches(
@@ -368,9 +408,10 @@ def make_batches(
         table = table._replace(targets=values, target_weight=observed)
     corrupt = None if prepared.corrupted is not None else estimator.corruption
     if isinstance(corrupt, str):
-        full = fill_with_means(rows.values, split.index, split.weight)[:, : rows.n_modelled]
+        part = split.training_part()
+        full = fill_with_means(rows.values, part.index, part.weight)[part.index, : rows.n_modelled]
         shape = prepared.schema.feature_shape
-        columns = ColumnStatistics(as_tensor(full), as_tensor(share), table.x, shape)
+        columns = ColumnStatistics(as_tensor(full), as_tensor(part.weight), table.x, shape)
         corrupt = NamedCorruption(corrupt, estimator.corruption_level, columns)
     width = network.inputs.n_outputs + network.inputs.n_conditions
 
@@ -404,7 +445,7 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
         learning_rate=estimator.learning_rate,
         max_epochs=1 if prepared.one_pass else estimator.max_epochs,
         batch_size=choose_batch_size(estimator.batch_size, len(split.training)),
-        weight_decay=estimator.weight_decay / split.weight[~split.held_out].sum(),
+        weight_decay=float(estimator.weight_decay / split.weight[~split.held_out].sum()),
         layerwise_epochs=estimator.layerwise_epochs if is_new else 0,
         one_cycle=not prepared.one_pass,
         restore_best=network.latent.ranks_epochs and selects,
@@ -414,7 +455,7 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
         verbose=int(estimator.verbose),
         callbacks=list(estimator.callbacks or []),
         from_start=is_new,
-        signature=signature(estimator) if has_checkpoint(estimator) else "",
+        signature=signature(estimator) if has_checkpoint(estimator.callbacks) else "",
     )
 
 
@@ -423,101 +464,159 @@ def train_net(
 ) -> tuple[int, list[Message]]:
     """Train a net in place. Return the epoch whose weights were kept, and warnings to issue.
 
-    Raises ValueError if the objective becomes infinite or NaN.
+    Raises DivergenceError if the objective becomes infinite or NaN.
     """
     network: Network = net.module_
-    try:
-        initial = start = net.evaluate(train)
-        if plan.layerwise_epochs:
-            pretrain(network, train, plan, net.generator)
-            start = net.evaluate(train)
-        state = {name: t.clone() for name, t in network.state_dict().items()}
-        best_epoch, end = net.fit_rows(train, valid, plan)
-        if not math.isfinite(end):
-            raise FloatingPointError(f"the objective became {end}")
-    except FloatingPointError as error:
-        raise ValueError(
-            f"Training failed: {error}. Lower learning_rate (now {plan.learning_rate}) or "
-            "scale the columns of X."
-        ) from None
+    start = net.evaluate(train)
+    may_keep_start = plan.one_cycle and network.latent.ranks_epochs
+    is_wide = network.inputs.n_outputs > len(train)
+
+    def returns_to_start(outcome: Outcome) -> bool:
+        is_no_better = outcome.loss > start - MIN_IMPROVEMENT and not outcome.is_better
+        return may_keep_start and (is_no_better or outcome.is_worse(is_wide))
+
+    outcome = net.fit_rows(train, valid, plan, returns_to_start)
+    end = outcome.loss
     messages: list[Message] = []
-    # The final objective is larger than that of the initial network and than the baseline of the
-    # likelihood. The margin, one nat per cell, excludes differences by chance.
-    if end > max(initial, network.likelihood.baseline().item()) + network.inputs.n_outputs:
+    # The objective is larger than that before any training and than the baseline of the likelihood.
+    # The margin, one nat per cell, excludes differences by chance.
+    before = start if plan.loss_before is None else plan.loss_before
+    if end > max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
         text = (
-            f"Training diverged: the objective rose from {initial:.4g} to {end:.4g} nats per "
+            f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
             f"row. Lower learning_rate (now {plan.learning_rate})."
         )
         messages.append((text, ConvergenceWarning))
-    is_selected = valid is not None and plan.restore_best
-    may_keep_start = plan.one_cycle and not is_selected and network.latent.ranks_epochs
-    if may_keep_start and end > start - MIN_IMPROVEMENT:
-        network.load_state_dict(state)
-        return 0, messages
-    return best_epoch, messages
+    return outcome.epoch, messages
 
 
-def signature(estimator: BaseEstimator) -> str:
-    """Return a text that identifies an autoencoder and the parameters that determine its result.
+def use_all_rows(
+    estimator: BaseEstimator, prepared: PreparedFit, net: Net, plan: Plan, best_epoch: int
+) -> tuple[PreparedFit, Tensor | None]:
+    """Let a trained net use the validation rows, too, once they have served their purpose.
 
-    Checkpoints use it to recognize the fit to which they belong. It does not contain
-    `random_state`: `Net.fingerprint` adds the state of the random generator. Raises ValueError if
-    a parameter cannot be pickled.
+    If the weights before the first epoch were kept, the net is initialized again from all rows. If
+    validation rows are too few to select an epoch, the net is trained further on all rows. The
+    noise variance is that of rows which the net had not used before this step. Validation rows that
+    the user has chosen are not used, nor are any if `warm_start` is True. A training that was
+    stopped early is not resumed.
+
+    Returns
+    -------
+    prepared : PreparedFit
+        The fit, in which no rows are held out if the net has used all rows.
+    noise : Tensor of shape (n_columns,) or None
+        Noise variance. None if the density estimates it.
     """
-    parameters = estimator.get_params(deep=False)
-    for name in ("callbacks", "random_state", "verbose", "device"):
-        del parameters[name]
-    # The repr of these values does not identify them, so their pickles are used.
-    names = [
-        name
-        for name, value in parameters.items()
-        if name in ("corruption", "architecture")
-        or callable(value)
-        or isinstance(value, np.ndarray)
-    ]
-    values = [parameters.pop(name) for name in names]
-    try:
-        content = pickle.dumps(values)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{', '.join(names)} must be picklable when callbacks contain a Checkpoint, so that "
-            "another process can recognize the fit. Use functions and classes that are defined in "
-            "a module."
-        ) from error
-    return f"{type(estimator).__qualname__} {parameters} {content!r}"
+    split, n_epochs = prepared.split, int(plan.max_epochs * FINAL_SHARE)
+    may_train = net.module_.latent.ranks_epochs and not (plan.restore_best or net.stopped_early)
+    # The next fit may hold out the same rows if it resumes.
+    may_use_all = split.held_out.any() and not (split.is_given or estimator.warm_start)
+    if not may_use_all or (best_epoch and not (may_train and n_epochs)):
+        return prepared, None
+    everything = replace(prepared, split=split.joined())
+    if best_epoch:
+        noise = held_out_noise(estimator, prepared, net)
+        train = make_batches(estimator, everything, net.module_)[0]
+        further = make_plan(estimator, everything, net.module_)
+        net.fit_further(train, replace(further, max_epochs=n_epochs, from_start=False))
+    else:
+        noise = noise_of_start(estimator, prepared, plan)
+        started = start_net(estimator, everything)[0]
+        net.module_.load_state_dict(started.module_.state_dict())
+    likelihood = net.module_.likelihood
+    if likelihood.is_trained:
+        noise = noise * likelihood.fixed().noise_variance
+    return everything, noise
+
+
+def held_out_noise(estimator: BaseEstimator, prepared: PreparedFit, net: Net) -> Tensor:
+    """Estimate the noise variance (n_columns,) from validation rows.
+
+    If the noise is trained, it is relative to that of the network.
+    """
+    noise = estimate_density(estimator, prepared, net).likelihood.noise_variance
+    likelihood = net.module_.likelihood
+    return noise / likelihood.fixed().noise_variance if likelihood.is_trained else noise
+
+
+def noise_of_start(estimator: BaseEstimator, prepared: PreparedFit, plan: Plan) -> Tensor:
+    """Estimate the noise of networks that are initialized but not trained, as `held_out_noise`.
+
+    If there are few validation rows and many columns, each row is held out once, and the estimates
+    are averaged. The errors of few rows differ much from those of other rows, and axes of a table
+    with many columns fit its rows better than others. Pre-training takes too long for this.
+    """
+    split, noise, total = prepared.split, torch.zeros(()), 0.0
+    few = split.held_out.sum() < MIN_VALIDATION_ROWS and not plan.layerwise_epochs
+    uses_folds = few and prepared.rows.n_modelled > MANY_COLUMNS * len(split.index)
+    for fold in split.folds() if uses_folds else [split]:
+        part = replace(prepared, split=fold)
+        found = held_out_noise(estimator, part, start_net(estimator, part)[0])
+        weight = float(fold.weight[fold.held_out].sum())
+        total += weight
+        noise = noise + (found - noise) * (weight / total)
+    return noise
 
 
 # --------------------------------------------------------------------------------- model
 
 
+def estimate_density(
+    estimator: BaseEstimator, prepared: PreparedFit, net: Net, noise: Tensor | None = None
+) -> Density:
+    """Estimate the density of a trained net from a sample of the rows.
+
+    If `noise` is None, the noise variance is estimated, too. Raises DivergenceError if the density
+    is not finite.
+    """
+    split, targets = prepared.split, prepared.targets
+    network = to_float64_device(net.module_.eval())
+    positions = split.representatives[: None if targets is None else targets.density_rows]
+    batch = prepared.batch(positions, network)
+    held_out = torch.from_numpy(split.held_out[positions]).to(batch.x.device)
+    likelihood = network.likelihood if noise is None else network.likelihood.known(noise)
+    try:
+        density = estimator._density.estimate(network, likelihood, batch, held_out)
+        is_finite = density.is_finite()
+    except torch.linalg.LinAlgError:
+        is_finite = False
+    if not is_finite:
+        raise DivergenceError(
+            "the variance of the codes or of the reconstruction errors is not finite"
+        )
+    return density
+
+
 def make_fitted(
-    estimator: BaseEstimator, prepared: PreparedFit, net: Net, best_epoch: int
+    estimator: BaseEstimator,
+    prepared: PreparedFit,
+    net: Net,
+    best_epoch: int,
+    noise: Tensor | None = None,
 ) -> Fitted:
-    """Estimate the density of a trained net and return the fitted model.
+    """Estimate the density of a trained net, unless `noise` is its noise, and return the model.
 
     The auxiliary loss of the net is discarded. Raises ValueError if the density is not finite.
     """
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
         net.reset_optimizer()
-    split, targets, resume = prepared.split, prepared.targets, prepared.resume
-    network = to_float64_device(net.module_.eval())
-    positions = split.representatives[: None if targets is None else targets.density_rows]
-    batch = prepared.batch(positions, network)
-    held_out = torch.from_numpy(split.held_out[positions]).to(batch.x.device)
-    density = estimator._density.estimate(network, batch, held_out)
-    if not density.is_finite():
-        raise ValueError(
-            "Training failed: the variance of the codes or of the reconstruction errors is not "
-            f"finite. Lower learning_rate (now {estimator.learning_rate}) or scale the columns of "
-            "X."
-        )
-    rows_seen, conditions = split.weight.sum(), None if resume is None else resume.conditions
+    split, resume = prepared.split, prepared.resume
+    density = estimate_density(estimator, prepared, net, noise)
+    # Validation rows that the user has chosen are not among the rows of the model.
+    seen = split.training_part() if split.is_given else split
+    rows_seen, conditions = seen.weight.sum(), None if resume is None else resume.conditions
     if resume is not None and prepared.one_pass:
         rows_seen += resume.rows_seen
-        density = resume.density.blend(density, split.weight.sum() / rows_seen)
+        # The parameters may have changed the device since.
+        network, old = to_float64_device(net.module_), resume.density
+        tensors = {name: values.to(network.like.device) for name, values in old.tensors().items()}
+        old = type(old).restore(network, old.likelihood, tensors)
+        density = old.blend(density, seen.weight.sum() / rows_seen)
     if prepared.rows.n_levels:
-        conditions = SeenConditions.from_rows(prepared.rows, prepared.weight, conditions)
+        own = prepared.rows.take(seen.index)
+        conditions = SeenConditions.from_rows(own, seen.weight, conditions)
     not_kept = ("callbacks", "random_state", "verbose", "corruption")
     parameters = estimator.get_params(deep=False).items()
     return Fitted(
@@ -530,20 +629,42 @@ def make_fitted(
         rows_seen=float(rows_seen),
         conditions=conditions,
         learned=prepared.learned,
+        start_epoch=net.first_epoch,
     )
 
 
-def code_warnings(prepared: PreparedFit, fitted: Fitted) -> list[Message]:
-    """Return a list with the latent's warning about the codes of a sample of rows, if it has one.
+def fit_warnings(
+    estimator: BaseEstimator, prepared: PreparedFit, fitted: Fitted, n_validation: int
+) -> list[Message]:
+    """Return warnings about the codes of a sample of rows and about the noise of a fitted model.
 
-    The list is empty if all rows of the sample are equal.
+    `n_validation` is the number of validation rows that were held out in training. The list is
+    empty if all rows of the sample are equal.
     """
     network = fitted.network
     batch = prepared.batch(prepared.split.representatives, network)
     # Some devices do not support float64.
     x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
-    if not column_moments(x, weight).variance.any():
+    variance = column_moments(x, weight).variance[: network.inputs.n_outputs]
+    if not variance.any():
         return []
     with torch.no_grad():
         text = network.latent.warning(network.encode(batch), batch.weight)
-    return [] if text is None else [(text, ConvergenceWarning)]
+    messages: list[Message] = [] if text is None else [(text, ConvergenceWarning)]
+    k, d = network.latent.n_components, len(variance)
+    rank = min(len(prepared.split.index) - n_validation - 1, int((variance > 0).sum()))
+    noise = fitted.density.likelihood.noise_variance
+    is_validated = n_validation >= estimator._density.min_validation_rows or prepared.one_pass
+    # A trained noise variance falls as long as training lasts.
+    is_arbitrary = network.likelihood.is_trained
+    is_arbitrary |= bool((noise < NEGLIGIBLE_NOISE * variance.mean().to(noise)).all())
+    is_estimated = not (network.likelihood.is_known or is_validated)
+    if is_arbitrary and rank < min(d, k + 1) and is_estimated:
+        text = (
+            f"The noise variance cannot be estimated: codes with n_components={k} reproduce "
+            f"the training rows, which vary along at most {rank} of {d} axes. score_samples is "
+            "extremely low for rows that vary along other axes. Reduce n_components, hold out "
+            "more rows (early_stopping='auto' and validation_fraction), or set noise to a number."
+        )
+        messages.append((text, UserWarning))
+    return messages

@@ -1,17 +1,19 @@
 """Predictions of a fitted model for rows and codes, computed block by block."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skae.density.importance import Importance
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws
+from skae.nn.draws import Draws, derive_seed
 from skae.nn.network import Network
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows
+from skae.training.precision import or_float64
 from skae.training.tensors import make_batch, tensor, to_float64_device
 from skae.training.threads import one_thread
 
@@ -53,9 +55,18 @@ def map_rows(
     """
     like = network or fitted.network
     result = _map_blocks(lambda block: function(make_batch(block, like)), rows)
-    return _check_finite(
-        result, rows.values, dtype, lambda j: f"{fitted.schema.column_index(j)} of X"
-    )
+
+    def farthest(row: int) -> str:
+        cells = rows.values[row].astype(np.float64)
+        j = _largest(fitted.network.inputs.distances(torch.from_numpy(cells)))
+        return f"Column {fitted.schema.column_label(j)} of X contains {cells[j]:g} in row {row}"
+
+    return _check_finite(result, dtype or rows.values.dtype, like, farthest)
+
+
+def _largest(distances: Tensor) -> int:
+    """Return the index of the largest distance. Missing cells have none."""
+    return int(distances.nan_to_num(-1.0, torch.inf).argmax())
 
 
 def codes(rows: Rows, fitted: Fitted) -> Floats:
@@ -111,9 +122,18 @@ def map_codes(
         batch = make_batch(Rows(values, n_levels), network)
         return function(network.outputs(tensor(z, network), batch))
 
+    def farthest(row: int) -> str:
+        cells = np.append(np.full(len(fitted.schema.modelled), np.nan), conditions[row])
+        far = network.inputs.distances(torch.from_numpy(cells))
+        j = _largest(far)
+        if far[j] > np.abs(Z[row]).max():
+            return f"Column {fitted.schema.column_label(j)} of the condition is {cells[j]:g}"
+        j = int(np.abs(Z[row]).argmax())
+        return f"Column {j} of {name} contains {Z[row, j]:g} in row {row}"
+
     both = np.hstack([Z, conditions.astype(Z.dtype)]) if conditions.shape[1] else Z
     result = _map_blocks(block, Rows(both))
-    return _check_finite(result, both, None, lambda j: f"{j} of {name}")
+    return _check_finite(result, Z.dtype, network, farthest)
 
 
 def decode(Z: Floats, conditions: Floats | None, fitted: Fitted) -> Floats:
@@ -162,6 +182,21 @@ def evaluate_density(method: str, rows: Rows, fitted: Fitted, *arguments: object
     )
 
 
+def predictive_draws(rows: Rows, n_draws: int, seed: int, fitted: Fitted) -> Floats:
+    """Draw `n_draws` rows for each row, given codes drawn from the posterior of the row.
+
+    The result has shape (n_draws, n, n_columns). Conditions are copied from the rows.
+    """
+    network, density = to_float64_device(fitted.network), cast(Importance, fitted.density)
+    generator = torch.Generator(network.like.device)
+    generator.manual_seed(derive_seed(seed, "posterior_predictive"))
+    draws = Draws(generator, network.like.dtype)
+    cells = map_rows(
+        lambda batch: density.predict(network, batch, n_draws, draws), rows, fitted, None, network
+    )
+    return np.stack([fitted.schema.write(table, rows.conditions) for table in cells.swapaxes(0, 1)])
+
+
 @one_thread
 def draw_rows(
     n: int,
@@ -197,7 +232,7 @@ def draw_rows(
         If the codes do not fit into memory, or if the rows are not finite.
     """
     network, density = to_float64_device(fitted.network), fitted.density
-    generator = torch.Generator(network.like.device).manual_seed(seed)
+    generator = torch.Generator(network.like.device).manual_seed(derive_seed(seed, "sample"))
     draws = Draws(generator, network.like.dtype)
     try:
         Z = density.draw_codes(network, n, draws).cpu().numpy()
@@ -223,20 +258,44 @@ def _map_blocks(function: Callable[[Rows], Tensor], rows: Rows) -> Floats:
 
 
 def _check_finite(
-    result: Floats, source: Floats, dtype: Any, describe: Callable[[int], str]
+    result: Floats,
+    dtype: Any,
+    network: Network,
+    describe: Callable[[int], str],
 ) -> Floats:
-    """Convert a result to a dtype, by default that of its source, and check that it is finite.
+    """Convert a result to a dtype and check that it is finite.
 
-    Raises ValueError if the result of a row is not finite. The error names the cell of `source`
-    with the largest absolute value in the first such row. `describe` returns the name of a column.
+    Parameters
+    ----------
+    result : ndarray of shape (n, ...)
+        One result for each row.
+    dtype : dtype
+        dtype of the result.
+    network : Network
+        Network that computed the result.
+    describe : callable
+        Function that returns a description of the cell of row `i` that is farthest from the
+        training rows.
+
+    Returns
+    -------
+    result : ndarray of shape (n, ...)
+        The converted result.
+
+    Raises
+    ------
+    ValueError
+        If the result of a row is not finite. The error describes the first such row.
     """
-    result = result.astype(dtype or source.dtype, copy=False)
-    if not np.isfinite(result).all():
-        row = int(np.argmin(np.isfinite(result.reshape(len(source), -1)).all(axis=1)))
-        column = int(np.nanargmax(np.abs(source[row])))
-        raise ValueError(
-            f"Column {describe(column)} contains {source[row, column]:g} in row {row}, which is "
-            "too far from the training rows to compute with. Remove or clip this value, or fit "
-            "with precision='float64'."
-        )
-    return result
+    with np.errstate(over="ignore"):
+        converted = result.astype(dtype, copy=False)
+    if np.isfinite(converted).all():
+        return converted
+    row = int(np.argmin(np.isfinite(converted.reshape(len(result), -1)).all(axis=1)))
+    advice = or_float64(network.like.dtype).replace("set", "fit with")
+    if np.isfinite(result[row]).all():
+        advice = " or convert the table to float64"
+    raise ValueError(
+        f"{describe(row)}, which is too far from the training rows to compute with. Remove or clip "
+        f"this value{advice}."
+    )

@@ -26,11 +26,12 @@ from skae._compat.sklearn import (
     HasMethods,
     Interval,
     StrOptions,
+    check_parameters,
     check_sample_weight,
     safe_indexing,
-    validate_parameter_constraints,
 )
 from skae.table.audit import FOLDS, PROBES
+from skae.table.sequences import as_padded
 
 __all__ = [
     "active_units",
@@ -90,8 +91,8 @@ def explained_variance_ratio(
     ----------
     estimator : estimator or Pipeline
         A fitted estimator with a method `reconstruct`, or with the methods `transform` and
-        `inverse_transform`. A Pipeline has no method `reconstruct`, so that all its steps need the
-        other two.
+        `inverse_transform`. All steps of a Pipeline need the latter two, except for a last step
+        with a method `reconstruct`.
     X : array-like of shape (n_samples, n_features)
         Rows in the user's units. Missing cells (NaN) are ignored.
     y : None
@@ -114,8 +115,7 @@ def explained_variance_ratio(
         If the estimator is not fitted.
     ValueError
         If `X` or `sample_weight` is invalid, if the reconstructions do not have the shape of `X`,
-        or if they are NaN where `X` is not. Also if a Pipeline ends with an autoencoder whose
-        `inverse_transform` needs a condition.
+        or if they are NaN where `X` is not.
 
     See Also
     --------
@@ -143,11 +143,11 @@ def explained_variance_ratio(
     >>> bool(0.6 < scores.mean() < 0.7)
     True
     """
-    rows = _flatten_rows(X)
+    reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
+    rows = _flatten_rows(as_padded(X, reconstructed.shape[1]))
     row_weight = check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
-    reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
     # Both tables are shifted by the smallest cell of each column below. The cells of a constant
     # column are then exactly 0, and so is their variance.
     smallest = np.fmin.reduce(rows)
@@ -695,6 +695,7 @@ def neg_two_sample_auc(
     >>> bool(-1 <= neg_two_sample_auc(model, X[1::2]) < -0.5)
     True
     """
+    _validate("neg_two_sample_auc", random_state=random_state)
     rng = check_random_state(random_state)
     samples = _draws(estimator, len(_flatten_rows(X)), rng)
     return -two_sample_auc(X, samples, classifier=classifier, random_state=rng)
@@ -702,13 +703,17 @@ def neg_two_sample_auc(
 
 def _validate(metric: str, **parameters: object) -> None:
     """Raise InvalidParameterError if a parameter of a metric is invalid."""
-    validate_parameter_constraints(CONSTRAINTS, parameters, metric)
+    check_parameters(CONSTRAINTS, parameters, metric)
 
 
 def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
     """Validate X, of shape (n_samples, ...), and flatten it to (n_samples, n_features)."""
     rows = check_array(
-        X, dtype=np.float64, ensure_all_finite="allow-nan", allow_nd=True, input_name=name
+        as_padded(X),
+        dtype=np.float64,
+        ensure_all_finite="allow-nan",
+        allow_nd=True,
+        input_name=name,
     )
     return rows.reshape(len(rows), -1)
 
@@ -721,6 +726,14 @@ def _codes(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:
 
 def _reconstructions(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:
     """Compute the reconstructions of rows, in the shape that the estimator returns."""
+    if isinstance(estimator, Pipeline) and hasattr(_last_step(estimator), "reconstruct"):
+        # Unlike `inverse_transform`, `reconstruct` knows the conditions of the rows.
+        if len(estimator) == 1:
+            return _reconstructions(estimator[-1], X)
+        earlier = estimator[:-1]
+        _require(earlier, "inverse_transform")
+        reconstructed = _reconstructions(estimator[-1], earlier.transform(X))
+        return np.asarray(earlier.inverse_transform(reconstructed))
     if hasattr(estimator, "reconstruct"):
         return np.asarray(estimator.reconstruct(X))
     _require(estimator, "transform", "inverse_transform")

@@ -18,7 +18,8 @@ from sklearn.model_selection import ShuffleSplit, check_cv
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import check_array, check_random_state, indexable
 
-from skae._compat.sklearn import safe_indexing
+from skae._compat.sklearn import check_parameters, safe_indexing
+from skae.parameters import is_integer, short_repr
 from skae.state import NetworkMismatchError
 
 Floats = NDArray[np.floating]
@@ -100,6 +101,9 @@ class ComponentsPath:
         not the variation over fits. They are infinite if there is only one held-out row.
     suggested : int, float or object
         The suggested value, which is in the index of `results`.
+    error : str, default="squared error"
+        What the reconstruction errors in `results` are: "squared error", or "deviance" for the
+        Bernoulli likelihood. If the path compares likelihoods, it is "reconstruction error".
 
     Examples
     --------
@@ -119,6 +123,7 @@ class ComponentsPath:
     param_name: str
     results: pd.DataFrame
     suggested: Any
+    error: str = "squared error"
 
     def one_standard_error(self) -> Any:
         """Return the first value that is at most one standard error worse than the suggested one.
@@ -259,6 +264,9 @@ def components_path(
     >>> bool(path.results["test_nats"][2] > path.results["pca_test_nats"].max())
     True
     """
+    check_parameters(
+        {"random_state": ["random_state"]}, {"random_state": random_state}, "components_path"
+    )
     preprocessing, autoencoder = _split_pipeline(estimator, param_name)
     X, y, groups = indexable(X, y, groups)
     seeds = check_random_state(random_state)
@@ -292,7 +300,11 @@ def components_path(
     results["seconds"] = [
         sum(fit.seconds for fit in fits_of_value) for fits_of_value in zip(*fits, strict=True)
     ]
-    return ComponentsPath(param_name, results, values[best])
+    error = "reconstruction error"
+    if param_name != "likelihood":
+        likelihood = autoencoder.get_params()["likelihood"]
+        error = "squared error" if likelihood == "gaussian" else "deviance"
+    return ComponentsPath(param_name, results, values[best], error)
 
 
 @dataclass
@@ -568,11 +580,13 @@ def _split_pipeline(
     preprocessing = make_pipeline(*steps) if steps else None
     if not all(hasattr(estimator, name) for name in ("reconstruction_error", "score_samples")):
         raise TypeError(
-            f"estimator must be an autoencoder or a Pipeline that ends with one, got {estimator!r}."
+            "estimator must be an autoencoder or a Pipeline that ends with one, got "
+            f"{short_repr(estimator)}."
         )
     if param_name not in estimator.get_params():
         raise ValueError(
-            f"param_name must be a parameter of {type(estimator).__name__}, got {param_name!r}."
+            f"param_name must be a parameter of {type(estimator).__name__}, got "
+            f"{short_repr(param_name)}."
         )
     if param_name in RESERVED_PARAMETERS:
         raise ValueError(
@@ -594,7 +608,7 @@ def _check_values(
             raise ValueError(
                 f"param_range must hold the values of {param_name} to compare, got None."
             )
-        d = int(np.prod(np.shape(X)[1:]))
+        d = max(map(np.size, X)) if isinstance(X, list) else int(np.prod(np.shape(X)[1:]))
         largest = min(d, round(3 * d**0.5))
         if largest <= MAX_DEFAULT_SIZES:
             return [*range(1, largest + 1)]
@@ -604,11 +618,12 @@ def _check_values(
         raise ValueError("param_range must hold at least one value, got 0.")
     if by_size:
         sizes = check_array([values], dtype=None, input_name="param_range")[0]
-        if sizes.dtype.kind not in "iu" or sizes.min() < 1:
+        if not all(map(is_integer, values)) or sizes.min() < 1:
             raise ValueError(
-                f"param_range must hold positive integers for n_components, got {values}."
+                "param_range must hold positive integers for n_components, got "
+                f"{short_repr(values)}."
             )
         return np.unique(sizes).tolist()
     if any(value == other for value, other in combinations(values, 2)):
-        raise ValueError(f"param_range must hold distinct values, got {values}.")
+        raise ValueError(f"param_range must hold distinct values, got {short_repr(values)}.")
     return values

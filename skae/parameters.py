@@ -1,12 +1,38 @@
 """Estimators whose parameters are class fields, and the inheritance of their docstrings."""
 
 import re
+import reprlib
 from dataclasses import dataclass, field, fields
 from inspect import cleandoc, isfunction, signature
-from typing import ClassVar, dataclass_transform
+from numbers import Integral
+from typing import Any, ClassVar, dataclass_transform
 
 _SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n-{3,}\n", re.MULTILINE)
 _ENTRY = re.compile(r"^(?=\S)", re.MULTILINE)
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+
+
+def short_repr(value: object) -> str:
+    """Return a representation of a user's value for an error message, shortened if it is long.
+
+    A class is represented by its name, without the module that defines it.
+    """
+    return f"the class {value.__name__}" if isinstance(value, type) else _SHORT.repr(value)
+
+
+def is_integer(value: object) -> bool:
+    """Return whether a value is an integer. Booleans are not integers."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_integer(value: Any, name: str, low: int, high: int | None = None) -> int:
+    """Return the argument `name`. Raise ValueError unless it is an integer in [low, high]."""
+    if not is_integer(value) or value < low or (high is not None and value > high):
+        limits = f"of at least {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be an integer {limits}, got {short_repr(value)}.")
+    return int(value)
 
 
 def split_sections(doc: str) -> dict[str, str]:

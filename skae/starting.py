@@ -2,21 +2,31 @@
 
 import copy
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
 from skae._compat.sklearn import validate_parameters
 from skae.files import matches_type
 from skae.nn.bodies.architectures import make_architecture
 from skae.nn.bodies.body import make_bodies
+from skae.nn.draws import derive_seed
 from skae.nn.growth import grow
 from skae.nn.inputs import Inputs
 from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
 from skae.nn.network import Network
-from skae.nn.pca import DistinctRows, column_moments, components_for_share, of_observed_cells
+from skae.nn.pca import (
+    DistinctRows,
+    LazyRows,
+    Moments,
+    column_moments,
+    components_for_share,
+    of_observed_cells,
+)
+from skae.parameters import short_repr
 from skae.state import Fitted, NetworkMismatchError, TableInfo
 from skae.table.columns import Support
 from skae.table.conditions import DistinctConditions, SeenConditions
@@ -24,7 +34,13 @@ from skae.table.rows import Rows, max_abs_values
 from skae.table.schema import Schema
 from skae.table.sequences import RowShape, fill_with_means
 from skae.training.loop import Net, check_well_formed, to_tensors
-from skae.training.precision import check_overflow, check_scales, choose_dtype
+from skae.training.precision import (
+    check_noise,
+    check_overflow,
+    check_scale,
+    choose_dtype,
+    required_dtype,
+)
 from skae.training.split import Split
 from skae.training.tensors import as_tensor, make_batch
 from skae.training.threads import choose_device
@@ -66,7 +82,7 @@ def build_network(
         if getattr(estimator, name) and not is_supported:
             raise ValueError(
                 f"{name}={getattr(estimator, name)} is not supported by "
-                f"architecture={estimator.architecture!r}. Leave {name} at its default."
+                f"architecture={short_repr(estimator.architecture)}. Leave {name} at its default."
             )
     if n_conditions and estimator.tied_weights:
         raise ValueError(
@@ -84,6 +100,39 @@ def build_network(
         estimator.tied_weights,
     )
     return Network(inputs, encoder, decoder, latent, likelihood, estimator.trim)
+
+
+class _DistinctTable(NamedTuple):
+    """Distinct rows of a table, from which a network is initialized.
+
+    Attributes
+    ----------
+    x, conditions : LazyRows
+        Modelled columns, whose missing cells are filled with means, and columns of conditions.
+    weight : Tensor of shape (n_distinct,)
+        Weights of the rows.
+    moments : Moments
+        Moments of the observed cells of the modelled columns.
+    """
+
+    x: LazyRows
+    conditions: LazyRows
+    weight: Tensor
+    moments: Moments
+
+    @classmethod
+    def from_rows(cls, rows: Rows, split: Split) -> Self:
+        """Read the distinct rows of a split, including its validation rows."""
+        full = fill_with_means(rows.values, split.index, split.weight)
+        cells, conditions = as_tensor(full).tensor_split([rows.n_modelled], dim=1)
+        numbers, weight = torch.from_numpy(split.index), as_tensor(split.weight)
+        x = DistinctRows(cells, numbers)
+        moments = column_moments(x, weight)
+        if full is not rows.values:
+            # The variances are too low, because missing cells were filled with means of columns.
+            observed = split.weight @ ~np.isnan(rows.modelled[split.index])
+            moments = of_observed_cells(moments, torch.from_numpy(observed) / weight.sum())
+        return cls(x, DistinctRows(conditions, numbers), weight, moments)
 
 
 def new_net(
@@ -106,7 +155,8 @@ def new_net(
     rows : Rows
         Rows of the table, including the validation rows.
     split : Split
-        The distinct rows. All of them are used, including the validation rows.
+        The distinct rows. All of them, except validation rows that the user has chosen, determine
+        the size and the dtype of the network. The training rows alone initialize it.
     learned : dict
         What was learned from targets, such as their classes.
     smaller : Network or None
@@ -127,29 +177,26 @@ def new_net(
         parameters is not supported, or if the network does not fit into memory.
     """
     device = choose_device(estimator.device)
-    full = fill_with_means(rows.values, split.index, split.weight)
-    largest = max_abs_values(full)
+    largest = max_abs_values(rows.values)
     check_overflow(largest, "X", schema, torch.float64)
-    d = rows.n_modelled
-    cells, conditions = as_tensor(full).tensor_split([d], dim=1)
-    numbers, weight = torch.from_numpy(split.index), as_tensor(split.weight)
-    x = DistinctRows(cells, numbers)
-    moments = column_moments(x, weight)
-    if full is not rows.values:
-        # The variances are too low, because missing cells were filled with the means of columns.
-        observed = split.weight @ ~np.isnan(rows.modelled[split.index])
-        moments = of_observed_cells(moments, torch.from_numpy(observed) / weight.sum())
+    # Validation rows that the user has chosen never become training rows.
+    sizing = split.training_part() if split.is_given else split
+    d, table = rows.n_modelled, _DistinctTable.from_rows(rows, sizing)
     n_cells = len(rows) * (d + sum(max(1, n) for n in schema.n_levels))
-    dtype = choose_dtype(estimator.precision, rows.values.dtype, n_cells, moments, largest, device)
+    dtype = choose_dtype(
+        estimator.precision, rows.values.dtype, n_cells, table.moments, largest, device
+    )
     check_overflow(largest, "X", schema, dtype)
-    check_scales(moments, estimator.noise, schema, dtype)
+    check_scale(table.moments, schema, dtype)
+    check_noise(estimator.noise, table.moments.scale, dtype)
     generator = torch.Generator().manual_seed(seed)
     if estimator.n_components == "auto":
         k = estimator._auto_components(d)
     elif isinstance(estimator.n_components, Integral):
         k = int(estimator.n_components)
     else:
-        k = components_for_share(x, weight, moments, float(estimator.n_components), generator)
+        share = float(estimator.n_components)
+        k = components_for_share(table.x, table.weight, table.moments, share, generator)
     try:
         network = build_network(estimator, schema, learned, k).to(dtype)
     except (RuntimeError, TypeError, OverflowError) as error:
@@ -157,7 +204,16 @@ def new_net(
             f"A network for {d} columns with n_components={k} and "
             f"hidden_layer_sizes={estimator.hidden_layer_sizes} does not fit into memory."
         ) from error
-    network.start(x, weight, moments, generator, DistinctRows(conditions, numbers))
+    # Only new networks are checked, because files may contain tied ones of earlier versions.
+    if estimator.tied_weights and not network.latent.can_tie:
+        raise ValueError(
+            f"tied_weights=True is not supported by {type(estimator).__name__}, whose decoder does "
+            "not receive outputs of its encoder. Leave tied_weights at its default."
+        )
+    if split.held_out.any():
+        split = split.training_part()
+        table = _DistinctTable.from_rows(rows, split)
+    network.start(table.x, table.weight, table.moments, generator, table.conditions)
     batch = make_batch(
         rows.take(split.index[split.representatives]), network, split.weight[split.representatives]
     )
@@ -165,23 +221,41 @@ def new_net(
         grow(network, copy.deepcopy(smaller).to(network.like), batch, generator)
     network.start_latent(batch, generator)
     if device.type != "cpu":
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(derive_seed(seed, "training"))
     return Net.from_module(network.to(device), generator)
+
+
+def components_of_resumed(estimator: BaseEstimator, resume: Fitted) -> int | None:
+    """Return the number of components that the parameters describe, or None if it is unknown.
+
+    An unchanged `n_components` describes that of the fitted network. A share of the variance that
+    has changed would have to be compared with PCA of the rows of the first fit, which are unknown.
+    """
+    n_components = estimator.n_components
+    if n_components == resume.parameters.get("n_components"):
+        return resume.network.latent.n_components
+    if n_components == "auto":
+        return int(estimator._auto_components(len(resume.schema.modelled)))
+    return int(n_components) if isinstance(n_components, Integral) else None
 
 
 def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
     """Copy a fitted net, with a network that is built from the current parameters.
 
+    The network is moved to the device and converted to the dtype that the parameters require.
     Raises NetworkMismatchError if these parameters describe another network than the fitted one.
     """
-    k, schema = resume.network.latent.n_components, resume.schema
+    k, schema, fitted = resume.network.latent.n_components, resume.schema, resume.network
+    device = choose_device(estimator.device)
+    dtype = required_dtype(estimator.precision, device) or fitted.like.dtype
+    check_noise(estimator.noise, fitted.inputs.scale, dtype)
     try:
-        if isinstance(estimator.n_components, Integral) and estimator.n_components != k:
+        if components_of_resumed(estimator, resume) != k:
             raise RuntimeError(f"the fitted network has n_components={k}")
         if row_shape(estimator).full(len(schema.modelled)) != schema.feature_shape:
             raise RuntimeError(f"the fitted network is for rows of shape {schema.feature_shape}")
-        network = build_network(estimator, schema, resume.learned, k).to(resume.network.like)
-        network.load_state_dict(resume.network.state_dict())
+        network = build_network(estimator, schema, resume.learned, k).to(device, dtype)
+        network.load_state_dict(fitted.state_dict())
     except RuntimeError as error:
         now = estimator.get_params(deep=False)
         changed = [k for k, v in resume.parameters.items() if repr(now[k]) != repr(v)]
@@ -190,7 +264,9 @@ def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
             f"resume from it. The changed parameters are: {', '.join(changed)}. Restore those that "
             "determine the network, or fit from scratch with warm_start=False."
         ) from error
-    net = Net.from_module(network, torch.Generator(network.like.device))
+    # A known noise variance is a parameter, but it is also a part of the stored state.
+    network.likelihood.fix_noise()
+    net = Net.from_module(network, torch.Generator(device))
     net.load_arrays(resume.training)
     return net
 
@@ -242,6 +318,8 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     network = build_network(*parts).to(device=device, dtype=dtype)
     network.load_state_dict(to_tensors(module))
     check_well_formed(tree["training"], network)
+    if not 0 <= tree.get("start_epoch", 0) <= len(tree["training"]["history"]):
+        raise ValueError("start_epoch must not be negative or exceed the number of epochs")
     likelihood = copy.deepcopy(network.likelihood.fixed())
     likelihood.load_state_dict(to_tensors(tree.pop("likelihood")))
     tensors = {name: values.to(device) for name, values in to_tensors(tree.pop("density")).items()}
@@ -260,6 +338,8 @@ def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
     schema, conditions = tree["schema"], tree["conditions"]
     kinds = {"schema": Schema, "best_epoch": int, "rows_seen": float, "n_components": int,
              "conditions": SeenConditions | None, "learned": dict, "parameters": dict}  # fmt: skip
+    if "start_epoch" in tree:  # Files of earlier versions do not contain it.
+        kinds["start_epoch"] = int
     wrong = [name for name, kind in kinds.items() if not matches_type(tree[name], kind)]
     if wrong:
         raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")

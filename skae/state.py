@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
 from skae import files
-from skae._compat.sklearn import validate_parameters
+from skae._compat.sklearn import validate_parameters, without_callback_contexts
 from skae.density.base import Density
 from skae.files import CLASSES, Stored, matches_type
 from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.network import Network
+from skae.parameters import short_repr
 from skae.table.columns import Column, Support
 from skae.table.conditions import DistinctConditions, SeenConditions
 from skae.table.schema import Schema
@@ -81,6 +82,8 @@ class Fitted:
         from which it resumed. None if there are no columns of conditions.
     learned : dict
         What was learned from targets, such as their classes. It is empty without targets.
+    start_epoch : int
+        Number of epochs in the history before the latest fit.
     """
 
     parameters: dict[str, Any]
@@ -92,6 +95,7 @@ class Fitted:
     rows_seen: float
     conditions: SeenConditions | None
     learned: dict[str, Any]
+    start_epoch: int = 0
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -249,6 +253,9 @@ class Saved(Stored):
                 stacklevel=2,
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return without_callback_contexts(dict(super().__getstate__()))  # type: ignore[call-overload]
+
     def _stored_state(self) -> dict[str, Any]:
         """Return the attributes that a file contains."""
         state = self._attributes()
@@ -280,8 +287,8 @@ class Saved(Stored):
             elif not self._can_save(key, value):
                 if key in self._must_be_saved:
                     raise TypeError(
-                        f"{prefix}{key}={value!r} is a user-defined object, which cannot be saved "
-                        "to a file. Use pickle for this estimator."
+                        f"{prefix}{key}={short_repr(value)} is a user-defined object, which cannot "
+                        "be saved to a file. Use pickle for this estimator."
                     )
                 names.append(prefix + key)
         return names

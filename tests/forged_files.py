@@ -173,6 +173,7 @@ def calls(estimator, rows, tmp_path):
         "get_metadata_routing": lambda method: method(),
         "inverse_transform": lambda method: method(estimator.transform(rows)),
         "sample": lambda method: method(3, random_state=0),
+        "posterior_predictive": lambda method: method(rows, 3, random_state=0),
         "interpolate": lambda method: method(rows[:1], rows[1:2], 3),
         "traverse": lambda method: method(rows[:1], 0, [0.0, 1.0]),
         "dequantize": lambda method: method(estimator.quantize(rows)),

@@ -111,6 +111,13 @@ def crossed(
     ]
 
 
+def for_each_kind(estimators=ESTIMATORS):
+    """Run a test for `Autoencoder` and estimators over it; for other autoencoders it is slow."""
+    always = tuple(c for c in estimators if c is Autoencoder or c in META_ESTIMATORS)
+    cases = crossed([pytest.param()], estimators, always, others=0)
+    return pytest.mark.parametrize("estimator_class", cases)
+
+
 def is_fast(param):
     """Whether a case is run by default."""
     return all(mark.name != "slow" for mark in param.marks)
@@ -140,6 +147,22 @@ def definers(method, estimators=ESTIMATORS):
         if hasattr(estimator_class, method):
             first.setdefault(getattr(estimator_class, method), estimator_class)
     return list(first.values())
+
+
+class TaskCallback:
+    """A callback of scikit-learn, whose methods do nothing."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
 
 
 # ------------------------------------------------------------------------------ small estimators

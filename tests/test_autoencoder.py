@@ -1,7 +1,12 @@
 """What `Autoencoder` promises: identities with PCA, the training options, the methods."""
 
+import inspect
+import os
 import pickle
 import re
+import subprocess
+import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -20,12 +25,15 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.utils import estimator_html_repr
 from sklearn.utils._param_validation import InvalidParameterError
 from skorch.callbacks import Callback, EarlyStopping
+from small_models import AUTOENCODERS, TaskCallback, for_each
+from test_common import train
 
 import skae
 from skae import Autoencoder
 from skae.fitting import draw_seed
 from skae.nn.batch import Batch
 from skae.nn.bodies.layers import ACTIVATIONS
+from skae.nn.draws import Draws, derive_seed
 from skae.nn.objective import trimmed_mean
 from skae.table.rows import hash_rows, merge_equal_rows
 from skae.training.plan import Plan
@@ -265,6 +273,81 @@ def test_samples_follow_their_seed(curved):
     )
     with pytest.raises(ValueError, match="n_samples"):
         fitted.sample(0)
+
+
+@for_each(AUTOENCODERS)
+def test_samples_are_not_made_of_the_numbers_of_the_fit(estimator_class, monkeypatch):
+    """A fit and a sample with the same `random_state` draw unrelated numbers."""
+    streams, drawn = [], []
+
+    class RecordedGenerator(torch.Generator):
+        """Keeps the first normal numbers of each seed."""
+
+        def manual_seed(self, seed):
+            super().manual_seed(seed)
+            streams.append(torch.randn(4000, generator=self, dtype=torch.float64))
+            return super().manual_seed(seed)
+
+    class RecordedDraws(Draws):
+        """Keeps all normal numbers that are drawn."""
+
+        def draw(self, kind, shape):
+            result = super().draw(kind, shape)
+            if kind == "randn":
+                drawn.append(result.flatten())
+            return result
+
+    X = np.random.default_rng(0).normal(size=(60, 5))
+    parameters = {"hidden_layer_sizes": (24,), "max_epochs": 1, "precision": "float64"}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "Generator", RecordedGenerator)
+        model = train(estimator_class(2, random_state=0, **parameters), X)
+    monkeypatch.setattr(skae.inference, "Draws", RecordedDraws)
+    model.sample(200, random_state=0)
+    numbers = torch.cat(drawn)
+    assert len(numbers) >= 200
+    if hasattr(model, "posterior_predictive"):
+        drawn.clear()
+        model.posterior_predictive(X, 3, random_state=0)
+        predictive = torch.cat(drawn)
+        assert not torch.isin(predictive, numbers).any()
+        numbers = torch.cat([numbers, predictive])
+    assert streams
+    assert not any(torch.isin(numbers, stream).any() for stream in streams)
+    # The initial weights are multiples of normal numbers, and one epoch hardly changes them.
+    for p in model.module_.parameters():
+        n = min(p.numel(), len(numbers))
+        if n >= 100 and p.std() > 0:
+            pair = torch.stack([p.detach().flatten()[:n], numbers[:n]])
+            assert abs(torch.corrcoef(pair)[0, 1]) < 5 / n**0.5
+
+
+PURPOSES = ("sample", "training", "evaluation", "posterior_predictive", "")
+
+
+def test_each_purpose_has_its_own_seeds():
+    sources = [0, 1, 2**31 - 2, b"", b"0", np.arange(3).tobytes()]
+    seeds = {pair: derive_seed(*pair) for pair in product(sources, PURPOSES)}
+    assert len(set(seeds.values())) == len(seeds)
+    assert not set(seeds.values()) & {0, 1, 2**31 - 2}
+    assert seeds == {pair: derive_seed(*pair) for pair in seeds}
+    for seed in seeds.values():
+        assert 0 <= seed < 2**32
+        torch.Generator().manual_seed(seed)
+
+
+def test_seeds_are_the_same_in_other_processes():
+    """Python's own hashes of texts differ between processes."""
+    calls = "derive_seed(5, 'sample'), derive_seed(b'5', 'training')"
+    code = f"import hashlib\n{inspect.getsource(derive_seed)}\nprint({calls}, sep=', ')"
+    expected = f"({derive_seed(5, 'sample')}, {derive_seed(b'5', 'training')})"
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-S", "-c", code]
+        found = subprocess.run(
+            command, env=environment, capture_output=True, check=True, text=True
+        ).stdout
+        assert found.strip() == expected.strip("()")
 
 
 def test_interpolation_ends_at_the_reconstructions(curved):
@@ -632,18 +715,19 @@ def test_layerwise_training_leaves_pca_where_there_is_a_skip(curved):
 
 @pytest.mark.parametrize("batch_size", ["auto", 32])
 def test_partial_fit_goes_on_after_pickling(curved, batch_size):
-    """Ten calls, and five calls, a pickle and five calls, give the same bits."""
-    whole, half = (small(batch_size=batch_size, dropout=0.2) for _ in range(2))
-    for _ in range(10):
+    """Twenty calls, and ten calls, a pickle and ten calls, give the same bits."""
+    parameters = {"batch_size": batch_size, "dropout": 0.2, "linear_skip": False}
+    whole, half = (small(**parameters) for _ in range(2))
+    for _ in range(20):
         whole.partial_fit(curved)
-    for _ in range(5):
+    for _ in range(10):
         half.partial_fit(curved)
     half = pickle.loads(pickle.dumps(half))
-    for _ in range(5):
+    for _ in range(10):
         half.partial_fit(curved)
     assert_same_bits(whole, half, curved)
     assert whole.loss_curve_ == half.loss_curve_
-    assert whole.n_iter_ == 10
+    assert whole.n_iter_ == 20
     assert whole.validation_curve_ == []
     assert whole.loss_curve_[-1] < whole.loss_curve_[0]
 
@@ -827,17 +911,6 @@ def test_skorch_early_stopping_ends_the_fit(curved):
     assert np.isfinite(fitted.score(curved))
 
 
-def test_a_callback_stops_by_keyboard_interrupt_and_the_fit_is_kept(curved):
-    class Stop(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if len(net.history) == 3:
-                raise KeyboardInterrupt
-
-    fitted = small(callbacks=[Stop()]).fit(curved)
-    assert fitted.n_iter_ == 3
-    assert np.isfinite(fitted.score(curved))
-
-
 @pytest.mark.parametrize(
     "failure", [KeyboardInterrupt, RuntimeError("a fault")], ids=["interrupt", "error"]
 )
@@ -868,21 +941,12 @@ def test_an_interrupted_refit_leaves_the_old_model_whole(curved, failure):
     assert_same_bits(fitted, old, curved)
 
 
-class StopAfter:
+class StopAfter(TaskCallback):
     """A scikit-learn callback that keeps the unfinished estimators and ends the fit."""
 
     def __init__(self, epochs):
         self.epochs = epochs
         self.scores = []
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
         if context.task_name == "epoch":
@@ -1036,7 +1100,7 @@ def fit_in_a_pipeline(estimator, X):
 
 RNG = np.random.default_rng(0)
 LINE = np.outer(RNG.normal(size=120), np.arange(1, 6)) + 0.01 * RNG.normal(size=(120, 5))
-"""Rows that a single component tells."""
+"""Rows that a single component reconstructs."""
 
 CROWDED = np.outer(10.0 ** -np.arange(120), np.arange(1, 6))
 """Rows of which all but a few are so close to each other that they share codes."""
@@ -1048,7 +1112,7 @@ CROWDED = np.outer(10.0 ** -np.arange(120), np.arange(1, 6))
     [
         pytest.param(small(learning_rate=10.0), LINE, "Training diverged", id="divergence"),
         pytest.param(
-            skae.VariationalAutoencoder(4, max_epochs=1, random_state=0),
+            skae.VariationalAutoencoder(4, tied_weights=True, max_epochs=1, random_state=0),
             LINE,
             "Posterior collapse",
             id="collapse",

@@ -1,10 +1,12 @@
 """Invalid arguments of methods are refused by an error that names them; models stay unchanged."""
 
 import inspect
-from functools import partial
+import re
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import scipy.sparse as sp
 from sklearn.exceptions import NotFittedError
@@ -12,6 +14,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 from small_models import (
     AUTOENCODERS,
+    ESTIMATORS,
     INVALID,
     ROW_METHODS,
     WITH_TARGETS,
@@ -29,13 +32,15 @@ from small_models import (
 )
 from test_common import train
 
+import skae
 from skae.base import BaseAutoencoder
-from skae.fitting import read_weight
+from skae.table.weights import read_weight
+from skae.variants.conditioned import ConditionedAutoencoder
+from skae.variants.variational import VariationalAutoencoder
 
 # ---------------------------------------------------------------------------- inherited methods
 
 OVERRIDES = {
-    "fit": {"FairAutoencoder"},
     "partial_fit": {"SemiSupervisedVariationalAutoencoder"},
     "score": {"SemiSupervisedVariationalAutoencoder"},
     "inverse_transform": {"ConditionalVariationalAutoencoder", "FairAutoencoder"},
@@ -80,23 +85,27 @@ INVALID_CALLS = [
     pytest.param("inverse_transform", (np.zeros((4, 1)),), "X has 1 columns", id="Z narrow"),
     pytest.param("inverse_transform", (np.zeros((4, 2), complex),), "Complex data", id="Z complex"),
     pytest.param("inverse_transform", (sp.csr_array((4, 2)),), "Sparse.*X.*dense", id="Z sparse"),
-    pytest.param("inverse_transform", ([["u", "v"]],), "to float: 'u'", id="Z strings"),
+    pytest.param(
+        "inverse_transform", ([["u", "v"]],), "column 0 of X.*'u' in row 0", id="Z strings"
+    ),
     pytest.param("inverse_transform", (None,), "scalar", id="Z None"),
     pytest.param("sample", (0,), "n_samples", id="sample 0"),
     pytest.param("sample", (-1,), "n_samples", id="sample -1"),
     pytest.param("sample", (1.5,), "n_samples", id="sample 1.5"),
     pytest.param("sample", ("a",), "n_samples", id="sample a"),
     pytest.param("sample", (None,), "n_samples", id="sample None"),
+    pytest.param("sample", (True,), "n_samples", id="sample True"),
     pytest.param("sample", (10**15,), "n_samples", id="sample 1e15"),
     pytest.param("sample", (10**30,), "n_samples", id="sample 1e30"),
-    pytest.param("sample", (1, False, "a"), "seed", id="sample seed a"),
-    pytest.param("sample", (1, False, -1), "[Ss]eed", id="sample seed -1"),
+    pytest.param("sample", (1, False, "a"), "random_state", id="sample seed a"),
+    pytest.param("sample", (1, False, -1), "random_state", id="sample seed -1"),
     pytest.param(
         "interpolate", (X[:2], X[:3]), "same number of rows, got 2 and 3", id="unequal pairs"
     ),
     pytest.param("interpolate", (X[:2], X[:2], 1), "n_steps", id="one step"),
     pytest.param("interpolate", (X[:2], X[:2], 2.5), "n_steps", id="steps of 2.5"),
     pytest.param("interpolate", (X[:2], X[:2], None), "n_steps", id="steps None"),
+    pytest.param("interpolate", (X[:2], X[:2], True), "n_steps", id="steps True"),
     pytest.param("interpolate", (X[:2, :2], X[:2]), "2 features", id="pairs missing column"),
     pytest.param("interpolate", (X[0] * np.nan, X[0]), "NaN", id="pairs NaN"),
     pytest.param("interpolate", ("a", "b"), "to float: 'a'", id="pairs of strings"),
@@ -106,6 +115,7 @@ INVALID_CALLS = [
     pytest.param("traverse", (X[0], -1, [0.0]), "component", id="component -1"),
     pytest.param("traverse", (X[0], 0.5, [0.0]), "component", id="component 0.5"),
     pytest.param("traverse", (X[0], None, [0.0]), "component", id="component None"),
+    pytest.param("traverse", (X[0], True, [0.0]), "component", id="component True"),
     pytest.param(
         "traverse",
         (X[0], 0, [np.nan]),
@@ -114,8 +124,8 @@ INVALID_CALLS = [
     ),
     pytest.param("traverse", (X[0], 0, [[1.0, 2.0]]), "values", id="values 2-D"),
     pytest.param("traverse", (X[0], 0, []), "values", id="no values"),
-    pytest.param("traverse", (X[0], 0, ["u"]), "values|to float: 'u'", id="values strings"),
-    pytest.param("traverse", (X[0], 0, [1j]), "complex", id="values complex"),
+    pytest.param("traverse", (X[0], 0, ["u"]), "values", id="values strings"),
+    pytest.param("traverse", (X[0], 0, [1j]), "values", id="values complex"),
 ]
 
 
@@ -126,6 +136,174 @@ def test_invalid_arguments_are_refused(estimator_class, method, arguments, match
     estimator = fitted_once(estimator_class)
     with Unchanged(estimator), pytest.raises(INVALID, match=match):
         getattr(estimator, method)(*arguments)
+
+
+LONG = "x" * 10**5
+
+LONG_ARGUMENTS = [
+    pytest.param("sample", (LONG,), id="n_samples"),
+    pytest.param("sample", (1, False, LONG), id="random_state"),
+    pytest.param("interpolate", (X[:2], X[:2], LONG), id="n_steps"),
+    pytest.param("traverse", (X[0], LONG, [0.0]), id="component"),
+    pytest.param("traverse", (X[0], 0, [LONG]), id="values"),
+    pytest.param("inverse_transform", ([[LONG, LONG]],), id="codes"),
+    pytest.param("transform", ([[LONG] * 3],), id="cells"),
+    pytest.param("fit", (pd.DataFrame({LONG: ["u", "v"], "b": 0.0}),), id="column"),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments"), LONG_ARGUMENTS)
+def test_a_message_does_not_repeat_a_long_argument(method, arguments):
+    with pytest.raises(INVALID) as error:
+        getattr(fitted_once(AUTOENCODERS[0]), method)(*arguments)
+    assert 10 < len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("method", ["log_likelihood", "posterior_predictive"])
+@pytest.mark.parametrize("n", [True, 0, 1.5, None, "a", LONG], ids=lambda n: str(n)[:4])
+def test_numbers_of_draws_are_positive_integers(method, n):
+    with pytest.raises(ValueError, match=r"must be an integer of at least 1") as error:
+        getattr(fitted_once(VariationalAutoencoder), method)(X[:2], n)
+    assert len(str(error.value)) < 200
+
+
+INTEGERS_OF_DISPLAYS = [
+    pytest.param(skae.ReconstructionDisplay, AUTOENCODERS[0], "n_rows"),
+    pytest.param(skae.TraversalDisplay, AUTOENCODERS[0], "n_values"),
+    pytest.param(skae.TraversalDisplay, AUTOENCODERS[0], "row"),
+    pytest.param(skae.OutlierExplanationDisplay, skae.AutoencoderOutlierDetector, "n_rows"),
+    pytest.param(skae.OutlierExplanationDisplay, skae.AutoencoderOutlierDetector, "n_features"),
+]
+
+
+@pytest.mark.parametrize(("display", "estimator_class", "name"), INTEGERS_OF_DISPLAYS)
+@pytest.mark.parametrize("value", [True, -1, 1.5, None, "a", LONG], ids=lambda v: str(v)[:4])
+def test_numbers_of_rows_in_displays_are_integers(display, estimator_class, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be an integer") as error:
+        display.from_estimator(fitted_once(estimator_class), X, **{name: value})
+    assert len(str(error.value)) < 200
+
+
+# ------------------------------------------------------------------------------------ wrong cells
+
+NAMES = ["a", "b", "c", "d"]
+CONTAINERS = {
+    "array": np.asarray,
+    "list": lambda table: table.tolist(),
+    "pandas": lambda table: pd.DataFrame(table, columns=NAMES[: table.shape[1]]),
+    "polars": lambda table: pl.DataFrame(table, schema=NAMES[: table.shape[1]]),
+}
+WITH_NAMES = {"array": False, "list": False, "pandas": True, "polars": True}
+"""Whether tables in each container have names of columns."""
+
+
+def label(column, container):
+    """A pattern of what errors call a column of a table."""
+    return rf"{column} \('{NAMES[column]}'\)" if WITH_NAMES[container] else str(column)
+
+
+@cache
+def fitted_like(estimator_class, has_names):
+    return train(tiny(estimator_class), CONTAINERS["pandas" if has_names else "array"](X))
+
+
+def untrained(estimator_class, table, has_names, **parameters):
+    """An estimator that is initialized from a table, with or without names of columns."""
+    rows = CONTAINERS["pandas" if has_names else "array"](table)
+    return train(tiny(estimator_class, max_epochs=0, **parameters), rows)
+
+
+def far_error(call, label, value, row):
+    """The message of the error about a far cell, which must name this cell."""
+    match = rf"Column {label} of X contains {re.escape(f'{value:g}')} in row {row}, which is too"
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=match) as error:
+        call()
+    return str(error.value)
+
+
+@for_each(AUTOENCODERS)
+def test_the_error_of_a_far_cell_names_its_column_to_float32(estimator_class):
+    """The column "b" is constant, so that its cell is not far, although it is the largest one."""
+    table, far = np.insert(2.0**-30 * X, 1, 2.0**57, axis=1), 1e16
+    models = [untrained(estimator_class, table, named, precision="float32") for named in (0, 1)]
+    for container, has_names in WITH_NAMES.items():
+        for column in (0, 2, 3):
+            rows = table[:4].copy()
+            rows[2, column] = far
+            call = partial(models[has_names].score_samples, CONTAINERS[container](rows))
+            message = far_error(call, label(column, container), far, 2)
+            assert message.endswith("or fit with precision='float64'.")
+
+
+@for_each(AUTOENCODERS)
+def test_the_error_of_a_far_cell_does_not_advise_float64_to_float64(estimator_class):
+    model = untrained(estimator_class, X, False, precision="float64")
+    for column in range(3):
+        rows = X[:4].copy()
+        rows[1, column] = -1e290
+        assert "float64" not in far_error(partial(model.score_samples, rows), column, -1e290, 1)
+
+
+@for_each([c for c in AUTOENCODERS if issubclass(c, ConditionedAutoencoder)])
+@pytest.mark.parametrize("condition", [0, 1, 3])
+def test_the_error_of_a_far_condition_names_its_column(estimator_class, condition):
+    """A condition is far in units of its own column, and precedes modelled columns in X."""
+    others = [j for j in range(4) if j != condition]
+    table = np.empty((N, 4))
+    table[:, others], table[:, condition] = 1e6 * X, 1e-20 * np.arange(N)
+    parameters = {estimator_class._condition_parameter: [condition], "precision": "float32"}
+    models = [untrained(estimator_class, table, named, **parameters) for named in (0, 1)]
+    for container, has_names in WITH_NAMES.items():
+        for column in range(4):
+            rows, far = table[:4].copy(), 1e3 if column == condition else 1e30
+            rows[1, column] = far
+            call = partial(models[has_names].score_samples, CONTAINERS[container](rows))
+            far_error(call, label(column, container), far, 1)
+
+
+@for_each([c for c in AUTOENCODERS if issubclass(c, ConditionedAutoencoder)])
+def test_the_error_of_a_far_condition_of_codes_names_its_column(estimator_class):
+    table = np.insert(X, 1, 1e-20 * np.arange(N), axis=1)
+    parameters = {estimator_class._condition_parameter: [1], "precision": "float64"}
+    model = train(tiny(estimator_class, **parameters), CONTAINERS["pandas"](table))
+    Z, condition = model.transform(CONTAINERS["pandas"](table[:4])), np.zeros((4, 1))
+    condition[2] = 1e300
+    match = r"Column 1 \('b'\) of the condition is 1e\+300, which is too far.*clip this value\.$"
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=match):
+        model.inverse_transform(Z, condition)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_error_of_a_far_code_names_its_column(precision):
+    model = fitted_once(AUTOENCODERS[0], precision=precision)
+    Z = model.transform(X[:4]).astype(precision)
+    Z[2, 1] = far = np.finfo(precision).max
+    message = far_error(partial(model.inverse_transform, Z), 1, far, 2)
+    assert ("precision='float64'" in message) == (precision == "float32")
+
+
+WRONG_CELLS = [
+    pytest.param(np.nan, "Column {} of X contains NaN in row 2.*missing cells", id="NaN"),
+    pytest.param(-np.inf, "Column {} of X contains infinity in row 2", id="infinity"),
+    pytest.param("u", "column {} of X, each argument.*number.*'u' in row 2.*Encode", id="text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "value", "match"), crossed(WRONG_CELLS, always=ESTIMATORS, others=0)
+)
+def test_the_error_of_a_wrong_cell_names_its_column(estimator_class, value, match):
+    """At the fit and at predictions, in tables with and without names of columns."""
+    method = next(name for name in ROW_METHODS if hasattr(estimator_class, name))
+    for container in ("array", "list", "pandas"):
+        for column in range(3):
+            table = X.astype(object if isinstance(value, str) else float)
+            table[2, column] = value
+            rows = CONTAINERS[container](table)
+            model = fitted_like(estimator_class, WITH_NAMES[container])
+            for call in (partial(train, tiny(estimator_class)), getattr(model, method)):
+                with pytest.raises(INVALID, match=match.format(label(column, container))):
+                    call(rows)
 
 
 # -------------------------------------------------------------------------------- sample weights
@@ -166,6 +344,7 @@ def takes_weights(estimator_class, *values):
     return has_fit_parameter(estimator_class, "sample_weight")
 
 
+@pytest.mark.filterwarnings("ignore:The noise variance cannot be estimated")
 @pytest.mark.parametrize(("estimator_class", "weight"), crossed(WEIGHTS, applies=takes_weights))
 def test_weights_that_work(estimator_class, weight):
     estimator = train(tiny(estimator_class), X, sample_weight=weight)
@@ -216,7 +395,7 @@ INVALID_CORRUPTED = [
     pytest.param(with_cell(np.inf), "X_corrupted contains inf", id="inf"),
     pytest.param(X + 0j, "Complex data", id="complex"),
     pytest.param(sp.csr_array(X), "Sparse data.*X_corrupted", id="sparse"),
-    pytest.param(np.full((N, 3), "u"), "string to float", id="strings"),
+    pytest.param(np.full((N, 3), "u"), "column 0 of X_corrupted.*'u' in row 0", id="strings"),
     pytest.param(X * 1e300, "X_corrupted", id="1e300"),
 ]
 

@@ -1,10 +1,13 @@
 """Invalid values of parameters are refused by an error that names the parameter."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
+from skorch.callbacks import EarlyStopping
 from small_models import (
     AUTOENCODERS,
     ESTIMATORS,
@@ -22,6 +25,8 @@ from small_models import (
 from test_common import train
 
 import skae
+from skae import metrics
+from skae._compat.sklearn import Interval, StrOptions
 from skae.base import BaseAutoencoder
 
 
@@ -184,6 +189,118 @@ def test_an_invalid_value_is_refused(estimator_class, name, value):
                 train(estimator, X)
     finally:
         shared.set_params(**{name: before})
+
+
+# ------------------------------------------------------------------------------------ messages
+
+LONGEST = 600
+"""Maximum number of characters of a message about a value, however long the value is."""
+
+PRIVATE_PATH = re.compile(
+    r"\b(skae\.(base|variants|tasks|nn|table|training|density|state)\b|\w+\._\w+|numpy\.random\.m)"
+)
+"""Modules that users do not import from."""
+
+
+def refusal(estimator_class, name, value):
+    """The message with which an unfitted estimator refuses a value of a parameter."""
+    estimator = tiny(estimator_class).set_params(**{name: value})
+    with pytest.raises(INVALID, match=rf"\b{name}\b") as error:
+        train(estimator, X)
+    return str(error.value)
+
+
+def own_constraints():
+    """Pairs of an estimator and one of its own parameters, with the constraint of the parameter."""
+    for estimator_class, name in owners():
+        yield estimator_class, name, estimator_class._parameter_constraints[name]
+
+
+def permits(constraint, kind):
+    return any(isinstance(part, kind) for part in constraint)
+
+
+NUMBERS = [
+    case_of(estimator_class, name, label=name)
+    for estimator_class, name, constraint in own_constraints()
+    if permits(constraint, Interval) and "boolean" not in constraint
+]
+
+
+@pytest.mark.parametrize(("estimator_class", "name"), NUMBERS)
+def test_a_boolean_is_not_a_number(estimator_class, name):
+    for value in (True, False, np.True_):
+        assert f"Got {value!r}" in refusal(estimator_class, name, value)
+
+
+NUMBERS_OF_METRICS = [
+    name for name, constraint in metrics.CONSTRAINTS.items() if permits(constraint, Interval)
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS_OF_METRICS)
+def test_a_boolean_is_not_a_number_in_metrics(name):
+    with pytest.raises(ValueError, match=rf"'{name}' parameter of metric .* Got True"):
+        metrics._validate("metric", **{name: True})
+
+
+OPTIONS = [
+    case_of(estimator_class, name, label=name)
+    for estimator_class, name, constraint in own_constraints()
+    if permits(constraint, StrOptions)
+]
+
+
+@pytest.mark.parametrize(("estimator_class", "name"), OPTIONS)
+def test_options_are_listed_in_alphabetical_order(estimator_class, name):
+    constraint = estimator_class._parameter_constraints[name]
+    options = {o for part in constraint if isinstance(part, StrOptions) for o in part.options}
+    listed = re.search(r"a str among \{(.*?)\}", refusal(estimator_class, name, "no such option"))
+    assert listed[1] == ", ".join(map(repr, sorted(options)))
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "name"),
+    [case_of(c, name, label=name) for c, name, _ in own_constraints() if name != "callbacks"],
+)
+def test_a_message_does_not_repeat_a_long_value(estimator_class, name):
+    for value in ("x" * 10**5, ["x" * 10**5], [0.5] * 10**5, {"x" * 10**5: 1}):
+        assert len(refusal(estimator_class, name, value)) < LONGEST
+
+
+@pytest.mark.parametrize("value", ["x" * 10**5, [EarlyStopping(), "x" * 10**5], ["x"] * 10**5])
+def test_a_message_does_not_repeat_long_callbacks(value):
+    assert len(refusal(skae.Autoencoder, "callbacks", value)) < LONGEST
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "name"), [case_of(c, name, label=name) for c, name, _ in own_constraints()]
+)
+def test_a_message_names_public_modules_only(estimator_class, name):
+    values = [PCA(), FrozenEstimator(PCA()), object()]
+    if callable not in estimator_class._parameter_constraints[name]:
+        values += [skae.Autoencoder, PCA, torch.tanh]
+    for value in values:
+        assert not PRIVATE_PATH.search(refusal(estimator_class, name, value))
+
+
+@for_each(META_ESTIMATORS)
+def test_an_estimator_over_pca_names_what_it_needs(estimator_class):
+    for value in (PCA(2), PCA, skae.Autoencoder, FrozenEstimator(PCA().fit(X))):
+        message = refusal(estimator_class, "autoencoder", value)
+        assert "an autoencoder of skae" in message
+
+
+@for_each()
+def test_an_unknown_device_comes_with_names_of_devices(estimator_class):
+    for device in ("gpu", "cuda:99", "GPU:0", "vulkan"):
+        estimator = tiny(estimator_class, device=device)
+        with pytest.raises(ValueError, match=re.escape(f"device={device!r}")) as error:
+            train(estimator, X)
+        message = str(error.value)
+        assert len(message) < 250
+        assert all(name in message for name in ("'cuda'", "'auto'", "cpu"))
+        assert not any(name in message for name in ("fpga", "ideep", "privateuse", "meta"))
 
 
 REFUSED_BY_THE_FIT = {

@@ -60,6 +60,9 @@ def recurrent(widths=(5, 4), dropout=0.0):
     return Recurrent((STEPS, CHANNELS), widths, dropout)
 
 
+DEFAULT = MLP(30, (4,), "silu", 0.0)
+"""What creates the networks that an object of the user does not create."""
+
 BODIES = {
     "mlp": (mlp, False, False),
     "mlp-skip": (mlp, True, False),
@@ -77,8 +80,8 @@ BODIES = {
     "conv-linear": (lambda: conv((2, 5, 3), 0), False, False),
     "recurrent": (recurrent, False, False),
     "recurrent-skip": (lambda: recurrent((5,)), True, False),
-    "modules": (lambda: UserModules(Pair(), (2, 5, 3)), False, False),
-    "modules-skip": (lambda: UserModules(Pair(), (2, 5, 3)), True, False),
+    "modules": (lambda: UserModules(Pair(), (2, 5, 3), DEFAULT), False, False),
+    "modules-skip": (lambda: UserModules(Pair(), (2, 5, 3), DEFAULT), True, False),
 }
 """Makers of architectures, whether there is a linear skip, and whether weights are tied."""
 

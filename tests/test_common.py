@@ -267,7 +267,7 @@ CASES = [*cases_of_small_instances(), *cases_of_default_instances(), *cases_of_v
 # Some checks fit a data frame and transform an array, or the reverse, on purpose.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 # Some tables of the checks are noise, from which codes learn nothing, or have few rows.
-@pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
+@pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes|The noise variance)")
 # Some checks set no seed. A pass over rows seen before then raises the loss of some fair codes.
 @pytest.mark.filterwarnings("ignore:Training diverged")
 @pytest.mark.parametrize(("estimator", "kind", "check"), CASES)

@@ -1,6 +1,7 @@
 """Convolutional bodies: shapes, layers against torch's own, PCA at the start, densities."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.decomposition import PCA
 from test_common import configured, public_estimators, train
 from test_density import gaussian_by_quadrature
 
-from skae import Autoencoder
+from skae import Autoencoder, DenoisingAutoencoder
 from skae.nn.bodies.convolution import Convolution, Convolutional, Stage, Upsampling
 from skae.table.sequences import full_shape
 
@@ -192,7 +193,7 @@ def test_every_estimator_takes_images(estimator_class):
         (
             {},
             np.moveaxis(IMAGES, 1, -1),
-            r"feature_shape=\(2, 5, 4\), got rows of shape \(5, 4, 2\)",
+            r"feature_shape=\(2, 5, 4\), got rows of shape \(5, 4, 2\).*np.moveaxis\(X, -1, 1\)",
         ),
         ({"hidden_layer_sizes": (4,) * 4}, ROWS, "too small for the 4 stages.* halved 3 times"),
         ({"tied_weights": True}, ROWS, "tied_weights"),
@@ -202,6 +203,43 @@ def test_wrong_shapes_are_one_clear_sentence(parameters, X, message):
     with pytest.raises(ValueError, match=message) as error:
         Autoencoder(3, **CONV | parameters).fit(X)
     assert "\n" not in str(error.value)
+
+
+LAST_AXIS = [(5, 4, 3), (4, 4, 1), (-1, 5, 4)]
+FIRST_AXIS = [(3, 5, 4), (1, 4, 4), (3, 4, 3), (20, 5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameters"),
+    [(shape, {"architecture": "conv"}) for shape in (*LAST_AXIS, *FIRST_AXIS)]
+    + [(shape, {"corruption": "downsampling"}) for shape in (LAST_AXIS[0], FIRST_AXIS[0])],
+    ids=str,
+)
+def test_channels_on_the_last_axis_cause_a_warning(shape, parameters, recwarn):
+    """With the remedy, which turns the images into those of the other order of the axes."""
+    sizes = [abs(size) * 16 if size == -1 else size for size in shape]
+    images = RNG.normal(size=(12, *sizes))
+    parameters = {"hidden_layer_sizes": (4,), "max_epochs": 0} | parameters
+    model = DenoisingAutoencoder(2, feature_shape=shape, **parameters).fit(images.reshape(12, -1))
+    assert len(recwarn) == (shape in LAST_AXIS)
+    if shape in LAST_AXIS:
+        text = str(recwarn.pop(UserWarning).message)
+        proposed, remedy = re.search(r"set feature_shape=(\(.*?\)) and pass (.*)\.$", text).groups()
+        moved = eval(remedy, {"np": np, "X": images.reshape(12, -1)})
+        np.testing.assert_array_equal(moved, np.moveaxis(images, -1, 1))
+        model.set_params(feature_shape=eval(proposed)).fit(moved)
+        assert not recwarn
+
+
+@pytest.mark.filterwarnings("ignore:Posterior collapse")
+@pytest.mark.parametrize("estimator_class", public_estimators(), ids=lambda c: c.__name__)
+def test_every_estimator_warns_of_channels_on_the_last_axis(estimator_class):
+    parameters = CONV | {"feature_shape": (5, 4, 3), "max_epochs": 0, "n_components": 2}
+    images = RNG.normal(size=(20, 5, 4, 3))
+    with pytest.warns(
+        UserWarning, match=r"feature_shape=\(5, 4, 3\).*set feature_shape=\(3, 5, 4\)"
+    ):
+        train(configured(estimator_class, **parameters), images)
 
 
 def test_one_number_of_a_shape_may_be_left_open():

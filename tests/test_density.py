@@ -8,8 +8,11 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.preprocessing import StandardScaler
+from small_models import AUTOENCODERS
+from test_common import train
 
-from skae import Autoencoder
+from skae import Autoencoder, WassersteinAutoencoder
+from skae.density import laplace
 from skae.density.laplace import Laplace
 from skae.nn.batch import Batch
 from skae.nn.bodies.body import make_bodies
@@ -19,6 +22,8 @@ from skae.nn.latent import Deterministic
 from skae.nn.likelihoods import make_likelihood
 from skae.nn.network import Network
 from skae.nn.prior import NormalPrior
+from skae.table.rows import Rows
+from skae.training.tensors import make_batch
 
 
 @pytest.fixture
@@ -163,7 +168,7 @@ def test_density_under_conditions_is_exact_where_linear(noise, k):
         kind = torch.arange(n)[:, None] % 3
         batch = Batch(torch.cat([x, kind], 1), torch.ones(n, dtype=torch.float64))
         held_out = torch.arange(n) % 5 == 0
-        density = Laplace.estimate(network, batch, held_out)
+        density = Laplace.estimate(network, network.likelihood, batch, held_out)
         found = density.log_prob(network, batch)
         W = decoder.skip.weight[:, :k].numpy()
         mean = network.outputs(density.prior.mean.expand(n, -1), batch).numpy()
@@ -280,3 +285,107 @@ def test_partial_fit_on_a_few_rows_keeps_the_density_of_all():
     autoencoder = Autoencoder(2, hidden_layer_sizes=(), random_state=0).partial_fit(X)
     before = autoencoder.score(X)
     assert autoencoder.partial_fit(X[:1]).score(X) == pytest.approx(before, abs=0.1)
+
+
+# ------------------------------------------------------------------------------ chunks of rows
+
+
+class CountedExpansion(laplace._Expansion):
+    """An expansion that records its number of rows."""
+
+    def __init__(self, network, likelihood, batch, z):
+        self.sizes.append(len(z))
+        super().__init__(network, likelihood, batch, z)
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """Numbers of rows of all expansions that are made."""
+    monkeypatch.setattr(laplace, "_Expansion", CountedExpansion)
+    CountedExpansion.sizes = []
+    return CountedExpansion.sizes
+
+
+def bent_plane(n):
+    """Rows of 6 columns near a curved surface."""
+    rng = np.random.default_rng(0)
+    s, t = rng.normal(size=(2, n))
+    X = np.column_stack([s, t, s**2 / 2, np.sin(t), s + t, s - t])
+    return X + 0.3 * rng.normal(size=X.shape)
+
+
+# The codes of a sparse autoencoder are rectified, so that there are several solutions.
+SMOOTH = [c for c in AUTOENCODERS if c._density is Laplace and c.__name__ != "SparseAutoencoder"]
+KINDS_OF_NOISE = [
+    *((c, "isotropic") for c in SMOOTH),
+    *((c, noise) for c in (Autoencoder, WassersteinAutoencoder) for noise in ("diagonal", 0.09)),
+]
+
+
+@pytest.mark.parametrize(("estimator_class", "noise"), KINDS_OF_NOISE)
+def test_density_over_chunks_is_that_over_one_chunk(estimator_class, noise, monkeypatch, sizes):
+    """Memory decides how rows are divided, and no more.
+
+    One noise variance per column converges slowly, so that it still depends on where it starts.
+    """
+    X = bent_plane(400)
+    model = estimator_class(
+        2, hidden_layer_sizes=(16,), noise=noise, max_epochs=15, batch_size=100, random_state=0
+    )
+    network = train(model, X).module_.eval()
+    batch = make_batch(Rows(X), network)
+    n = len(X)
+    # The first chunk, or all of them, may consist of validation rows only.
+    for held_out in (torch.arange(n) % 10 == 0, torch.arange(n) < 60, torch.arange(n) < n):
+        found = []
+        for n_bytes in (laplace.EXPANSION_BYTES, 15_000):
+            sizes.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(laplace, "EXPANSION_BYTES", n_bytes)
+                density = Laplace.estimate(network, network.likelihood, batch, held_out)
+            assert sum(sizes) == n
+            found.append(density.log_prob(network, batch))
+        assert 5 < len(sizes) < n
+        assert sizes[0] < 60
+        assert abs(found[1] - found[0]).mean() < (0.05 if noise == "diagonal" else 0.005)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@pytest.mark.parametrize(("n", "n_used"), [(600, 600), (2200, 2048)])
+def test_wide_codes_use_as_many_rows(noise, n, n_used, monkeypatch, sizes):
+    """A density of 64 components and 64 columns is estimated from all representatives."""
+    monkeypatch.setattr(laplace, "_run_em", lambda density, *arguments: density)
+    X = np.random.default_rng(0).normal(size=(n, 64))
+    parameters = {"max_epochs": 0, "early_stopping": False, "noise": noise, "random_state": 0}
+    Autoencoder(64, hidden_layer_sizes=(), **parameters).fit(X)
+    assert len(sizes) > 1
+    assert sum(sizes) == n_used
+
+
+def test_noise_of_wide_codes_is_that_of_all_validation_rows():
+    """The rows that reveal the noise may be far behind those of the first chunk.
+
+    The decoder spans 16 of 64 dimensions, in which the variance of codes is far above the noise, so
+    that the noise variance is the mean square in the other dimensions.
+    """
+    n, k, rank, generator = 1000, 64, 16, torch.Generator().manual_seed(0)
+    encoder, decoder = make_bodies(MLP(k, (), "silu", 0.0), k, k, True, False)
+    parts = encoder, decoder, Deterministic(k), make_likelihood("gaussian", k, "isotropic")
+    network = Network(Inputs(k), *parts, trim=0.0).double()
+    with torch.no_grad():
+        network.likelihood.start(*torch.tensor([[0.0] * k, [1.0] * k]), torch.tensor(1.0))
+        axes = torch.linalg.qr(torch.randn(k, rank, generator=generator).double()).Q
+        for body in (encoder, decoder):
+            for weights in body.parameters():
+                weights.zero_()
+            body.skip.weight.copy_(axes @ axes.mT)
+        held_out = torch.arange(n) >= 500
+        spread = torch.where(held_out, 0.3, 0.1)[:, None]
+        x = 10 * torch.randn(n, rank, generator=generator).double() @ axes.mT
+        x += spread * torch.randn(n, k, generator=generator)
+        batch = Batch(x, torch.ones(n, dtype=torch.float64))
+        density = Laplace.estimate(network, network.likelihood, batch, held_out)
+    residual = x - x @ axes @ axes.mT
+    expected = residual[held_out].square().sum(1).mean() / (k - rank)
+    assert expected == pytest.approx(0.09, rel=0.02)
+    assert float(density.likelihood.noise_variance[0]) == pytest.approx(float(expected), rel=0.01)

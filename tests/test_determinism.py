@@ -116,7 +116,7 @@ def test_every_estimator_trains_to_the_same_weights_with_and_without_traces(
         monkeypatch.setattr(step, "TRACE_PAYS_AFTER", pays_after)
         fitted = core(train(estimator, X))
         weights.append([tensor.numpy() for tensor in fitted.module_.state_dict().values()])
-        assert all(epoch["trace_failures"] == [] for epoch in fitted.history_)
+        assert all(epoch["event_trace_failures"] == [] for epoch in fitted.history_)
     assert len(traces) == 2  # of a full batch and of the last, smaller one
     assert all(replay is not None for replay in traces)
     for traced, plain in zip(*weights, strict=True):
@@ -464,7 +464,7 @@ STEPS = [
     "make_plan",
     "train_net",
 ]
-STEPS += ["make_fitted", "code_warnings"]
+STEPS += ["make_fitted", "fit_warnings"]
 
 
 @pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
@@ -498,7 +498,7 @@ def test_an_interrupt_of_any_step_leaves_the_model(
 def test_a_warning_that_is_raised_leaves_the_model(fitted, monkeypatch):
     before, expected = fitted._fitted, codes_and_losses(fitted)
     message = "codes are of no use", ConvergenceWarning
-    monkeypatch.setattr(skae.fitting, "code_warnings", lambda prepared, fitted: [message])
+    monkeypatch.setattr(skae.fitting, "fit_warnings", lambda *_: [message])
     with pytest.raises(ConvergenceWarning, match="of no use"):
         fitted.fit(X)
     assert_left_as_it_was(fitted, before, expected)

@@ -1,11 +1,15 @@
 """Rows are held out by content: no order, number or dtype decides."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+import torch
 
+from skae.nn.draws import KeyedDraws
 from skae.table import rows as table_rows
-from skae.table.rows import hash_rows
-from skae.training.split import hold_out, select_by_hash
+from skae.table.rows import Rows, hash_rows, merge_equal_rows
+from skae.training.split import MAX_FOLDS, Split, hold_out, select_by_hash
 
 
 @pytest.fixture
@@ -46,6 +50,73 @@ def test_small_differences_and_column_order_count():
 def test_binary_rows_do_not_collide():
     bits = (np.arange(4096)[:, None] >> np.arange(12) & 1).astype(float)
     assert len(np.unique(hash_rows(bits, 0))) == 4096
+
+
+def random_bits(n):
+    """Distinct rows of 64 random bits."""
+    numbers = np.random.default_rng(0).integers(2**63, size=n).astype(np.uint64) * np.uint64(2)
+    bytes_ = np.unique(numbers)[:, None].view(np.uint8)
+    bits = np.unpackbits(bytes_, axis=1)
+    assert len(bits) == n
+    return bits
+
+
+def few_bits():
+    """All rows of 64 bits of which at most three are set."""
+    sets = [s for size in range(4) for s in combinations(range(64), size)]
+    bits = np.zeros((len(sets), 64), dtype=np.uint8)
+    for row, chosen in zip(bits, sets, strict=True):
+        row[list(chosen)] = 1
+    return bits
+
+
+def content_numbers(X):
+    """Random numbers that a model draws for rows, by their content."""
+    return KeyedDraws(torch.from_numpy(X)).uniform((len(X), 1))[:, 0].numpy()
+
+
+def row_hashes(X):
+    return hash_rows(X, 0)
+
+
+@pytest.mark.parametrize("keys", [row_hashes, content_numbers])
+@pytest.mark.parametrize("values", [(0, 1), (0, 2), (0, -2), (0, 2.0**-40), (1, -1), (2, 4)])
+@pytest.mark.parametrize("bits", [few_bits, lambda: random_bits(40_000)], ids=["few", "random"])
+def test_rows_of_two_values_do_not_collide(bits, values, keys):
+    """Such cells differ in few bits, which the products of cells and keys would not mix."""
+    X = np.array(values, dtype=float)[bits()]
+    assert len(np.unique(keys(X))) == len(X)
+
+
+@pytest.mark.parametrize("keys", [row_hashes, content_numbers])
+def test_many_rows_of_two_values_do_not_collide(keys):
+    X = 2.0 * random_bits(400_000)
+    assert len(np.unique(keys(X))) == 400_000
+
+
+def test_zero_cells_do_not_enter_a_hash(rows):
+    """A zero adds nothing, wherever it is, so that the nonzero cells alone decide."""
+    sparse = rows * (np.random.default_rng(1).random(rows.shape) < 0.3)
+    for seed in (0, 7):
+        hashes = hash_rows(sparse, seed)
+        wide = np.column_stack([sparse, np.zeros((len(sparse), 5)), -np.zeros((len(sparse), 2))])
+        np.testing.assert_array_equal(hash_rows(wide, seed), hashes)
+        empty = hash_rows(np.zeros((1, 1)), seed)
+        for d in (2, 64):
+            np.testing.assert_array_equal(hash_rows(np.zeros((1, d)), seed), empty)
+    assert len(np.unique(hashes)) == len(np.unique(sparse, axis=0))
+
+
+def test_equal_rows_alone_are_merged():
+    """Each distinct row remains, with the exact sum of the weights of its copies."""
+    distinct = 2.0 * few_bits()
+    rng = np.random.default_rng(0)
+    source = np.concatenate([np.arange(len(distinct)), rng.integers(len(distinct), size=20_000)])
+    source = rng.permutation(source)
+    X, weight = distinct[source], rng.integers(1, 5, size=len(source)).astype(float)
+    index, total = merge_equal_rows(weight, hash_rows(X, 3))
+    assert sorted(source[index]) == list(range(len(distinct)))
+    np.testing.assert_array_equal(total, np.bincount(source, weight)[source[index]])
 
 
 def test_seeds_hold_out_different_rows(rows):
@@ -101,3 +172,66 @@ def test_shuffle_is_independent_of_the_split(rows):
     which = hold_out(hashes, 0.2)
     first = select_by_hash(hashes, 250)
     assert 30 <= which[first].sum() <= 70  # 50 by chance
+
+
+# ----------------------------------------------------------------------------- parts of a split
+
+
+def split_of(rows, validation=0.1, repeated=0, seed=0):
+    """The split of a table whose first rows are repeated, with random weights."""
+    table = Rows(np.concatenate([rows, rows[:repeated]]))
+    weight = np.random.default_rng(0).random(len(table)) + 0.5
+    return Split.from_rows(table, weight, [], np.zeros(len(table), dtype=bool), validation, seed)
+
+
+def pairs(split):
+    """Index and weight of each row, by whether it is held out."""
+    table = zip(split.index, split.weight, split.held_out, strict=True)
+    return {(int(i), float(w)): bool(held_out) for i, w, held_out in table}
+
+
+@pytest.mark.parametrize("repeated", [0, 60])
+@pytest.mark.parametrize("n", [3, 40, 500])
+def test_training_part_has_the_training_rows_only(rows, n, repeated):
+    split = split_of(rows[:n], 0.3, min(n, repeated))
+    part = split.training_part()
+    assert split.held_out.any()
+    assert not part.held_out.any()
+    assert pairs(part) == {row: False for row, held_out in pairs(split).items() if not held_out}
+    np.testing.assert_array_equal(part.training, split.training)
+    chosen = split.index[split.representatives]
+    expected = chosen[~split.held_out[split.representatives]]
+    np.testing.assert_array_equal(part.index[part.representatives], expected)
+
+
+def test_joined_split_holds_out_nothing(rows):
+    split = split_of(rows, 0.3)
+    joined = split.joined()
+    assert pairs(joined) == dict.fromkeys(pairs(split), False)
+    np.testing.assert_array_equal(joined.representatives, split.representatives)
+    assert sorted(joined.training) == sorted([*split.training, *split.validation])
+    assert joined.normalized_weight(500)[joined.index].mean() == pytest.approx(1)
+    assert split.held_out.any()
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("n", [2, 7, 40, 99])
+def test_folds_hold_out_each_row_once(rows, n, fraction):
+    split = split_of(rows[:n], max(fraction, 1 / n))
+    folds = split.folds()
+    assert 2 <= len(folds) <= MAX_FOLDS
+    assert sum(fold.held_out.astype(int) for fold in folds).tolist() == [1] * n
+    sizes = [int(fold.held_out.sum()) for fold in folds]
+    assert max(sizes) == sizes[0] >= split.held_out.sum()
+    for fold in folds:
+        assert 0 < fold.held_out.sum() < n
+        assert pairs(fold).keys() == pairs(split).keys()
+
+
+def test_folds_do_not_depend_on_the_order_of_rows(rows):
+    order = np.random.default_rng(1).permutation(99)
+    folds = [
+        [table[fold.validation].tolist() for fold in split_of(table).folds()]
+        for table in (rows[:99], rows[:99][order])
+    ]
+    assert folds[0] == folds[1]

@@ -22,8 +22,8 @@ BELOW_BASE = {
 
 ARROWS = {
     "metrics": SCIENCE | {"skae.table"},
-    "model_selection": SCIENCE | {"skae.state"},
-    "inspection": SCIENCE | {"matplotlib", "skae.model_selection", "skae.parameters"},
+    "model_selection": SCIENCE | {"skae.parameters", "skae.state"},
+    "inspection": SCIENCE | {"matplotlib", "skae.model_selection", "skae.parameters", "skae.table"},
     "tasks": SCIENCE
     | BELOW_BASE
     | {
@@ -47,12 +47,20 @@ ARROWS = {
     "state": SCIENCE | BELOW_BASE,
     "density": {"stdlib", "torch", "skae.nn", "skae._compat.torch"},
     "training": SCIENCE
-    | {"torch", "skorch", "skae.table", "skae.nn", "skae.files", "skae._compat.torch"},
-    "table": SCIENCE | {"skae.files"},
+    | {
+        "torch",
+        "skorch",
+        "skae.table",
+        "skae.nn",
+        "skae.parameters",
+        "skae.files",
+        "skae._compat.torch",
+    },
+    "table": SCIENCE | {"narwhals", "skae.parameters", "skae.files"},
     "nn": {"stdlib", "torch", "skae._compat.torch"},
     "parameters": {"stdlib"},
     "files": {"stdlib", "numpy", "safetensors"},
-    "_compat": {"stdlib", "sklearn", "torch"},
+    "_compat": {"stdlib", "sklearn", "torch", "skae.parameters"},
 }
 """What each room may import beside itself: other rooms, the standard library, other packages."""
 

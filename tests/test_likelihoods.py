@@ -25,7 +25,7 @@ from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.blocks import Blocks
-from skae.nn.likelihoods.gaussian import NOISE_FLOOR, Gaussian
+from skae.nn.likelihoods.gaussian import CONSTANT_NOISE, Gaussian, rounding_variance
 
 N, D, K = 60, 5, 3
 NOISES = ("isotropic", "diagonal", 0.3)
@@ -518,11 +518,33 @@ def test_expected_squares_of_moved_codes_follow_from_log_densities():
     torch.testing.assert_close(found, expected.mean(-1, keepdim=True))
 
 
-def test_the_noise_has_a_floor():
-    fixed = case_named("gaussian-diagonal").fixed
+def floors(name):
+    """The smallest noise variances that a likelihood estimates, from errors of 0."""
+    fixed = case_named(name).fixed
     statistics = fixed.statistics(Batch(TABLE, WEIGHT), torch.zeros_like(TABLE), WEIGHT)
-    expected = NOISE_FLOOR * TABLE.var(0)
-    torch.testing.assert_close(fixed.update(statistics).noise_variance, expected)
+    return fixed.update(statistics).noise_variance
+
+
+def test_the_floor_of_the_noise_is_the_variance_of_rounding_errors():
+    size = TABLE.mean(0).abs() + TABLE.std(0)
+    expected = (torch.finfo(TABLE.dtype).eps * size) ** 2
+    torch.testing.assert_close(floors("gaussian-diagonal"), expected, rtol=1e-10, atol=0)
+    pooled = expected.mean().expand(D)
+    torch.testing.assert_close(floors("gaussian-isotropic"), pooled, rtol=1e-10, atol=0)
+
+
+def test_a_constant_column_has_a_share_of_the_noise_of_the_others():
+    """Its noise cannot be estimated from its own cells."""
+    likelihood = make_likelihood("gaussian", 2, "diagonal").double()
+    likelihood.start(torch.tensor([1.0, 5.0]), torch.tensor([4.0, 0.0]), torch.tensor(2.0))
+    assert float(likelihood.smallest_noise[1]) == pytest.approx(4 * CONSTANT_NOISE)
+
+
+def test_extrapolated_noise_respects_the_floor():
+    for name in ("gaussian-isotropic", "gaussian-diagonal"):
+        fixed = case_named(name).fixed
+        found = fixed.at(torch.full_like(fixed.coordinates(), -1e3)).noise_variance
+        torch.testing.assert_close(found, floors(name), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
@@ -601,7 +623,8 @@ def test_a_trained_noise_starts_where_it_is_asked_to():
     """At column variances in units of the table's scale; its gradient is that of the density."""
     likelihood = started(Gaussian(D, "diagonal", True))
     scale = TABLE.var(0).mean()
-    expected = scale * torch.linspace(0.5, 2, D).double() + NOISE_FLOOR * TABLE.var(0)
+    rounding = rounding_variance(TABLE.mean(0), TABLE.var(0), scale.sqrt())
+    expected = scale * torch.linspace(0.5, 2, D).double() + rounding
     torch.testing.assert_close(likelihood.fixed().noise_variance, expected)
     case = case_of(likelihood)
     loss = likelihood.log_prob(case.complete, case.out).sum()

@@ -17,6 +17,7 @@ from small_models import (
     ESTIMATORS,
     FRAME,
     META_ESTIMATORS,
+    TaskCallback,
     Unchanged,
     X,
     assert_same,
@@ -221,22 +222,13 @@ def test_a_resumed_detector_keeps_the_units_of_its_network():
 # ------------------------------------------------------------------------------ callbacks
 
 
-class Epochs:
+class Epochs(TaskCallback):
     """Counts the epochs that it sees, at any depth."""
 
     max_propagation_depth = None
 
     def __init__(self, stop_after=None):
         self.seen, self.stop_after = [], stop_after
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
         if context.task_name == "epoch":

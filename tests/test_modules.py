@@ -13,7 +13,7 @@ from test_common import configured, public_estimators, train
 from torch import nn
 
 from skae import Autoencoder, Checkpoint, ContractiveAutoencoder, VariationalAutoencoder
-from skae.nn.bodies.modules import SeededRandomness
+from skae.nn.bodies.modules import ModuleBody, SeededRandomness
 
 RNG = np.random.default_rng(0)
 X = np.tanh(RNG.normal(size=(80, 3)) @ RNG.normal(size=(3, 30)))
@@ -152,7 +152,9 @@ class Dropping(Tables):
 
 def test_what_modules_draw_is_seeded():
     before = torch.get_rng_state()
-    model = Autoencoder(3, architecture=Dropping(), batch_size=8, **SHORT | {"max_epochs": 50})
+    # Without the skip, training improves on its start, so that its end is kept.
+    parameters = SHORT | {"max_epochs": 50, "linear_skip": False}
+    model = Autoencoder(3, architecture=Dropping(), batch_size=8, **parameters)
     codes = model.fit_transform(X)
     np.testing.assert_array_equal(clone(model).fit_transform(X), codes)
     np.testing.assert_array_equal(model.transform(X), codes)
@@ -190,7 +192,7 @@ def test_a_module_that_fails_while_it_is_trained_is_named():
 
 def test_a_grid_search_copies_the_pair():
     grid = [{"architecture": ["mlp"]}, {"architecture": [Tables()], "architecture__width": [4, 8]}]
-    search = GridSearchCV(Autoencoder(3, **SHORT), grid, cv=2).fit(X)
+    search = GridSearchCV(Autoencoder(3, linear_skip=False, **SHORT), grid, cv=2).fit(X)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert len(set(search.cv_results_["mean_test_score"])) == 3
 
@@ -270,3 +272,42 @@ def test_what_does_not_fit_is_named(pair, message):
 def test_what_needs_layers_is_refused(name):
     with pytest.raises(ValueError, match=name):
         Autoencoder(3, architecture=Tables(), **SHORT, **{name: True}).fit(X)
+
+
+class EncoderOnly:
+    """An encoder without a decoder."""
+
+    encoder = Tables(8).encoder
+
+
+class DecoderOnly:
+    """A decoder without an encoder."""
+
+    decoder = Tables(8).decoder
+
+
+@pytest.mark.parametrize(
+    ("own", "module", "default"),
+    [(EncoderOnly(), "encoder", "decoder"), (DecoderOnly(), "decoder", "encoder")],
+    ids=["encoder", "decoder"],
+)
+@pytest.mark.parametrize("estimator_class", [Autoencoder, VariationalAutoencoder])
+def test_the_other_network_is_that_of_mlp(estimator_class, own, module, default):
+    parameters = {"hidden_layer_sizes": (6,), "activation": "tanh", **SHORT}
+    model = estimator_class(2, architecture=own, **parameters).fit(X)
+    usual = estimator_class(2, **parameters).fit(X)
+    assert type(getattr(model.module_, module).residual) is ModuleBody
+    other = getattr(model.module_, default).state_dict()
+    expected = getattr(usual.module_, default).state_dict()
+    assert {name: t.shape for name, t in other.items()} == {
+        name: t.shape for name, t in expected.items()
+    }
+    assert model.reconstruct(X).shape == X.shape
+    assert np.isfinite(model.score_samples(X)).all()
+    same = pickle.loads(pickle.dumps(model)).transform(X)
+    np.testing.assert_array_equal(same, model.transform(X))
+
+
+def test_an_object_without_modules_is_refused():
+    with pytest.raises(ValueError, match="'architecture' parameter of Autoencoder must be"):
+        Autoencoder(2, architecture=object()).fit(X)

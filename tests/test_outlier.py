@@ -4,8 +4,10 @@ import copy
 import pickle
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -19,7 +21,7 @@ from sklearn.utils import get_tags
 from test_common import public_estimators
 
 import skae
-from skae import Autoencoder, AutoencoderOutlierDetector, files
+from skae import Autoencoder, AutoencoderOutlierDetector, OutlierExplanationDisplay, files
 from skae.base import BaseAutoencoder
 from skae.state import KIND
 from skae.tasks.outlier_model import Units
@@ -439,6 +441,67 @@ def test_reasons_are_tables_like_the_input():
     assert list(plain["share"].columns[:2]) == ["x0", "x1"]
     np.testing.assert_array_equal(plain, why)
     np.testing.assert_array_equal(nameless.explain(X.to_numpy()[:7].tolist()), why)
+
+
+LABELS = {
+    "integers": [7, 3, 0, 11],
+    "floats": [0.5, 1.5, 2.5, 3.5],
+    "tuples": [("a", 1), ("a", 2), ("b", 1), ("b", 2)],
+    "dates": pd.date_range("2020-01-01", periods=4).to_list(),
+    "strings": ["w", "x", "y", "z"],
+}
+
+
+@pytest.fixture(scope="module")
+def of_arrays():
+    return detector(autoencoder=LINEAR).fit(surface()[0][:, :4])
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_reasons_have_the_columns_of_the_input(kind, of_arrays):
+    """Of whatever type, whether or not the detector was fitted to a table with these columns."""
+    X = surface()[0][:, :4]
+    columns = pd.Index(LABELS[kind], tupleize_cols=False)
+    frame = pd.DataFrame(X, columns=columns, index=np.arange(len(X)) + 100)
+    own = clone(of_arrays).fit(frame)
+    found = [own] if kind == "strings" else [own, of_arrays]
+    expected = of_arrays.explain(X[:5]).to_numpy()
+    for model in found:
+        why = model.explain(frame[:5])
+        np.testing.assert_array_equal(why, expected)
+        for name in ("deviation", "expected", "share"):
+            assert list(why[name].columns) == LABELS[kind]
+            assert list(why[name].index) == [100, 101, 102, 103, 104]
+    names = LABELS[kind] if kind == "strings" else ["x0", "x1", "x2", "x3"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        assert list(own.explain(X[:5])["share"].columns) == names
+
+
+def test_reasons_have_the_levels_of_the_columns_of_the_input(of_arrays):
+    X = surface()[0][:, :4]
+    levels = pd.MultiIndex.from_tuples(LABELS["tuples"], names=["group", "number"])
+    why = of_arrays.explain(pd.DataFrame(X, columns=levels))
+    assert why["deviation"].columns.equals(levels)
+    assert why["deviation", "b", 2].tolist() == why["deviation"]["b"][2].tolist()
+
+
+def test_reasons_for_polars_are_tables_of_polars(of_arrays):
+    X = surface()[0][:, :4]
+    frame = pl.DataFrame(X, schema=LABELS["strings"])
+    found = clone(of_arrays).fit(frame)
+    why = found.explain(frame[:5])
+    assert list(why) == ["deviation", "expected", "share"]
+    expected = of_arrays.explain(X[:5])
+    for name, table in why.items():
+        assert isinstance(table, pl.DataFrame)
+        assert table.columns == LABELS["strings"]
+        np.testing.assert_array_equal(table, expected[name])
+    display = OutlierExplanationDisplay.from_predictions(why, n_rows=5)
+    np.testing.assert_array_equal(display.explanation, expected)
+    display = OutlierExplanationDisplay.from_estimator(found, frame, n_rows=2)
+    assert display.explanation["share"].columns.tolist() == LABELS["strings"]
+    plt.close("all")
 
 
 def test_deviations_are_distances_from_what_is_expected():

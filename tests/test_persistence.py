@@ -26,7 +26,7 @@ from small_models import AUTOENCODERS, for_each, tiny
 from test_common import train
 
 import skae
-from skae import Autoencoder, files
+from skae import Autoencoder, files, inference
 from skae.variants.conditioned import ConditionedAutoencoder
 
 DATA = Path(__file__).parent / "data"
@@ -891,7 +891,14 @@ def test_the_first_releases_file_loads_for_ever():
     np.testing.assert_allclose(model.loss_curve_, expected["loss_curve"])
 
 
-def test_a_conditional_model_of_format_1_loads_for_ever():
+def assert_same_expectation(scores, expected):
+    """Compare estimates whose random numbers may differ between versions."""
+    difference = scores - expected
+    assert difference.std() < 0.2
+    assert abs(difference.mean()) < 4 * difference.std() / len(difference) ** 0.5
+
+
+def test_a_conditional_model_of_format_1_loads_for_ever(monkeypatch):
     """Its conditions, a category and a number, were stored one-hot encoded."""
     pandas = pytest.importorskip("pandas")
     with warnings.catch_warnings():
@@ -904,7 +911,7 @@ def test_a_conditional_model_of_format_1_loads_for_ever():
     assert list(model.feature_names_in_) == list(rows.columns)
     close = {"rtol": 1e-6, "atol": 1e-6}
     np.testing.assert_allclose(model.transform(rows), expected["codes"], **close)
-    np.testing.assert_allclose(model.score_samples(rows), expected["scores"], **close)
+    assert_same_expectation(model.score_samples(rows), expected["scores"])
     # The conditions of its rows were stored, in place of a summary.
     _, content = files.read(DATA / "format-1-conditional.safetensors", "estimator")
     stored = content["state"]["_columns_"]["state"]
@@ -915,6 +922,8 @@ def test_a_conditional_model_of_format_1_loads_for_ever():
     np.testing.assert_allclose(shares, [share @ part for part in groups], atol=0.03)
     np.testing.assert_allclose(drawn["dose"].mean(), share @ doses, atol=0.03)
     condition = {"group": "west", "dose": 0.5}
+    # The version that wrote the file used the seed itself.
+    monkeypatch.setattr(inference, "derive_seed", lambda seed, purpose: seed)
     drawn = pandas.DataFrame(
         model.sample(5, condition=condition, random_state=2), columns=rows.columns
     )
@@ -922,7 +931,7 @@ def test_a_conditional_model_of_format_1_loads_for_ever():
     np.testing.assert_allclose(cells, expected["sample_under_condition"], **close)
 
 
-def test_a_conditional_model_of_format_3_loads_for_ever(tmp_path):
+def test_a_conditional_model_of_format_3_loads_for_ever(tmp_path, monkeypatch):
     """Its file contains the conditions of its rows; a file of this format does not."""
     pandas = pytest.importorskip("pandas")
     path = DATA / "format-3-conditional.safetensors"
@@ -931,7 +940,9 @@ def test_a_conditional_model_of_format_3_loads_for_ever(tmp_path):
     rows = rows.assign(group=expected["group"].astype(object), dose=expected["dose"])
     close = {"rtol": 1e-6, "atol": 1e-6}
     np.testing.assert_allclose(model.transform(rows), expected["codes"], **close)
-    np.testing.assert_allclose(model.score_samples(rows), expected["scores"], **close)
+    assert_same_expectation(model.score_samples(rows), expected["scores"])
+    # The version that wrote the file used the seed itself.
+    monkeypatch.setattr(inference, "derive_seed", lambda seed, purpose: seed)
     drawn = model.sample(5, condition={"group": "east", "dose": 0.5}, random_state=2)
     np.testing.assert_allclose(drawn[:, :3].astype(float), expected["condition"], **close)
     arrays, tree = load_file(path), json.loads(header_of(path)["tree"])

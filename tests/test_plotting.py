@@ -95,7 +95,9 @@ def path(**columns):
         },
         index=pd.Index([2, 4, 8], name="n_components"),
     )
-    return SimpleNamespace(param_name="n_components", results=results, suggested=4)
+    return SimpleNamespace(
+        param_name="n_components", results=results, suggested=4, error="squared error"
+    )
 
 
 PCA_COLUMNS = {"pca_test_error": [4.0, 3.0, 2.5], "pca_test_nats": [-9.5, -8.0, -8.0]}
@@ -522,9 +524,9 @@ def test_wrong_rows_are_refused(wine):
         ValueError, match="feature_names must have 12 names, one for each column, got 2"
     ):
         draw(X, X, feature_names=["a", "b"])
-    with pytest.raises(ValueError, match="n_rows == 0, must be >= 1"):
+    with pytest.raises(ValueError, match="n_rows must be an integer of at least 1, got 0"):
         ReconstructionDisplay.from_estimator(wine[0], WINE, n_rows=0)
-    with pytest.raises(TypeError, match="n_rows must be an instance of"):
+    with pytest.raises(ValueError, match=r"n_rows must be an integer of at least 1, got 2\.5"):
         ReconstructionDisplay.from_estimator(wine[0], WINE, n_rows=2.5)
 
 
@@ -587,9 +589,9 @@ def test_wrong_components_are_refused(wine, components):
 
 
 def test_wrong_traversals_are_refused(wine):
-    with pytest.raises(ValueError, match="row == 178, must be <= 177"):
+    with pytest.raises(ValueError, match=r"row must be an integer in \[0, 177\], got 178"):
         TraversalDisplay.from_estimator(wine[0], WINE, row=178)
-    with pytest.raises(ValueError, match="n_values == 1, must be >= 2"):
+    with pytest.raises(ValueError, match="n_values must be an integer of at least 2, got 1"):
         TraversalDisplay.from_estimator(wine[0], WINE, n_values=1)
     for rows in (np.zeros((2, 4)), np.zeros((2, 4, 5))):
         with pytest.raises(ValueError, match=r"\(n_components, n_values\), got"):
@@ -676,7 +678,7 @@ def test_wrong_explanations_are_refused(detector, wine):
         with pytest.raises(ValueError, match="explanation must be a result of"):
             OutlierExplanationDisplay.from_predictions(wrong)
     for name in ("n_rows", "n_features"):
-        with pytest.raises(ValueError, match=f"{name} == 0, must be >= 1"):
+        with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got 0"):
             OutlierExplanationDisplay.from_estimator(detector, WINE, **{name: 0})
-    with pytest.raises(ValueError, match="n_rows == 0, must be >= 1"):
+    with pytest.raises(ValueError, match="n_rows must be an integer of at least 1, got 0"):
         OutlierExplanationDisplay.from_predictions(detector.explain(WINE), n_rows=0)

@@ -41,7 +41,7 @@ def some(family):
 
 def updated(prior):
     """The prior that fits other codes, whose posteriors have covariances."""
-    return prior.update(CODES.flip(1) - 2, COVARIANCES, WEIGHT, ONE)
+    return prior.update(prior.statistics(CODES.flip(1) - 2, COVARIANCES, WEIGHT), ONE)
 
 
 PRIORS = {family.__name__: family for family in (NormalPrior, StandardNormalPrior)}
@@ -141,6 +141,18 @@ def check_update(prior):
         assert max(expected(new.at(at + side * step)) for side in (1, -1)) < expected(new)
 
 
+def check_statistics(prior):
+    """Statistics of parts of the rows add up to those of all rows."""
+    whole = prior.statistics(CODES, COVARIANCES, WEIGHT)
+    parts = [
+        prior.statistics(CODES[part], COVARIANCES[part], WEIGHT[part])
+        for part in (slice(7), slice(7, N))
+    ]
+    assert all(part.keys() == whole.keys() for part in parts)
+    for name, expected in whole.items():
+        torch.testing.assert_close(parts[0][name] + parts[1][name], expected)
+
+
 def check_blended(prior):
     """A blend has the mean and covariance of the mixture."""
     new = updated(prior)
@@ -193,8 +205,13 @@ WRONG = {
     "draws": {"draw": lambda self, n, draws: self.mean + draws.normal((n, K)) @ self.covariance},
     "leading_axes": {"score": lambda self, z: (self.mean - z).flatten(0, -2) @ self._inverse},
     "update": {  # forgets the covariances of the posteriors
-        "update": lambda self, codes, covariances, weight, bessel: NormalPrior.update(
-            self, codes, 0 * covariances, weight, bessel
+        "update": lambda self, statistics, bessel: NormalPrior.update(
+            self, {name: sums * (name != "spread") for name, sums in statistics.items()}, bessel
+        )
+    },
+    "statistics": {  # divides by the sum of the weights
+        "statistics": lambda self, codes, covariances, weight: NormalPrior.statistics(
+            self, codes, covariances, weight / weight.sum()
         )
     },
     "blended": {  # forgets the distance between the means
@@ -232,7 +249,8 @@ def test_the_log_density_is_torchs(prior):
 def test_a_normal_prior_has_the_moments_of_the_codes():
     """As PCA scales them where codes have no covariances: the start differs by rounding only."""
     weight, bessel = torch.full((N,), 1 / N).double(), torch.tensor(N / (N - 1)).double()
-    new = some(NormalPrior).update(CODES, COVARIANCES, weight, bessel)
+    prior = some(NormalPrior)
+    new = prior.update(prior.statistics(CODES, COVARIANCES, weight), bessel)
     torch.testing.assert_close(new.mean, CODES.mean(0))
     torch.testing.assert_close(new.covariance, torch.cov(CODES.mT) + COVARIANCES.mean(0))
     start = NormalPrior.start(CODES, weight, bessel)

@@ -228,7 +228,7 @@ def test_codes_decode_under_the_conditions_of_rows(n_codebooks, monkeypatch):
         kind = torch.arange(7)[:, None] % 3
         batch = Batch(torch.cat([x, kind], 1), torch.ones(7, dtype=torch.float64))
         held_out = torch.zeros(7, dtype=torch.bool)
-        density = Enumeration.estimate(network, batch, held_out)
+        density = Enumeration.estimate(network, network.likelihood, batch, held_out)
         every = list(product(range(3), repeat=n_codebooks))
         terms = []
         for indices in every:

@@ -292,6 +292,8 @@ def test_seldom_labels_are_never_held_out():
         for fraction in (0.1, 0.8):
             small = skae.Autoencoder(**SMALL, early_stopping=True, validation_fraction=fraction)
             skae.AutoencoderClassifier(small, random_state=0).fit(X, y)
+            # A fit that keeps the initial network initializes it again, from all rows.
+            del seen[1 + (fraction > 0.5) :]
     rows, fewer = ([len(table) for table in tables] for tables in seen)
     assert fewer[0] < rows[0]
     for _, counts in seen:

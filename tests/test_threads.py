@@ -414,7 +414,7 @@ def test_signal_handler_at_a_place(place, act, monkeypatch):
     def interrupted_fit():
         new = train(tiny(skae.Autoencoder), X)
         assert arrived
-        assert all(epoch["trace_failures"] == [] for epoch in new.history_)
+        assert all(epoch["event_trace_failures"] == [] for epoch in new.history_)
         assert_same(outputs(new, X), expected)
         return True
 

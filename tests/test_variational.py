@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from skae import Autoencoder, VariationalAutoencoder
+from skae import Autoencoder, ConditionalVariationalAutoencoder, VariationalAutoencoder
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, ReplayedDraws
 from skae.training.batches import Batches
@@ -106,7 +106,7 @@ def test_linear_is_probabilistic_pca(table, k, covariance, max_epochs, wine):
 @pytest.mark.parametrize("k", [2, 5])
 def test_linear_with_diagonal_noise_is_factor_analysis(k):
     X = StandardScaler().fit_transform(load_breast_cancer().data)
-    fitted = linear(k, noise="diagonal").fit(X)
+    fitted = linear(k, noise="diagonal", early_stopping=False).fit(X)
     assert fitted.score(X) == pytest.approx(FactorAnalysis(k).fit(X).score(X), abs=0.1)
 
 
@@ -375,5 +375,69 @@ def test_scores_belong_to_the_row(digits):
 @pytest.mark.parametrize("n_samples", [0, -1, 2.5])
 def test_numbers_of_draws_are_positive(wine, n_samples):
     fitted = small(2, max_epochs=0).fit(wine)
-    with pytest.raises(ValueError, match="n_samples must be a positive integer"):
+    with pytest.raises(ValueError, match="n_samples must be an integer of at least 1"):
         fitted.log_likelihood(wine, n_samples)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_predictive_draws_have_the_moments_of_the_posterior(wine, covariance):
+    """Those of a linear model are known exactly."""
+    model, rows = linear(3, posterior_covariance=covariance, max_epochs=5).fit(wine), wine[:3]
+    covariances = model.posterior(rows)[1]
+    if covariance == "diagonal":
+        covariances = covariances[:, :, None] * np.eye(3)
+    _, W, noise = loadings(model)
+    draws = model.posterior_predictive(rows, 20_000, random_state=0)
+    assert draws.shape == (20_000, *rows.shape)
+    for i in range(len(rows)):
+        expected = W @ covariances[i] @ W.T + np.diag(noise)
+        np.testing.assert_allclose(draws[:, i].mean(axis=0), model.reconstruct(rows)[i], atol=0.05)
+        np.testing.assert_allclose(np.cov(draws[:, i].T), expected, atol=0.05)
+
+
+def test_predictive_draws_are_those_of_the_seed(wine):
+    model = small(2).fit(wine)
+    first, second = (model.posterior_predictive(wine[:5], 4, random_state=s) for s in (0, 1))
+    np.testing.assert_array_equal(first, model.posterior_predictive(wine[:5], 4, random_state=0))
+    assert (first != second).all()
+    assert len(np.unique(first[:, 0, 0])) == 4
+    assert model.posterior_predictive(wine[:2]).shape == (100, 2, wine.shape[1])
+    assert model.posterior_predictive(wine[:2].astype(np.float32), 2).dtype == np.float32
+
+
+def test_predictive_draws_of_bits_are_bits():
+    digits = load_digits().data
+    model = small(2, likelihood="bernoulli", max_epochs=2).fit(digits[:100] / 16)
+    assert set(model.posterior_predictive(digits[:3] / 16, 5).flat) == {0.0, 1.0}
+
+
+def test_predictive_draws_keep_the_condition(wine):
+    table = np.column_stack([wine, np.arange(len(wine)) % 2])
+    model = ConditionalVariationalAutoencoder(2, condition=[-1], max_epochs=2, random_state=0).fit(
+        table
+    )
+    draws = model.posterior_predictive(table[:6], 3)
+    np.testing.assert_array_equal(draws[:, :, -1], np.tile([0, 1, 0, 1, 0, 1], (3, 1)))
+
+
+@pytest.mark.parametrize("n_draws", [0, -1, 2.5, "3", True, None])
+def test_numbers_of_predictive_draws_are_positive(wine, n_draws):
+    model = small(2, max_epochs=1).fit(wine)
+    with pytest.raises(ValueError, match="n_draws must be an integer of at least 1"):
+        model.posterior_predictive(wine, n_draws)
+    with pytest.raises(ValueError, match="random_state"):
+        model.posterior_predictive(wine, 2, random_state="now")
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_kept_start_without_noise_can_be_trained(method):
+    """The noise of rows without any is raised again, whichever method goes on."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 8))
+    model = small(3, max_epochs=20, warm_start=True).fit(rows)
+    assert model.best_epoch_ == 0
+    assert model.noise_variance_ < 1e-12
+    model.set_params(n_components=4 if method == "fit" else 3)
+    getattr(model, method)(rows)
+    assert model.loss_curve_[-1] < 50
+    assert model.score(rows) > -20

@@ -1,7 +1,7 @@
 """The interface of densities of rows, and the evaluation of many rows in blocks."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -29,16 +29,23 @@ class Density(Protocol):
         Distribution of a row given its code, whose noise is not trained.
     """
 
+    min_validation_rows: ClassVar[int] = 1
+    """Smallest number of validation rows that estimate the noise."""
+
     likelihood: Likelihood
 
     @classmethod
-    def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
+    def estimate(
+        cls, network: Network, likelihood: Likelihood, batch: Batch, held_out: Tensor
+    ) -> Self:
         """Estimate the noise and the distribution of codes, unless they are known or fixed.
 
         Parameters
         ----------
         network : Network
             Trained network.
+        likelihood : Likelihood
+            Likelihood of the network, or the same likelihood with a known noise variance.
         batch : Batch
             Rows in random order.
         held_out : Tensor of shape (n,), bool

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -34,13 +34,17 @@ class Enumeration:
         Weighted relative frequency of each vector of a codebook among the codes of rows.
     """
 
+    min_validation_rows: ClassVar[int] = 1
+
     likelihood: Likelihood
     shares: Tensor
 
     @classmethod
     @torch.no_grad()
-    def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> "Enumeration":
-        latent, likelihood = cast(Discrete, network.latent), network.likelihood.fixed()
+    def estimate(
+        cls, network: Network, likelihood: Likelihood, batch: Batch, held_out: Tensor
+    ) -> "Enumeration":
+        latent, likelihood = cast(Discrete, network.latent), likelihood.fixed()
         code, rows, weight = network.encode(batch), network.inputs.modelled(batch), batch.weight
         selected = torch.nn.functional.one_hot(latent.indices(code.h), latent.n_codes).double()
         shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), selected)

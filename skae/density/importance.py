@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -39,12 +39,16 @@ class Importance:
         Distribution of a row given its code.
     """
 
+    min_validation_rows: ClassVar[int] = MIN_VALIDATION_ROWS
+
     likelihood: Likelihood
 
     @classmethod
     @torch.no_grad()
-    def estimate(cls, network: Network, batch: Batch, held_out: Tensor) -> Self:
-        likelihood, is_trained = network.likelihood.fixed(), network.likelihood.is_trained
+    def estimate(
+        cls, network: Network, likelihood: Likelihood, batch: Batch, held_out: Tensor
+    ) -> Self:
+        is_trained, likelihood = likelihood.is_trained, likelihood.fixed()
         has_validation = held_out.sum() >= MIN_VALIDATION_ROWS
         if likelihood.is_known or (is_trained and not has_validation):
             return cls(likelihood)
@@ -106,10 +110,22 @@ class Importance:
 
         return map_blocks(mean, network, batch, n_samples)
 
+    def predict(self, network: Network, batch: Batch, n_samples: int, draws: Draws) -> Tensor:
+        """Draw rows (n, n_samples, n_outputs), given codes drawn from the posterior of each row."""
+
+        def drawn(batch: Batch) -> Tensor:
+            decoded = self._decode_draws(network, batch, n_samples, draws)
+            parts = [self.likelihood.sample(out, draws) for out, _ in decoded]
+            return torch.cat(parts).transpose(0, 1)
+
+        return map_blocks(drawn, network, batch, n_samples)
+
     def _decode_draws(
-        self, network: Network, batch: Batch, n_samples: int
+        self, network: Network, batch: Batch, n_samples: int, draws: Draws | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Draw `n_samples` codes from each posterior and decode them, in blocks.
+
+        If `draws` is None, the random numbers are computed from the rows.
 
         Yields
         ------
@@ -118,7 +134,8 @@ class Importance:
         log_ratio : Tensor of shape (n_drawn, n)
             Log-density of each code under the prior minus that under the posterior, in nats.
         """
-        latent, draws = cast(Stochastic, network.latent), KeyedDraws(network.inputs.content(batch))
+        latent = cast(Stochastic, network.latent)
+        draws = draws or KeyedDraws(network.inputs.content(batch))
         h = network.encode(batch).h
         for start in range(0, n_samples, CODES_AT_ONCE):
             z, log_q = latent.propose(h, min(CODES_AT_ONCE, n_samples - start), draws)

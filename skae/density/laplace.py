@@ -9,7 +9,8 @@ PCA (Tipping & Bishop 1999).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,13 +20,20 @@ from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Deterministic
-from skae.nn.likelihoods.base import Likelihood
+from skae.nn.likelihoods.base import Likelihood, Statistics
 from skae.nn.locks import process_lock
 from skae.nn.network import Network
-from skae.nn.prior import WIDEST, Prior, leading_axes
+from skae.nn.prior import WIDEST, Prior, invertible, leading_axes
 
 EXPANSION_BYTES = 32 * 2**20
 """Largest memory, in bytes, of the expansions of one chunk of rows."""
+
+JACOBIAN_BYTES = 256 * 2**20
+"""Largest memory, in bytes, of all Jacobians from which the noise variance of each column is
+estimated."""
+
+ESTIMATION_ROWS = 2048
+"""Largest number of rows from which the prior and the noise are estimated."""
 
 BLOCK_ROWS = 128
 BLOCK_BYTES = 2 * 2**20
@@ -48,6 +56,11 @@ EM_TOLERANCE = 1e-10
 """Largest number of iterations of expectation-maximization for each linearization of the decoder,
 and the relative change of the parameters, as `_change` defines it, below which the last run ends.
 The earlier runs end below `RELINEARIZE_TOLERANCE`."""
+
+EM_ITERATIONS_ALL = 6
+"""Largest number of iterations for all chunks of rows, if there are several and the iterations are
+extrapolated. The earlier runs use the first chunk, so that the last run starts near its solution.
+"""
 
 RELINEARIZATIONS = 3
 RELINEARIZE_TOLERANCE = 1e-2
@@ -78,13 +91,19 @@ class Laplace:
         Distribution of codes, in float64.
     """
 
+    min_validation_rows: ClassVar[int] = 1
+
     likelihood: Likelihood
     prior: Prior
 
     @classmethod
     @torch.no_grad()
     def estimate(
-        cls, network: "Network | _SubspaceNetwork", batch: Batch, held_out: Tensor
+        cls,
+        network: "Network | _SubspaceNetwork",
+        likelihood: Likelihood,
+        batch: Batch,
+        held_out: Tensor,
     ) -> "Laplace":
         """Estimate the prior and the noise by expectation-maximization; the decoder is fixed.
 
@@ -94,10 +113,13 @@ class Laplace:
         ----------
         network : Network
             Trained network.
+        likelihood : Likelihood
+            Likelihood of the network, or the same likelihood with a known noise variance.
         batch : Batch
-            Rows in random order. Only the first ones are used: at most 2,048, or fewer if their
-            expansions would exceed `EXPANSION_BYTES`. If codes have more than `WIDEST` components,
-            the leading axes of the codes are computed from all rows.
+            Rows in random order. Only the first `ESTIMATION_ROWS` are used, or fewer if the
+            Jacobians that are kept for one noise variance per column would exceed
+            `JACOBIAN_BYTES`. If codes have more than `WIDEST` components, the leading axes of the
+            codes are computed from all rows.
         held_out : Tensor of shape (n,), bool
             Whether each row is a validation row, on which the network was not trained. The noise
             variance is estimated from the validation rows among the used rows, or from all used
@@ -115,28 +137,42 @@ class Laplace:
             z = network.encode(batch).mean.double()
             center = weight @ z
             axes = leading_axes((z - center).mT * weight @ (z - center))[1]
-            inner = cls.estimate(_SubspaceNetwork(network, center, axes), batch, held_out)
+            inner = cls.estimate(
+                _SubspaceNetwork(network, center, axes), likelihood, batch, held_out
+            )
             return Laplace(inner.likelihood, inner.prior.extended(center, axes))
-        size = _rows_at_once(network, network.likelihood)
-        batch = batch.map(lambda part: part[:size])
-        weights = _RowWeights.from_rows(batch.weight, held_out[:size])
+        n_rows = ESTIMATION_ROWS
+        if not likelihood.has_common_scale:
+            n_rows = min(n_rows, max(1, JACOBIAN_BYTES // _jacobian_bytes(network, likelihood)))
+        batch = batch.map(lambda part: part[:n_rows])
+        weights = _RowWeights.from_rows(batch.weight, held_out[:n_rows])
         z = network.encode(batch).mean.double()
         prior = family.start(z, weights.codes, weights.codes_bessel)
-        likelihood = network.likelihood
         rows, out = network.inputs.modelled(batch), network.outputs(z.to(batch.x), batch)
         squares = weights.errors_bessel * likelihood.squares(rows, out).double()
         likelihood = likelihood.update(likelihood.statistics(rows, squares, weights.errors))
         density = Laplace(likelihood, prior)
-        expansion = _Expansion(network, likelihood, batch, z)
-        density = _run_em(density, expansion, weights, RELINEARIZE_TOLERANCE)
+        sizes = [len(part) for part in z.split(_rows_at_once(network, likelihood))]
+        chunks = zip(batch.split(sizes[0]), z.split(sizes), strict=True)
+        expansions = [_Expansion(network, likelihood, *chunk) for chunk in chunks]
+        # The first chunk suffices to find where the decoder is linearized.
+        first, size = expansions[:1], sizes[0]
+        of_first = [_RowWeights.from_rows(batch.weight[:size], held_out[:size])]
+        density = _run_em(density, first, of_first, RELINEARIZE_TOLERANCE)
         for _ in range(RELINEARIZATIONS):
             before = density
             # The codes need not have converged, because the next search continues from them.
-            density.search(expansion, ESTIMATION_STEPS)
-            density = _run_em(before, expansion, weights, RELINEARIZE_TOLERANCE)
+            density.search(first[0], ESTIMATION_STEPS)
+            density = _run_em(before, first, of_first, RELINEARIZE_TOLERANCE)
             if _change(before, density) < RELINEARIZE_TOLERANCE:
                 break
-        return _run_em(density, expansion, weights, EM_TOLERANCE)
+        for expansion in expansions[1:]:
+            density.search(expansion, RELINEARIZATIONS * ESTIMATION_STEPS)
+        n_iterations = EM_ITERATIONS
+        if len(sizes) > 1 and likelihood.has_common_scale:
+            density = _run_em(density, first, of_first, EM_TOLERANCE)
+            n_iterations = EM_ITERATIONS_ALL
+        return _run_em(density, expansions, weights.split(sizes), EM_TOLERANCE, n_iterations)
 
     def log_prob(self, network: "Network | _SubspaceNetwork", batch: Batch) -> Tensor:
         """Compute the log-density of rows in nats, shape (n,), float64."""
@@ -152,9 +188,7 @@ class Laplace:
         expansion = _Expansion(network, self.likelihood, batch, network.encode(batch).mean.double())
         self.search(expansion)
         log_joint, gain = self._newton_step(expansion, slice(None), expansion.rows)[:2]
-        log_det = torch.linalg.slogdet(
-            expansion.information + self.prior.precision(expansion.z)
-        ).logabsdet
+        log_det = torch.linalg.slogdet(self.code_precision(expansion)).logabsdet
         # After convergence, the expansion predicts that the log-density at the mode is higher by
         # gain / 2.
         correction = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
@@ -223,6 +257,17 @@ class Laplace:
                 break
             expansion.move(active, trial[accepted])
 
+    def code_precision(
+        self, expansion: "_Expansion", index: Tensor | slice = slice(None)
+    ) -> Tensor:
+        """Compute the precisions (m, k, k) of the codes given the rows at an index.
+
+        If the noise is so small that the precision of the prior is lost to rounding, a decoder that
+        ignores a direction of the codes has a singular matrix, which is made invertible.
+        """
+        z = expansion.z[index]
+        return invertible(expansion.information[index] + self.prior.precision(z))
+
     def _newton_step(
         self, expansion: "_Expansion", index: Tensor | slice, rows: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -249,7 +294,7 @@ class Laplace:
         """
         z = expansion.z[index]
         gradient = expansion.gradient[index] + self.prior.score(z)
-        step = torch.linalg.solve(expansion.information[index] + self.prior.precision(z), gradient)
+        step = torch.linalg.solve(self.code_precision(expansion, index), gradient)
         log_likelihood = self.likelihood.log_prob(rows, expansion.out[index]).double()
         return log_likelihood + self.prior.height(z), (gradient * step).sum(-1), step
 
@@ -269,7 +314,6 @@ class _SubspaceNetwork:
 
     def __init__(self, network: "Network | _SubspaceNetwork", center: Tensor, axes: Tensor) -> None:
         self.inputs: Inputs = network.inputs
-        self.likelihood: Likelihood = network.likelihood
         self.latent = Deterministic(axes.shape[1])
         self.latent.prior = network.latent.prior
         self._network, self._center, self._axes = network, center, axes
@@ -440,8 +484,14 @@ def _rows_at_once(network: "Network | _SubspaceNetwork", likelihood: Likelihood)
     # About four tables (n, d) and four stacks of matrices (n, k, k) exist at the same time.
     size = 4 * cell * d + 4 * 8 * k * k
     if not likelihood.has_common_scale:
-        size += cell * d * k
-    return max(1, min(2048, EXPANSION_BYTES // size))
+        size += _jacobian_bytes(network, likelihood)
+    return max(1, min(ESTIMATION_ROWS, EXPANSION_BYTES // size))
+
+
+def _jacobian_bytes(network: "Network | _SubspaceNetwork", likelihood: Likelihood) -> int:
+    """Return the size of the Jacobian of one row in bytes."""
+    cell = network.inputs.center.element_size()
+    return cell * likelihood.n_outputs * network.latent.n_components
 
 
 @dataclass
@@ -474,26 +524,38 @@ class _RowWeights:
         bessel = total / (total - 1) if total >= 2 else uncorrected
         if not held_out.any():
             return cls(weight / total, bessel, weight / total, bessel)
-        validation = weight * held_out
-        return cls(weight / total, bessel, validation / validation.sum(), uncorrected)
+        # A chunk may consist of validation rows only.
+        training = weight if held_out.all() else weight * ~held_out
+        validation, total = weight * held_out, training.sum()
+        bessel = total / (total - 1) if total >= 2 else uncorrected
+        return cls(training / total, bessel, validation / validation.sum(), uncorrected)
+
+    def split(self, sizes: list[int]) -> list["_RowWeights"]:
+        """Split the weights by chunks of rows."""
+        parts = zip(self.codes.split(sizes), self.errors.split(sizes), strict=True)
+        return [replace(self, codes=codes, errors=errors) for codes, errors in parts]
 
 
 def _run_em(
-    density: Laplace, expansion: _Expansion, weights: _RowWeights, tolerance: float
+    density: Laplace,
+    expansions: list[_Expansion],
+    weights: list[_RowWeights],
+    tolerance: float,
+    n_iterations: int = EM_ITERATIONS,
 ) -> Laplace:
-    """Run expectation-maximization with the decoder linearized at `expansion.z`.
+    """Run expectation-maximization with the decoder linearized at the codes of `expansions`.
 
     It ends when the second iteration of a pair changes the parameters by less than `tolerance`,
-    relative to their size, and after `EM_ITERATIONS` iterations at the latest.
+    relative to their size, and after `n_iterations` iterations at the latest.
 
     For a likelihood with a common scale, each pair of iterations is followed by an extrapolation
     (SQUAREM, Varadhan & Roland 2008). The extrapolated iterations converge to the same parameters
     as plain iterations, in a fraction of their number. With one noise variance per column, they
     might converge to other parameters, so there is no extrapolation.
     """
-    for _ in range(EM_ITERATIONS // 2):
-        first = _em_iteration(density, expansion, weights)
-        second = _em_iteration(first, expansion, weights)
+    for _ in range(n_iterations // 2):
+        first = _em_iteration(density, expansions, weights)
+        second = _em_iteration(first, expansions, weights)
         if _change(first, second) < tolerance:
             return second
         extrapolates = second.likelihood.has_common_scale
@@ -501,21 +563,32 @@ def _run_em(
     return second
 
 
-def _em_iteration(density: Laplace, expansion: _Expansion, weights: _RowWeights) -> Laplace:
+def _em_iteration(
+    density: Laplace, expansions: list[_Expansion], weights: list[_RowWeights]
+) -> Laplace:
     """Compute the posteriors of codes under a density; return the density that fits them best."""
     likelihood, prior = density.likelihood, density.prior
-    expansion.set_likelihood(likelihood)
-    covariance = torch.linalg.inv(expansion.information + prior.precision(expansion.z))
-    # The posterior is proportional to the likelihood times the prior. `natural` and `prior.pull`
-    # are the products of precision and mean of these two factors.
-    natural = expansion.gradient + (expansion.information @ expansion.z[..., None])[..., 0]
-    mean = (covariance @ (natural + prior.pull(expansion.z))[..., None])[..., 0]
-    if not likelihood.is_known:
-        squares = expansion.squares(mean - expansion.z, covariance, weights.errors_bessel)
-        likelihood = likelihood.update(
-            likelihood.statistics(expansion.rows, squares, weights.errors)
-        )
-    return Laplace(likelihood, prior.update(mean, covariance, weights.codes, weights.codes_bessel))
+    of_codes: list[dict[str, Tensor]] = []
+    of_errors: list[Statistics] = []
+    for expansion, weight in zip(expansions, weights, strict=True):
+        expansion.set_likelihood(likelihood)
+        covariance = torch.linalg.inv(density.code_precision(expansion))
+        # The posterior is proportional to the likelihood times the prior. `natural` and
+        # `prior.pull` are the products of precision and mean of these two factors.
+        natural = expansion.gradient + (expansion.information @ expansion.z[..., None])[..., 0]
+        mean = (covariance @ (natural + prior.pull(expansion.z))[..., None])[..., 0]
+        if not likelihood.is_known:
+            squares = expansion.squares(mean - expansion.z, covariance, weight.errors_bessel)
+            of_errors.append(likelihood.statistics(expansion.rows, squares, weight.errors))
+        of_codes.append(prior.statistics(mean, covariance, weight.codes))
+    if of_errors:
+        likelihood = likelihood.update(_sums(of_errors))
+    return Laplace(likelihood, prior.update(_sums(of_codes), weights[0].codes_bessel))
+
+
+def _sums(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Add the statistics of all chunks of rows."""
+    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
 
 def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:
@@ -535,9 +608,10 @@ def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:
     point = points[0] + 2 * length * step + length**2 * bend
     prior_point, likelihood_point = point.tensor_split([len(second.prior.coordinates())])
     prior = second.prior.at(prior_point)
-    if prior is None or not point.isfinite().all():
+    likelihood = second.likelihood.at(likelihood_point)
+    if prior is None or not (point.isfinite().all() and likelihood.is_finite()):
         return second
-    return Laplace(second.likelihood.at(likelihood_point), prior)
+    return Laplace(likelihood, prior)
 
 
 def _change(before: Laplace, after: Laplace) -> float:

@@ -1,17 +1,18 @@
 """Displays of codes, reconstructions and traversals."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from sklearn.utils import check_array, check_consistent_length, check_scalar, column_or_1d
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 from skae._compat.sklearn import safe_indexing
 from skae.inspection.display import Display, apply_preprocessing, unpack_estimator
+from skae.parameters import check_integer, short_repr
+from skae.table.sequences import as_padded
 
 __all__ = ["LatentSpaceDisplay", "ReconstructionDisplay", "TraversalDisplay"]
 
@@ -186,8 +187,13 @@ class LatentSpaceDisplay(_CodesDisplay):
         ------
         ValueError
             If `codes`, `pca_codes` and `y` have different numbers of rows, if one of them is
-            invalid, or if `ax` does not hold as many axes as are needed.
+            invalid, if `name` is "PCA" although `pca_codes` are passed, or if `ax` does not hold as
+            many axes as are needed.
         """
+        if pca_codes is not None and name == "PCA":
+            raise ValueError(
+                "name must not be 'PCA' if pca_codes are passed, because their axes have this name."
+            )
         tables = {name: codes} if pca_codes is None else {name: codes, "PCA": pca_codes}
         check_consistent_length(*tables.values(), y)
         return cls({name: _flatten_rows(table) for name, table in tables.items()}, y).plot(ax)
@@ -275,6 +281,8 @@ class ReconstructionDisplay(_CodesDisplay):
     ) -> Self:
         """Plot the first rows of a table and their reconstructions by a fitted estimator.
 
+        Columns of a condition that hold strings are left out.
+
         Parameters
         ----------
         n_rows : int, default=8
@@ -285,14 +293,17 @@ class ReconstructionDisplay(_CodesDisplay):
             components as the autoencoder, or fewer if there are fewer rows or columns. If the input
             contains NaN, `with_pca` must be False.
         """
-        check_scalar(n_rows, "n_rows", Integral, min_val=1)
+        check_integer(n_rows, "n_rows", 1)
         autoencoder, X, names = _unpack_with_rows(estimator, X)
         plotted, k = safe_indexing(X, slice(n_rows)), autoencoder.n_components_
-        cells = _flatten_rows(plotted)
+        reconstructed = np.asarray(autoencoder.reconstruct(plotted))
+        numbers = _columns_of_numbers(reconstructed)
+        cells = _flatten_rows(as_padded(numbers(plotted), reconstructed.shape[1]))
         title = f"{type(autoencoder).__name__}({k})"
-        reconstructions = {title: _flatten_rows(autoencoder.reconstruct(plotted))}
+        reconstructions = {title: _flatten_rows(numbers(reconstructed))}
+        names = None if names is None else numbers(np.asarray(names)[None])[0]
         if with_pca:
-            pca = _fit_pca(X, k)
+            pca = _fit_pca(numbers(X), k)
             name = f"PCA({pca.n_components_})"
             reconstructions[name] = pca.inverse_transform(pca.transform(cells))
         shape = _image_shape(autoencoder, feature_shape)
@@ -419,6 +430,8 @@ class TraversalDisplay(_CodesDisplay):
     ) -> Self:
         """Change components of the code of a row one at a time, and plot the decoded rows.
 
+        Columns of a condition that hold strings are left out.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -433,22 +446,27 @@ class TraversalDisplay(_CodesDisplay):
         n_values : int, default=7
             Number of values of each component, at least 2.
         """
-        check_scalar(n_values, "n_values", Integral, min_val=2)
+        check_integer(n_values, "n_values", 2)
         autoencoder, X, names = _unpack_with_rows(estimator, X)
         codes = _flatten_rows(autoencoder.transform(X))
-        check_scalar(row, "row", Integral, min_val=0, max_val=len(codes) - 1)
+        check_integer(row, "row", 0, len(codes) - 1)
         if components is None:
             components = (-codes.var(axis=0)).argsort(kind="stable")[:MAX_COMPONENTS]
         indices, k = np.atleast_1d(components), codes.shape[1]
         if indices.dtype.kind not in "iu" or not np.isin(indices, range(k)).all():
-            raise ValueError(f"components must be integers in [0, {k - 1}], got {components!r}.")
+            raise ValueError(
+                f"components must be integers in [0, {k - 1}], got {short_repr(components)}."
+            )
         low, high = np.percentile(codes[:, indices], [5, 95], axis=0)
         values = np.linspace(low, high, n_values, axis=1)
         original = safe_indexing(X, [row])
         pairs = zip(indices, values, strict=True)
         rows = [autoencoder.traverse(original, j, grid) for j, grid in pairs]
+        numbers = _columns_of_numbers(rows[0])
+        cells = np.stack([_flatten_rows(numbers(table)) for table in rows])
+        names = None if names is None else numbers(np.asarray(names)[None])[0]
         shape = _image_shape(autoencoder, feature_shape)
-        return cls(np.stack([*map(_flatten_rows, rows)]), values, indices, shape, names).plot(ax)
+        return cls(cells, values, indices, shape, names).plot(ax)
 
     @classmethod
     def from_predictions(
@@ -500,15 +518,34 @@ def _unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
             f"{type(last).__name__}, whose autoencoder is fitted to rescaled rows. Pass an "
             "autoencoder, or use LossCurveDisplay or OutlierExplanationDisplay."
         )
-    X, names = apply_preprocessing(estimator, last, X)
+    X, names = apply_preprocessing(estimator, X)
     # An autoencoder that another estimator contains was fitted without column names.
     return autoencoder, X if autoencoder is last else np.asarray(X), names
 
 
 def _flatten_rows(X: Any) -> Floats:
     """Validate rows or codes of shape (n_samples, ...), and flatten them to two axes."""
-    X = check_array(X, ensure_all_finite="allow-nan", allow_nd=True)
+    X = check_array(as_padded(X), ensure_all_finite="allow-nan", allow_nd=True)
     return X.reshape(len(X), -1)
+
+
+def _columns_of_numbers(rows: NDArray[Any]) -> Callable[[Any], Any]:
+    """Return a function that selects the columns of a table that hold numbers in `rows`.
+
+    The other columns, which cannot be plotted, are conditions that are strings. The function
+    returns a table without change if there are none.
+    """
+    kept = np.arange(rows.shape[1])
+    if rows.dtype.kind == "O":
+        kept = kept[[not isinstance(value, str) for value in rows[0]]]
+    if len(kept) == rows.shape[1]:
+        return lambda table: table
+
+    def select(table: Any) -> Any:
+        array = table if hasattr(table, "shape") else np.array(table, dtype=object)
+        return safe_indexing(array, kept, axis=1)
+
+    return select
 
 
 def _fit_pca(X: Any, n_components: int) -> PCA:

@@ -156,10 +156,13 @@ display : {cls.__name__}
 def unpack_estimator(estimator: Any) -> tuple[Any, Any]:
     """Return the last step of a Pipeline and the fitted autoencoder that it is or contains.
 
-    An estimator that is not a Pipeline counts as its own last step. Raises TypeError if the last
-    step neither is nor contains an autoencoder, and NotFittedError if it is not fitted.
+    If the last step is a Pipeline itself, its last step is returned, and so on. An estimator that
+    is not a Pipeline counts as its own last step. Raises TypeError if the last step neither is nor
+    contains an autoencoder, and NotFittedError if it is not fitted.
     """
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    last = estimator
+    while isinstance(last, Pipeline):
+        last = last[-1]
     if not hasattr(last, "reconstruct") and not hasattr(last, "autoencoder"):
         raise TypeError(
             "estimator must be an autoencoder of skae, an estimator that contains one, or a "
@@ -169,17 +172,19 @@ def unpack_estimator(estimator: Any) -> tuple[Any, Any]:
     return last, getattr(last, "autoencoder_", last)
 
 
-def apply_preprocessing(estimator: Any, last: Any, X: Any) -> tuple[Any, Any]:
+def apply_preprocessing(estimator: Any, X: Any) -> tuple[Any, Any]:
     """Apply the earlier steps of a Pipeline to rows, and return the new rows and column names.
 
-    `last` is the last step. The rows of an estimator that is not a Pipeline are returned unchanged.
-    The names are an array of shape (n_features,), or None if they are unknown.
+    The rows of an estimator that is not a Pipeline are returned unchanged. The names are an array
+    of shape (n_features,), or None if they are unknown.
     """
     names = None
-    if estimator is not last and len(estimator) > 1:
-        preprocessing = estimator[:-1]
-        X = preprocessing.transform(X)
-        # Some transformers cannot name their output columns.
-        with suppress(AttributeError):
-            names = preprocessing.get_feature_names_out()
-    return X, getattr(last, "feature_names_in_", names)
+    while isinstance(estimator, Pipeline):
+        if len(estimator) > 1:
+            X, known = estimator[:-1].transform(X), names
+            names = None
+            # Some transformers cannot name their output columns.
+            with suppress(AttributeError):
+                names = estimator[:-1].get_feature_names_out(known)
+        estimator = estimator[-1]
+    return X, getattr(estimator, "feature_names_in_", names)

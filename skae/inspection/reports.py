@@ -1,15 +1,15 @@
 """Displays of training curves, of paths over a parameter, and of explanations of outliers."""
 
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.random import RandomState
-from sklearn.utils import check_scalar
 
 from skae._compat.sklearn import check_matplotlib_support, safe_indexing
 from skae.inspection.display import Display, apply_preprocessing, unpack_estimator
 from skae.model_selection import components_path
+from skae.parameters import check_integer
+from skae.table.containers import side_by_side
 
 __all__ = ["ComponentsPathDisplay", "LossCurveDisplay", "OutlierExplanationDisplay"]
 
@@ -24,11 +24,11 @@ class LossCurveDisplay(Display):
     loss_curve : array-like of shape (n_epochs,)
         Mean objective of the training rows during each epoch, in nats per row.
     validation_curve : array-like of shape (n_epochs,), default=None
-        Mean objective of the validation rows after each epoch, in nats per row. Pass
-        None or an empty array-like if no rows were held out.
+        Mean objective of the validation rows after each epoch, in nats per row. It is NaN for
+        epochs without validation rows. Pass None or an empty array-like if no rows were held out.
     best_epoch : int, default=None
-        Epoch whose weights were kept, counted from 1. 0 stands for the initial weights. If None, no
-        epoch is marked.
+        Epoch whose weights were kept, counted from 1 in `loss_curve`. 0 stands for the initial
+        weights. If None, no epoch is marked.
 
     Attributes
     ----------
@@ -80,6 +80,8 @@ class LossCurveDisplay(Display):
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> Self:
         """Plot the training and validation curves of a fitted estimator.
 
+        The curves contain all epochs, including those of the fits that were resumed.
+
         Parameters
         ----------
         estimator : autoencoder, estimator that contains one, or Pipeline
@@ -98,8 +100,10 @@ class LossCurveDisplay(Display):
             If `ax` is an array-like of several axes.
         """
         _, autoencoder = unpack_estimator(estimator)
-        curves = autoencoder.loss_curve_, autoencoder.validation_curve_
-        return cls.from_predictions(*curves, autoencoder.best_epoch_, ax=ax)
+        valid = [epoch.get("valid_loss", np.nan) for epoch in autoencoder.history_]
+        kept = autoencoder.start_epoch_ + autoencoder.best_epoch_
+        curves = autoencoder.loss_curve_, None if np.isnan(valid).all() else valid
+        return cls.from_predictions(*curves, kept, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -192,7 +196,7 @@ class ComponentsPathDisplay(Display):
         line_style = {"color": "gray", "ls": ":", "label": f"suggested: {suggested}", "zorder": 0}
         position = results.index.get_loc(suggested)
         self.suggested_lines_ = [ax.axvline(position, **line_style) for ax in axes]
-        axes[0].set(title="Reconstruction error", ylabel="mean squared error per row")
+        axes[0].set(title="Reconstruction error", ylabel=f"mean {self.path.error} per row")
         axes[1].set(title="Log-density of held-out rows", ylabel="nats per row")
         for ax in axes:
             ax.set_xlabel(self.path.param_name)
@@ -210,6 +214,7 @@ class ComponentsPathDisplay(Display):
         param_name: str = "n_components",
         param_range: Any = None,
         cv: Any = None,
+        groups: Any = None,
         random_state: int | RandomState | None = 0,
         ax: Any = None,
     ) -> Self:
@@ -230,6 +235,8 @@ class ComponentsPathDisplay(Display):
         cv : int, cross-validation generator or iterable, default=None
             Splits into training and held-out rows. An int is the number of folds, without
             shuffling. If None, a random quarter of the rows is held out once.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of rows, for splitters that keep the rows of a group together.
         random_state : int, RandomState instance or None, default=0
             Determines the default split. If a split has more than 1,000 held-out rows, it also
             determines the 1,000 of them whose log-density is computed. The fits themselves depend
@@ -251,7 +258,7 @@ class ComponentsPathDisplay(Display):
         """
         # The fits take long, so that a missing matplotlib is reported before them.
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        options = {"param_name": param_name, "param_range": param_range, "cv": cv}
+        options = {"param_name": param_name, "param_range": param_range, "cv": cv, "groups": groups}
         path = components_path(estimator, X, y, **options, random_state=random_state)
         return cls.from_predictions(path, ax=ax)
 
@@ -289,7 +296,7 @@ class OutlierExplanationDisplay(Display):
 
     Parameters
     ----------
-    explanation : DataFrame of shape (n_samples, 3 * n_columns)
+    explanation : DataFrame of shape (n_samples, 3 * n_columns) or dict of data frames
         The result of `AutoencoderOutlierDetector.explain` for rows of `n_columns` cells. The titles
         of the axes contain the labels of its index.
     n_features : int, default=8
@@ -322,8 +329,8 @@ class OutlierExplanationDisplay(Display):
     n_features: int = 8
 
     def plot(self, ax: Any = None) -> Self:
-        check_scalar(self.n_features, "n_features", Integral, min_val=1)
-        rows = self.explanation
+        check_integer(self.n_features, "n_features", 1)
+        rows = side_by_side(self.explanation)
         n_bars = min(self.n_features, rows["share"].shape[1])
         axes = self._make_axes(ax, (len(rows), 1), (7, 0.8 + 0.27 * n_bars))[:, 0]
         self.bars_ = []
@@ -362,24 +369,23 @@ class OutlierExplanationDisplay(Display):
         Raises
         ------
         TypeError
-            If `estimator` is not an outlier detector, or if `n_rows` or `n_features` is not an
-            integer.
+            If `estimator` is not an outlier detector.
         NotFittedError
             If `estimator` is not fitted.
         ValueError
-            If `X` is invalid, if `n_rows` or `n_features` is less than 1, or if the number of axes
-            in `ax` is not the number of plotted rows.
+            If `X` is invalid, if `n_rows` or `n_features` is not a positive integer, or if the
+            number of axes in `ax` is not the number of plotted rows.
         """
-        check_scalar(n_rows, "n_rows", Integral, min_val=1)
+        check_integer(n_rows, "n_rows", 1)
         detector, _ = unpack_estimator(estimator)
         if not hasattr(detector, "explain"):
             raise TypeError(
                 f"estimator must be an AutoencoderOutlierDetector, got {type(detector).__name__}."
             )
         index = getattr(X, "index", None) if hasattr(X, "iloc") else None
-        X, names = apply_preprocessing(estimator, detector, X)
+        X, names = apply_preprocessing(estimator, X)
         order = detector.score_samples(X).argsort(kind="stable")[:n_rows]
-        explanation = detector.explain(safe_indexing(X, order))
+        explanation = side_by_side(detector.explain(safe_indexing(X, order)))
         explanation.index = order if index is None else index[order]
         if names is not None:
             explanation = explanation.rename(
@@ -404,18 +410,17 @@ class OutlierExplanationDisplay(Display):
         ------
         ValueError
             If `explanation` is not a result of `AutoencoderOutlierDetector.explain`, if `n_rows` or
-            `n_features` is less than 1, or if the number of axes in `ax` is not the number of
-            plotted rows.
-        TypeError
-            If `n_rows` or `n_features` is not an integer.
+            `n_features` is not a positive integer, or if the number of axes in `ax` is not the
+            number of plotted rows.
         """
-        check_scalar(n_rows, "n_rows", Integral, min_val=1)
+        check_integer(n_rows, "n_rows", 1)
+        explanation = side_by_side(explanation)
         columns = getattr(explanation, "columns", None)
         groups = () if columns is None else columns.get_level_values(0)
         if not {"deviation", "expected", "share"} <= {*groups}:
             raise ValueError(
-                "explanation must be a result of AutoencoderOutlierDetector.explain, a DataFrame "
-                "with the column groups deviation, expected and share, got "
+                "explanation must be a result of AutoencoderOutlierDetector.explain, which "
+                "contains the tables deviation, expected and share, got "
                 f"{type(explanation).__name__}."
             )
         return cls(explanation.iloc[:n_rows], n_features).plot(ax)

@@ -46,8 +46,8 @@ class Batch(NamedTuple):
         """Apply a function to all tensors."""
         return self.with_tensors([function(part) for part in self.tensors()])
 
-    def split(self, size: int) -> list[Self]:
-        """Split the rows into batches of at most `size` rows."""
+    def split(self, size: int | list[int]) -> list[Self]:
+        """Split the rows into batches of at most `size` rows, or of the sizes in a list."""
         parts = zip(*[part.split(size) for part in self.tensors()], strict=True)
         return [self.with_tensors(list(tensors)) for tensors in parts]
 

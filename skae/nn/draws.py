@@ -1,5 +1,6 @@
 """Sources of random numbers that a trace can record and replay."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -8,6 +9,16 @@ from torch import Tensor
 
 Request = tuple[str, tuple[int, ...]]
 """Kind of a draw and its shape."""
+
+
+def derive_seed(source: int | bytes, purpose: str) -> int:
+    """Derive a seed for one purpose from a seed or from the state of a generator.
+
+    Equal sources give unrelated seeds for different purposes. The random numbers of a new network
+    and of its training on the CPU come from the seed of the fit itself.
+    """
+    digest = hashlib.sha256(f"{purpose} {source!r}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")
 
 
 class Draws:
@@ -42,6 +53,10 @@ class Draws:
     def schedule(self) -> Tensor:
         """Return the share of the training schedule that is completed."""
         return self.draw("schedule", ())
+
+    def rise(self, share: float) -> Tensor | float:
+        """Return a factor that rises linearly from 0 to 1 in the first `share` of the schedule."""
+        return (self.schedule() / share).clamp_max(1.0) if share else 1.0
 
     def draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
         """Return the tensor for a request of the kind "randn", "rand" or "schedule"."""
@@ -94,8 +109,10 @@ class KeyedDraws(Draws):
         self._calls = 0
         # Adding zero turns -0.0 into 0.0.
         bits = (x.double() + 0.0).view(torch.int64)
-        factors = _mix(torch.arange(1, x.shape[1] + 1, device=x.device)) | 1
-        self._keys = _mix(((bits ^ _shifted(bits, 32)) * factors).sum(-1))
+        # The keys of columns are added before the bits are mixed, so that a value has unrelated
+        # parts in different columns. A product would keep the trailing zero bits of the value.
+        column_keys = _mix(torch.arange(1, x.shape[1] + 1, device=x.device))
+        self._keys = _mix(_mix(bits + column_keys).sum(-1))
 
     def draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
         leading, k = shape[:-2], shape[-1]

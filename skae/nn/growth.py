@@ -29,6 +29,7 @@ def grow(network: Network, old: Network, batch: Batch, generator: torch.Generato
     """
     network.inputs.load_state_dict(old.inputs.state_dict())
     network.likelihood.load_state_dict(old.likelihood.state_dict())
+    network.likelihood.fix_noise()
     raw = _leading(network.latent.blocks(), old.latent.blocks())
     code = _leading(_decoded(network), _decoded(old))
     tied = {p.data_ptr() for p in network.encoder.parameters()}

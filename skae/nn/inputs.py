@@ -89,6 +89,30 @@ class Inputs(nn.Module):
         """Standardize modelled columns."""
         return (x - self.center) / self.scale
 
+    def distances(self, x: Tensor) -> Tensor:
+        """Compute the distances of cells from the centers of their columns, in units of its scale.
+
+        The units are those in which the network receives the cells. Categories are never far away.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_modelled + n_conditions)
+            Cells of rows, in float64 on the CPU.
+
+        Returns
+        -------
+        distances : Tensor of the same shape
+        """
+        cells, conditions = x.tensor_split([self.n_outputs], dim=-1)
+        parts = [(cells - self.center.to(x)) / self.scale.to(x)]
+        if self.n_conditions:
+            standard = (self._encoded(conditions) - self.condition_center.to(x)) / (
+                self.condition_scale.to(x)
+            )
+            widths = [max(1, n) for n in self.n_levels]
+            parts += [part.abs().amax(-1, keepdim=True) for part in standard.split(widths, -1)]
+        return torch.cat(parts, -1).abs()
+
     def forward(self, batch: Batch) -> Tensor:
         """Compute the input of the encoder, (n, n_outputs)."""
         u = self.standardize(self.modelled(batch).x)

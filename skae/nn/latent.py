@@ -63,7 +63,7 @@ class Latent(nn.Module, ABC):
     """Base of latents, which compute codes from raw outputs `h` (..., n, n_inputs) of the encoder.
 
     If the decoder has tied weights, its first layer uses the transposed weights of the first
-    `n_outputs` raw outputs, which should then be the code or its mean.
+    `n_outputs` raw outputs.
 
     Parameters
     ----------
@@ -85,6 +85,10 @@ class Latent(nn.Module, ABC):
 
     is_linear = True
     """Whether the encoder and the decoder may have a linear skip, which is initialized at PCA."""
+
+    can_tie = True
+    """Whether the first `n_outputs` raw outputs are the code or its mean, so that the decoder may
+    use the transposed weights of the encoder."""
 
     ranks_epochs = True
     """Whether the objective may decide which weights are kept: those of the best epoch on

@@ -202,15 +202,20 @@ class Network(Objective):
             return
         k, d = self.latent.n_components, self.inputs.n_outputs
         variance = moments.variance / moments.scale**2
-        noise, least = torch.ones_like(variance), LEAST_NOISE
-        trains_each_noise = self.likelihood.is_trained and not self.likelihood.is_pooled
-        if trains_each_noise and not up.transposed and d <= EXACT_UP_TO:
+        # `raise_noise` raises a trained noise variance before the first step. The noise variance of
+        # rows that vary along no other axes than those of the components is unknown.
+        is_known = k < min(len(weight) - 1, d)
+        is_exact = self.likelihood.is_trained and not up.transposed and is_known
+        is_estimated = not (self.likelihood.is_trained or self.likelihood.is_known)
+        least = torch.finfo(variance.dtype).eps if is_exact or is_estimated else LEAST_NOISE
+        noise, floor = torch.ones_like(variance), torch.full_like(variance, least)
+        if is_exact and not self.likelihood.is_pooled and d <= EXACT_UP_TO:
             values, axes, noise = factor_analysis(covariance(x, weight, moments), k)
-            rest, least = 1.0, LEAST_COLUMN_NOISE
+            rest, floor = 1.0, LEAST_COLUMN_NOISE * torch.where(variance > 0, variance, 1.0)
         else:
             values, axes = principal_axes(x, weight, moments, k, generator)
             rest = float(variance.sum() - values.sum()) / max(1, d - len(values))
-            rest = max(rest, LEAST_NOISE)
+            rest = max(rest, least)
         start = self.latent.start(values.clamp_min(rest), rest)
         # A tied decoder has the scale of the encoder.
         gain = torch.ones_like(values) if up.transposed else start.down
@@ -230,7 +235,30 @@ class Network(Objective):
         if not up.transposed:
             up.weight.copy_(decoder)
         left = variance - (unit * axes) ** 2 @ (values - rest).clamp_min(0)
-        self.likelihood.start_noise(left.clamp_min(least))
+        self.likelihood.start_noise(left.maximum(floor))
+
+    @torch.no_grad()
+    def raise_noise(self) -> None:
+        """Raise a trained noise variance to the smallest one with which training can start.
+
+        The initial network may have a smaller noise variance, that of PCA or factor analysis. The
+        posteriors of codes become those of the linear map under the raised variance. A network that
+        has been trained keeps its noise variance.
+        """
+        up, down = self.decoder.skip, self.encoder.skip
+        if up is None or down is None or up.transposed or not self.likelihood.is_trained:
+            return
+        codes = up.weight.new_ones(1, up.weight.shape[1])
+        if not torch.equal(self.decoder(codes), up(codes)):
+            return
+        least = LEAST_NOISE if self.likelihood.is_pooled else LEAST_COLUMN_NOISE
+        noise = self.likelihood.fixed().noise_variance / self.inputs.scale**2
+        if (noise >= least).all():
+            return
+        noise = noise.clamp_min(least)
+        self.likelihood.start_noise(noise)
+        precision = 1 + (up.weight[:, : self.latent.n_components] ** 2 / noise[:, None]).sum(0)
+        down.bias.copy_(self.latent.start(precision, 1.0).bias)
 
     def _start_at_random(self, moments: Moments) -> None:
         """Initialize the noise and the encoder's bias of a network without a linear skip."""

@@ -12,6 +12,9 @@ from skae.nn.draws import Draws
 class Objective(nn.Module, ABC):
     """Base of modules that compute a loss for each row, and by `forward` one for a batch.
 
+    Only training calls `forward`. For a call with other arguments, it raises a TypeError that names
+    the methods that encode and decode rows.
+
     Parameters
     ----------
     trim : float
@@ -31,12 +34,26 @@ class Objective(nn.Module, ABC):
         """Reduce the losses (n,) of rows with weights (n,) to one number."""
         return trimmed_mean(losses, weight, self.trim)
 
-    def forward(self, draws: Draws | None, batch: Batch) -> Tensor:
+    def forward(self, draws: Draws | None = None, batch: Batch | None = None) -> Tensor:
+        if not isinstance(batch, Batch):
+            raise TypeError(
+                "Calling the network computes the training objective of a Batch. Use the "
+                "estimator's methods transform, inverse_transform and reconstruct for rows. The "
+                "parts of the network are module_.inputs, module_.encoder, module_.latent, "
+                "module_.decoder and module_.likelihood."
+            )
         return self.reduce(self.losses(draws, batch), batch.weight)
 
     @abstractmethod
     def penalized(self) -> list[Tensor]:
         """Return the weights to which weight decay applies."""
+
+    def raise_noise(self) -> None:
+        """Raise a trained noise variance, before the first step, to one that training can start at.
+
+        A module that has been trained, or whose noise variance is not trained, does nothing.
+        """
+        return
 
     def after_step(self, draws: Draws, batch: Batch) -> None:
         """Update parameters that have no gradients, after a step on this batch."""

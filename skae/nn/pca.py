@@ -16,12 +16,12 @@ FACTOR_ROUNDS = 500
 FACTOR_FLOPS = 1e8
 FACTOR_TOLERANCE = 1e-6
 """Largest number of iterations of factor analysis, approximate limit of its floating-point
-operations, and the largest change of a noise variance, as a share of the mean variance of the
-columns, below which it ends. There is at least one iteration."""
+operations, and the largest change of a noise variance, as a share of the variance of its column,
+below which it ends. There is at least one iteration."""
 
 LEAST_NOISE = 1e-2
-"""Smallest initial noise variance, as a share of the mean variance. With a smaller one, the first
-optimizer steps, whose size is fixed, would increase the loss."""
+"""Smallest noise variance at the first optimizer step, as a share of the mean variance. With a
+smaller one, the first steps, whose size is fixed, would increase the loss."""
 
 LEAST_COLUMN_NOISE = 1e-4
 """Smallest noise variance of factor analysis, as a share of the variance of the column."""
@@ -215,7 +215,8 @@ def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     d = len(cov)
     variance = cov.diagonal()
-    floor = LEAST_COLUMN_NOISE * torch.where(variance > 0, variance, 1.0)
+    unit = torch.where(variance > 0, variance, 1.0)
+    floor = LEAST_COLUMN_NOISE * unit
     noise = variance.maximum(floor)
     for _ in range(max(1, min(FACTOR_ROUNDS, int(FACTOR_FLOPS / d**3)))):
         deviation = noise.sqrt()
@@ -224,7 +225,7 @@ def factor_analysis(cov: Tensor, n_axes: int) -> tuple[Tensor, Tensor, Tensor]:
         before = noise
         shared = axes**2 @ (values - 1).clamp_min(0)
         noise = (variance - before * shared).maximum(floor)
-        if (noise - before).abs().max() < FACTOR_TOLERANCE * variance.mean():
+        if ((noise - before).abs() < FACTOR_TOLERANCE * unit).all():
             break
     return values, axes, deviation**2
 

@@ -34,12 +34,16 @@ class Prior(ABC):
         """Return the initial prior for its estimation from the codes (n, k) of some rows."""
 
     @abstractmethod
-    def update(self, codes: Tensor, covariances: Tensor, weight: Tensor, bessel: Tensor) -> Self:
-        """Return the prior that fits the posteriors of codes best.
+    def statistics(self, codes: Tensor, covariances: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Compute the sums over the posteriors of codes that `update` needs.
 
-        `codes` (n, k) are the means of the posteriors, and `covariances` (n, k, k) are their
-        covariances.
+        The sums over the parts of a table add up to those over the table. `codes` (n, k) are the
+        means of the posteriors, and `covariances` (n, k, k) are their covariances.
         """
+
+    @abstractmethod
+    def update(self, statistics: Mapping[str, Tensor], bessel: Tensor) -> Self:
+        """Return the prior that fits the posteriors of codes best, from their `statistics`."""
 
     @abstractmethod
     def height(self, z: Tensor) -> Tensor:
@@ -158,10 +162,20 @@ class NormalPrior(Prior):
         scale = covariance.diagonal().mean().clamp_min(1e-30)
         return cls(mean, covariance + 1e-8 * scale * one)
 
-    def update(self, codes: Tensor, covariances: Tensor, weight: Tensor, bessel: Tensor) -> Self:
-        mean, covariance = _moments(codes, weight, bessel)
-        covariance = covariance + torch.einsum("n,nij->ij", weight, covariances)
-        return type(self)(mean, (covariance + covariance.mT) / 2)
+    def statistics(self, codes: Tensor, covariances: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        # Squares of differences from a mean near that of the codes lose few digits.
+        shift = codes - self.mean
+        return {
+            "shift": weight @ shift,
+            "scatter": (shift.mT * weight) @ shift,
+            "spread": torch.einsum("n,nij->ij", weight, covariances),
+        }
+
+    def update(self, statistics: Mapping[str, Tensor], bessel: Tensor) -> Self:
+        shift = statistics["shift"]
+        scatter = statistics["scatter"] - torch.outer(shift, shift)
+        covariance = scatter * bessel + statistics["spread"]
+        return type(self)(self.mean + shift, invertible((covariance + covariance.mT) / 2))
 
     @cached_property
     def _inverse(self) -> Tensor:
@@ -194,7 +208,11 @@ class NormalPrior(Prior):
 
     def draw(self, n: int, draws: Draws) -> Tensor:
         if self._leading is None:
-            root = torch.linalg.cholesky(self.covariance)
+            root, failed = torch.linalg.cholesky_ex(self.covariance)
+            if failed:
+                # Rounding errors of a covariance that is almost singular.
+                values, axes = torch.linalg.eigh(self.covariance)
+                root = axes * values.clamp_min(0).sqrt()
         else:
             values, axes = self._leading
             root = axes * values.sqrt()
@@ -246,9 +264,7 @@ class NormalPrior(Prior):
         shift = new.mean - self.mean
         covariance = torch.lerp(self.covariance, new.covariance, share)
         covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
-        # This keeps the covariance invertible if codes have moved by many orders of magnitude.
-        covariance.diagonal().add_(1e-12 * covariance.diagonal().max())
-        return type(self)(self.mean + share * shift, covariance)
+        return type(self)(self.mean + share * shift, invertible(covariance))
 
 
 class StandardNormalPrior(NormalPrior):
@@ -261,7 +277,10 @@ class StandardNormalPrior(NormalPrior):
         one = torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
         return cls(torch.zeros_like(one[0]), one)
 
-    def update(self, codes: Tensor, covariances: Tensor, weight: Tensor, bessel: Tensor) -> Self:
+    def statistics(self, codes: Tensor, covariances: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def update(self, statistics: Mapping[str, Tensor], bessel: Tensor) -> Self:
         return self
 
     def blended(self, new: Self, share: float) -> Self:
@@ -277,6 +296,20 @@ def leading_axes(covariance: Tensor) -> tuple[Tensor, Tensor]:
     # This keeps the covariance of the coordinates invertible.
     values = values.clamp_min(1e-12 * values[-1:].clamp_min(1e-30))
     return values[-WIDEST:], axes[:, -WIDEST:]
+
+
+def invertible(matrix: Tensor) -> Tensor:
+    """Increase the diagonals of positive semidefinite matrices (..., k, k) by rounding errors.
+
+    A Cholesky decomposition of the result succeeds if the entries are semidefinite up to their
+    rounding. The relative increase is twice the bound of rounding errors in the decomposition
+    (Demmel, "On floating point errors in Cholesky", 1989). It does not depend on the units of the
+    components.
+    """
+    k, limits = matrix.shape[-1], torch.finfo(matrix.dtype)
+    rounding = 2 * k * (k + 1) * limits.eps
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    return matrix + torch.diag_embed((rounding * diagonal).clamp_min(limits.tiny))
 
 
 def _moments(z: Tensor, weight: Tensor, bessel: Tensor) -> tuple[Tensor, Tensor]:

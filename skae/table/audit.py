@@ -51,8 +51,8 @@ def audit(tables: dict[str, Floats], sensitive: dict[str, NDArray[Any]], y: Any)
     sensitive : dict of ndarray of shape (n_samples,)
         Classes that the tables should not reveal, by the name of the sensitive column.
     y : array-like of shape (n_samples,) or None
-        Classes that the tables should predict. -1 marks missing classes if at least two other
-        classes occur.
+        Classes that the tables should predict. -1 marks missing classes, unless -1 and 1 are the
+        only classes.
 
     Returns
     -------

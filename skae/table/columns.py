@@ -1,5 +1,6 @@
 """Numeric and categorical columns of conditions, and the values that a likelihood supports."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,11 +10,16 @@ from numpy.typing import NDArray
 
 from skae._compat.sklearn import safe_indexing
 from skae.files import Stored
+from skae.parameters import short_repr
 
 Floats = NDArray[np.floating]
 
 MAX_INTEGER_LEVELS = 20
 """A column of whole numbers is categorical if it has at most this many distinct values."""
+
+
+MAX_NAMED_LEVELS = 20
+"""Maximum number of categories that an error message lists."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +38,21 @@ class Support(Stored):
     low: float
     high: float
 
-    def check(self, X: Floats, owner: str) -> None:
+    def check(self, X: Floats, owner: str, describe: Callable[[int], str]) -> None:
         """Raise ValueError if observed cells are outside the interval.
 
-        `owner` is the class name of the estimator, for the error message.
+        The error message contains `owner`, the class name of the estimator, and the label of a
+        column, which `describe` returns.
         """
         if np.isinf([self.low, self.high]).all():
             return
         smallest, largest = np.nanmin(X), np.nanmax(X)
         if smallest < self.low or largest > self.high:
             invalid = "Negative values" if smallest < self.low else f"Values above {self.high:g}"
+            row, column = np.argwhere(self.low > X if smallest < self.low else self.high < X)[0]
             raise ValueError(
-                f"{invalid} in data passed to {owner}: X ranges from {smallest:.6g} to "
+                f"{invalid} in data passed to {owner}: column {describe(column)} of X contains "
+                f"{X[row, column]:.6g} in row {row}, and X ranges from {smallest:.6g} to "
                 f"{largest:.6g}, but likelihood={self.likelihood!r} supports values in "
                 f"[{self.low:g}, {self.high:g}]. Scale X, for instance with "
                 "MinMaxScaler(clip=True), or use likelihood='gaussian'."
@@ -106,7 +115,10 @@ class Column(Stored):
         """
         if self.levels is None:
             if values.dtype == object:
-                raise ValueError(f"Column {self.name!r} must hold numbers, got {values[0]!r}.")
+                raise ValueError(
+                    f"Column {short_repr(self.name)} must hold numbers, got "
+                    f"{short_repr(values[0])}."
+                )
             return values[:, None]
         index = {level: i for i, level in enumerate(self.levels.tolist())}
         codes, found = pd.factorize(values)
@@ -114,11 +126,17 @@ class Column(Stored):
         if (level < 0).any():
             row = (level[codes] < 0).argmax()
             raise ValueError(
-                f"Column {self.name!r} must hold categories of the first fit "
-                f"({', '.join(map(_format_value, self.levels))}), got "
+                f"Column {short_repr(self.name)} must hold categories of the first fit "
+                f"({', '.join(self._named_levels())}), got "
                 f"{_format_value(values[row])} in row {row}."
             )
         return level[codes][:, None]
+
+    def _named_levels(self) -> list[str]:
+        """Format the first categories for an error message."""
+        levels = [] if self.levels is None else list(self.levels)
+        more = ["..."] * (len(levels) > MAX_NAMED_LEVELS)
+        return [*map(_format_value, levels[:MAX_NAMED_LEVELS]), *more]
 
     def decode(self, cells: Floats) -> NDArray[Any]:
         """Convert cells of shape (n,) to values of the column."""
@@ -143,21 +161,21 @@ def column_values(X: Any, index: int, name: str) -> NDArray[Any]:
     missing = pd.isna(values)
     if missing.any():
         raise ValueError(
-            f"Column {name!r} contains NaN in row {missing.argmax()}. Conditions must not be "
-            "missing: impute the value or drop the row."
+            f"Column {short_repr(name)} contains NaN in row {missing.argmax()}. Conditions must "
+            "not be missing: impute the value or drop the row."
         )
     kind = pd.api.types.infer_dtype(values)
     if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
         numbers = values.astype(np.float64)
         if not np.isfinite(numbers).all():
             raise ValueError(
-                f"Column {name!r} contains infinity in row {np.isinf(numbers).argmax()}."
+                f"Column {short_repr(name)} contains infinity in row {np.isinf(numbers).argmax()}."
             )
         return numbers
     if kind not in ("string", "boolean"):
         raise TypeError(
-            f"In column {name!r}, each argument must be a string, a number or a boolean, and all "
-            f"rows must have the same type, got {kind}."
+            f"In column {short_repr(name)}, each argument must be a string, a number or a boolean, "
+            f"and all rows must have the same type, got {kind}."
         )
     return values.astype(object)
 
@@ -181,4 +199,4 @@ def _is_above_median(values: Floats) -> NDArray[np.bool_]:
 def _format_value(value: Any) -> str:
     """Format a value for an error message."""
     value = value.item() if isinstance(value, np.generic) else value
-    return repr(value).removesuffix(".0")
+    return short_repr(value).removesuffix(".0")

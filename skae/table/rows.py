@@ -56,6 +56,12 @@ class Rows:
         """Return the rows at an index or in a mask."""
         return Rows(self.values[index], self.n_levels, self.may_have_missing)
 
+    def append(self, other: "Rows") -> "Rows":
+        """Return these rows, followed by other rows of the same columns."""
+        values = np.concatenate([self.values, other.values.astype(self.values.dtype)])
+        may_have_missing = self.may_have_missing or other.may_have_missing
+        return Rows(values, self.n_levels, may_have_missing)
+
     def blocks(self, size: int) -> Iterator["Rows"]:
         """Iterate over all rows in order, in blocks of up to `size` rows."""
         for i in range(0, len(self), size):
@@ -71,14 +77,12 @@ def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
     See Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
-
-
-def _fold(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Combine the upper 32 bits with the lower ones, which are 0 in many float64 cells."""
-    return bits ^ (bits >> np.uint64(32))
+    bits = bits ^ (bits >> np.uint64(30))
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(27)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
 
 
 def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[np.uint64]:
@@ -104,21 +108,24 @@ def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[n
     n, d = X.shape
     widths = np.ones(d, dtype=np.intp)
     widths[d - len(n_levels) :] = np.maximum(n_levels, 1)
-    first_factor = widths.cumsum() - widths
+    first_key = widths.cumsum() - widths
     categories = d - len(n_levels) + np.flatnonzero(n_levels)
-    factors = mix_bits(
-        np.arange(1, widths.sum() + 1, dtype=np.uint64) + np.uint64(seed)
-    ) | np.uint64(1)
-    column_factor = factors[first_factor]
+    keys = mix_bits(np.arange(1, widths.sum() + 1, dtype=np.uint64) + np.uint64(seed))
+    zero = mix_bits(keys)
+    column_key, column_zero = keys[first_key], zero[first_key]
     hashes = np.empty(n, dtype=np.uint64)
     chunk = max(1, CHUNK_CELLS // d)
     for i in range(0, n, chunk):
         # Adding zero makes -0.0 the same value as 0.0.
         cells = np.asarray(X[i : i + chunk], dtype=np.float64) + 0.0
-        parts = _fold(cells.view(np.uint64)) * column_factor
+        # The key is added before the bits are mixed, so that a value has unrelated parts in
+        # different columns. The product of a value and a key would keep the trailing zero bits of
+        # the value, which most numbers of a table have.
+        parts = mix_bits(cells.view(np.uint64) + column_key)
+        parts -= column_zero
         if len(categories):
-            level = cells[:, categories].astype(np.intp)
-            parts[:, categories] = _fold(ONE_BITS) * factors[first_factor[categories] + level]
+            level = first_key[categories] + cells[:, categories].astype(np.intp)
+            parts[:, categories] = mix_bits(ONE_BITS + keys[level]) - zero[level]
         hashes[i : i + chunk] = parts.sum(axis=1)
     return mix_bits(hashes ^ mix_bits(np.full(1, seed, dtype=np.uint64)))
 
@@ -138,8 +145,9 @@ def merge_equal_rows(
 
 
 def max_abs_values(X: Floats) -> Floats:
-    """Return the largest absolute value of each column, NaN if the column has missing cells."""
-    return np.maximum(X.max(axis=0), -X.min(axis=0)).astype(np.float64)
+    """Return the largest absolute value of the observed cells of each column, or 0 without any."""
+    low, high = np.fmin.reduce(X, axis=0, initial=0.0), np.fmax.reduce(X, axis=0, initial=0.0)
+    return np.maximum(high, -low).astype(np.float64)
 
 
 def select_by_hash(hashes: NDArray[np.uint64], size: int) -> NDArray[np.intp]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self
 
 import numpy as np
@@ -14,9 +14,11 @@ from sklearn.utils.validation import validate_data
 
 from skae._compat.sklearn import check_feature_names, column_indices, safe_indexing
 from skae.files import Stored
+from skae.parameters import short_repr
+from skae.table.cells import column_label, read_cells
 from skae.table.columns import Column, Support, column_values
 from skae.table.rows import Floats, Rows
-from skae.table.sequences import RowShape
+from skae.table.sequences import RowShape, check_equal_shapes, row_shapes
 
 MatrixLike = Any
 """Any table that scikit-learn's validation accepts: arrays, data frames of any library, lists."""
@@ -111,8 +113,8 @@ class Schema(Stored):
             chosen = find_columns(X, key, parameter)
             if len(chosen) == X.shape[1]:
                 raise ValueError(
-                    f"{parameter}={key!r} must not select all {len(chosen)} feature(s) of X, since "
-                    "at least one must be modelled."
+                    f"{parameter}={short_repr(key)} must not select all {len(chosen)} feature(s) "
+                    "of X, since at least one must be modelled."
                 )
             columns = [Column.infer(X, int(j), str(labels[j])) for j in chosen]
         names = getattr(validator, "feature_names_in_", None)
@@ -146,9 +148,10 @@ class Schema(Stored):
         """Shape of the modelled cells of a row."""
         return self.shape.full(len(self.modelled))
 
-    def column_index(self, j: int) -> int:
-        """Return the index in X of column `j` of `Rows`."""
-        return int([*self.modelled, *(column.index for column in self.conditions)][j])
+    def column_label(self, j: int) -> str:
+        """Return the index in X of column `j` of `Rows`, and its name, for an error message."""
+        index = int([*self.modelled, *(column.index for column in self.conditions)][j])
+        return column_label(index, None if self.names is None else self.names[index])
 
     def without_names(self) -> Self:
         """Return a copy of the schema for tables without column names."""
@@ -202,7 +205,7 @@ class Schema(Stored):
             found = [*map(str, condition.columns)]
             absent = [name for name in names if name not in found]
             if absent:
-                raise ValueError(f"{requirement}, but it has no column {absent[0]!r}.")
+                raise ValueError(f"{requirement}, but it has no column {short_repr(absent[0])}.")
             order = [found.index(name) for name in names]
         else:
             is_array = isinstance(condition, np.ndarray)
@@ -210,7 +213,7 @@ class Schema(Stored):
             if table.ndim < 2:
                 table = table.reshape((-1, 1) if len(names) == 1 else (1, -1))
             if table.ndim > 2 or table.shape[1] != len(names):
-                raise ValueError(f"{requirement}, in this order, got {condition!r}.")
+                raise ValueError(f"{requirement}, in this order, got {short_repr(condition)}.")
             condition = table
         cells = self._encode_conditions(condition, order)
         if len(cells) not in (1, n):
@@ -246,9 +249,9 @@ class Schema(Stored):
         before = [column.index for column in self.conditions]
         if now != before:
             raise ValueError(
-                f"{self.parameter}={key!r} selects the columns {now}, but the first fit selected "
-                f"{before}, so that training cannot resume. Restore {self.parameter}, or set "
-                "warm_start=False to fit from the start."
+                f"{self.parameter}={short_repr(key)} selects the columns {now}, but the first fit "
+                f"selected {before}, so that training cannot resume. Restore {self.parameter}, or "
+                "set warm_start=False to fit from the start."
             )
 
     def _fitted_validator(self) -> BaseEstimator:
@@ -264,16 +267,16 @@ class Schema(Stored):
     def _read_modelled(self, X: MatrixLike, **checks: Any) -> Floats:
         """Validate modelled columns and return their cells, without checking their support."""
         check_feature_names(self._fitted_validator(), X, reset=False)
-        X = self.shape.as_table(X, self.n_columns)
+        X = self.shape.as_table(as_container(X) if self.conditions else X, self.n_columns)
         if self.conditions:
-            X = as_container(X)
             if X.shape[1:] != (self.n_columns,):
                 raise ValueError(
                     f"{checks['input_name']} must have {self.n_columns} columns, including "
                     f"conditions, got shape {X.shape}."
                 )
             X = safe_indexing(X, self.modelled, axis=1)
-        cells = check_array(X, ensure_all_finite=self.shape.finiteness, **checks)
+        read = partial(check_array, **checks)
+        cells = read_cells(read, X, self.shape.finiteness, checks["input_name"], self.modelled)
         return self.shape.check_ends(cells)
 
     def _encode_conditions(self, X: Any, indices: Sequence[int]) -> Floats:
@@ -283,7 +286,7 @@ class Schema(Stored):
 
     def _make_rows(self, cells: Floats, conditions: Floats | None) -> Rows:
         """Make rows after checking the support of modelled cells."""
-        self.support.check(cells, self.owner)
+        self.support.check(cells, self.owner, self.column_label)
         values = cells if conditions is None else append_conditions(cells, conditions)
         return Rows(values, self.n_levels, self.shape.may_end_early)
 
@@ -296,10 +299,12 @@ def find_columns(X: Any, key: ColumnKey, parameter: str) -> NDArray[np.intp]:
     try:
         chosen = np.unique(column_indices(X, key(X) if callable(key) else key))
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{parameter}={key!r} must select columns of X: {error}") from None
+        raise ValueError(
+            f"{parameter}={short_repr(key)} must select columns of X: {error}"
+        ) from None
     if not len(chosen):
         raise ValueError(
-            f"{parameter}={key!r} must select at least one column of X, got 0. Set "
+            f"{parameter}={short_repr(key)} must select at least one column of X, got 0. Set "
             f"{parameter}=None for a model without conditions."
         )
     return chosen.astype(np.intp)
@@ -312,6 +317,7 @@ def as_container(X: Any) -> Any:
     """
     if hasattr(X, "columns") or hasattr(X, "dtype"):
         return X
+    check_equal_shapes(row_shapes(X))
     return np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object)
 
 
@@ -357,9 +363,8 @@ def make_validator(
 def _validate(validator: Any, X: MatrixLike, shape: RowShape, **checks: Any) -> Floats:
     """Validate a table without conditions and return its cells."""
     X = shape.as_table(X, getattr(validator, "n_features_in_", None))
-    options = {"dtype": FLOATS, "ensure_all_finite": shape.finiteness} | checks
-    cells: Floats = validate_data(validator, X, **options)
-    return shape.check_ends(cells)
+    read = partial(validate_data, validator, dtype=FLOATS, **checks)
+    return shape.check_ends(read_cells(read, X, shape.finiteness))
 
 
 def append_conditions(cells: Floats, conditions: Floats) -> Floats:

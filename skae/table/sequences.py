@@ -3,19 +3,29 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skae.files import Stored
+from skae.parameters import is_integer, short_repr
 
 Floats = NDArray[np.floating]
 
 MIN_WEIGHT = 1e-300
 """Smallest weight by which `fill_with_means` divides. It prevents a division by 0 for columns
 without observed cells."""
+
+
+def check_feature_shape(feature_shape: Sequence[int]) -> None:
+    """Raise ValueError if `feature_shape` holds other values than positive integers and one -1."""
+    invalid = [size for size in feature_shape if not is_integer(size) or (size < 1 and size != -1)]
+    if invalid or not feature_shape or list(feature_shape).count(-1) > 1:
+        raise ValueError(
+            "feature_shape must hold positive integers, one of which may be -1 to be inferred from "
+            f"the number of columns, got {short_repr(feature_shape)}."
+        )
 
 
 def full_shape(feature_shape: Sequence[int] | None, n_features: int) -> tuple[int, ...]:
@@ -26,16 +36,7 @@ def full_shape(feature_shape: Sequence[int] | None, n_features: int) -> tuple[in
     """
     if feature_shape is None:
         return (n_features,)
-    invalid = [
-        size
-        for size in feature_shape
-        if not isinstance(size, Integral) or isinstance(size, bool) or (size < 1 and size != -1)
-    ]
-    if invalid or not feature_shape or list(feature_shape).count(-1) > 1:
-        raise ValueError(
-            "feature_shape must hold positive integers, one of which may be -1 to be inferred from "
-            f"the number of columns, got {feature_shape!r}."
-        )
+    check_feature_shape(feature_shape)
     known = math.prod(size for size in feature_shape if size != -1)
     shape = tuple(n_features // known if size == -1 else int(size) for size in feature_shape)
     if math.prod(shape) != n_features:
@@ -72,13 +73,19 @@ class RowShape(Stored):
         return full_shape(self.feature_shape, n_columns)
 
     def as_table(self, X: Any, n_columns: int | None) -> Any:
-        """Flatten the rows of an array with more than two axes; return any other X unchanged.
+        """Flatten the rows of an array with more than two axes; return any other array unchanged.
 
         `n_columns` is the number of columns of the fitted table, or None before the fit. If the
-        sequences in X may end early and are shorter than those of the fit, missing steps (NaN) are
-        appended. Raises ValueError if the rows of X do not have the shape `feature_shape`, or if
-        that is None.
+        sequences in X may end early and are shorter than those of the fit, or if they are items of
+        a list that have different lengths, missing steps (NaN) are appended. Raises ValueError if
+        the rows of X do not have the shape `feature_shape`, or if that is None.
         """
+        shapes = row_shapes(X)
+        if shapes and self.may_end_early and self.feature_shape and len(self.feature_shape) == 2:
+            return self._pad(X, self.feature_shape, n_columns)
+        check_equal_shapes(shapes)
+        if shapes and (len(shapes[0]) > 1 or all(row_shapes(X[0]) or [()])):
+            X = _as_array(X)
         _, *row_shape = getattr(X, "shape", (0,)) or (0,)
         if len(row_shape) <= 1:
             return X
@@ -96,15 +103,116 @@ class RowShape(Stored):
             row_shape = list(shape)
         # Axes of length 1 do not change the order of the cells.
         if [size for size in row_shape if size != 1] != [size for size in shape if size != 1]:
+            is_moved = (*row_shape[-1:], *row_shape[:-1]) == shape
             raise ValueError(
                 f"X must have rows of shape {shape} for feature_shape="
                 f"{tuple(self.feature_shape)}, got rows of shape {tuple(row_shape)}."
+                + " Move the last axis: np.moveaxis(X, -1, 1)."
+                * is_moved
             )
         return X.reshape(len(X), math.prod(row_shape))
+
+    def _pad(self, X: Any, feature_shape: Sequence[int], n_columns: int | None) -> Floats:
+        """Convert a list of sequences to a table, in which missing steps are NaN.
+
+        A sequence is an array of shape (time, channels), or its cells in C order.
+        """
+        check_feature_shape(feature_shape)
+        rows = [_read_sequence(row, i) for i, row in enumerate(X)]
+        n_steps, n_channels = feature_shape if n_columns is None else self.full(n_columns)
+        if n_channels == -1:
+            n_channels = max(row.shape[1] if row.ndim > 1 else 1 for row in rows)
+        if n_steps == -1:
+            n_steps = -(-max(row.size for row in rows) // n_channels)
+        dtype = np.float32 if all(row.dtype == np.float32 for row in rows) else np.float64
+        table = np.full((len(rows), n_steps * n_channels), np.nan, dtype)
+        for i, row in enumerate(rows):
+            fits = row.size % n_channels == 0 and row.size <= table.shape[1]
+            is_flat = row.ndim == 1 or (row.ndim == 2 and row.shape[1] == n_channels)
+            if not (fits and is_flat):
+                raise ValueError(
+                    f"Row {i} of X must have the shape (time, {n_channels}) and at most {n_steps} "
+                    f"steps for feature_shape={tuple(feature_shape)}, got the shape "
+                    f"{row.shape}."
+                )
+            table[i, : row.size] = row.ravel()
+        return table
 
     def check_ends(self, X: Floats) -> Floats:
         """Check that only last steps of sequences are missing, as `check_ends`; return the rows."""
         return check_ends(X, self.full(X.shape[1])[0]) if self.may_end_early else X
+
+
+def row_shapes(X: Any) -> list[tuple[int, ...]] | None:
+    """Return the shapes of the rows of a list or of an array of objects.
+
+    The shape of a row that is not an array is its length, or () if it has none. Returns None for
+    any other table, and if no row has a length.
+    """
+    is_array = isinstance(X, np.ndarray) and X.dtype.kind == "O" and X.ndim == 1
+    if not (isinstance(X, list | tuple) or is_array):
+        return None
+    shapes = [getattr(row, "shape", None) or _length(row) for row in X]
+    return [tuple(shape) for shape in shapes] if any(shapes) else None
+
+
+def _length(row: Any) -> tuple[int, ...]:
+    """Return the length of a row, as the shape of an array, or () if it is not a sequence."""
+    is_sequence = isinstance(row, Sequence) and not isinstance(row, str | bytes)
+    return (len(row),) if is_sequence else ()
+
+
+def _read_sequence(row: Any, i: int) -> Floats:
+    """Convert row `i` of a list of sequences to an array of floats."""
+    steps = row_shapes(row) or [()]
+    if len({*steps}) > 1:
+        raise ValueError(
+            f"All steps of a sequence must have the same number of channels, but row {i} of X has "
+            f"steps of the shapes {steps[0]} and {next(s for s in steps if s != steps[0])}."
+        )
+    try:
+        values = np.asarray(row)
+        return values if values.dtype == np.float32 else values.astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"Row {i} of X must hold one number per channel: {error}") from None
+
+
+def _as_array(X: Any) -> NDArray[Any]:
+    """Convert a list of arrays of the same shape to an array."""
+    try:
+        return np.asarray(X)
+    except ValueError:
+        raise ValueError(
+            "The rows of X must be arrays of the same shape, but parts of the same row have "
+            "different lengths."
+        ) from None
+
+
+def as_padded(X: Any, n_columns: int = 0) -> Any:
+    """Convert a list of rows of different lengths to a table of at least `n_columns` columns.
+
+    Rows are flattened, and NaN is appended to those that are too short. Any other table is returned
+    unchanged.
+    """
+    if len({*(row_shapes(X) or ())}) <= 1:
+        return X
+    rows = [_read_sequence(row, i).ravel() for i, row in enumerate(X)]
+    table = np.full((len(rows), max(n_columns, *map(len, rows))), np.nan)
+    for cells, row in zip(table, rows, strict=True):
+        cells[: len(row)] = row
+    return table
+
+
+def check_equal_shapes(shapes: Sequence[tuple[int, ...]] | None) -> None:
+    """Raise ValueError if rows have different shapes."""
+    if shapes and len({*shapes}) > 1:
+        other = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        raise ValueError(
+            f"All rows of X must have the same length, but row 0 has the shape {shapes[0]} and row "
+            f"{other} has the shape {shapes[other]}. Only autoencoders with "
+            "architecture='recurrent' and feature_shape=(time, channels) accept sequences of "
+            "different lengths, as a list or padded with NaN at the end."
+        )
 
 
 def check_ends(X: Floats, n_steps: int) -> Floats:

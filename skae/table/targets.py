@@ -17,6 +17,7 @@ from sklearn.utils import (
 from sklearn.utils.multiclass import check_classification_targets
 
 from skae._compat.sklearn import safe_indexing
+from skae.parameters import short_repr
 
 Floats = NDArray[np.floating]
 
@@ -100,6 +101,34 @@ def targets_of_positive_weight(
     return safe_indexing(y, np.flatnonzero(weight)), weight[weight > 0].astype(np.float64)
 
 
+def rare_rows(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
+    """Mark the rows with known targets if they have less than half of the total weight.
+
+    Otherwise, no row is marked. None of the marked rows is held out.
+    """
+    known = np.zeros(len(weight), dtype=bool) if targets is None else targets.any_observed
+    return known & (weight @ known < 0.5 * weight.sum())
+
+
+# ------------------------------------------------------------------------------ training
+
+
+def join_targets(y: Any, y_val: Any) -> NDArray[Any]:
+    """Return the targets of training rows, followed by those of validation rows.
+
+    Raises ValueError if they have different shapes, or if only one of them contains strings.
+    """
+    parts = [y.toarray() if hasattr(y, "toarray") else y for y in (y, y_val)]
+    first, second = (infer_numbers(np.asarray(part)) for part in parts)
+    are_texts = [part.dtype.kind in "OUS" for part in (first, second)]
+    if first.shape[1:] != second.shape[1:] or len({*are_texts}) > 1:
+        raise ValueError(
+            "y_val must have values and columns of the same kind as y, got "
+            f"{short_repr(y_val)} and {short_repr(y)}."
+        )
+    return np.concatenate([first, second])
+
+
 def n_columns(y: Any) -> int:
     """Return the number of columns of y. A vector has one column."""
     return y.shape[1] if y.ndim > 1 else 1
@@ -139,7 +168,7 @@ class ProbabilisticClassifier(ClassifierMixin):
         ValueError
             If X is invalid, or if y is invalid or contains NaN.
         """
-        return super().score(X, y, sample_weight)
+        return super().score(X, infer_numbers(y), sample_weight)
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Compute the logarithms of `predict_proba`.
@@ -200,7 +229,8 @@ def check_same_classes(classes: NDArray[Any] | None, passed: Any) -> NDArray[Any
     passed = np.unique(passed)
     if classes is not None and not np.array_equal(classes, passed):
         raise ValueError(
-            f"classes must be those of the first call, {classes.tolist()}, got {passed.tolist()}."
+            f"classes must be those of the first call, {short_repr(classes.tolist())}, got "
+            f"{short_repr(passed.tolist())}."
         )
     return passed
 
@@ -211,8 +241,9 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        Classes of the rows. If `classes` is None, -1 marks a row without a class if at least two
-        other classes occur. Otherwise, -1 marks such a row if `classes` does not contain -1.
+        Classes of the rows. If `classes` is None, -1 marks a row without a class, unless 1 is the
+        only other value: -1 and 1 are two classes. Otherwise, -1 marks such a row if `classes` does
+        not contain -1.
     classes : ndarray of shape (n_classes,) or None, default=None
         Sorted classes. None uses the classes that occur in y.
 
@@ -230,12 +261,20 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
         contains both numbers, other than -1 for rows without a class, and strings, if there are
         fewer than two classes, or if y contains a class that is not in `classes`.
     """
-    y = column_or_1d(y, warn=True)
+    y = infer_numbers(column_or_1d(y, warn=True))
     assert_all_finite(y, input_name="y")
     known = ~_is_unlabeled(y)
     if classes is not None and len(classes) < 2:
-        raise ValueError(f"classes must contain at least 2 classes, got {classes.tolist()}.")
-    known |= UNLABELED in classes if classes is not None else len({*y[known].tolist()}) < 2
+        raise ValueError(
+            f"classes must contain at least 2 classes, got {short_repr(classes.tolist())}."
+        )
+    others = {*y[known].tolist()}
+    if classes is None and len(others) == 1 and not known.all() and others != {-UNLABELED}:
+        raise ValueError(
+            f"y must contain at least 2 classes, got only {short_repr(others.pop())} and -1, which "
+            "marks rows of unknown class. If -1 is a class itself, replace it by another value."
+        )
+    known |= UNLABELED in classes if classes is not None else len(others) < 2
     if len({isinstance(c, str) for c in y[known]}) > 1:
         raise ValueError(
             "Mix of label input types (string and number): y contains both strings and numbers, "
@@ -245,15 +284,31 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     found, indices = np.unique(y[known], return_inverse=True)
     if classes is None:
         if len(found) < 2:
-            got = "but no row has a label" if found[0] == UNLABELED else f"got only {found[0]}"
+            only = f"got only {short_repr(found.tolist()[0])}"
+            got = "but no row has a label" if found[0] == UNLABELED else only
             raise ValueError(f"y must contain at least 2 classes, {got}.")
         classes = found
     unexpected = np.setdiff1d(found, classes)
     if len(unexpected):
-        raise ValueError(f"y contains {unexpected[0]}, but the classes are {classes.tolist()}.")
+        raise ValueError(
+            f"y contains {short_repr(unexpected.tolist()[0])}, but the classes are "
+            f"{short_repr(classes.tolist())}."
+        )
     values = np.zeros((len(y), len(classes)))
     values[np.flatnonzero(known), np.searchsorted(classes, found)[indices]] = 1
     return classes, values
+
+
+def infer_numbers(y: Any) -> Any:
+    """Convert an array of objects that are all numbers to an array of numbers.
+
+    Columns of data frames with several kinds of values are often arrays of objects. All other
+    targets are returned unchanged.
+    """
+    values = np.asarray(y)
+    if values.dtype.kind == "O" and all(isinstance(value, Real) for value in values.flat):
+        return np.array(values.tolist())
+    return y
 
 
 def read_classes_and_prior(

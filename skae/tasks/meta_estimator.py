@@ -9,18 +9,19 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.callback import CallbackContext, CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
 
-from skae._compat.sklearn import init_callback_context
+from skae._compat.sklearn import BaseEstimator, init_callback_context
 from skae.base import BaseAutoencoder, MatrixLike, thaw, validate_rows
 from skae.files import Stored
-from skae.fitting import check_more_than_one_row, read_weight
 from skae.parameters import Declared
 from skae.state import FittedAttribute, Saved
 from skae.table.schema import make_validator
+from skae.table.weights import check_more_than_one_row, read_weight
+from skae.training.checkpoint import keeping_checkpoints
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,16 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
     def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> Self:
         """Fit a new model, then make it the fitted state in a single assignment."""
         context = init_callback_context(self, int(self._trains_autoencoder()))
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        details = {"X": X, "y": y, "metadata": metadata}
+        context.call_on_fit_task_begin(estimator=self, **details)
         # The fit reads a copy, so that another thread that sets parameters meanwhile has no effect.
         unfitted = type(self)(**self.get_params(deep=False))
         training = partial(self._training, context)
-        fitted = unfitted._fit_model(X, y, sample_weight, self._fitted, training)
-        self._set_fitted(fitted, lambda: context.call_on_fit_task_end(estimator=self, X=X, y=y))
+        with keeping_checkpoints():
+            fitted = unfitted._fit_model(X, y, sample_weight, self._fitted, training)
+            end = partial(context.call_on_fit_task_end, reconstruction_attributes={}, **details)
+            self._set_fitted(fitted, partial(end, estimator=self))
         return self
 
     def _trains_autoencoder(self) -> bool:

@@ -15,6 +15,7 @@ from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weight
 from skae.base import MatrixLike
 from skae.fitting import draw_seed
 from skae.state import FittedAttribute
+from skae.table.containers import tables_like
 from skae.table.rows import hash_rows, merge_equal_rows, select_by_hash
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator, Training
 from skae.tasks.outlier_model import BLOCK_ROWS, FittedDetector, ScaledAutoencoder, Units
@@ -262,7 +263,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         ConvergenceWarning
             If the training of the autoencoder issues it; see the `fit` of the autoencoder.
         """
-        return self._fit(X, None, sample_weight)
+        return self._fit(X, y, sample_weight)
 
     def _fit_model(
         self,
@@ -481,7 +482,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         place = np.searchsorted(fitted.calibration, anomaly - _rounding_tolerance(anomaly))
         return fitted.at_least[place] / fitted.at_least[0]
 
-    def explain(self, X: MatrixLike) -> pd.DataFrame:
+    def explain(self, X: MatrixLike) -> pd.DataFrame | dict[str, Any]:
         """Compute the expected value of each cell, and how much each cell makes its row abnormal.
 
         The expected values are the reconstruction of the row, plus the median residual of each
@@ -496,9 +497,11 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
 
         Returns
         -------
-        explanation : DataFrame of shape (n_samples, 3 * n_features)
-            Three tables side by side. Each has the column names of `X`, or "x0", "x1" and so on if
-            `fit` received none:
+        explanation : DataFrame of shape (n_samples, 3 * n_features) or dict of data frames
+            Three tables side by side, in a pandas DataFrame whose columns have an additional level.
+            If `X` is a data frame of another library, such as polars, they are the values of a dict
+            and data frames of this library. Each table has the columns of `X`. If `X` is not a data
+            frame, they have the names that `fit` received, or "x0", "x1" and so on:
 
             - `explanation["deviation"]`: cells minus their expected values, divided by a robust
               standard deviation of these differences in the training rows. It has no unit. In a
@@ -521,16 +524,13 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
             If X is sparse.
         """
         fitted = self._read_fitted()
-        rows, names = self._read_rows(X, fitted), fitted.feature_names_in
-        if names is None:
-            names = [f"x{i}" for i in range(fitted.n_features_in)]
-        index = X.index if isinstance(X, pd.DataFrame) else None
+        rows = self._read_rows(X, fitted)
         blocks = [fitted.explain(rows[block]) for block in gen_batches(len(rows), BLOCK_ROWS)]
         tables = {
-            title: pd.DataFrame(np.concatenate(parts), index=index, columns=names)
+            title: np.concatenate(parts)
             for title, *parts in zip(("deviation", "expected", "share"), *blocks, strict=True)
         }
-        return pd.concat(tables, axis=1)
+        return tables_like(X, tables, fitted.feature_names_in)
 
 
 def _default_autoencoder(n: int, n_features: int) -> Autoencoder:

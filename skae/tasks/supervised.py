@@ -24,7 +24,8 @@ from torch import Tensor
 from skae._compat.sklearn import Interval, StrOptions, fit_context
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.files import check_numbers
-from skae.fitting import draw_seed, read_weight
+from skae.fitting import draw_seed
+from skae.parameters import short_repr
 from skae.state import FittedAttribute
 from skae.table.rows import hash_rows, merge_equal_rows
 from skae.table.targets import (
@@ -38,6 +39,7 @@ from skae.table.targets import (
     read_numbers,
     targets_of_positive_weight,
 )
+from skae.table.weights import read_weight
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator, FittedTask, Training
 from skae.training.heads import Classes, Family, Head, Labels, Numbers, fit_linear_map
 from skae.training.threads import one_thread
@@ -311,7 +313,9 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         rows = _distinct_rows(X, targets if self.fine_tune else None)
         autoencoder = data.autoencoder or _default_autoencoder(rows)
         if get_tags(autoencoder).target_tags.required:
-            raise TypeError(f"autoencoder must not require y, got the classifier {autoencoder!r}.")
+            raise TypeError(
+                f"autoencoder must not require y, got the classifier {short_repr(autoencoder)}."
+            )
         model: FittedSupervised = self._fitted_class(
             autoencoder=autoencoder, **data.columns, maps=[], **outputs
         )
@@ -404,7 +408,9 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         if name is None:
             name = next(n for n in (f"y{j}" for j in count(len(names))) if n not in names)
         if not isinstance(name, str) or name in names:
-            raise ValueError(f"name must be a string that is not in {names}, got {name!r}.")
+            raise ValueError(
+                f"name must be a string that is not in {names}, got {short_repr(name)}."
+            )
         family, targets = self._read_added_label(y, weight)
         added = fit_linear_map(family, fitted.encode(X).astype(np.float64), targets, weight)
         outputs = self._output_names([*names, name])
@@ -462,9 +468,8 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
     regression on codes.
 
     If `y` has one column, it contains classes, which are numbers or strings. As in scikit-learn's
-    semi-supervised estimators, a class of -1 marks an unlabeled row. If fewer than two other
-    classes occur, however, -1 is an ordinary class. `score` counts unlabeled rows as wrong
-    predictions.
+    semi-supervised estimators, a class of -1 marks an unlabeled row. If -1 and 1 are the only
+    values, however, both are ordinary classes. `score` counts unlabeled rows as wrong predictions.
 
     If `y` has several columns, each column is a label (multilabel classification). A label is 0, 1,
     or NaN where it is missing. All labels are predicted from the same code, and `add_label` adds

@@ -1,9 +1,12 @@
 """Batches of rows in memory, corrupted for training."""
 
+import math
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,13 +17,17 @@ COPIED_CELLS = 2**17
 """Number of cells copied at a time for training, so that a copy stays in the processor's cache."""
 
 EVALUATED_CELLS = 2**18
-"""Largest number of cells that are evaluated at a time, which limits the memory."""
+"""Number of cells that are evaluated at a time, which limits the memory."""
 
 EVALUATED_ROWS = 2048
-"""Largest number of rows that are evaluated at a time.
+"""Number of rows that are evaluated at a time, if they do not have too many cells.
 
 It limits the memory of hidden units, whose number per row may be large even if a row has few cells.
 """
+
+
+FULL_BATCH_ROWS = 256
+"""Largest number of distinct training rows that `batch_size="auto"` uses all in each step."""
 
 
 @dataclass
@@ -73,16 +80,31 @@ class Batches:
             return self
         return Batches.all_rows(self._corrupt_batch(self.take(self.index), generator))
 
+    def batch_sizes(self, size: int) -> list[int]:
+        """Return the numbers of rows of all batches, which are `size` except for the last one.
+
+        The last batch has more than 0.5 and at most 1.5 times as many rows, unless all rows are
+        fewer. A penalty that compares the codes of a batch is thus never computed for a single row,
+        unless `size` is 1 or there is only one row.
+        """
+        n = len(self)
+        count = max(1, math.ceil((2 * n - size) / (2 * size)))
+        return [size] * (count - 1) + [n - size * (count - 1)]
+
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Iterate over corrupted batches of up to `size` rows, in random order.
+        """Iterate over corrupted batches of about `size` rows, in random order.
 
         If one batch contains all rows, they keep their order.
         """
         order = torch.randperm(len(self), generator=generator, device=generator.device)
-        index = self.index if size >= len(self) else self.index[order]
+        sizes = self.batch_sizes(size)
+        index = self.index if len(sizes) == 1 else self.index[order]
         # Many small batches are copied at once, because the call takes longer than the copy.
-        for block in index.split(size * max(1, COPIED_CELLS // (size * self._n_cells))):
-            for batch in self.take(block).split(size):
+        n_copied = max(1, COPIED_CELLS // (size * self._n_cells))
+        for i in range(0, len(sizes), n_copied):
+            copied = sizes[i : i + n_copied]
+            block = self.take(index[size * i : size * i + sum(copied)])
+            for batch in block.split(copied):
                 yield self._corrupt_batch(batch, generator)
 
     def chunks(self, generator: torch.Generator | None = None) -> Iterator[Batch]:
@@ -92,7 +114,7 @@ class Batches:
         corrupted.
         """
         size = max(1, min(EVALUATED_ROWS, EVALUATED_CELLS // self._n_cells))
-        for index in self.index.split(size):
+        for index in self.index.split(self.batch_sizes(size)):
             batch = self.take(index)
             yield batch if generator is None else self._corrupt_batch(batch, generator)
 
@@ -106,7 +128,7 @@ class Batches:
         if not isinstance(x, Tensor) or (x.shape, x.dtype) != kind:
             raise TypeError(
                 "corruption must return a tensor of the shape and dtype of its input, "
-                f"{tuple(features.shape)} and {features.dtype}, got {x!r}."
+                f"{tuple(features.shape)} and {features.dtype}, got {reprlib.repr(x)}."
             )
         if not x.isfinite().all() and features.isfinite().all():
             raise ValueError("corruption must return finite values, got NaN or infinite values.")
@@ -116,3 +138,16 @@ class Batches:
         if self.n_conditions:
             x = torch.cat([x, conditions], 1)
         return batch._replace(x=x, clean=batch.original)
+
+
+def choose_batch_size(batch_size: int | str, n: int) -> int:
+    """Return the number of rows per step for `n` distinct training rows.
+
+    "auto" is all rows up to `FULL_BATCH_ROWS`. For more rows, it is the power of 2 that is closest
+    to n / 64 on a logarithmic scale, and at least 64 and at most 256.
+    """
+    if batch_size != "auto":
+        return min(int(batch_size), n)
+    if n <= FULL_BATCH_ROWS:
+        return n
+    return int(np.clip(2 ** round(np.log2(n / 64)), 64, 256))

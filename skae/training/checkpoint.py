@@ -1,15 +1,22 @@
 """Callbacks that write checkpoints and that forward epochs to scikit-learn's callbacks."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 
 from skae import files
-from skae.training.loop import Callback, Net, StopTraining
+from skae.training.callbacks import without_names
+from skae.training.loop import Callback, Net
 
 
 class Checkpoint(Callback):
@@ -22,9 +29,13 @@ class Checkpoint(Callback):
     interruption. The fit is the same if the estimator has the same parameters, except `callbacks`
     and `verbose`, and is passed the same rows on a device of the same type.
 
-    The file is removed when training ends normally, also if early stopping or another callback ends
-    it. Each fit has its own file, so that the fits of a grid search can share a folder. The
-    pre-training of `layerwise_epochs` is not part of the checkpoint and is repeated.
+    The file is removed when the estimator, or the detector, classifier or regressor that contains
+    it, has its new model, also if early stopping or another
+    callback ends the training. If training diverges, so that the fit raises ValueError, the file is
+    removed, too: the same fit then starts anew. If the fit is interrupted or fails for another
+    reason, the file stays. Each fit has its own file, so that the fits of a grid search can share a
+    folder. The pre-training of `layerwise_epochs`, and the epochs on all rows after the validation
+    rows have been used, are not part of the checkpoint and are repeated.
 
     Other callbacks are notified only of the epochs after the resumption, and the checkpoint does
     not contain their state. Use `n_iter_no_change` for early stopping, because its state is part of
@@ -56,27 +67,49 @@ class Checkpoint(Callback):
     (3, 1)
     """
 
-    may_stop = False
-    """Whether a KeyboardInterrupt from this callback stops training but lets the fit end normally.
-
-    It is False, because pressing Ctrl-C while a checkpoint is written should interrupt the fit.
-    """
-
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = folder
 
     def on_train_begin(self, net: Net, *args: object, **kwargs: object) -> None:
-        self.path_ = Path(self.folder) / f"{net.fingerprint()}.safetensors"
-        self.path_.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(self.folder) / f"{net.fingerprint()}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            net.resume_from(files.read(self.path_, "checkpoint")[1])
+            net.resume_from(files.read(path, "checkpoint")[1])
+        net.checkpoints[self] = path
 
     def on_epoch_end(self, net: Net, **kwargs: object) -> None:
-        files.write(self.path_, "checkpoint", net.progress())
+        files.write(net.checkpoints[self], "checkpoint", net.progress())
 
-    def on_train_end(self, net: Net, *args: object, **kwargs: object) -> None:
-        self.path_.unlink(missing_ok=True)
-        files.remove_leftovers(self.path_)
+
+def has_checkpoint(callbacks: Any) -> bool:
+    """Return whether a list of callbacks has a Checkpoint, so that another process can resume."""
+    return any(isinstance(callback, Checkpoint) for callback in without_names(callbacks))
+
+
+_pending: ContextVar[list[Callable[[], None]] | None] = ContextVar("_pending", default=None)
+"""Functions that remove the checkpoints of fits within a larger fit, or None outside of one."""
+
+
+@contextmanager
+def keeping_checkpoints() -> Iterator[None]:
+    """Keep the checkpoints of the fits in this context until it ends without an error."""
+    pending: list[Callable[[], None]] = []
+    token = _pending.set(pending)
+    try:
+        yield
+    finally:
+        _pending.reset(token)
+    for remove in pending:
+        remove()
+
+
+def remove_when_complete(remove: Callable[[], None]) -> None:
+    """Call a function that removes checkpoints, at the end of `keeping_checkpoints` if in it."""
+    pending = _pending.get()
+    if pending is None:
+        remove()
+    else:
+        pending.append(remove)
 
 
 @dataclass(eq=False)
@@ -91,8 +124,8 @@ class EpochContexts(Callback):
         Callback context of the fit.
     estimator : estimator
         Estimator that is being fitted.
-    X : array-like
-        Training rows, as they were passed to `fit`.
+    data : dict
+        Rows, targets and metadata of the fit, as keyword arguments of the hooks.
     attributes : callable
         Function of the net that returns a dict of the fitted attributes that the estimator would
         have with the current weights.
@@ -100,17 +133,46 @@ class EpochContexts(Callback):
 
     context: CallbackContext
     estimator: object
-    X: object
+    data: dict[str, Any]
     attributes: Callable[[Net], dict[str, object]]
 
     def on_epoch_begin(self, net: Net, **kwargs: object) -> None:
         self.epoch_ = self.context.subcontext(task_name="epoch")
-        self.epoch_.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
+        self.epoch_.call_on_fit_task_begin(**self._arguments(net))
 
-    def on_epoch_end(self, net: Net, **kwargs: object) -> None:
-        if self.epoch_.call_on_fit_task_end(
-            estimator=self.estimator,
-            X=self.X,
-            reconstruction_attributes=lambda: self.attributes(net),
-        ):
-            raise StopTraining
+    def on_epoch_end(self, net: Net, **kwargs: object) -> bool:
+        return self.epoch_.call_on_fit_task_end(**self._arguments(net))
+
+    def _arguments(self, net: Net) -> dict[str, Any]:
+        attributes = partial(self.attributes, net)
+        return self.data | {"estimator": self.estimator, "reconstruction_attributes": attributes}
+
+
+def signature(estimator: BaseEstimator) -> str:
+    """Return a text that identifies an autoencoder and the parameters that determine its result.
+
+    Checkpoints use it to recognize the fit to which they belong. It does not contain
+    `random_state`: `Net.fingerprint` adds the state of the random generator. Raises ValueError if
+    a parameter cannot be pickled.
+    """
+    parameters = estimator.get_params(deep=False)
+    for name in ("callbacks", "random_state", "verbose", "device"):
+        del parameters[name]
+    # The repr of these values does not identify them, so their pickles are used.
+    names = [
+        name
+        for name, value in parameters.items()
+        if name in ("corruption", "architecture")
+        or callable(value)
+        or isinstance(value, np.ndarray)
+    ]
+    values = [parameters.pop(name) for name in names]
+    try:
+        content = pickle.dumps(values)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{', '.join(names)} must be picklable when callbacks contain a Checkpoint, so that "
+            "another process can recognize the fit. Use functions and classes that are defined in "
+            "a module."
+        ) from error
+    return f"{type(estimator).__qualname__} {parameters} {content!r}"

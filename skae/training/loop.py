@@ -1,31 +1,48 @@
 """Training loop: a skorch net with rows in memory, a learning-rate schedule and a best epoch."""
 
 import copy
+import dis
 import hashlib
 import math
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
+from skae import files
 from skae.files import matches_type
 from skae.nn.batch import Batch
-from skae.nn.draws import Draws
+from skae.nn.draws import Draws, derive_seed
 from skae.nn.step.adam import Adam
 from skae.nn.step.replay import Step
 from skae.training.batches import Batches
 from skae.training.plan import Plan
 
+_Loss = TypeVar("_Loss", float, Tensor)
+
+RAISE = dis.opmap["RAISE_VARARGS"]
+"""Code of the instruction of a `raise` statement."""
+
+STANDARD_ERRORS = 2.0
+"""Number of standard errors by which the losses of validation rows must differ before and after
+training, so that they decide whether the trained network is kept."""
+
 
 class StopTraining(Exception):
     """Raised at the end of an epoch to end training early. The fit then completes normally."""
+
+
+class DivergenceError(ValueError):
+    """Error of a training whose objective or density becomes infinite or NaN."""
 
 
 class Net(NeuralNet):
@@ -37,6 +54,14 @@ class Net(NeuralNet):
 
     plan: Plan
     generator: torch.Generator
+    history: History
+    callbacks_: list[tuple[str, Callback]]
+    checkpoints: dict[Callback, Path]
+    """Files from which the training could resume, by the callback that writes them."""
+    first_epoch: int = 0
+    """Length of the history before the latest training."""
+    stopped_early: bool = False
+    """Whether a callback or the patience has ended the latest training."""
     _best: "_BestEpoch | None"
 
     @classmethod
@@ -45,6 +70,7 @@ class Net(NeuralNet):
         parameter = next(module.parameters())
         net = cls(module, criterion=nn.Identity, device=str(parameter.device), verbose=0)
         net.generator = generator
+        net.checkpoints = {}
         net.dtype = parameter.dtype
         return net.initialize()
 
@@ -52,9 +78,16 @@ class Net(NeuralNet):
         """Return a net with the same training state for `module`, a copy of this net's module."""
         net = Net.from_module(module, torch.Generator(self.generator.device))
         net.load_arrays(self.arrays())
+        net.first_epoch = self.first_epoch
         return net
 
-    def fit_rows(self, train: Batches, valid: Batches | None, plan: Plan) -> tuple[int, float]:
+    def fit_rows(
+        self,
+        train: Batches,
+        valid: Batches | None,
+        plan: Plan,
+        returns_to_start: "Callable[[Outcome], bool] | None" = None,
+    ) -> "Outcome":
         """Train the module in place.
 
         Parameters
@@ -65,51 +98,100 @@ class Net(NeuralNet):
             Validation rows. They are corrupted once, before the first step.
         plan : Plan
             Settings of the training.
+        returns_to_start : callable or None
+            Function of the outcome with the weights of the last epoch. If it returns True, the
+            weights from the start are restored. It is not called if validation rows select the
+            epoch.
 
         Returns
         -------
-        epoch : int
-            Epoch whose weights the module has after the call, counted from 1 in this call. 0 is the
-            state before the first step. It is the best epoch on validation rows if there are any
-            and `plan.restore_best` is True, and the last epoch otherwise.
-        loss : float
-            Objective on the training rows after the last epoch, in nats per row, even if the module
-            has the weights of an earlier epoch.
+        outcome : Outcome
+            The epoch whose weights the module has after the call, and what training has changed. It
+            is the best epoch on validation rows if there are any and `plan.restore_best` is True.
+            Otherwise, it is the last epoch, or 0 if `returns_to_start` returns True.
 
         Raises
         ------
-        FloatingPointError
-            If the mean loss of an epoch is not finite.
+        DivergenceError
+            If the mean loss of an epoch or the final objective is not finite.
+        ValueError
+            If a callback changes the learning rate or freezes weights.
         """
         self.plan = plan
         self._tables = [train] if valid is None else [train, valid]
+        # Callbacks that log the settings of a net read these attributes.
+        self.lr, self.max_epochs = plan.learning_rate, plan.max_epochs
+        self.batch_size = plan.batch_size
+        n_batches = self._batches_per_epoch = len(train.batch_sizes(plan.batch_size))
+        # A progress bar divides the numbers of rows by these numbers and rounds up.
+        self.iterator_train__batch_size = math.nextafter(len(train) / n_batches, math.inf)
+        self.iterator_valid__batch_size = 1 if valid is None else len(valid)
         self.verbose = plan.verbose
         self.callbacks = plan.callbacks + ([plan.contexts] if plan.contexts else [])
         self._has_callbacks = bool(plan.callbacks)
         for group in self.optimizer_.param_groups:
             group["weight_decay"] = plan.weight_decay if group["penalized"] else 0.0
+            group["lr"] = self._rate = plan.rate(0.0)
         self._draws = Draws(self.generator, self.dtype)
         self._step = Step(self.module_, self.optimizer_.parameters(), self._draws, plan.autocast)
-        self._batches_per_epoch = math.ceil(len(train) / plan.batch_size)
         self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
-        self._best, first_epoch = None, len(self.history)
+        self._best, self.first_epoch = None, len(self.history)
+        start = {name: t.clone() for name, t in self.module_.state_dict().items()}
+        before = None
         if valid is not None:
             self._best = _BestEpoch()
             valid = valid.corrupted(self.generator)
-            self._best.update(0, self.evaluate(valid), self.module_, plan.tol)
+            before = self.row_losses(valid)
+            self._best.update(0, self.module_.reduce(*before).item(), self.module_, plan.tol)
+        if plan.max_epochs:
+            self.module_.raise_noise()
         self.initialize_callbacks()
-        self.notify("on_train_begin")
-        with suppress(StopTraining):
+        self.notify("on_train_begin", X=train, y=None)
+        self.stopped_early = False
+        try:
             self._stop_if_out_of_patience()
-            self.fit_loop(train, valid, epochs=plan.max_epochs - self._epochs_done)
-        final_epoch, final_loss = len(self.history) - first_epoch, self.evaluate(train)
-        if self._best is not None and plan.restore_best:
-            final_epoch = self._best.epoch
-            self.module_.load_state_dict(self._best.state)
-        self.notify("on_train_end")
+            self.fit_loop(train, valid, epochs=plan.max_epochs - self.epochs_done)
+        except StopTraining:
+            self.stopped_early = True
+        outcome = self._outcome(train, valid, before)
+        selects = valid is not None and plan.restore_best
+        if not selects and returns_to_start is not None and returns_to_start(outcome):
+            self.module_.load_state_dict(start)
+            outcome = replace(outcome, epoch=0)
         self.module_.eval()
         del self._step, self._draws, self._best, self._tables
-        return final_epoch, final_loss
+        return outcome
+
+    def _outcome(
+        self,
+        train: Batches,
+        valid: Batches | None,
+        before: tuple[Tensor, Tensor] | None,
+    ) -> "Outcome":
+        """Restore the best epoch if validation rows select it, and describe the training.
+
+        `before` contains the losses of the validation rows before training and their weights.
+        """
+        epoch, loss, change = len(self.history) - self.first_epoch, self.evaluate(train), None
+        if valid is not None and before is not None:
+            losses, weight = before
+            after = self.row_losses(valid)[0]
+            change = paired_change(losses, after, weight, self.module_.trim)
+        if self._best is not None and self.plan.restore_best:
+            epoch = self._best.epoch
+            self.module_.load_state_dict(self._best.state)
+            loss = self.evaluate(train) if epoch else loss
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the objective became {loss}")
+        return Outcome(epoch, loss, change)
+
+    def fit_further(self, train: Batches, plan: Plan) -> None:
+        """Train as `fit_rows`, but without an entry in the history or a call of a callback."""
+        history, callbacks, first = as_history(self.history), self.callbacks_, self.first_epoch
+        self.fit_rows(train, None, replace(plan, callbacks=[], verbose=0))
+        self.history = history
+        self.callbacks_ = callbacks
+        self.first_epoch = first
 
     def reset_optimizer(self) -> None:
         """Discard the state of the optimizer, so that the next training starts without momentum."""
@@ -119,12 +201,17 @@ class Net(NeuralNet):
     def arrays(self) -> dict[str, Any]:
         """Return the training state (history, generator, optimizer), with tensors as arrays.
 
-        The state of the optimizer is an empty list before its first step.
+        The history has the completed epochs only, without the numbers of their batches. The state
+        of the optimizer is an empty list before its first step.
         """
         states = [self.optimizer_.state[p] for p in self._trainable_parameters()]
         has_stepped = any(float(state["step"]) for state in states)
         return {
-            "history": copy.deepcopy(list(self.history)),
+            "history": [
+                copy.deepcopy(epoch | {"batches": []})
+                for epoch in self.history
+                if "train_loss" in epoch
+            ],
             "generator": self.generator.get_state().numpy(),
             "optimizer": [to_arrays(state) for state in states if has_stepped],
         }
@@ -133,10 +220,11 @@ class Net(NeuralNet):
         """Restore a training state that `arrays` returned."""
         self.history = as_history(arrays["history"])
         state = torch.tensor(arrays["generator"])
-        # The size of the state depends on the device: on another device, the generator is not
-        # restored.
         if len(state) == len(self.generator.get_state()):
             self.generator.set_state(state)
+        else:
+            # The state is that of a generator on another type of device.
+            self.generator.manual_seed(derive_seed(state.numpy().tobytes(), "training"))
         for p, saved in zip(self._trainable_parameters(), arrays["optimizer"], strict=False):
             for name, value in saved.items():
                 self.optimizer_.state[p][name].copy_(torch.tensor(value))
@@ -176,6 +264,12 @@ class Net(NeuralNet):
             state = to_tensors(progress["best"]["state"])
             self._best = _BestEpoch(**progress["best"] | {"state": state})
 
+    def remove_checkpoints(self) -> None:
+        """Remove the files from which this training could resume."""
+        for path in self.checkpoints.values():
+            path.unlink(missing_ok=True)
+            files.remove_leftovers(path)
+
     def _trainable_parameters(self) -> list[Tensor]:
         return [p for p in self.module_.parameters() if p.requires_grad]
 
@@ -185,19 +279,24 @@ class Net(NeuralNet):
         Parts of the objective that are annealed have their value at the end of the schedule. The
         module is in evaluation mode afterwards.
         """
+        return self.module_.reduce(*self.row_losses(rows)).item()
+
+    def row_losses(self, rows: Batches) -> tuple[Tensor, Tensor]:
+        """Compute the losses (n,) of rows, as in `evaluate`, and return them with the weights."""
         self.module_.eval()
-        generator = torch.Generator(self.generator.device).manual_seed(0)
+        generator = torch.Generator(self.generator.device)
+        generator.manual_seed(derive_seed(0, "evaluation"))
         draws = Draws(generator, self.dtype)
         weights, losses = [], []
         with torch.no_grad():
             for batch in rows.chunks(generator):
                 weights.append(batch.weight)
                 losses.append(self.module_.losses(draws, batch))
-            return self.module_.reduce(torch.cat(losses), torch.cat(weights)).item()
+        return torch.cat(losses), torch.cat(weights)
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        log = PrintLog(keys_ignored=["traced_shapes", "trace_failures"])
+        log = PrintLog(keys_ignored=["traced_shapes", "event_trace_failures"])
         return [("epoch_timer", EpochTimer()), *([("print_log", log)] if self.verbose else [])]
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Net":
@@ -216,37 +315,48 @@ class Net(NeuralNet):
         if iterator is None:
             return
         if not training:
-            self.history.record("valid_loss", self.evaluate(iterator))
+            # The validation rows are one batch for callbacks.
+            rows = iterator.take(iterator.index) if self._has_callbacks else None
+            loss = self._run_batch(rows, False, partial(self.evaluate, iterator))
+            self.history.record("valid_loss", loss)
             return
         self.module_.train()
-        self.history.new_batch()
         losses, sizes = [], []
         for batch in iterator.batches(self.plan.batch_size, self.generator):
-            if self._has_callbacks:
-                self.notify("on_batch_begin", batch=batch, training=True)
-            loss = self.train_step(batch)["loss"]
-            losses.append(loss)
+            losses.append(self._run_batch(batch, True, partial(self._train_on, batch)))
             sizes.append(len(batch.x))
-            if self._has_callbacks:
-                self.notify("on_batch_end", batch=batch, training=True, loss=loss, y_pred=None)
         weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
         mean = float(torch.stack(losses).cpu().double() @ weights)
-        self.history.record_batch("train_loss", mean)
-        self.history.record_batch("train_batch_size", sum(sizes))
         self.history.record("train_batch_count", len(sizes))
         self.history.record("train_loss", mean)
         # Steps that cannot be traced take twice the time, so the history records the reasons.
         self.history.record("traced_shapes", self._step.n_traced)
-        self.history.record("trace_failures", self._step.failures)
+        # Loggers of skorch log all entries as numbers, unless their names start with "event_".
+        self.history.record("event_trace_failures", self._step.failures)
         self._step.failures = []
         if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss became {mean}")
+            raise DivergenceError(f"the loss became {mean}")
 
-    def train_step(self, batch: Batch, **fit_params: object) -> dict[str, Tensor]:
+    def _run_batch(self, batch: Batch | None, training: bool, step: Callable[[], _Loss]) -> _Loss:
+        """Compute the loss of a batch with `step`, and notify callbacks before and after it."""
+        if not self._has_callbacks or batch is None:
+            return step()
+        self.notify("on_batch_begin", batch=batch, training=training)
+        loss = step()
+        prefix = "train" if training else "valid"
+        self.history.record_batch(f"{prefix}_loss", float(loss))
+        self.history.record_batch(f"{prefix}_batch_size", len(batch.x))
+        self.notify("on_batch_end", batch=batch, training=training, loss=loss, y_pred=None)
+        return loss
+
+    def _train_on(self, batch: Batch) -> Tensor:
+        """Make a training step and return the loss of the batch before it."""
         remaining = (self._steps - self._steps_done) // self._batches_per_epoch
         full = len(batch.x) == self.plan.batch_size
         if self.plan.one_cycle and self.plan.from_start:
             self._draws.progress = (self._steps_done + 1) / self._steps
+        if self._has_callbacks:
+            self._check_untouched()
         loss, *gradients = self._step(
             batch, remaining * max(1, (self._batches_per_epoch - 1) if full else 1)
         )
@@ -255,18 +365,33 @@ class Net(NeuralNet):
             gradients = [gradient.clone() for gradient in gradients]
             for p, gradient in zip(self._step.params, gradients, strict=True):
                 p.grad = gradient
-            named = zip(self._step.names, self._step.params, strict=True)
+            named = [*zip(self._step.names, self._step.params, strict=True)]
             self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
-        rate = self.plan.rate(self._steps_done / self._steps)
+        self._rate = self.plan.rate(self._steps_done / self._steps)
         for group in self.optimizer_.param_groups:
-            group["lr"] = rate
-        self.optimizer_.update(gradients, rate)
+            group["lr"] = self._rate
+        self.optimizer_.update(gradients, self._rate)
         self.module_.after_step(self._draws, batch)
         self._steps_done += 1
-        return {"loss": loss}
+        return loss
+
+    def _check_untouched(self) -> None:
+        """Raise ValueError if a callback has made changes that training would ignore."""
+        if any(group["lr"] != self._rate for group in self.optimizer_.param_groups):
+            raise ValueError(
+                "A callback has changed the learning rate, but the schedule of the fit determines "
+                "it. Set the parameter learning_rate instead."
+            )
+        for name, p in zip(self._step.names, self._step.params, strict=True):
+            if not p.requires_grad:
+                raise ValueError(
+                    f"A callback has frozen the weights {name!r}, but all weights are trained. "
+                    "Remove the callback."
+                )
 
     @property
-    def _epochs_done(self) -> int:
+    def epochs_done(self) -> int:
+        """Number of completed epochs of the latest training."""
         return self._steps_done // self._batches_per_epoch
 
     def _stop_if_out_of_patience(self) -> None:
@@ -277,28 +402,47 @@ class Net(NeuralNet):
         """
         if self._best is not None and self.plan.patience is not None:
             since = max(self._best.waiting_since, self.plan.max_epochs // 2)
-            if self._epochs_done - since >= self.plan.patience:
+            if self.epochs_done - since >= self.plan.patience:
                 raise StopTraining
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
         if self._best is not None:
             loss = self.history[-1, "valid_loss"]
-            improved = self._best.update(self._epochs_done, loss, self.module_, self.plan.tol)
+            improved = self._best.update(self.epochs_done, loss, self.module_, self.plan.tol)
             self.history.record("valid_loss_best", improved)
 
     def notify(self, method_name: str, **kwargs: object) -> None:
         getattr(self, method_name)(self, **kwargs)
-        for _, callback in self.callbacks_:
-            try:
-                getattr(callback, method_name)(self, **kwargs)
-            except KeyboardInterrupt:
-                # As in skorch, a user's callback may raise KeyboardInterrupt to stop training.
-                may_stop = callback in self.plan.callbacks and getattr(callback, "may_stop", True)
-                if method_name != "on_epoch_end" or not may_stop:
-                    raise
-                raise StopTraining from None
+        answers = [self._call(callback, method_name, kwargs) for _, callback in self.callbacks_]
         if method_name == "on_epoch_end":
+            if any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers):
+                raise StopTraining
             self._stop_if_out_of_patience()
+
+    def _call(self, callback: Callback, hook: str, kwargs: dict[str, object]) -> object:
+        """Call a method of a callback. At the end of an epoch, True means that training stops."""
+        try:
+            return getattr(callback, hook)(self, **kwargs)
+        except KeyboardInterrupt as error:
+            if not is_early_stop(error):
+                raise
+            return True
+
+
+def is_early_stop(error: KeyboardInterrupt) -> bool:
+    """Return whether skorch's EarlyStopping has raised an exception in order to stop training.
+
+    A user who presses Ctrl-C while this callback runs raises the same exception, but never in the
+    instruction of a `raise` statement.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    code = traceback.tb_frame.f_code
+    is_own = code is EarlyStopping.on_epoch_end.__code__
+    return is_own and code.co_code[traceback.tb_lasti] == RAISE
 
 
 def as_history(epochs: list[dict[str, Any]]) -> History:
@@ -352,6 +496,72 @@ def _groups(module: nn.Module) -> list[dict[str, object]]:
         if p.requires_grad:
             groups[id(p) in penalized].append(p)
     return [{"params": ps, "penalized": is_penalized} for is_penalized, ps in groups.items() if ps]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a call of `Net.fit_rows`.
+
+    Attributes
+    ----------
+    epoch : int
+        Epoch whose weights the module has, counted from 1 in this call. 0 is the state before the
+        first step.
+    loss : float
+        Objective on the training rows with the weights of this epoch, in nats per row. If the epoch
+        is 0, the objective after the last epoch, which shows whether training diverged.
+    change : tuple of (float, float) or None
+        Mean change of the losses of the validation rows from the state before the first step to the
+        last epoch, and its standard error. None without validation rows.
+    """
+
+    epoch: int
+    loss: float
+    change: tuple[float, float] | None
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the losses of validation rows have fallen by more than their standard errors."""
+        if self.change is None:
+            return False
+        mean, error = self.change
+        return mean < -STANDARD_ERRORS * error
+
+    def is_worse(self, is_wide: bool) -> bool:
+        """Return whether training is held to have made the network worse than before.
+
+        A network can reproduce the rows of a wide table, which has more columns than training rows,
+        without learning anything about other rows. The losses of the validation rows of such a
+        table must have fallen by more than `STANDARD_ERRORS` standard errors, for which there must
+        be at least two rows. Those of another table must not have risen by more than that.
+        """
+        if self.change is None:
+            return False
+        mean, error = self.change
+        if not math.isfinite(error):
+            return is_wide
+        margin = STANDARD_ERRORS * error
+        return mean > (-margin if is_wide else margin)
+
+
+def paired_change(
+    before: Tensor, after: Tensor, weight: Tensor, trim: float
+) -> tuple[float, float]:
+    """Compute the mean change of the losses (n,) of rows, and its standard error.
+
+    A share `trim` of the weight is ignored: that of the rows with the largest losses. The standard
+    error of a single row is infinite.
+    """
+    order = (before + after).argsort()
+    weight, change = weight[order].double(), (after - before)[order].double()
+    kept = (1 - trim) * weight.sum()
+    weight = torch.minimum(weight, (kept - (weight.cumsum(0) - weight)).clamp_min(0))
+    share = weight / weight.sum()
+    mean, n_effective = share @ change, 1 / (share @ share)
+    if n_effective < 1 + 1e-9:
+        return float(mean), math.inf
+    variance = share @ (change - mean) ** 2 / (n_effective - 1)
+    return float(mean), float(variance.sqrt())
 
 
 @dataclass

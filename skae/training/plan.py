@@ -16,11 +16,13 @@ class Plan:
     """Largest learning rate of a one-cycle schedule, or constant learning rate."""
     max_epochs: int
     batch_size: int
-    """Number of rows in each step."""
+    """Number of rows in each step, except for the last step of an epoch."""
     weight_decay: float = 0.0
     """Multiple of a weight that is added to its gradient, for weights of hidden layers."""
     layerwise_epochs: int = 0
     """Number of pre-training epochs for each hidden layer."""
+    loss_before: float | None = None
+    """Objective on the training rows before the pre-training. None without pre-training."""
     one_cycle: bool = True
     """Whether the learning rate follows a one-cycle schedule. If False, it is constant."""
     restore_best: bool = True
@@ -35,7 +37,7 @@ class Plan:
     verbose: int = 0
     """Whether to print a line for each epoch, if it is not 0."""
     callbacks: list[Any] = field(default_factory=list)
-    """skorch callbacks of the user."""
+    """skorch callbacks of the user, or pairs of a name and a callback."""
     contexts: Any = None
     """Callback that forwards epochs to scikit-learn's callbacks, or None."""
     from_start: bool = True

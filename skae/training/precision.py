@@ -16,8 +16,24 @@ FLOAT32_OFFSET = 1e4
 exceeds this many standard deviations. Centering such a column in float32 would lose at least four
 of its seven digits."""
 
+FLOAT32_RATIO = 1e4
+"""With `precision="auto"`, a table of any dtype is trained in float64 if the global scale exceeds
+this many standard deviations of a column. In float32, the rounding errors of the other columns
+would hide the noise of this column."""
+
 MAX_VALUE = {torch.float64: 1e150, torch.float32: 1e18}
 """Largest absolute value of cells in each dtype, such that sums of squares do not overflow."""
+
+
+def required_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the dtype that `precision` or the device requires, or None if the table decides.
+
+    With `precision="bfloat16"`, the network is stored in float32. Devices of type mps have no
+    float64.
+    """
+    if device.type == "mps":
+        return torch.float32
+    return {"auto": None, "float64": torch.float64}.get(precision, torch.float32)
 
 
 def choose_dtype(
@@ -38,7 +54,7 @@ def choose_dtype(
     Parameters
     ----------
     precision : {"auto", "float32", "float64", "bfloat16"}
-        The parameter of the estimator. With "bfloat16", the network is stored in float32.
+        The parameter of the estimator.
     table_dtype : dtype
         Dtype of the cells of the table.
     n_cells : int
@@ -48,51 +64,66 @@ def choose_dtype(
     largest : ndarray of shape (n_columns,)
         Largest absolute value of each column.
     device : torch.device
-        Device of the network. On mps, which has no float64, the dtype is always float32.
+        Device of the network.
 
     Returns
     -------
     dtype : torch.dtype
     """
-    dtype = torch.float64 if precision == "float64" else torch.float32
-    if precision == "auto":
-        deviation = moments.variance.sqrt()
-        has_offset = (moments.center.abs() > FLOAT32_OFFSET * deviation) & (deviation > 0)
-        prefers_float64 = n_cells <= FLOAT64_CELLS or bool(has_offset.any())
-        limit = MAX_VALUE[torch.float32]
-        exceeds_float32 = largest.max() > limit or float(moments.scale) * limit < 1
-        needs_float64 = (table_dtype == np.float64 and prefers_float64) or exceeds_float32
-        dtype = torch.float64 if needs_float64 else torch.float32
-    return torch.float32 if device.type == "mps" else dtype
+    required = required_dtype(precision, device)
+    if required is not None:
+        return required
+    deviation = moments.variance.sqrt()
+    has_offset = (moments.center.abs() > FLOAT32_OFFSET * deviation) & (deviation > 0)
+    prefers_float64 = n_cells <= FLOAT64_CELLS or bool(has_offset.any())
+    is_narrow = (moments.scale > FLOAT32_RATIO * deviation) & (deviation > 0)
+    limit = MAX_VALUE[torch.float32]
+    exceeds_float32 = (
+        largest.max() > limit or float(moments.scale) * limit < 1 or bool(is_narrow.any())
+    )
+    needs_float64 = (table_dtype == np.float64 and prefers_float64) or exceeds_float32
+    return torch.float64 if needs_float64 else torch.float32
+
+
+def or_float64(dtype: torch.dtype) -> str:
+    """Return the end of advice on a number that `dtype` cannot represent.
+
+    It mentions the parameter `precision` unless the dtype is float64 already.
+    """
+    return "" if dtype == torch.float64 else " or set precision='float64'"
 
 
 def check_overflow(largest: Floats, name: str, schema: Schema, dtype: torch.dtype) -> None:
     """Raise ValueError if sums of the squares of a column would overflow in `dtype`.
 
     `largest` holds the largest absolute value of each column, and `name` is the name of the table.
-    A column whose largest value is NaN is not checked.
     """
     too_large = np.flatnonzero(largest > MAX_VALUE[dtype])
     if len(too_large):
         raise ValueError(
-            f"Column {schema.column_index(too_large[0])} of {name} must not exceed "
+            f"Column {schema.column_label(too_large[0])} of {name} must not exceed "
             f"{MAX_VALUE[dtype]:g} in absolute value, since sums of squares would overflow, got "
             f"{largest[too_large[0]]:g}. Divide the column by its largest value"
-            + ("." if dtype == torch.float64 else " or set precision='float64'.")
+            f"{or_float64(dtype)}."
         )
 
 
-def check_scales(moments: Moments, noise: str | float, schema: Schema, dtype: torch.dtype) -> None:
-    """Raise ValueError if the global scale is too small, or its ratio to a known noise extreme."""
+def check_scale(moments: Moments, schema: Schema, dtype: torch.dtype) -> None:
+    """Raise ValueError if the global scale is too small for `dtype`."""
     limit = MAX_VALUE[dtype]
     if float(moments.scale) * limit < 1:
-        column = schema.column_index(int(moments.variance.argmax()))
+        column = schema.column_label(int(moments.variance.argmax()))
         raise ValueError(
             f"Column {column} of X has the largest variance of all columns, but it is too small "
-            f"for {dtype}: standard deviations must be at least about {1 / limit:g}. Scale the "
-            "columns of X or set precision='float64'."
+            f"for {str(dtype).removeprefix('torch.')}: standard deviations must be at least about "
+            f"{1 / limit:g}. Scale the columns of X{or_float64(dtype)}."
         )
-    variance = float(moments.scale**2)
+
+
+def check_noise(noise: str | float, scale: torch.Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError if the ratio of the squared global scale to a known noise is extreme."""
+    # A power would raise an OverflowError.
+    limit, variance = MAX_VALUE[dtype], float(scale) * float(scale)
     noise_variance = variance if isinstance(noise, str) else float(noise)
     if not 0.1 / limit**2 < variance / noise_variance < 10 * limit**2:
         raise ValueError(

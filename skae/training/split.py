@@ -5,7 +5,8 @@ order of the rows does not affect them. The replacement of equal rows by one row
 weight does not affect them, either.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -15,6 +16,9 @@ from skae.table.rows import Floats, Rows, merge_equal_rows, select_by_hash
 
 RARE_SHARE = 0.2
 """Approximate share of rows with known targets in a batch, if such rows are rare."""
+
+MAX_FOLDS = 5
+"""Largest number of folds of `Split.folds`."""
 
 DENSITY_ROWS = 2048
 """Largest number of distinct rows from which the latent is initialized and the density is
@@ -38,13 +42,16 @@ class Split:
         Mask of the validation rows.
     representatives : ndarray of int
         Positions in `index` of a pseudorandom sample of the distinct rows, in pseudorandom order.
-        Validation rows are included.
+        Validation rows are included. They are at most half of the sample if `is_given`.
+    is_given : bool
+        Whether the user has chosen the validation rows, so that they never become training rows.
     """
 
     index: NDArray[np.intp]
     weight: NDArray[np.float64]
     held_out: NDArray[np.bool_]
     representatives: NDArray[np.intp]
+    is_given: bool = False
 
     @classmethod
     def from_rows(
@@ -53,10 +60,10 @@ class Split:
         weight: Floats,
         other_hashes: list[NDArray[np.uint64]],
         rare: NDArray[np.bool_],
-        fraction: float,
+        validation: float | NDArray[np.bool_],
         seed: int,
     ) -> Self:
-        """Merge equal rows and hold out a fraction of the distinct rows.
+        """Merge equal rows and hold out some of the distinct rows.
 
         Parameters
         ----------
@@ -69,8 +76,10 @@ class Split:
             equal, too.
         rare : ndarray of shape (n,), bool
             Mask of rows that must not be held out, because their targets are rare.
-        fraction : float
-            Fraction of the distinct rows that is held out, before the rows in `rare` are excluded.
+        validation : float or ndarray of shape (n,), bool
+            Fraction of the distinct rows that is held out, before the rows in `rare` are excluded,
+            or mask of the rows that are held out. If it is a mask, equal rows are merged only if
+            both or none of them are held out.
         seed : int
             Seed of the hashes, and thereby of the split.
 
@@ -78,12 +87,45 @@ class Split:
         -------
         split : Split
         """
-        hashes = rows.hash(seed)
+        hashes, is_given = rows.hash(seed), isinstance(validation, np.ndarray)
+        if isinstance(validation, np.ndarray):
+            other_hashes = [*other_hashes, validation.astype(np.uint64)]
         index, total = merge_equal_rows(weight, hashes, *other_hashes)
         hashes = hashes[index]
-        held_out = hold_out(hashes, fraction)
-        held_out &= ~np.isin(hashes, hashes[rare[index]])
-        return cls(index, total, held_out, select_by_hash(hashes, DENSITY_ROWS))
+        if isinstance(validation, np.ndarray):
+            held_out = validation[index]
+            groups = [~held_out, held_out]
+        else:
+            held_out = hold_out(hashes, validation) & ~np.isin(hashes, hashes[rare[index]])
+            groups = [np.ones_like(held_out)]
+        size = DENSITY_ROWS // len(groups)
+        chosen = [np.flatnonzero(group)[select_by_hash(hashes[group], size)] for group in groups]
+        return cls(index, total, held_out, np.concatenate(chosen), is_given)
+
+    def training_part(self) -> Self:
+        """Return the training rows alone, as a split without validation rows."""
+        kept = ~self.held_out
+        positions = kept.cumsum() - 1
+        chosen = self.representatives[kept[self.representatives]]
+        return replace(
+            self,
+            index=self.index[kept],
+            weight=self.weight[kept],
+            held_out=self.held_out[kept],
+            representatives=positions[chosen],
+        )
+
+    def joined(self) -> Self:
+        """Return the same rows, all of which are training rows."""
+        return replace(self, held_out=np.zeros_like(self.held_out))
+
+    def folds(self) -> list[Self]:
+        """Return up to `MAX_FOLDS` splits of the same rows, which hold out each row once."""
+        n = len(self.index)
+        size = max(int(self.held_out.sum()), math.ceil(n / MAX_FOLDS))
+        # The order of the distinct rows is that of their hashes.
+        fold = np.arange(n) // size
+        return [replace(self, held_out=fold == i) for i in range(fold[-1] + 1)]
 
     @property
     def training(self) -> NDArray[np.intp]:

@@ -22,6 +22,7 @@ import torch
 
 from skae._compat.torch import outside_transforms
 from skae.nn.locks import at_fork
+from skae.parameters import short_repr
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,6 +111,11 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros((), device=chosen).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device={device!r} is not available: {error}") from None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        names = ["cpu", *gpus, *["mps"] * torch.backends.mps.is_available()]
+        raise ValueError(
+            f"device={short_repr(device)} is not available. Use 'cuda' for a GPU of NVIDIA or AMD, "
+            f"'mps' for one of Apple, or 'auto'. The installed torch finds: {', '.join(names)}."
+        ) from None
     return chosen

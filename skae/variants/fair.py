@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from skae.table.audit import audit
 from skae.table.schema import ColumnKey
 from skae.table.targets import (
     Targets,
+    infer_numbers,
     read_multiclass,
     read_numbers,
     targets_of_positive_weight,
@@ -90,7 +91,7 @@ class Fair(Variational):
         code_loss = self.panel(z, code.conditions, weight, train=False)
         adversary_loss = self.panel(z.detach(), code.conditions, weight, train=True)
         adversary_loss = N_ADVERSARIES * (weight @ adversary_loss) / weight.sum()
-        rise = (draws.schedule() / PENALTY_WARM_UP).clamp_max(1.0)
+        rise = draws.rise(PENALTY_WARM_UP)
         # The last term trains the adversaries. Its value is 0, so it does not change the objective.
         penalty = penalty - self.penalty_weight * rise * code_loss
         return penalty + (adversary_loss - adversary_loss.detach())
@@ -175,6 +176,15 @@ class FairAutoencoder(ConditionedAutoencoder):
 
     If `sensitive` is None, the model is trained in the same way as a `VariationalAutoencoder`.
 
+    If floats are passed as `y`, they are numbers if at least one of them is NaN or not a whole
+    number, and NaN marks an unknown one. All other targets are classes, and -1 marks an unknown
+    one, unless -1 and 1 are the only classes. The same target for all rows has the same effect as
+    None.
+
+    `fit` raises ValueError if `sensitive` selects no column or all columns or if a value of a
+    sensitive column is missing, and TypeError if the values of a sensitive column are not all
+    strings, all numbers or all booleans.
+
     Most users set only `sensitive`, `leak_weight`, `max_epochs` and `random_state`. Increase
     `leak_weight` if `audit` reports that the codes reveal too much, and decrease it if they lose
     too much. Increase `max_epochs` if the loss still decreases at the end.
@@ -239,7 +249,7 @@ class FairAutoencoder(ConditionedAutoencoder):
         if y is None:
             return None
         y, weight = targets_of_positive_weight(y, weight, self)
-        y = np.asarray(y)
+        y = infer_numbers(np.asarray(y))
         # Constant targets contain no information. They have the same effect as None.
         if (y == y[:1]).all():
             return None
@@ -249,42 +259,6 @@ class FairAutoencoder(ConditionedAutoencoder):
         else:
             targets = read_multiclass(y, None, weight)[1]
         return replace(targets, loss=Head(family, self.label_weight, 1.0))
-
-    def fit(
-        self,
-        X: MatrixLike,
-        y: MatrixLike | None = None,
-        sample_weight: MatrixLike | None = None,
-        X_corrupted: MatrixLike | None = None,
-    ) -> Self:
-        """Train the autoencoder and estimate the density of rows.
-
-        If the fit fails or is interrupted, a previously fitted model is left unchanged.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Training rows, including their sensitive columns.
-        y : array-like of shape (n_samples,), default=None
-            Targets that the codes should predict. Floats are numbers if at least one of them is
-            NaN or not a whole number, and NaN marks an unknown one. All other targets are classes,
-            and -1 marks an unknown one if at least two other classes occur. None, or the same
-            target for all rows, trains the codes without targets.
-
-        Raises
-        ------
-        ValueError
-            If `X` is invalid (NaN other than at the end of sequences, infinite values, wrong shape,
-            fewer than two rows, values outside the range of the likelihood), if `sensitive` selects
-            no column or all columns, if a value of a sensitive column is missing, if `y`,
-            `sample_weight` or `X_corrupted` is invalid, if parameters are invalid or contradict
-            each other, or if the objective becomes NaN or infinite during training.
-        TypeError
-            If `X` is sparse, if the values of a sensitive column are not all strings, all numbers
-            or all booleans, if a callback is not a skorch callback, or if a `corruption` does not
-            return a tensor of the shape and dtype of its input.
-        """
-        return super().fit(X, y, sample_weight, X_corrupted)
 
     def audit(self, X: MatrixLike, y: MatrixLike | None = None) -> pd.DataFrame:
         """Measure how well the sensitive columns and `y` can be predicted from the codes.
@@ -301,8 +275,8 @@ class FairAutoencoder(ConditionedAutoencoder):
         X : array-like of shape (n_samples, n_features)
             Rows with their sensitive columns, preferably rows that were not used for training.
         y : array-like of shape (n_samples,), default=None
-            Classes that the codes should predict. -1 marks an unknown one if at least two other
-            classes occur. Rows of unknown class are ignored in the measures for `y`.
+            Classes that the codes should predict. -1 marks an unknown one, unless -1 and 1 are the
+            only classes. Rows of unknown class are ignored in the measures for `y`.
 
         Returns
         -------

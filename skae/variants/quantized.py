@@ -17,6 +17,7 @@ from skae.inference import map_rows
 from skae.nn.codebooks import Codebooks
 from skae.nn.draws import Draws
 from skae.nn.latent import Code, Discrete, Encode, Latent
+from skae.parameters import short_repr
 from skae.state import TableInfo
 
 LLOYD_ROUNDS = 20
@@ -217,7 +218,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
         if not known or given.min() < 0 or given.max() >= latent.n_codes:
             raise ValueError(
                 f"indices must be integers from 0 to {latent.n_codes - 1} in "
-                f"{latent.n_codebooks} columns, got {given!r}."
+                f"{latent.n_codebooks} columns, got {short_repr(given)}."
             )
         with torch.no_grad():
             return latent.look_up(torch.from_numpy(given.astype(np.int64))).cpu().numpy()

@@ -40,7 +40,7 @@ class ClassAndStyle(Stochastic):
         Logarithms of the prior probabilities of the classes.
     """
 
-    is_linear = False
+    is_linear = can_tie = False
     log_shares: Tensor
     one_hot: Tensor
 
@@ -111,8 +111,8 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
     the row, an expectation over classes, so that the classifier also learns from rows without a
     label. The model M1+M2 of the paper is a pipeline of a `VariationalAutoencoder` and this one.
 
-    `fit` needs the classes of the rows, `y`, in which -1 marks an unknown one. If fewer than two
-    other classes occur, -1 is a class itself.
+    `fit` needs the classes of the rows, `y`, in which -1 marks an unknown one. The values -1 and
+    1 alone are two classes.
 
     `transform` returns the mean of the style, followed by the probabilities of the classes. These
     are `n_components_` + n_classes columns, and `inverse_transform` decodes such codes. `score` is
@@ -218,9 +218,14 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
 
         Training resumes from the last call of `fit` or `partial_fit`. The first of these calls
         determines the classes and their prior probabilities, the center and scale of the columns,
-        the number of components and the precision. It also performs the pre-training of
-        `layerwise_epochs`, if any. No rows are held out. The state of the optimizer is kept between
-        calls of `partial_fit`. An unknown noise variance is trained with the network.
+        the number of components and, with `precision="auto"`, the number format. It also performs
+        the pre-training of `layerwise_epochs`, if any. No rows are held out. The state of the
+        optimizer is kept between calls of `partial_fit`. An unknown noise variance is trained with
+        the network.
+
+        Parameters may change between calls. Their present values are used, unless they require
+        weights of other shapes. The parameters `max_epochs`, `early_stopping`,
+        `validation_fraction`, `n_iter_no_change`, `tol` and `warm_start` are not used.
 
         Parameters
         ----------
@@ -230,8 +235,8 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
             determined `classes_`.
         classes : array-like of shape (n_classes,), default=None
             All classes that any call will contain, at least two, in any order. With None, the first
-            call uses the classes in its `y`, and -1 is one of them only if fewer than two other
-            classes occur. Later calls do not need `classes`. If it is passed to them, it must
+            call uses the classes in its `y`, and -1 is one of them only if 1 is the only other
+            class. Later calls do not need `classes`. If it is passed to them, it must
             contain the same classes as `classes_`, in any order.
 
         Raises

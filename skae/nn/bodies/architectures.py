@@ -1,5 +1,6 @@
 """Creation of architectures from the parameters of estimators."""
 
+import reprlib
 from collections.abc import Sequence
 from numbers import Integral
 from typing import cast
@@ -31,22 +32,22 @@ def make_architecture(
     Raises ValueError if `feature_shape` or `hidden_layer_sizes` does not suit the architecture.
     """
     shape = feature_shape or (n_features,)
-    if not isinstance(architecture, str):
-        return UserModules(architecture, shape)
-    if architecture in AXES and (feature_shape is None or len(shape) != len(AXES[architecture])):
+    kind = architecture if isinstance(architecture, str) else "mlp"
+    if kind in AXES and (feature_shape is None or len(shape) != len(AXES[kind])):
         raise ValueError(
-            f"architecture={architecture!r} needs feature_shape=({', '.join(AXES[architecture])}), "
-            f"the shape of a row, got {feature_shape!r}."
+            f"architecture={kind!r} needs feature_shape=({', '.join(AXES[kind])}), "
+            f"the shape of a row, got {reprlib.repr(feature_shape)}."
         )
-    times = halvings(cast(Shape, shape)) if architecture == "conv" else None
+    times = halvings(cast(Shape, shape)) if kind == "conv" else None
     if isinstance(hidden_layer_sizes, str):
-        widths = WIDTHS[architecture][:times]
+        widths = WIDTHS[kind][:times]
     else:
         widths = tuple(hidden_layer_sizes)
     for width in widths:
         if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
             raise ValueError(
-                f"hidden_layer_sizes must hold positive integers, got {hidden_layer_sizes!r}."
+                "hidden_layer_sizes must hold positive integers, got "
+                f"{reprlib.repr(hidden_layer_sizes)}."
             )
     if times is not None:
         if len(widths) > times:
@@ -56,11 +57,12 @@ def make_architecture(
                 f"image, and this one can be halved {times} times."
             )
         return Convolutional(cast(Shape, shape), widths, activation, dropout)
-    if architecture == "recurrent":
+    if kind == "recurrent":
         if not widths:
             raise ValueError(
                 "architecture='recurrent' needs at least one hidden layer, got "
                 "hidden_layer_sizes=()."
             )
         return Recurrent(cast(tuple[int, int], shape), widths, dropout)
-    return MLP(n_features, widths, activation, dropout)
+    default = MLP(n_features, widths, activation, dropout)
+    return default if isinstance(architecture, str) else UserModules(architecture, shape, default)

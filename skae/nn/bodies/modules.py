@@ -1,7 +1,8 @@
-"""Architecture that consists of torch modules of the user."""
+"""Architecture whose encoder, decoder or both are torch modules of the user."""
 
 import copy
 import math
+import reprlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from skae.nn.draws import Draws
 
 
 class ModulePair(Protocol):
-    """Interface of a user's architecture."""
+    """Interface of a user's architecture. One of the two methods may be absent."""
 
     def encoder(self, n_out: int) -> nn.Module:
         """Create a module that maps rows to tensors of shape (n, n_out)."""
@@ -92,7 +93,7 @@ class ModuleBody(Residual):
             raise ValueError(f"architecture.{self.name} failed: {error}") from error
         if not isinstance(module, nn.Module):
             raise ValueError(
-                f"architecture.{self.name} must return a torch module, not {module!r}."
+                f"architecture.{self.name} must return a torch module, not {reprlib.repr(module)}."
             )
         # The user's object may return the same module again, for another model.
         return copy.deepcopy(module)
@@ -147,19 +148,26 @@ class UserModules(Architecture):
     Parameters
     ----------
     pair : object
-        Object with the methods `encoder(n_out)` and `decoder(n_in)`, which return modules.
+        Object with a method `encoder(n_out)`, a method `decoder(n_in)`, or both, which return
+        modules.
     shape : tuple of int
         Shape of a row for these modules.
+    default : Architecture
+        Architecture that creates the network for which the object has no method.
     """
 
-    def __init__(self, pair: ModulePair, shape: tuple[int, ...]) -> None:
+    def __init__(self, pair: ModulePair, shape: tuple[int, ...], default: Architecture) -> None:
         super().__init__(math.prod(shape))
-        self.pair, self.shape = pair, shape
+        self.pair, self.shape, self.default = pair, shape, default
 
     def encoder(self, n_out: int) -> Residual:
+        if not callable(getattr(self.pair, "encoder", None)):
+            return self.default.encoder(n_out)
         return ModuleBody(
             lambda: self.pair.encoder(n_out), self.shape, (n_out,), f"encoder({n_out})"
         )
 
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
+        if not callable(getattr(self.pair, "decoder", None)):
+            return self.default.decoder(n_in, tied_to)
         return ModuleBody(lambda: self.pair.decoder(n_in), (n_in,), self.shape, f"decoder({n_in})")

@@ -70,6 +70,7 @@ class Likelihood(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.n_columns = self.n_outputs = n_columns
+        self.noise = noise
         self.is_pooled = noise != "diagonal"
         self.register_buffer("noise_variance", torch.zeros(n_columns))
 
@@ -86,6 +87,10 @@ class Likelihood(nn.Module, ABC):
             respect to the mean row divided by `scale`. With them, a linear decoder is initialized
             at the solution of PCA.
         """
+
+    def fix_noise(self) -> None:
+        """Set the noise variance of training, if it is not trained, after the scale is known."""
+        return
 
     def start_noise(self, variance: Tensor) -> None:
         """Initialize a trained noise with noise variances (n_columns,) of standardized columns."""
@@ -306,6 +311,12 @@ class Likelihood(nn.Module, ABC):
         other.is_trained = False
         return other
 
+    def known(self, variance: Tensor) -> Self:
+        """Return the likelihood with a known noise variance (n_columns,)."""
+        other = self.with_noise(variance)
+        other.is_known = True
+        return other
+
     def fixed(self) -> Self:
         """Return the likelihood with its current noise variance, which is then not trained."""
         return self.with_noise(self.noise_variance.clone())
@@ -313,9 +324,13 @@ class Likelihood(nn.Module, ABC):
     def blended(self, new: Self, share: float) -> Self:
         """Return the likelihood with a weighted mean of two noise variances, untrained.
 
-        `share` is the weight of the noise variance of `new`.
+        `share` is the weight of the noise variance of `new`. If the parameter `noise` differs, the
+        variances estimate different quantities, and the result has that of `new`.
         """
-        return self.with_noise(self.noise_variance.lerp(new.noise_variance, share))
+        if self.noise != new.noise:
+            return new
+        old = self.noise_variance.to(new.noise_variance)
+        return new.with_noise(old.lerp(new.noise_variance, share))
 
     def coordinates(self) -> Tensor:
         """Return the logarithms of the noise variances (n_columns,), in float64."""

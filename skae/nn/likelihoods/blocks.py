@@ -47,6 +47,11 @@ class Blocks(Likelihood):
         bias, slope = zip(*starts, strict=True)
         return torch.cat(bias), torch.cat(slope)
 
+    def fix_noise(self) -> None:
+        for part in self.parts:
+            part.fix_noise()
+        self.noise_variance.copy_(torch.cat([part.noise_variance for part in self.parts]))
+
     def start_noise(self, variance: Tensor) -> None:
         for part, own in zip(self.parts, variance.split(self.columns), strict=True):
             part.start_noise(own)
@@ -110,5 +115,17 @@ class Blocks(Likelihood):
         pairs = zip(self.parts, variance.split(self.columns), strict=True)
         return type(self)([part.with_noise(own) for part, own in pairs])
 
+    def known(self, variance: Tensor) -> Self:
+        pairs = zip(self.parts, variance.split(self.columns), strict=True)
+        return type(self)([part.known(own) for part, own in pairs])
+
+    def at(self, coordinates: Tensor) -> Self:
+        pairs = zip(self.parts, coordinates.split(self.columns), strict=True)
+        return type(self)([part.at(own) for part, own in pairs])
+
     def fixed(self) -> Self:
         return type(self)([part.fixed() for part in self.parts])
+
+    def blended(self, new: Self, share: float) -> Self:
+        pairs = zip(self.parts, new.parts, strict=True)
+        return type(self)([old.blended(part, share) for old, part in pairs])

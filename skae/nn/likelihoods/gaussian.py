@@ -10,12 +10,24 @@ from torch.nn import functional as F
 from skae.nn.draws import Draws
 from skae.nn.likelihoods.base import Likelihood, Statistics
 
-NOISE_FLOOR = 1e-6
-"""Smallest estimated noise variance, as a share of the variance of the column. Without this limit,
-the density may be unbounded."""
+CONSTANT_NOISE = 1e-6
+"""Noise variance of constant columns, relative to the squared global scale, if each column has its
+own noise variance."""
 
 NOISE_PACE = 10.0
 """Factor on the learning rate of the logarithm of a trained noise variance."""
+
+
+def rounding_variance(center: Tensor, variance: Tensor, scale: Tensor) -> Tensor:
+    """Return the variance (n_columns,) of the rounding errors of cells, in their dtype.
+
+    It is the smallest noise variance that can be estimated. Typical cells have the size of the
+    center plus one standard deviation of their column, or plus the global scale if the column is
+    constant.
+    """
+    limits = torch.finfo(center.dtype)
+    spread = torch.where(variance > 0, variance.sqrt(), scale)
+    return (limits.eps * (center.abs() + spread)).square().clamp_min(limits.tiny)
 
 
 class Gaussian(Likelihood):
@@ -32,7 +44,6 @@ class Gaussian(Likelihood):
         self, n_columns: int, noise: str | float = "isotropic", trains_noise: bool = False
     ) -> None:
         super().__init__(n_columns, noise, trains_noise)
-        self.noise = noise
         self.is_known = not isinstance(noise, str)
         self.is_trained = trains_noise and not self.is_known
         self.has_common_scale = self.is_pooled
@@ -45,12 +56,17 @@ class Gaussian(Likelihood):
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         self.center.copy_(center)
         self.scale.copy_(scale)
-        # For a constant column, the global scale replaces the variance.
-        self.floor.copy_(NOISE_FLOOR * torch.where(variance > 0, variance, scale**2))
-        # The noise variance is fixed at the overall variance during training, unless it is known.
-        noise = torch.full_like(center, float(self.noise)) if self.is_known else scale**2
-        self.noise_variance.copy_(noise)
+        floor = rounding_variance(center, variance, scale)
+        if not self.is_pooled:
+            # The noise of a constant column cannot be estimated from its own cells.
+            floor = torch.where(variance > 0, floor, CONSTANT_NOISE * scale**2)
+        self.floor.copy_(floor)
+        self.fix_noise()
         return torch.zeros_like(center), torch.ones_like(center)
+
+    def fix_noise(self) -> None:
+        # The noise variance is fixed at the overall variance during training, unless it is known.
+        self.noise_variance.fill_(float(self.noise) if self.is_known else self.scale**2)
 
     def start_noise(self, variance: Tensor) -> None:
         if self.log_noise is not None:
@@ -61,12 +77,16 @@ class Gaussian(Likelihood):
         # The mean of each column, with one noise variance for all columns: their mean variance.
         return self.n_columns * 0.5 * (2 * math.pi * math.e * self.scale**2).log()
 
+    @property
+    def smallest_noise(self) -> Tensor:
+        """Smallest noise variance that can be estimated: one number, or one for each column."""
+        return self.floor.mean() if self.is_pooled else self.floor
+
     def variance(self) -> Tensor:
         """Return the current noise variance of each column, (n_columns,), which may be trained."""
         if self.log_noise is None:
             return self.noise_variance
-        floor = self.floor.mean() if self.is_pooled else self.floor
-        noise = floor + self.scale**2 * (NOISE_PACE * self.log_noise).exp()
+        noise = self.smallest_noise + self.scale**2 * (NOISE_PACE * self.log_noise).exp()
         return noise.expand(self.floor.shape)
 
     def fixed(self) -> Self:
@@ -117,10 +137,14 @@ class Gaussian(Likelihood):
     def update(self, statistics: Statistics) -> Self:
         if self.is_known:
             return self
-        variance, floor = self.column_means(statistics["squares"], statistics), self.floor
+        variance = self.column_means(statistics["squares"], statistics)
         if self.is_pooled:
-            variance, floor = variance.mean(), floor.mean()
-        return self.with_noise(variance.maximum(floor).expand(self.n_columns).clone())
+            variance = variance.mean()
+        return self.with_noise(variance.maximum(self.smallest_noise).expand(self.n_columns).clone())
+
+    def at(self, coordinates: Tensor) -> Self:
+        other = super().at(coordinates)
+        return self.with_noise(other.noise_variance.maximum(self.smallest_noise))
 
     def corrected(self, statistics: Statistics) -> Self:
         if self.is_known:
