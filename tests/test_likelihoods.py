@@ -8,6 +8,7 @@ import math
 from functools import cache
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from contracts import (
@@ -22,7 +23,7 @@ from contracts import (
 
 from skae.nn.batch import Batch
 from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
-from skae.nn.likelihoods.base import Likelihood
+from skae.nn.likelihoods.base import TRAINING_ROWS, Likelihood
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.blocks import Blocks
 from skae.nn.likelihoods.gaussian import CONSTANT_NOISE, Gaussian, rounding_variance
@@ -375,6 +376,19 @@ def check_corrected(case):
         torch.testing.assert_close(corrected.noise_variance, torch.where(known, noise, 3 * noise))
 
 
+def check_shrunk(case):
+    """Own noise of columns moves towards that of training rows if there are few validation rows."""
+    noise = case.fixed.noise_variance
+    training, parts = case.fixed.with_noise(noise / 2), getattr(case.fixed, "parts", [case.fixed])
+    stays = torch.cat([torch.full((p.n_columns,), p.is_known or p.is_pooled) for p in parts])
+    many = case.fixed.shrunk(training, torch.tensor(1e12))
+    torch.testing.assert_close(many.noise_variance, noise)
+    # All columns have the same ratio, which is taken as the median of the ratios of single rows.
+    few = case.fixed.shrunk(training, torch.tensor(1.0)).noise_variance
+    factor = (1 + TRAINING_ROWS / (7 / 9) ** 3) / (1 + TRAINING_ROWS)
+    torch.testing.assert_close(few, torch.where(stays, noise, factor * noise))
+
+
 def check_start(case):
     """A linear decoder starts at the columns' means, and its slope is one of rows on the scale."""
     scale = TABLE.var(0).mean().sqrt()
@@ -477,6 +491,7 @@ WRONG = {
     "rescaling": {"rescaled": lambda self, old: Gaussian.rescaled(old, self)},
     "fixed": {"fixed": lambda self: self.with_noise(2 * self.noise_variance)},
     "corrected": {"corrected": lambda self, statistics: self},
+    "shrunk": {"shrunk": lambda self, training, n_rows: training},
     "start": {
         "start": lambda self, center, variance, scale: (
             center,
@@ -599,6 +614,25 @@ def test_blocks_are_their_parts(name):
     torch.testing.assert_close(updated.noise_variance[:2], expected)
     assert not updated.noise_variance[2:].any()
     assert (blocks.is_known, blocks.has_common_scale, blocks.is_trained) == (False, False, False)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 5, 20])
+def test_shrunk_noise_is_closer_to_that_of_fresh_rows(n_rows):
+    """Also if one column in ten is fitted perfectly in the training rows, and is not in others."""
+    rng, d = np.random.default_rng(n_rows), 4000
+    true = torch.from_numpy(np.exp(rng.normal(size=d)))
+    own = true * torch.from_numpy(rng.chisquare(n_rows, d) / n_rows)
+    likelihood = Gaussian(d, "diagonal").double()
+    estimate, training = likelihood.with_noise(own), 0.6 * true
+    shrunk = estimate.shrunk(likelihood.with_noise(training), torch.tensor(n_rows))
+    ratio = (shrunk.noise_variance / true).numpy()
+    assert ratio.mean() == pytest.approx(1, abs=0.05)
+    few = TRAINING_ROWS / (TRAINING_ROWS + n_rows)
+    assert ratio.std() == pytest.approx((1 - few) * (own / true).numpy().std(), rel=0.01)
+    training[::10] = 1e-9
+    shrunk = estimate.shrunk(likelihood.with_noise(training), torch.tensor(n_rows))
+    ratio = (shrunk.noise_variance / true)[training > 1e-9].numpy()
+    assert ratio.mean() == pytest.approx(1, abs=0.35)
 
 
 def test_blocks_of_known_noise_are_one_gaussian():

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
@@ -324,6 +324,22 @@ def test_noise_of_the_start_is_that_of_validation_rows(noise):
         residual = held_out - reconstruct(PCA(2).fit(recorder.training), held_out)
         expected = (residual**2).sum(axis=1).mean() / 4
         assert linear.noise_variance_ == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [20, 60])
+def test_few_validation_rows_estimate_the_noise_of_each_column(n):
+    """The density of fresh rows is near that of factor analysis, although few rows are held out."""
+    gaps = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        axes, deviation = rng.normal(size=(2, 8)), np.exp(0.7 * rng.normal(size=8))
+        rows = rng.normal(size=(2000 + n, 2)) @ axes + deviation * rng.normal(size=(2000 + n, 8))
+        X, fresh = rows[:n], rows[n:]
+        options = {"hidden_layer_sizes": (), "max_epochs": 0, "random_state": seed}
+        model = Autoencoder(2, noise="diagonal", **options).fit(X)
+        gaps.append(FactorAnalysis(2).fit(X).score(fresh) - model.score(fresh))
+    assert max(gaps) < 3
+    assert np.median(gaps) < 0.8
 
 
 def test_given_validation_rows_never_initialize_the_network():

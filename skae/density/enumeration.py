@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from skae.density.base import CODES_AT_ONCE, map_blocks
+from skae.density.weights import RowWeights
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Discrete
@@ -48,11 +49,10 @@ class Enumeration:
         code, rows, weight = network.encode(batch), network.inputs.modelled(batch), batch.weight
         selected = torch.nn.functional.one_hot(latent.indices(code.h), latent.n_codes).double()
         shares = torch.einsum("n,nbc->bc", weight.double() / weight.double().sum(), selected)
-        # Errors of training rows are too small, so validation rows alone estimate the noise.
-        noise_weight = weight * held_out if held_out.any() else weight
         squares = likelihood.squares(rows, network.outputs(code.mean, batch))
-        statistics = likelihood.statistics(rows, squares, noise_weight / noise_weight.sum())
-        return cls(likelihood.update(statistics), shares)
+        weights = RowWeights.from_rows(weight, held_out)
+        of_errors = weights.statistics(likelihood, rows, squares)
+        return cls(weights.estimate_noise(likelihood, [of_errors]), shares)
 
     @classmethod
     def restore(

@@ -9,13 +9,14 @@ PCA (Tipping & Bishop 1999).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 import skae._compat.torch  # noqa: F401  # silences the first call of torch.func.jvp
+from skae.density.weights import RowWeights, sums
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
@@ -145,19 +146,20 @@ class Laplace:
         if not likelihood.has_common_scale:
             n_rows = min(n_rows, max(1, JACOBIAN_BYTES // _jacobian_bytes(network, likelihood)))
         batch = batch.map(lambda part: part[:n_rows])
-        weights = _RowWeights.from_rows(batch.weight, held_out[:n_rows])
+        weights = RowWeights.from_rows(batch.weight, held_out[:n_rows])
         z = network.encode(batch).mean.double()
         prior = family.start(z, weights.codes, weights.codes_bessel)
         rows, out = network.inputs.modelled(batch), network.outputs(z.to(batch.x), batch)
         squares = weights.errors_bessel * likelihood.squares(rows, out).double()
-        likelihood = likelihood.update(likelihood.statistics(rows, squares, weights.errors))
+        of_errors = weights.statistics(likelihood, rows, squares)
+        likelihood = weights.estimate_noise(likelihood, [of_errors])
         density = Laplace(likelihood, prior)
         sizes = [len(part) for part in z.split(_rows_at_once(network, likelihood))]
         chunks = zip(batch.split(sizes[0]), z.split(sizes), strict=True)
         expansions = [_Expansion(network, likelihood, *chunk) for chunk in chunks]
         # The first chunk suffices to find where the decoder is linearized.
         first, size = expansions[:1], sizes[0]
-        of_first = [_RowWeights.from_rows(batch.weight[:size], held_out[:size])]
+        of_first = [RowWeights.from_rows(batch.weight[:size], held_out[:size])]
         density = _run_em(density, first, of_first, RELINEARIZE_TOLERANCE)
         for _ in range(RELINEARIZATIONS):
             before = density
@@ -494,52 +496,10 @@ def _jacobian_bytes(network: "Network | _SubspaceNetwork", likelihood: Likelihoo
     return cell * likelihood.n_outputs * network.latent.n_components
 
 
-@dataclass
-class _RowWeights:
-    """Weights (n,) of rows, which sum to 1, and Bessel's corrections of squared deviations.
-
-    Attributes
-    ----------
-    codes, codes_bessel : Tensor of shape (n,) and ()
-        Weights of all rows, for the prior. If the total weight w is at least 2, the correction is
-        w / (w - 1), as in PCA, because the mean code is estimated from the same rows. Otherwise,
-        it is 1.
-    errors, errors_bessel : Tensor of shape (n,) and ()
-        Weights for the noise, which are 0 for all rows but the validation rows. The correction is
-        1, because the network was not trained on the validation rows. Without validation rows,
-        they are equal to `codes` and `codes_bessel`.
-    """
-
-    codes: Tensor
-    codes_bessel: Tensor
-    errors: Tensor
-    errors_bessel: Tensor
-
-    @classmethod
-    def from_rows(cls, weight: Tensor, held_out: Tensor) -> "_RowWeights":
-        """Compute the weights from sample weights (n,) and a mask (n,) of the validation rows."""
-        weight = weight.double()
-        total = weight.sum()
-        uncorrected = torch.ones_like(total)
-        bessel = total / (total - 1) if total >= 2 else uncorrected
-        if not held_out.any():
-            return cls(weight / total, bessel, weight / total, bessel)
-        # A chunk may consist of validation rows only.
-        training = weight if held_out.all() else weight * ~held_out
-        validation, total = weight * held_out, training.sum()
-        bessel = total / (total - 1) if total >= 2 else uncorrected
-        return cls(training / total, bessel, validation / validation.sum(), uncorrected)
-
-    def split(self, sizes: list[int]) -> list["_RowWeights"]:
-        """Split the weights by chunks of rows."""
-        parts = zip(self.codes.split(sizes), self.errors.split(sizes), strict=True)
-        return [replace(self, codes=codes, errors=errors) for codes, errors in parts]
-
-
 def _run_em(
     density: Laplace,
     expansions: list[_Expansion],
-    weights: list[_RowWeights],
+    weights: list[RowWeights],
     tolerance: float,
     n_iterations: int = EM_ITERATIONS,
 ) -> Laplace:
@@ -564,12 +524,12 @@ def _run_em(
 
 
 def _em_iteration(
-    density: Laplace, expansions: list[_Expansion], weights: list[_RowWeights]
+    density: Laplace, expansions: list[_Expansion], weights: list[RowWeights]
 ) -> Laplace:
     """Compute the posteriors of codes under a density; return the density that fits them best."""
     likelihood, prior = density.likelihood, density.prior
     of_codes: list[dict[str, Tensor]] = []
-    of_errors: list[Statistics] = []
+    of_errors: list[tuple[Statistics, Statistics]] = []
     for expansion, weight in zip(expansions, weights, strict=True):
         expansion.set_likelihood(likelihood)
         covariance = torch.linalg.inv(density.code_precision(expansion))
@@ -579,16 +539,11 @@ def _em_iteration(
         mean = (covariance @ (natural + prior.pull(expansion.z))[..., None])[..., 0]
         if not likelihood.is_known:
             squares = expansion.squares(mean - expansion.z, covariance, weight.errors_bessel)
-            of_errors.append(likelihood.statistics(expansion.rows, squares, weight.errors))
+            of_errors.append(weight.statistics(likelihood, expansion.rows, squares))
         of_codes.append(prior.statistics(mean, covariance, weight.codes))
     if of_errors:
-        likelihood = likelihood.update(_sums(of_errors))
-    return Laplace(likelihood, prior.update(_sums(of_codes), weights[0].codes_bessel))
-
-
-def _sums(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Add the statistics of all chunks of rows."""
-    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+        likelihood = weights[0].estimate_noise(likelihood, of_errors)
+    return Laplace(likelihood, prior.update(sums(of_codes), weights[0].codes_bessel))
 
 
 def _extrapolate(start: Laplace, first: Laplace, second: Laplace) -> Laplace:

@@ -111,6 +111,10 @@ class Blocks(Likelihood):
     def corrected(self, statistics: Statistics) -> Self:
         return type(self)([part.corrected(own) for part, own in self._split_statistics(statistics)])
 
+    def shrunk(self, training: Self, n_rows: Tensor) -> Self:
+        pairs = zip(self.parts, training.parts, strict=True)
+        return type(self)([part.shrunk(own, n_rows) for part, own in pairs])
+
     def with_noise(self, variance: Tensor) -> Self:
         pairs = zip(self.parts, variance.split(self.columns), strict=True)
         return type(self)([part.with_noise(own) for part, own in pairs])
