@@ -480,7 +480,7 @@ def train_net(
     messages: list[Message] = []
     # The objective is larger than that before any training and than the baseline of the likelihood.
     # The margin, one nat per cell, excludes differences by chance.
-    before = start if plan.loss_before is None else plan.loss_before
+    before = max(start if plan.loss_before is None else plan.loss_before, outcome.first_loss)
     if end > max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
         text = (
             f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "

@@ -238,27 +238,28 @@ class Network(Objective):
         self.likelihood.start_noise(left.maximum(floor))
 
     @torch.no_grad()
-    def raise_noise(self) -> None:
+    def raise_noise(self) -> bool:
         """Raise a trained noise variance to the smallest one with which training can start.
 
         The initial network may have a smaller noise variance, that of PCA or factor analysis. The
         posteriors of codes become those of the linear map under the raised variance. A network that
-        has been trained keeps its noise variance.
+        has been trained keeps its noise variance. Return whether the noise variance was raised.
         """
         up, down = self.decoder.skip, self.encoder.skip
         if up is None or down is None or up.transposed or not self.likelihood.is_trained:
-            return
+            return False
         codes = up.weight.new_ones(1, up.weight.shape[1])
         if not torch.equal(self.decoder(codes), up(codes)):
-            return
+            return False
         least = LEAST_NOISE if self.likelihood.is_pooled else LEAST_COLUMN_NOISE
         noise = self.likelihood.fixed().noise_variance / self.inputs.scale**2
         if (noise >= least).all():
-            return
+            return False
         noise = noise.clamp_min(least)
         self.likelihood.start_noise(noise)
         precision = 1 + (up.weight[:, : self.latent.n_components] ** 2 / noise[:, None]).sum(0)
         down.bias.copy_(self.latent.start(precision, 1.0).bias)
+        return True
 
     def _start_at_random(self, moments: Moments) -> None:
         """Initialize the noise and the encoder's bias of a network without a linear skip."""

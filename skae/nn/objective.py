@@ -48,12 +48,13 @@ class Objective(nn.Module, ABC):
     def penalized(self) -> list[Tensor]:
         """Return the weights to which weight decay applies."""
 
-    def raise_noise(self) -> None:
+    def raise_noise(self) -> bool:
         """Raise a trained noise variance, before the first step, to one that training can start at.
 
-        A module that has been trained, or whose noise variance is not trained, does nothing.
+        A module that has been trained, or whose noise variance is not trained, does nothing. Return
+        whether the noise variance was raised.
         """
-        return
+        return False
 
     def after_step(self, draws: Draws, batch: Batch) -> None:
         """Update parameters that have no gradients, after a step on this batch."""

@@ -143,8 +143,8 @@ class Net(NeuralNet):
             valid = valid.corrupted(self.generator)
             before = self.row_losses(valid)
             self._best.update(0, self.module_.reduce(*before).item(), self.module_, plan.tol)
-        if plan.max_epochs:
-            self.module_.raise_noise()
+        is_raised = plan.max_epochs and self.module_.raise_noise()
+        first_loss = self.evaluate(train) if is_raised else -math.inf
         self.initialize_callbacks()
         self.notify("on_train_begin", X=train, y=None)
         self.stopped_early = False
@@ -153,7 +153,7 @@ class Net(NeuralNet):
             self.fit_loop(train, valid, epochs=plan.max_epochs - self.epochs_done)
         except StopTraining:
             self.stopped_early = True
-        outcome = self._outcome(train, valid, before)
+        outcome = replace(self._outcome(train, valid, before), first_loss=first_loss)
         selects = valid is not None and plan.restore_best
         if not selects and returns_to_start is not None and returns_to_start(outcome):
             self.module_.load_state_dict(start)
@@ -513,11 +513,15 @@ class Outcome:
     change : tuple of (float, float) or None
         Mean change of the losses of the validation rows from the state before the first step to the
         last epoch, and its standard error. None without validation rows.
+    first_loss : float
+        Objective on the training rows after a trained noise variance was raised before the first
+        step. It is minus infinity if no noise variance was raised.
     """
 
     epoch: int
     loss: float
     change: tuple[float, float] | None
+    first_loss: float = -math.inf
 
     @property
     def is_better(self) -> bool:
