@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections import defaultdict
 from zlib import crc32
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -15,6 +16,12 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits
+
+
+CASES = 4
+ONE_IN = 3
+"""By default, a test with many cases runs `CASES` of them, or one of `ONE_IN` if these are more. The
+other cases are slow tests. Names decide, so that the choice is the same in each run."""
 
 
 def pytest_addoption(parser):
@@ -37,9 +44,22 @@ def estimator_of(item):
     return None
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks and renames tests
+def mark_most_cases_as_slow(items):
+    """Mark most cases of the tests with many cases as slow."""
+    cases = defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec") and not item.get_closest_marker("slow"):
+            cases[item.parent.nodeid, item.originalname].append(item)
+    for of_test in cases.values():
+        of_test.sort(key=lambda item: crc32(item.nodeid.encode()))
+        for item in of_test[max(CASES, len(of_test) // ONE_IN) :]:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist and `-m` read the marks
 def pytest_collection_modifyitems(config, items):
     """Keep the tests of an estimator on one worker, where they share fits; choose one of N."""
+    mark_most_cases_as_slow(items)
     for item in items:
         name = estimator_of(item)
         if name and not item.get_closest_marker("xdist_group"):

@@ -84,7 +84,7 @@ def assert_harmless(path, edits, rows, tmp_path):
     return n_refused
 
 
-@pytest.mark.parametrize("n", [20, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_files_with_random_edits_are_refused_or_do_no_harm(name, n, tmp_path):
     model, rows = MODELS[name]()
     path = tmp_path / "model"
