@@ -17,11 +17,10 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits
 
-
 CASES = 4
 ONE_IN = 3
-"""By default, a test with many cases runs `CASES` of them, or one of `ONE_IN` if these are more. The
-other cases are slow tests. Names decide, so that the choice is the same in each run."""
+"""By default, a test with many cases runs `CASES` of them, or one of `ONE_IN` if these are more.
+The other cases are slow tests. Names decide, so that the choice is the same in each run."""
 
 
 def pytest_addoption(parser):

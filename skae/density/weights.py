@@ -57,20 +57,24 @@ class RowWeights:
 
     def statistics(
         self, likelihood: Likelihood, rows: Batch, squares: Tensor
-    ) -> tuple[Statistics, Statistics]:
-        """Compute the statistics of the squared errors of validation rows and of training rows."""
+    ) -> tuple[Statistics, Statistics | None]:
+        """Compute the statistics of the squared errors of validation rows and of training rows.
+
+        The latter are None if the noise is not estimated from them.
+        """
         of_errors = likelihood.statistics(rows, squares, self.errors)
-        if self.n_validation is None:
-            return of_errors, of_errors
+        # One noise variance for all columns is that of the validation rows alone.
+        if self.n_validation is None or likelihood.is_pooled:
+            return of_errors, None
         return of_errors, likelihood.statistics(rows, squares, self.codes)
 
     def estimate_noise(
-        self, likelihood: Likelihood, parts: list[tuple[Statistics, Statistics]]
+        self, likelihood: Likelihood, parts: list[tuple[Statistics, Statistics | None]]
     ) -> Likelihood:
         """Estimate the noise from the results of `statistics` for all chunks of rows."""
-        of_errors, of_training = zip(*parts, strict=True)
-        updated = likelihood.update(sums(of_errors))
-        if self.n_validation is None:
+        updated = likelihood.update(sums([of_errors for of_errors, _ in parts]))
+        of_training = [part for _, part in parts if part is not None]
+        if self.n_validation is None or not of_training:
             return updated
         return updated.shrunk(likelihood.update(sums(of_training)), self.n_validation)
 
