@@ -94,6 +94,7 @@ def run_and_be_killed(folder, epoch, parameters):
     assert done.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path):

@@ -185,11 +185,12 @@ def cases_of_small_instances():
 
 
 def cases_of_default_instances():
-    """All checks of every estimator as it is; by default, of `Autoencoder` alone."""
+    """All checks of `Autoencoder` as it is, and those that compare numbers of other estimators."""
     for estimator_class in public_estimators():
-        estimator = estimator_class()
+        estimator, is_plain = estimator_class(), estimator_class is skae.Autoencoder
         for check in public_checks(estimator):
-            yield case(estimator, "default", check, slow=estimator_class is not skae.Autoencoder)
+            if is_plain or check_name(check) in CHECKS_OF_NUMBERS | CHECKS_OF_LEARNING:
+                yield case(estimator, "default", check, slow=not is_plain)
 
 
 def cases_of_variants():

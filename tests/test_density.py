@@ -58,7 +58,7 @@ def gaussian_by_quadrature(fitted, X):
 
 
 def test_quadrature_is_exact_for_a_linear_model(curve):
-    """The yardstick itself: PCA's density to nine digits."""
+    """The reference itself: PCA's density to nine digits."""
     linear = Autoencoder(1, hidden_layer_sizes=(), max_epochs=0, early_stopping=False).fit(curve)
     expected = PCA(1).fit(curve).score_samples(curve)
     np.testing.assert_allclose(gaussian_by_quadrature(linear, curve), expected, rtol=1e-9)

@@ -123,6 +123,7 @@ def test_every_estimator_trains_to_the_same_weights_with_and_without_traces(
         np.testing.assert_array_equal(traced, plain)
 
 
+@pytest.mark.slow
 def test_forty_fits_in_eight_threads():
     seeds = [i % 5 for i in range(40)]
     expected = [fit_and_answer(seed) for seed in range(5)]
@@ -285,6 +286,7 @@ def test_training_uses_one_thread():
     assert set(seen) == {1}
 
 
+@pytest.mark.slow
 def test_traces_at_once_leave_torch_as_it_was(monkeypatch):
     monkeypatch.setattr(step, "TRACE_PAYS_AFTER", 0)
     before = torch.nn.Module.__call__, torch.nn.Module.__getattr__

@@ -156,6 +156,7 @@ def test_jobs(estimator_class, backend):
     assert_same_in_jobs(estimator_class, backend)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_jobs_in_new_processes():
     """One test for all estimators, as new processes take seconds to start."""

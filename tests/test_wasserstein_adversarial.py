@@ -42,6 +42,7 @@ def generator(seed=0):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fits")
 @pytest.mark.parametrize("kind", HELD, ids=name)
 def test_codes_have_the_priors_moments(fits, digits, kind):
     codes = fits[kind].transform(digits)
@@ -62,7 +63,7 @@ def energy_distance(codes):
 
 
 def test_energy_distance_is_that_to_draws():
-    """The yardstick itself."""
+    """The reference itself."""
     rng = np.random.default_rng(0)
     codes, prior = 1.5 * rng.normal(size=(500, 3)) + 0.2, rng.normal(size=(4000, 3))
     drawn = 2 * cdist(codes, prior).mean() - pdist(codes).mean() - pdist(prior).mean()
@@ -70,6 +71,7 @@ def test_energy_distance_is_that_to_draws():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fits")
 @pytest.mark.parametrize("kind", HELD, ids=name)
 def test_codes_are_nearer_to_the_prior_than_plain_ones(fits, digits, kind):
     """Than those of a plain autoencoder scaled to mean 0 and variance 1."""
@@ -92,6 +94,7 @@ def accuracy(fitted, X, judge):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("fits")
 @pytest.mark.parametrize("kind", HELD, ids=name)
 @pytest.mark.parametrize(
     "judge",
