@@ -146,10 +146,10 @@ class BaseAutoencoder(
         squared units of `X`.
 
         An unknown variance is fixed at the mean variance of the columns during training and
-        estimated afterwards, from the validation rows if there are any. For one variance per
-        column, the estimate is averaged with that of the training rows, which has the weight of 10
-        validation rows and is first multiplied by the median ratio of the two over the columns.
-        `FairAutoencoder` uses all rows if there are fewer than 30 validation rows. Variational,
+        estimated afterwards, from the validation rows if there are any. One variance per column is
+        averaged with that of the training rows, which has the weight of 10 validation rows and is
+        first multiplied by a ratio that all columns have in common. `FairAutoencoder` averages
+        nothing, and uses all rows if there are fewer than 30 validation rows. Variational,
         conditional and semi-supervised autoencoders train the variance together with the network
         instead. If there are at least 30 validation rows, they then multiply it by the mean ratio
         of the squared errors of these rows to the variance. The estimate is at least the variance

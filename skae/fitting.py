@@ -480,7 +480,9 @@ def train_net(
     messages: list[Message] = []
     # The objective is larger than that before any training and than the baseline of the likelihood.
     # The margin, one nat per cell, excludes differences by chance.
-    before = max(start if plan.loss_before is None else plan.loss_before, outcome.first_loss)
+    before = start if plan.loss_before is None else plan.loss_before
+    if outcome.first_loss is not None:
+        before += max(0.0, outcome.first_loss - start)
     if end > max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
         text = (
             f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "

@@ -178,7 +178,7 @@ def test_a_divergence_is_reported(estimator_class, parameters):
         warnings.simplefilter("always")
         _, message = outcome(lambda: train(estimator, rows))
     reports = [str(w.message) for w in caught if w.category is ConvergenceWarning]
-    cause = r"(diverged|failed: the (loss became|variance of))..*Lower learning_rate"
+    cause = r"(diverged|failed: the (loss became (inf|nan)|variance of)).*Lower learning_rate"
     assert any(re.search(cause, report) for report in [*reports, message or ""])
     if message is None:
         assert_valid_outputs(estimator, rows, *rows.shape)

@@ -23,7 +23,7 @@ from contracts import (
 
 from skae.nn.batch import Batch
 from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
-from skae.nn.likelihoods.base import TRAINING_ROWS, Likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.blocks import Blocks
 from skae.nn.likelihoods.gaussian import CONSTANT_NOISE, Gaussian, rounding_variance
@@ -378,15 +378,22 @@ def check_corrected(case):
 
 def check_shrunk(case):
     """Own noise of columns moves towards that of training rows if there are few validation rows."""
-    noise = case.fixed.noise_variance
-    training, parts = case.fixed.with_noise(noise / 2), getattr(case.fixed, "parts", [case.fixed])
+    noise, unequal = case.fixed.noise_variance, torch.linspace(0.1, 1.5, D).double()
+    parts = getattr(case.fixed, "parts", [case.fixed])
     stays = torch.cat([torch.full((p.n_columns,), p.is_known or p.is_pooled) for p in parts])
-    many = case.fixed.shrunk(training, torch.tensor(1e12))
-    torch.testing.assert_close(many.noise_variance, noise)
-    # All columns have the same ratio, which is taken as the median of the ratios of single rows.
-    few = case.fixed.shrunk(training, torch.tensor(1.0)).noise_variance
-    factor = (1 + TRAINING_ROWS / (7 / 9) ** 3) / (1 + TRAINING_ROWS)
-    torch.testing.assert_close(few, torch.where(stays, noise, factor * noise))
+    one, many = torch.tensor(1.0), torch.tensor(1e12)
+    for factor in (torch.tensor(0.5), unequal):
+        training = case.fixed.with_noise(factor * noise)
+        torch.testing.assert_close(case.fixed.shrunk(training, many).noise_variance, noise)
+    # A factor that all columns have in common has no influence.
+    half = case.fixed.with_noise(noise / 2)
+    torch.testing.assert_close(case.fixed.shrunk(half, one).noise_variance, noise)
+    few = case.fixed.shrunk(case.fixed.with_noise(unequal * noise), one).noise_variance
+    torch.testing.assert_close(few[stays], noise[stays])
+    if len(parts) == 1 and not stays.any():
+        assert (few[1:] / noise[1:] > few[:-1] / noise[:-1]).all()
+        assert few[0] < noise[0]
+        assert few[-1] > noise[-1]
 
 
 def check_start(case):
@@ -616,23 +623,55 @@ def test_blocks_are_their_parts(name):
     assert (blocks.is_known, blocks.has_common_scale, blocks.is_trained) == (False, False, False)
 
 
+@pytest.mark.parametrize("n_training", [20, 100])
 @pytest.mark.parametrize("n_rows", [1, 2, 5, 20])
-def test_shrunk_noise_is_closer_to_that_of_fresh_rows(n_rows):
-    """Also if one column in ten is fitted perfectly in the training rows, and is not in others."""
-    rng, d = np.random.default_rng(n_rows), 4000
-    true = torch.from_numpy(np.exp(rng.normal(size=d)))
-    own = true * torch.from_numpy(rng.chisquare(n_rows, d) / n_rows)
-    likelihood = Gaussian(d, "diagonal").double()
-    estimate, training = likelihood.with_noise(own), 0.6 * true
-    shrunk = estimate.shrunk(likelihood.with_noise(training), torch.tensor(n_rows))
-    ratio = (shrunk.noise_variance / true).numpy()
-    assert ratio.mean() == pytest.approx(1, abs=0.05)
-    few = TRAINING_ROWS / (TRAINING_ROWS + n_rows)
-    assert ratio.std() == pytest.approx((1 - few) * (own / true).numpy().std(), rel=0.01)
-    training[::10] = 1e-9
-    shrunk = estimate.shrunk(likelihood.with_noise(training), torch.tensor(n_rows))
-    ratio = (shrunk.noise_variance / true)[training > 1e-9].numpy()
-    assert ratio.mean() == pytest.approx(1, abs=0.35)
+@pytest.mark.parametrize("d", [2, 8, 100])
+def test_shrunk_noise_is_nearer_to_that_of_fresh_rows(d, n_rows, n_training):
+    """By the log-density of fresh rows; also if training rows fit some columns perfectly."""
+    rng = np.random.default_rng(0)
+    for fitted in (0.6, 1e-9):
+        gain = []
+        for _ in range(100):
+            true = np.exp(rng.normal(size=d))
+            own, training = (true * rng.chisquare(n, d) / n for n in (n_rows, n_training))
+            training *= np.where(rng.random(d) < 0.2, fitted, 0.6)
+            likelihood = Gaussian(d, "diagonal").double()
+            likelihood.floor.fill_(1e-20)
+            estimate, other = (
+                likelihood.with_noise(torch.from_numpy(noise)) for noise in (own, training)
+            )
+            shrunk = estimate.shrunk(other, torch.tensor(n_rows)).noise_variance.numpy()
+            losses = [(np.log(noise) + true / noise).sum() / 2 for noise in (own, shrunk)]
+            gain.append(losses[0] - losses[1])
+        assert np.mean(gain) > (0 if n_rows <= 5 else -0.01)
+
+
+def test_noise_of_one_column_is_not_shrunk():
+    likelihood = Gaussian(1, "diagonal").double()
+    likelihood.floor.fill_(1e-20)
+    own, training = (likelihood.with_noise(torch.tensor([noise]).double()) for noise in (2.0, 0.5))
+    assert own.shrunk(training, torch.tensor(2)).noise_variance.item() == pytest.approx(2)
+
+
+def test_noise_of_columns_without_validation_cells_is_that_of_training_rows():
+    likelihood = started(Gaussian(D, "diagonal"))
+    training = likelihood.with_noise(torch.full((D,), 0.5).double())
+    n_rows = torch.tensor([0.0, 10, 10, 10, 10])
+    own = likelihood.with_noise(torch.tensor([1e6, 1, 1, 1, 1]).double())
+    shrunk = own.shrunk(training, n_rows).noise_variance
+    torch.testing.assert_close(shrunk, torch.ones(D).double())
+
+
+def test_noise_at_the_limit_of_rounding_is_not_shrunk():
+    """Such a column of the training rows is constant, or they are reproduced exactly."""
+    likelihood = started(Gaussian(D, "diagonal"))
+    limit = likelihood.smallest_noise
+    training = torch.where(torch.arange(D) < 2, limit, 0.5)
+    own = torch.tensor([3.0, limit[1].item(), 1, 1, 1]).double()
+    shrunk = likelihood.with_noise(own).shrunk(likelihood.with_noise(training), torch.tensor(2.0))
+    torch.testing.assert_close(shrunk.noise_variance, own)
+    all_at_limit = likelihood.with_noise(own).shrunk(likelihood.with_noise(limit), torch.ones(()))
+    torch.testing.assert_close(all_at_limit.noise_variance, own)
 
 
 def test_blocks_of_known_noise_are_one_gaussian():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback
 from small_models import AUTOENCODERS, ESTIMATORS, X, case_of, fitted_once, for_each, tiny
@@ -420,3 +421,14 @@ def test_a_noise_that_suffices_is_not_raised(curved):
     VariationalAutoencoder(**parameters, max_epochs=1, callbacks=[start]).fit(rows)
     kept = VariationalAutoencoder(**parameters, max_epochs=0).fit(rows)
     np.testing.assert_array_equal(start.noise, noise_of(kept.module_))
+
+
+def test_a_raised_noise_is_no_divergence():
+    """The objective rises with the noise, and more only if the training diverges."""
+    rows = X * [1e6, 1e-8, 1]
+    parameters = {"noise": "diagonal", "early_stopping": False}
+    model = tiny(VariationalAutoencoder, corruption="gaussian", corruption_level=0.7, **parameters)
+    model.fit(rows)  # Without a warning, which would be an error.
+    assert model.loss_curve_[0] > 50
+    with pytest.warns(ConvergenceWarning, match="Training diverged"):
+        model.set_params(learning_rate=10.0).fit(rows)

@@ -326,20 +326,23 @@ def test_noise_of_the_start_is_that_of_validation_rows(noise):
         assert linear.noise_variance_ == pytest.approx(expected, rel=0.1)
 
 
-@pytest.mark.parametrize("n", [20, 60])
-def test_few_validation_rows_estimate_the_noise_of_each_column(n):
-    """The density of fresh rows is near that of factor analysis, although few rows are held out."""
+@pytest.mark.parametrize("max_epochs", [0, 30])
+@pytest.mark.parametrize(("n", "k"), [(10, 2), (20, 2), (20, 5), (60, 4)])
+def test_few_validation_rows_estimate_the_noise_of_each_column(n, k, max_epochs):
+    """The density of fresh rows is near that of factor analysis, although few rows are held out.
+
+    With noise variances of the validation rows alone, the gap is up to 1,000 nats.
+    """
     gaps = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         axes, deviation = rng.normal(size=(2, 8)), np.exp(0.7 * rng.normal(size=8))
         rows = rng.normal(size=(2000 + n, 2)) @ axes + deviation * rng.normal(size=(2000 + n, 8))
         X, fresh = rows[:n], rows[n:]
-        options = {"hidden_layer_sizes": (), "max_epochs": 0, "random_state": seed}
-        model = Autoencoder(2, noise="diagonal", **options).fit(X)
-        gaps.append(FactorAnalysis(2).fit(X).score(fresh) - model.score(fresh))
+        model = Autoencoder(k, noise="diagonal", max_epochs=max_epochs, random_state=seed).fit(X)
+        gaps.append(FactorAnalysis(k).fit(X).score(fresh) - model.score(fresh))
     assert max(gaps) < 3
-    assert np.median(gaps) < 0.8
+    assert np.median(gaps) < 1
 
 
 def test_given_validation_rows_never_initialize_the_network():

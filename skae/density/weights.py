@@ -17,15 +17,16 @@ class RowWeights:
     Attributes
     ----------
     codes, codes_bessel : Tensor of shape (n,) and ()
-        Weights of all rows, for the prior. If the total weight w is at least 2, the correction is
-        w / (w - 1), as in PCA, because the mean code is estimated from the same rows. Otherwise,
-        it is 1.
+        Weights of the training rows, for the prior. If their total weight w is at least 2, the
+        correction is w / (w - 1), as in PCA, because the mean code is estimated from the same rows.
+        Otherwise, it is 1. If all rows are validation rows, they are used instead.
     errors, errors_bessel : Tensor of shape (n,) and ()
         Weights for the noise, which are 0 for all rows but the validation rows. The correction is
         1, because the network was not trained on the validation rows. Without validation rows,
         they are equal to `codes` and `codes_bessel`.
     n_validation : Tensor of shape () or None
-        Effective number of validation rows in all chunks. None without validation rows.
+        Effective number of validation rows in all chunks. None if there are no validation rows or
+        no training rows.
     """
 
     codes: Tensor
@@ -43,11 +44,13 @@ class RowWeights:
         bessel = total / (total - 1) if total >= 2 else uncorrected
         if not held_out.any():
             return cls(weight / total, bessel, weight / total, bessel)
-        # A chunk may consist of validation rows only.
-        training = weight if held_out.all() else weight * ~held_out
-        validation, total = weight * held_out, training.sum()
+        errors = weight * held_out / (weight * held_out).sum()
+        if held_out.all():
+            # A chunk may consist of validation rows only.
+            return cls(errors, bessel, errors, uncorrected)
+        training = weight * ~held_out
+        total = training.sum()
         bessel = total / (total - 1) if total >= 2 else uncorrected
-        errors = validation / validation.sum()
         return cls(training / total, bessel, errors, uncorrected, 1 / errors.square().sum())
 
     def split(self, sizes: list[int]) -> list["RowWeights"]:
@@ -57,26 +60,22 @@ class RowWeights:
 
     def statistics(
         self, likelihood: Likelihood, rows: Batch, squares: Tensor
-    ) -> tuple[Statistics, Statistics | None]:
-        """Compute the statistics of the squared errors of validation rows and of training rows.
-
-        The latter are None if the noise is not estimated from them.
-        """
-        of_errors = likelihood.statistics(rows, squares, self.errors)
-        # One noise variance for all columns is that of the validation rows alone.
-        if self.n_validation is None or likelihood.is_pooled:
-            return of_errors, None
-        return of_errors, likelihood.statistics(rows, squares, self.codes)
+    ) -> tuple[Statistics, Statistics]:
+        """Compute the statistics of squared errors with the weights `errors` and `codes`."""
+        weights = self.errors, self.codes
+        of_errors, of_training = (likelihood.statistics(rows, squares, w) for w in weights)
+        return of_errors, of_training
 
     def estimate_noise(
-        self, likelihood: Likelihood, parts: list[tuple[Statistics, Statistics | None]]
+        self, likelihood: Likelihood, parts: list[tuple[Statistics, Statistics]]
     ) -> Likelihood:
         """Estimate the noise from the results of `statistics` for all chunks of rows."""
-        updated = likelihood.update(sums([of_errors for of_errors, _ in parts]))
-        of_training = [part for _, part in parts if part is not None]
-        if self.n_validation is None or not of_training:
+        of_errors, of_training = map(sums, zip(*parts, strict=True))
+        updated = likelihood.update(of_errors)
+        if self.n_validation is None:
             return updated
-        return updated.shrunk(likelihood.update(sums(of_training)), self.n_validation)
+        n_rows = self.n_validation * of_errors.get("observed", torch.ones(()))
+        return updated.shrunk(likelihood.update(of_training), n_rows)
 
 
 def sums(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -143,8 +143,8 @@ class Net(NeuralNet):
             valid = valid.corrupted(self.generator)
             before = self.row_losses(valid)
             self._best.update(0, self.module_.reduce(*before).item(), self.module_, plan.tol)
-        is_raised = plan.max_epochs and self.module_.raise_noise()
-        first_loss = self.evaluate(train) if is_raised else -math.inf
+        is_raised = plan.max_epochs > 0 and self.module_.raise_noise()
+        first_loss = self.evaluate(train) if is_raised else None
         self.initialize_callbacks()
         self.notify("on_train_begin", X=train, y=None)
         self.stopped_early = False
@@ -515,13 +515,13 @@ class Outcome:
         last epoch, and its standard error. None without validation rows.
     first_loss : float
         Objective on the training rows after a trained noise variance was raised before the first
-        step. It is minus infinity if no noise variance was raised.
+        step. None if no noise variance was raised.
     """
 
     epoch: int
     loss: float
     change: tuple[float, float] | None
-    first_loss: float = -math.inf
+    first_loss: float | None = None
 
     @property
     def is_better(self) -> bool:

@@ -14,10 +14,6 @@ from skae.nn.draws import Draws
 SMALLEST_SHARE = 1e-30
 """Prevents a division by zero for columns without observed cells."""
 
-TRAINING_ROWS = 10.0
-"""Weight of the noise variances of training rows in `Likelihood.shrunk`, as a number of validation
-rows."""
-
 Statistics = dict[str, Tensor]
 """Sums over rows, by name. The sums over the parts of a table add up to those over the table."""
 
@@ -302,28 +298,19 @@ class Likelihood(nn.Module, ABC):
     def shrunk(self, training: Self, n_rows: Tensor) -> Self:
         """Return the likelihood with noise variances shrunk towards those of training rows.
 
-        The noise variances of this likelihood are means over few validation rows. Those of
-        `training` vary less from sample to sample, but they are too small, because the decoder was
-        fitted to the same rows. They are multiplied by the median ratio over the columns, and
-        averaged in with the weight of `TRAINING_ROWS` validation rows. A noise variance that is
-        known or that all columns have in common is not shrunk.
+        The noise variances of this likelihood are means over validation rows, which may be few.
+        Those of `training` are means over training rows, to which the decoder was fitted. A
+        likelihood without unknown noise returns itself, as does one whose columns have the same
+        noise variance.
 
         Parameters
         ----------
         training : Likelihood
             Likelihood with the noise variances of training rows.
-        n_rows : Tensor of shape ()
-            Effective number of validation rows.
+        n_rows : Tensor of shape () or (n_columns,)
+            Effective number of validation rows, in which a column is observed.
         """
-        if self.is_known or self.is_pooled:
-            return self
-        own, other = self.noise_variance, training.noise_variance
-        # The median of a mean of squared normal numbers is smaller than its expectation (Wilson &
-        # Hilferty 1931).
-        expected = (1 - 2 / (9 * n_rows.to(own))) ** 3
-        ratio = (own / other).quantile(0.5) / expected
-        share = TRAINING_ROWS / (TRAINING_ROWS + n_rows.to(own))
-        return self.with_noise(torch.lerp(own, ratio * other, share))
+        return self
 
     def rescaled(self, old: Self) -> Tensor:
         """Return the ratio of scores and informations to those of `old`, if `has_common_scale`."""

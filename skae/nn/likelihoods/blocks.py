@@ -112,8 +112,9 @@ class Blocks(Likelihood):
         return type(self)([part.corrected(own) for part, own in self._split_statistics(statistics)])
 
     def shrunk(self, training: Self, n_rows: Tensor) -> Self:
-        pairs = zip(self.parts, training.parts, strict=True)
-        return type(self)([part.shrunk(own, n_rows) for part, own in pairs])
+        rows = n_rows.expand(self.n_columns).split(self.columns)
+        triples = zip(self.parts, training.parts, rows, strict=True)
+        return type(self)([part.shrunk(own, n) for part, own, n in triples])
 
     def with_noise(self, variance: Tensor) -> Self:
         pairs = zip(self.parts, variance.split(self.columns), strict=True)

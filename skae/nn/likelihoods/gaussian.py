@@ -14,6 +14,10 @@ CONSTANT_NOISE = 1e-6
 """Noise variance of constant columns, relative to the squared global scale, if each column has its
 own noise variance."""
 
+PRIOR_ROWS = 10.0
+"""Weight of the noise variances of training rows, as a number of validation rows, if each column
+has its own noise variance."""
+
 NOISE_PACE = 10.0
 """Factor on the learning rate of the logarithm of a trained noise variance."""
 
@@ -145,6 +149,24 @@ class Gaussian(Likelihood):
     def at(self, coordinates: Tensor) -> Self:
         other = super().at(coordinates)
         return self.with_noise(other.noise_variance.maximum(self.smallest_noise))
+
+    def shrunk(self, training: Self, n_rows: Tensor) -> Self:
+        if self.is_known or self.is_pooled:
+            return self
+        own, other = self.noise_variance, training.noise_variance
+        n_rows = n_rows.to(own).expand_as(own)
+        is_estimated = other > self.smallest_noise
+        # The errors of training rows are too small, by a ratio that the columns have in common. A
+        # column that the decoder reproduces in training rows has a limited influence on the ratio.
+        expected = own.lerp(other, PRIOR_ROWS / (PRIOR_ROWS + n_rows))
+        weight = torch.where(is_estimated, n_rows, 0.0) / expected
+        if not weight.any():
+            return self
+        target = other * ((weight * own).sum() / (weight * other).sum()).clamp_min(1.0)
+        # The more the validation rows exceed what the others predict, the less these count.
+        excess = (own / target).clamp_min(1.0)
+        shrunk = own.lerp(target, PRIOR_ROWS / (PRIOR_ROWS + n_rows * excess))
+        return self.with_noise(torch.where(is_estimated, shrunk, own))
 
     def corrected(self, statistics: Statistics) -> Self:
         if self.is_known:
