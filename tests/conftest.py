@@ -20,7 +20,8 @@ from sklearn.datasets import load_digits
 CASES = 3
 ONE_IN = 4
 """By default, a test with many cases runs `CASES` of them, or one of `ONE_IN` if these are more.
-The other cases are slow tests. Names decide, so that the choice is the same in each run."""
+The other cases are slow tests. Names decide, so that the choice is the same in each run. The option
+`-k` of pytest chooses among all cases."""
 
 
 def pytest_addoption(parser):
@@ -58,7 +59,8 @@ def mark_most_cases_as_slow(items):
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist and `-m` read the marks
 def pytest_collection_modifyitems(config, items):
     """Keep the tests of an estimator on one worker, where they share fits; choose one of N."""
-    mark_most_cases_as_slow(items)
+    if not config.getoption("keyword"):
+        mark_most_cases_as_slow(items)
     for item in items:
         name = estimator_of(item)
         if name and not item.get_closest_marker("xdist_group"):
