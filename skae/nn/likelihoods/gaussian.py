@@ -16,7 +16,8 @@ own noise variance."""
 
 PRIOR_ROWS = 10.0
 """Weight of the noise variances of training rows, as a number of validation rows, if each column
-has its own noise variance."""
+has its own noise variance. On tables of 20 to 100 rows, 10 to 30 rows gave similar densities, and 3
+rows gave lower ones."""
 
 NOISE_PACE = 10.0
 """Factor on the learning rate of the logarithm of a trained noise variance."""
