@@ -476,20 +476,18 @@ def train_net(
         return may_keep_start and (is_no_better or outcome.is_worse(is_wide))
 
     outcome = net.fit_rows(train, valid, plan, returns_to_start)
-    end = outcome.loss
-    messages: list[Message] = []
-    # The objective is larger than that before any training and than the baseline of the likelihood.
-    # The margin, one nat per cell, excludes differences by chance.
     before = start if plan.loss_before is None else plan.loss_before
     if outcome.first_loss is not None:
         before += max(0.0, outcome.first_loss - start)
-    if end > max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
-        text = (
-            f"Training diverged: the objective rose from {before:.4g} to {end:.4g} nats per "
-            f"row. Lower learning_rate (now {plan.learning_rate})."
-        )
-        messages.append((text, ConvergenceWarning))
-    return outcome.epoch, messages
+    # A diverged training has a larger objective than before any training and than the baseline of
+    # the likelihood. The margin, one nat per cell, excludes differences by chance.
+    if outcome.loss <= max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
+        return outcome.epoch, []
+    text = (
+        f"Training diverged: the objective rose from {before:.4g} to {outcome.loss:.4g} nats per "
+        f"row. Lower learning_rate (now {plan.learning_rate})."
+    )
+    return outcome.epoch, [(text, ConvergenceWarning)]
 
 
 def use_all_rows(

@@ -48,7 +48,8 @@ def mark_most_cases_as_slow(items):
     """Mark most cases of the tests with many cases as slow."""
     cases = defaultdict(list)
     for item in items:
-        if hasattr(item, "callspec") and not item.get_closest_marker("slow"):
+        chosen = any(map(item.get_closest_marker, ("slow", "every_case")))
+        if hasattr(item, "callspec") and not chosen:
             cases[item.parent.nodeid, item.originalname].append(item)
     for of_test in cases.values():
         of_test.sort(key=lambda item: crc32(item.nodeid.encode()))

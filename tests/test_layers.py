@@ -11,6 +11,8 @@ import pytest
 import skae
 from skae.base import BaseAutoencoder
 
+pytestmark = pytest.mark.every_case
+
 ROOT = Path(skae.__file__).parent
 
 SCIENCE = {"stdlib", "numpy", "pandas", "sklearn", "skae._compat.sklearn"}
