@@ -529,7 +529,7 @@ def _em_iteration(
     """Compute the posteriors of codes under a density; return the density that fits them best."""
     likelihood, prior = density.likelihood, density.prior
     of_codes: list[dict[str, Tensor]] = []
-    of_errors: list[tuple[Statistics, Statistics]] = []
+    of_errors: list[list[Statistics]] = []
     for expansion, weight in zip(expansions, weights, strict=True):
         expansion.set_likelihood(likelihood)
         covariance = torch.linalg.inv(density.code_precision(expansion))

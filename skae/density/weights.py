@@ -58,24 +58,23 @@ class RowWeights:
         parts = zip(self.codes.split(sizes), self.errors.split(sizes), strict=True)
         return [replace(self, codes=codes, errors=errors) for codes, errors in parts]
 
-    def statistics(
-        self, likelihood: Likelihood, rows: Batch, squares: Tensor
-    ) -> tuple[Statistics, Statistics]:
-        """Compute the statistics of squared errors with the weights `errors` and `codes`."""
-        weights = self.errors, self.codes
-        of_errors, of_training = (likelihood.statistics(rows, squares, w) for w in weights)
-        return of_errors, of_training
+    def statistics(self, likelihood: Likelihood, rows: Batch, squares: Tensor) -> list[Statistics]:
+        """Compute the statistics of squared errors with the weights `errors`.
 
-    def estimate_noise(
-        self, likelihood: Likelihood, parts: list[tuple[Statistics, Statistics]]
-    ) -> Likelihood:
+        If the noise depends on the training rows, too, those with the weights `codes` follow.
+        """
+        uses_training = self.n_validation is not None and not likelihood.is_pooled
+        weights = [self.errors, self.codes] if uses_training else [self.errors]
+        return [likelihood.statistics(rows, squares, weight) for weight in weights]
+
+    def estimate_noise(self, likelihood: Likelihood, parts: list[list[Statistics]]) -> Likelihood:
         """Estimate the noise from the results of `statistics` for all chunks of rows."""
-        of_errors, of_training = map(sums, zip(*parts, strict=True))
+        of_errors, *of_training = map(sums, zip(*parts, strict=True))
         updated = likelihood.update(of_errors)
-        if self.n_validation is None:
+        if self.n_validation is None or not of_training:
             return updated
         n_rows = self.n_validation * of_errors.get("observed", torch.ones(()))
-        return updated.shrunk(likelihood.update(of_training), n_rows)
+        return updated.shrunk(likelihood.update(of_training[0]), n_rows)
 
 
 def sums(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
