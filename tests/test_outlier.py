@@ -24,6 +24,7 @@ import skae
 from skae import Autoencoder, AutoencoderOutlierDetector, OutlierExplanationDisplay, files
 from skae.base import BaseAutoencoder
 from skae.state import KIND
+from skae.table.selection import Selection
 from skae.tasks.outlier_model import Units
 from skae.tasks.outlier_scores import SCORES
 
@@ -301,20 +302,20 @@ def test_a_gross_error_does_not_hide_the_rest():
 
 def test_units_are_the_standard_deviation_without_outliers():
     X = np.random.default_rng(0).normal(5, 2, size=(10_000, 1))
-    units = Units.from_rows(X, np.ones(len(X)), EPSILON)
+    units = Units.from_rows(Selection.all(X), np.ones(len(X)), EPSILON)
     assert units.center == pytest.approx(np.median(X))
     assert units.scale == pytest.approx(X.std())
     np.testing.assert_allclose(units.to_user(units.to_network(X)), X, atol=1e-6)
     X[:10] = 1e6
-    assert Units.from_rows(X, np.ones(len(X)), EPSILON).scale == pytest.approx(2, rel=0.2)
+    assert Units.from_rows(Selection.all(X), np.ones(len(X)), EPSILON).scale == pytest.approx(2, rel=0.2)
 
 
 def test_a_column_of_mostly_one_value_has_units():
     X = np.zeros((1000, 1))
     X[:50] = 3.0
-    assert Units.from_rows(X, np.ones(1000), EPSILON).scale == pytest.approx(X.std())
+    assert Units.from_rows(Selection.all(X), np.ones(1000), EPSILON).scale == pytest.approx(X.std())
     X[0] = 1e9
-    assert Units.from_rows(X, np.ones(1000), EPSILON).scale < 10
+    assert Units.from_rows(Selection.all(X), np.ones(1000), EPSILON).scale < 10
 
 
 # -------------------------------------------------------------------------------- p-values

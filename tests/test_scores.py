@@ -8,15 +8,17 @@ from sklearn.covariance import EmpiricalCovariance
 
 from skae.tasks.outlier_scores import (
     DEGREES_OF_FREEDOM,
-    GROUP_ROWS,
-    MAX_COVARIANCE_COLUMNS,
     SCORES,
-    VARIANCE_FLOOR,
     ModelOutputs,
     Neighbors,
     Reconstruction,
     Robust,
     Tails,
+)
+from skae.tasks.robust_statistics import (
+    GROUP_ROWS,
+    MAX_COVARIANCE_COLUMNS,
+    VARIANCE_FLOOR,
     concentrate,
     group_means,
     robust_center_scale,
