@@ -307,7 +307,9 @@ def test_units_are_the_standard_deviation_without_outliers():
     assert units.scale == pytest.approx(X.std())
     np.testing.assert_allclose(units.to_user(units.to_network(X)), X, atol=1e-6)
     X[:10] = 1e6
-    assert Units.from_rows(Selection.all(X), np.ones(len(X)), EPSILON).scale == pytest.approx(2, rel=0.2)
+    assert Units.from_rows(Selection.all(X), np.ones(len(X)), EPSILON).scale == pytest.approx(
+        2, rel=0.2
+    )
 
 
 def test_a_column_of_mostly_one_value_has_units():

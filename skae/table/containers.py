@@ -46,7 +46,7 @@ def tables_like(X: Any, titles: Sequence[str], tables: Floats, names: Any) -> An
     elif names is None:
         names = [f"x{j}" for j in range(n_columns)]
     columns = pd.concat({title: pd.DataFrame(columns=names) for title in titles}, axis=1).columns
-    return pd.DataFrame(tables.reshape(n, -1), index, columns)
+    return pd.DataFrame(tables.reshape(n, -1), index, columns, copy=False)
 
 
 def side_by_side(tables: Any) -> Any:

@@ -57,7 +57,7 @@ class Selection:
         """Dtype of arrays as large as these rows: float64 for few cells, else that of the table."""
         return np.dtype(np.float64) if self.is_small else self.table.dtype
 
-    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
+    def take(self, index: NDArray[np.intp] | slice) -> Self:
         """Select some of these rows."""
         return type(self)(self.table, self.index[index])
 
@@ -116,7 +116,7 @@ class DistinctRows(Selection):
         first, total = merge_equal_rows(weight[rows.index], hashes)
         return cls(table, rows.index[first], total, total / total.mean(), hashes[first])
 
-    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
+    def take(self, index: NDArray[np.intp] | slice) -> Self:
         """Select some of these rows."""
         rest = self.weight[index], self.share[index], self.hashes[index]
         return type(self)(self.table, self.index[index], *rest)

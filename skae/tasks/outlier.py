@@ -22,7 +22,6 @@ from skae.tasks.meta_estimator import AutoencoderMetaEstimator, Training, Traini
 from skae.tasks.outlier_model import FittedDetector, ScaledAutoencoder, Units
 from skae.tasks.outlier_scores import SCORES, Score
 from skae.tasks.robust_statistics import Floats, robust_center_scale
-from skae.training.split import hold_out
 from skae.variants.autoencoder import Autoencoder
 
 STATISTICS_ROWS = 2**14
@@ -290,8 +289,10 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     def _split(self, data: TrainingRows, seed: int) -> tuple[DistinctRows, DistinctRows]:
         """Divide the distinct rows of a table into training and calibration rows."""
         rows = DistinctRows.merge(data.X, data.weight, seed)
-        held_out = hold_out(rows.hashes, self.calibration_fraction)
-        train, calibration = rows.take(~held_out), rows.take(held_out)
+        # The rows are sorted by their hashes, so that the first of them are a random sample. If all
+        # would be held out, none is.
+        count = round(self.calibration_fraction * len(rows)) % len(rows)
+        calibration, train = rows.take(slice(count)), rows.take(slice(count, None))
         if len(calibration) and len(train) < 2:
             raise ValueError(
                 f"calibration_fraction={self.calibration_fraction} leaves fewer than 2 rows for "

@@ -84,13 +84,17 @@ def trimmed_weights(distance: Floats, weight: Floats, trim: float) -> Floats:
 
 
 def trimmed_means(values: Floats, weight: Floats, trim: float) -> Floats:
-    """Compute the mean of each column of `values` without a share `trim`, that of large values."""
-    if (weight == weight[0]).all():
-        values, sorted_weight = np.sort(values, axis=0), weight[:, None]
-    else:
+    """Compute the mean of each column of `values` without a share `trim`, that of large values.
+
+    Equal weights need no complete sorting.
+    """
+    if (weight != weight[0]).any():
         order = values.argsort(axis=0)
-        values, sorted_weight = np.take_along_axis(values, order, axis=0), weight[order]
-    kept = _keep_first(sorted_weight, trim)
+        values, kept = np.take_along_axis(values, order, axis=0), _keep_first(weight[order], trim)
+    else:
+        kept = _keep_first(weight, trim)[:, None]
+        last = np.count_nonzero(kept) - 1
+        values = np.partition(values, last, axis=0)
     return (kept * values).sum(axis=0) / kept.sum(axis=0)
 
 
