@@ -168,10 +168,10 @@ class Neighbors(Score):
         points = self._to_points(outputs)
         self.center, self.whitening, is_regular = concentrate(points, weight, trim, self.floor)
         regular = np.flatnonzero(is_regular)
-        whitened = np.empty((len(regular), points.shape[1]), points.dtype)
-        for block in chunks(*whitened.shape):
-            whitened[block] = whiten(points[regular[block]], self.center, self.whitening)
-        self.usual = group_means(whitened, self.size)
+        for block in chunks(len(regular), points.shape[1]):
+            # A row moves to an earlier position, so that it only replaces rows that have been read.
+            points[block] = whiten(points[regular[block]], self.center, self.whitening)
+        self.usual = group_means(points[: len(regular)], self.size)
         return self
 
     def check_sizes(self, n_components: int, n_features: int) -> None:
