@@ -336,13 +336,13 @@ def peak_bytes(function, *arguments):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("trim", "n_weights"), [(0.3, 1), (0.0, 3)])
-def test_memory_is_a_small_multiple_of_the_table(trim, n_weights, dtype, monkeypatch):
+@pytest.mark.parametrize("n_weights", [1, 3])
+def test_memory_is_a_small_multiple_of_the_table(n_weights, dtype, monkeypatch):
     monkeypatch.setattr(table_rows, "CHUNK_CELLS", 2**14)
     # So many columns have no covariance matrix, which does not depend on the number of rows.
     X = np.random.default_rng(0).normal(size=(2000, 520)).astype(dtype)
     weight = np.arange(2000) % n_weights + 1.0
-    found = detector(autoencoder=LINEAR, trim=trim)
+    found = detector(autoencoder=LINEAR).fit(X[:50])  # The first fit also loads modules.
     assert peak_bytes(found.fit, X, None, weight) < 3 * X.nbytes
     assert peak_bytes(found.score_samples, X) < X.nbytes / 2
     assert peak_bytes(found.explain, X) < 3 * X.size * 8 + X.nbytes / 2
