@@ -34,7 +34,8 @@ from skae._compat.sklearn import (
 )
 from skae.density.base import Density
 from skae.density.laplace import Laplace
-from skae.fitting import FitData, draw_seed, fit
+from skae.fitting.fit import FitData, Result, draw_seed, fit_table
+from skae.fitting.stream import fit_stream
 from skae.nn.bodies.architectures import WIDTHS
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.modules import ModulePair
@@ -442,7 +443,7 @@ class BaseAutoencoder(
     history_ = FittedAttribute(lambda fitted: as_history(fitted.history))
     loss_curve_ = FittedAttribute(lambda fitted: fitted.curve("train_loss"))
     validation_curve_ = FittedAttribute(lambda fitted: fitted.curve("valid_loss"))
-    n_iter_ = FittedAttribute(lambda fitted: len(fitted.history))
+    n_iter_ = FittedAttribute(lambda fitted: fitted.n_epochs)
     best_epoch_ = FittedAttribute(lambda fitted: fitted.best_epoch)
     start_epoch_ = FittedAttribute(lambda fitted: fitted.start_epoch)
 
@@ -642,7 +643,7 @@ class BaseAutoencoder(
         **target_options: Any,
     ) -> Self:
         data = FitData(X, y, sample_weight, X_corrupted, target_options=target_options)
-        return self._train(data, self._fitted, one_pass=True)
+        return self._train(data, self._fitted, fit_stream, 1)
 
     def _fit_targets(
         self, X: MatrixLike, targets: Targets, sample_weight: MatrixLike | None, resume: bool
@@ -655,13 +656,19 @@ class BaseAutoencoder(
         return self._train(data, self._fitted if resume else None)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def _train(self, data: FitData, resume: Fitted | None, one_pass: bool = False) -> Self:
+    def _train(
+        self,
+        data: FitData,
+        resume: Fitted | None,
+        steps: Callable[..., Result] = fit_table,
+        n_epochs: int | None = None,
+    ) -> Self:
         """Fit a new model, then make it the fitted state in a single assignment.
 
-        `resume` is the model from which training resumes, or None. `one_pass` selects the single
-        pass of `partial_fit`.
+        `resume` is the model from which training resumes, or None. `steps` are those of `fit` or of
+        `partial_fit`, and `n_epochs` is their number of epochs, which is `max_epochs` if it is None.
         """
-        context = init_callback_context(self, 1 if one_pass else self.max_epochs)
+        context = init_callback_context(self, self.max_epochs if n_epochs is None else n_epochs)
         weight = data.sample_weight
         metadata = None if weight is None else {"sample_weight": weight}
         details = {"X": data.X, "y": data.y, "metadata": metadata}
@@ -675,8 +682,8 @@ class BaseAutoencoder(
         # The fit reads a copy, so that another thread that sets parameters meanwhile has no effect.
         unfitted = type(self)(**self.get_params(deep=False))
         with torch.inference_mode(False), torch.enable_grad():
-            fitted, messages, remove_checkpoints = one_thread(fit)(
-                unfitted, data, resume, one_pass, make_callback
+            fitted, messages, remove_checkpoints = one_thread(steps)(
+                unfitted, data, resume, make_callback
             )
         # The warnings come before the assignment: if the user turns them into errors, the fit
         # fails, and the previous model must stay.

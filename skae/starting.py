@@ -32,6 +32,7 @@ from skae.table.columns import Support
 from skae.table.conditions import DistinctConditions, SeenConditions
 from skae.table.rows import Rows, max_abs_values
 from skae.table.schema import Schema
+from skae.table.seen import Seen
 from skae.table.sequences import RowShape, fill_with_means
 from skae.training.loop import Net, check_well_formed, to_tensors
 from skae.training.precision import (
@@ -318,7 +319,8 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     network = build_network(*parts).to(device=device, dtype=dtype)
     network.load_state_dict(to_tensors(module))
     check_well_formed(tree["training"], network)
-    if not 0 <= tree.get("start_epoch", 0) <= len(tree["training"]["history"]):
+    history = tree["training"]["history"]
+    if not 0 <= tree.get("start_epoch", 0) <= (history[-1]["epoch"] if history else 0):
         raise ValueError("start_epoch must not be negative or exceed the number of epochs")
     likelihood = copy.deepcopy(network.likelihood.fixed())
     likelihood.load_state_dict(to_tensors(tree.pop("likelihood")))
@@ -336,7 +338,7 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
 def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
     """Raise ValueError if parts of a stored model other than its arrays are inconsistent."""
     schema, conditions = tree["schema"], tree["conditions"]
-    kinds = {"schema": Schema, "best_epoch": int, "rows_seen": float, "n_components": int,
+    kinds = {"schema": Schema, "best_epoch": int, "seen": Seen, "n_components": int,
              "conditions": SeenConditions | None, "learned": dict, "parameters": dict}  # fmt: skip
     if "start_epoch" in tree:  # Files of earlier versions do not contain it.
         kinds["start_epoch"] = int
@@ -353,8 +355,10 @@ def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
         schema.shape.may_end_early,
     ):
         raise ValueError("the shape of a row does not match feature_shape and architecture")
-    if not 0 < tree["rows_seen"] < np.inf or tree["best_epoch"] < 0:
-        raise ValueError("rows_seen must be positive and finite, and best_epoch not negative")
+    if tree["best_epoch"] < 0:
+        raise ValueError("best_epoch must not be negative")
+    if tree["seen"].moments.mean.shape != schema.modelled.shape:
+        raise ValueError("the moments of columns do not match the columns of the schema")
     if bool(schema.conditions) != (conditions is not None):
         raise ValueError("the conditions of training rows do not match the columns of conditions")
     if conditions is not None:

@@ -21,6 +21,7 @@ from skae.parameters import short_repr
 from skae.table.columns import Column, Support
 from skae.table.conditions import DistinctConditions, SeenConditions
 from skae.table.schema import Schema
+from skae.table.seen import Seen
 from skae.table.sequences import RowShape
 from skae.training.loop import to_arrays
 
@@ -73,17 +74,15 @@ class Fitted:
         them. The state of the optimizer is empty unless training can resume from it.
     best_epoch : int
         Epoch of the latest fit whose weights were kept, counted from 1; 0 is the initial network.
-    rows_seen : float
-        Sum of the sample weights of the latest call of `fit`, if there was one, and of the calls of
-        `partial_fit` after it. If another call of `partial_fit` updates the density, it is the
-        weight of the present density.
+    seen : Seen
+        What the model has seen of its rows, from which `partial_fit` continues.
     conditions : SeenConditions or None
         Summary of the conditions of the rows of the fit, including validation rows, and of the fits
         from which it resumed. None if there are no columns of conditions.
     learned : dict
         What was learned from targets, such as their classes. It is empty without targets.
     start_epoch : int
-        Number of epochs in the history before the latest fit.
+        Number of epochs before the latest fit.
     """
 
     parameters: dict[str, Any]
@@ -92,7 +91,7 @@ class Fitted:
     density: Density
     training: dict[str, Any]
     best_epoch: int
-    rows_seen: float
+    seen: Seen
     conditions: SeenConditions | None
     learned: dict[str, Any]
     start_epoch: int = 0
@@ -101,6 +100,11 @@ class Fitted:
     def history(self) -> list[dict[str, Any]]:
         """Numbers recorded at each epoch."""
         return self.training["history"]
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs of all fits, of which the history may contain the latest only."""
+        return self.history[-1]["epoch"] if self.history else 0
 
     def curve(self, name: str) -> list[float]:
         """Return the values of a number in the history, one for each epoch that recorded it."""

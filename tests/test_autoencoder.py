@@ -30,7 +30,7 @@ from test_common import train
 
 import skae
 from skae import Autoencoder
-from skae.fitting import draw_seed
+from skae.fitting.fit import draw_seed
 from skae.nn.batch import Batch
 from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.draws import Draws, derive_seed

@@ -119,6 +119,22 @@ class Inputs(nn.Module):
         return u if self.shift is None else u + self.shift(self.conditions(batch))
 
     @torch.no_grad()
+    def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace the centers (n_modelled,) and the scale of the modelled columns.
+
+        Return the gain () and the shift (n_modelled,), in float64, with which the old input of the
+        encoder is gain * u + shift, where u is the new one.
+        """
+        old_center, old_scale = self.center.double(), self.scale.double()
+        self.center.copy_(center)
+        self.scale.copy_(scale)
+        gain = self.scale.double() / old_scale
+        if self.shift is not None:
+            self.shift.weight /= gain.to(self.scale)
+            self.shift.bias /= gain.to(self.scale)
+        return gain, (self.center.double() - old_center) / old_scale
+
+    @torch.no_grad()
     def start(
         self, x: LazyRows, conditions: LazyRows, weight: Tensor, moments: Moments
     ) -> tuple[LazyRows, Tensor | None]:

@@ -405,6 +405,17 @@ class Net(NeuralNet):
             if self.epochs_done - since >= self.plan.patience:
                 raise StopTraining
 
+    @property
+    def n_optimizer_steps(self) -> float:
+        """Number of steps of the optimizer since it was initialized."""
+        return max(float(self.optimizer_.state[p]["step"]) for p in self._trainable_parameters())
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: object) -> None:
+        # The history may contain the latest epochs only.
+        before = self.history[-1]["epoch"] if self.history else 0
+        super().on_epoch_begin(net, **kwargs)
+        self.history.record("epoch", before + 1)
+
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
         if self._best is not None:
             loss = self.history[-1, "valid_loss"]

@@ -78,6 +78,20 @@ class Body(nn.Module):
         """Largest number of hidden units per row that are in memory at once."""
         return Residual.n_hidden if self.residual is None else self.residual.n_hidden
 
+    def ends(self) -> list[tuple[Dense, Dense]] | None:
+        """Return the first and the last layer of the linear map and of the residual network.
+
+        None if one of these layers is not dense or has tied weights.
+        """
+        ends = [] if self.skip is None else [(self.skip, self.skip)]
+        if self.residual is not None:
+            own = self.residual.ends()
+            if own is None:
+                return None
+            ends.append(own)
+        is_tied = any(layer.transposed or layer.mirrored for pair in ends for layer in pair)
+        return None if is_tied else ends
+
     @property
     def out_bias(self) -> Tensor:
         """Bias of the output: that of the linear map if there is one."""

@@ -117,6 +117,13 @@ class Residual(nn.Module, ABC):
     def start_at_zero(self) -> None:
         """Set the output to zero such that it can still be trained."""
 
+    def ends(self) -> tuple["Dense", "Dense"] | None:
+        """Return the layers that receive the input and return the output, or None.
+
+        It is None if one of them is not dense.
+        """
+        return None
+
 
 def apply_dropout(x: Tensor, draws: Draws | None, share: float) -> Tensor:
     """Set units to zero with probability `share`, and divide the others by 1 - share.
@@ -153,6 +160,12 @@ class Chain(Residual):
     @property
     def out_bias(self) -> Tensor:
         return self.layers[-1].bias
+
+    def ends(self) -> tuple[Dense, Dense] | None:
+        first, last = self.layers[0], self.layers[-1]
+        if isinstance(first, Dense) and isinstance(last, Dense):
+            return first, last
+        return None
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         *hidden, last = self.layers

@@ -92,6 +92,15 @@ class Likelihood(nn.Module, ABC):
         """Set the noise variance of training, if it is not trained, after the scale is known."""
         return
 
+    def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace the means (n_columns,) of columns and the global scale, if outputs depend on them.
+
+        The noise of training is that of the new scale, but a trained noise is kept. Return the gain
+        and the shift, broadcastable to (n_outputs,), with which the outputs gain * out + shift have
+        the same mean as `out` had before.
+        """
+        return torch.ones(()), torch.zeros(())
+
     def start_noise(self, variance: Tensor) -> None:
         """Initialize a trained noise with noise variances (n_columns,) of standardized columns."""
         return

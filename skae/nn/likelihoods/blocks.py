@@ -52,6 +52,16 @@ class Blocks(Likelihood):
             part.fix_noise()
         self.noise_variance.copy_(torch.cat([part.noise_variance for part in self.parts]))
 
+    def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = zip(self.parts, center.split(self.columns), strict=True)
+        changes = [part.change_units(own, scale) for part, own in pairs]
+        self.noise_variance.copy_(torch.cat([part.noise_variance for part in self.parts]))
+        gains, shifts = (
+            torch.cat([each.expand(part.n_outputs) for part, each in zip(self.parts, all_, strict=True)])
+            for all_ in zip(*changes, strict=True)
+        )
+        return gains, shifts
+
     def start_noise(self, variance: Tensor) -> None:
         for part, own in zip(self.parts, variance.split(self.columns), strict=True):
             part.start_noise(own)

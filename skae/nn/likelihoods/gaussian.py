@@ -73,6 +73,16 @@ class Gaussian(Likelihood):
         # The noise variance is fixed at the overall variance during training, unless it is known.
         self.noise_variance.fill_(float(self.noise) if self.is_known else self.scale**2)
 
+    def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        old_center, old_scale = self.center.double(), self.scale.double()
+        self.center.copy_(center)
+        self.scale.copy_(scale)
+        self.fix_noise()
+        gain = old_scale / self.scale.double()
+        if self.log_noise is not None:
+            self.log_noise.data += (2 * gain.log() / NOISE_PACE).to(self.log_noise)
+        return gain, (old_center - self.center.double()) / self.scale.double()
+
     def start_noise(self, variance: Tensor) -> None:
         if self.log_noise is not None:
             variance = variance.mean(0, keepdim=True) if self.is_pooled else variance

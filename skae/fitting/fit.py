@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from skae.state import Fitted
 from skae.table.conditions import SeenConditions
 from skae.table.rows import Floats, Rows, hash_rows, max_abs_values
 from skae.table.schema import MatrixLike, Schema
+from skae.table.seen import Sample, Seen
 from skae.table.sequences import fill_with_means
 from skae.table.targets import Targets, join_targets, rare_rows
 from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
@@ -110,8 +111,6 @@ class PreparedFit:
         The distinct rows, and which of them are held out.
     resume : Fitted or None
         Model from which training resumes. None starts with a new model.
-    one_pass : bool
-        Whether to pass over the rows once, at a constant learning rate, as `partial_fit` does.
     seed : int
         Seed of the split and of all random numbers for a new network. If training resumes with a
         network of the same size, its random numbers continue those of the previous fit.
@@ -124,7 +123,6 @@ class PreparedFit:
     targets: Targets | None
     split: Split
     resume: Fitted | None
-    one_pass: bool
     seed: int
 
     @property
@@ -139,18 +137,36 @@ class PreparedFit:
         index = self.split.index[positions]
         return make_batch(self.rows.take(index), network, self.split.weight[positions])
 
+    def sample(self, split: Split) -> Sample:
+        """Return the representatives of a split of the rows."""
+        index, targets = split.index[split.representatives], self.targets
+        return Sample.hashed(
+            self.rows.take(index),
+            split.weight[split.representatives],
+            None if self.corrupted is None else self.corrupted.take(index),
+            None if targets is None else targets.take(index),
+            self.seed,
+        )
+
 
 Message = tuple[str, type[Warning]]
 """Text and category of a warning, which the public method issues when the fit is complete."""
 
+MakeCallback = Callable[[Callable[[Net], Fitted]], Any]
+"""Function that returns a skorch callback or None. Its argument is a function that returns the
+fitted model of a net during training."""
 
-def fit(
+Result = tuple[Fitted, list[Message], Callable[[], None]]
+"""The trained model, warnings to issue, and a function that removes the checkpoints of the fit. To
+be called when the estimator has its new model."""
+
+
+def fit_table(
     estimator: BaseEstimator,
     data: FitData,
     resume: Fitted | None,
-    one_pass: bool,
-    make_callback: Callable[[Callable[[Net], Fitted]], Any],
-) -> tuple[Fitted, list[Message], Callable[[], None]]:
+    make_callback: MakeCallback,
+) -> Result:
     """Train a model.
 
     Parameters
@@ -161,21 +177,12 @@ def fit(
         Arguments of the public method.
     resume : Fitted or None
         Model from which training resumes. None starts with a new model.
-    one_pass : bool
-        Whether to pass over the rows once, at a constant learning rate, as `partial_fit` does.
     make_callback : callable
-        Function that returns a skorch callback or None. Its argument is a function that returns the
-        fitted model of a net during training.
+        See `MakeCallback`.
 
     Returns
     -------
-    fitted : Fitted
-        The trained model.
-    messages : list of Message
-        Warnings to issue.
-    remove_checkpoints : callable
-        Function that removes the checkpoints of the fit. To be called when the estimator has its
-        new model.
+    result : Result
 
     Raises
     ------
@@ -184,7 +191,7 @@ def fit(
         DivergenceError are ValueErrors.
     """
     check_callbacks(estimator)
-    prepared = prepare_fit(estimator, data, resume, one_pass)
+    prepared = prepare_fit(estimator, data, resume)
     with advising(estimator):
         net, train, valid, plan = start_net(estimator, prepared)
         plan.contexts = make_callback(
@@ -197,7 +204,7 @@ def fit(
             best_epoch, messages = train_net(net, train, valid, plan)
             prepared, noise = use_all_rows(estimator, prepared, net, plan, best_epoch)
             net.notify("on_train_end", X=train, y=None)
-            if not (one_pass or estimator.warm_start):
+            if not estimator.warm_start:
                 net.reset_optimizer()
             fitted = make_fitted(estimator, prepared, net, best_epoch, noise)
         except DivergenceError:
@@ -223,10 +230,19 @@ def check_callbacks(estimator: BaseEstimator) -> None:
 # ---------------------------------------------------------------------------- preparation
 
 
-def prepare_fit(
-    estimator: BaseEstimator, data: FitData, resume: Fitted | None, one_pass: bool
-) -> PreparedFit:
-    """Validate the arguments of a fit and drop the rows of weight 0."""
+class Table(NamedTuple):
+    """Validated arguments of a fit. Rows of weight 0 are left out, except in `all_weights`."""
+
+    schema: Schema
+    rows: Rows
+    weight: Floats
+    corrupted: Rows | None
+    targets: Targets | None
+    all_weights: Floats
+
+
+def read_table(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Table:
+    """Validate the rows of a fit, their weights, corrupted versions and targets."""
     X, X_corrupted, all_weights = data.X, data.X_corrupted, None
     if data.sample_weight is not None and estimator._conditions()[1] is not None:
         # Rows of weight 0 are dropped before the table is read, because their categories must not
@@ -244,12 +260,18 @@ def prepare_fit(
     if len(weight) < len(rows):
         rows = rows.take(all_weights > 0)
         corrupted = None if corrupted is None else corrupted.take(all_weights > 0)
-    if resume is None:
-        check_more_than_one_row(estimator, len(rows))
     learned = {} if resume is None else resume.learned
     targets = data.targets or estimator._read_targets(
         data.y, all_weights, learned, **data.target_options
     )
+    return Table(schema, rows, weight, corrupted, targets, all_weights)
+
+
+def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> PreparedFit:
+    """Validate the arguments of a fit and hold out rows."""
+    schema, rows, weight, corrupted, targets, all_weights = read_table(estimator, data, resume)
+    if resume is None:
+        check_more_than_one_row(estimator, len(rows))
     validation: float | NDArray[np.bool_] = 0.0
     check_validation(estimator, data, targets)
     if data.X_val is not None:
@@ -257,21 +279,21 @@ def prepare_fit(
         weights = read_weight(data.sample_weight_val, held_out.values, "sample_weight_val")
         if targets is not None:
             y, both = join_targets(data.y, data.y_val), np.append(all_weights, weights)
-            joined = estimator._read_targets(y, both, learned)
+            joined = estimator._read_targets(y, both, {} if resume is None else resume.learned)
             if joined.values.shape[1] != targets.values.shape[1]:
                 raise ValueError("y_val must not contain classes that y does not contain.")
             targets = replace(joined, learned=targets.learned)
         validation = np.arange(len(rows) + np.count_nonzero(weights)) >= len(rows)
         rows = rows.append(held_out.take(weights > 0))
         weight = np.append(weight, weights[weights > 0])
-    elif estimator.early_stopping is not False and not one_pass:
+    elif estimator.early_stopping is not False:
         validation = estimator.validation_fraction
     seed = draw_seed(estimator.random_state)
     hashes = [] if corrupted is None else [corrupted.hash(seed)]
     if targets is not None:
         hashes += [hash_rows(values, seed) for values in (targets.values, targets.observed)]
     split = Split.from_rows(rows, weight, hashes, rare_rows(targets, weight), validation, seed)
-    return PreparedFit(schema, rows, weight, corrupted, targets, split, resume, one_pass, seed)
+    return PreparedFit(schema, rows, weight, corrupted, targets, split, resume, seed)
 
 
 def shape_warnings(estimator: BaseEstimator, shape: tuple[int, ...]) -> list[Message]:
@@ -382,7 +404,7 @@ def make_net(estimator: BaseEstimator, prepared: PreparedFit) -> Net:
     if resume is None:
         return new_net(estimator, *parts, prepared.learned, None, prepared.seed)
     k = resume.network.latent.n_components
-    if prepared.one_pass or (components_of_resumed(estimator, resume) or 0) <= k:
+    if (components_of_resumed(estimator, resume) or 0) <= k:
         return resumed_net(estimator, resume)
     # Resuming with the old size of the code raises if another parameter of the network has changed.
     resumed_net(copy.copy(estimator).set_params(n_components=k), resume)
@@ -443,11 +465,10 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
     selects = estimator.early_stopping is True or split.held_out.sum() >= MIN_VALIDATION_ROWS
     return Plan(
         learning_rate=estimator.learning_rate,
-        max_epochs=1 if prepared.one_pass else estimator.max_epochs,
+        max_epochs=estimator.max_epochs,
         batch_size=choose_batch_size(estimator.batch_size, len(split.training)),
         weight_decay=float(estimator.weight_decay / split.weight[~split.held_out].sum()),
         layerwise_epochs=estimator.layerwise_epochs if is_new else 0,
-        one_cycle=not prepared.one_pass,
         restore_best=network.latent.ranks_epochs and selects,
         patience=estimator.n_iter_no_change,
         tol=estimator.tol,
@@ -602,21 +623,31 @@ def make_fitted(
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
         net.reset_optimizer()
-    split, resume = prepared.split, prepared.resume
     density = estimate_density(estimator, prepared, net, noise)
     # Validation rows that the user has chosen are not among the rows of the model.
-    seen = split.training_part() if split.is_given else split
-    rows_seen, conditions = seen.weight.sum(), None if resume is None else resume.conditions
-    if resume is not None and prepared.one_pass:
-        rows_seen += resume.rows_seen
-        # The parameters may have changed the device since.
-        network, old = to_float64_device(net.module_), resume.density
-        tensors = {name: values.to(network.like.device) for name, values in old.tensors().items()}
-        old = type(old).restore(network, old.likelihood, tensors)
-        density = old.blend(density, seen.weight.sum() / rows_seen)
-    if prepared.rows.n_levels:
-        own = prepared.rows.take(seen.index)
-        conditions = SeenConditions.from_rows(own, seen.weight, conditions)
+    split, rows, resume = prepared.split, prepared.rows, prepared.resume
+    split = split.training_part() if split.is_given else split
+    weight = np.zeros(len(rows))
+    weight[split.index] = split.weight
+    n_passed = best_epoch * len(split.index) + (0 if resume is None else resume.seen.n_passed)
+    seen = Seen.all_at_once(prepared.seed, prepared.sample(split), rows, weight, n_passed)
+    conditions = None if resume is None else resume.conditions
+    if rows.n_levels:
+        own = rows.take(split.index)
+        conditions = SeenConditions.from_rows(own, split.weight, conditions)
+    return fitted_model(estimator, prepared, net, density, seen, conditions, best_epoch)
+
+
+def fitted_model(
+    estimator: BaseEstimator,
+    prepared: PreparedFit,
+    net: Net,
+    density: Density,
+    seen: Seen,
+    conditions: SeenConditions | None,
+    best_epoch: int,
+) -> Fitted:
+    """Return the model of a trained net."""
     not_kept = ("callbacks", "random_state", "verbose", "corruption")
     parameters = estimator.get_params(deep=False).items()
     return Fitted(
@@ -626,10 +657,10 @@ def make_fitted(
         density=density,
         training=net.arrays(),
         best_epoch=best_epoch,
-        rows_seen=float(rows_seen),
+        seen=seen,
         conditions=conditions,
         learned=prepared.learned,
-        start_epoch=net.first_epoch,
+        start_epoch=net.history[net.first_epoch - 1]["epoch"] if net.first_epoch else 0,
     )
 
 
@@ -654,7 +685,7 @@ def fit_warnings(
     k, d = network.latent.n_components, len(variance)
     rank = min(len(prepared.split.index) - n_validation - 1, int((variance > 0).sum()))
     noise = fitted.density.likelihood.noise_variance
-    is_validated = n_validation >= estimator._density.min_validation_rows or prepared.one_pass
+    is_validated = n_validation >= estimator._density.min_validation_rows
     # A trained noise variance falls as long as training lasts.
     is_arbitrary = network.likelihood.is_trained
     is_arbitrary |= bool((noise < NEGLIGIBLE_NOISE * variance.mean().to(noise)).all())

@@ -1,0 +1,256 @@
+"""The steps of `partial_fit`: one pass over new rows beside a sample of all rows that were seen."""
+
+import copy
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+
+from skae.fitting.fit import (
+    FitData,
+    MakeCallback,
+    Message,
+    PreparedFit,
+    Result,
+    advising,
+    check_callbacks,
+    draw_seed,
+    estimate_density,
+    fit_warnings,
+    fitted_model,
+    make_batches,
+    make_plan,
+    read_table,
+    shape_warnings,
+    start_auxiliary_loss,
+)
+from skae.nn.units import change_units
+from skae.starting import new_net, resumed_net
+from skae.state import Fitted
+from skae.table.conditions import SeenConditions
+from skae.table.seen import ColumnMoments, Joined, Sample, Seen
+from skae.training.batches import Batches
+from skae.training.loop import DivergenceError, Net
+from skae.training.rehearsal import Rehearsal, StreamPlan
+from skae.training.rehearsal import step_sizes as sizes_of_steps
+from skae.training.split import Split
+
+START_ROWS = 256.0
+"""Number of rows that training passes over before a network is kept. Until then, each estimation of
+the model starts anew from all rows that were seen."""
+
+HISTORY = 100
+"""Largest number of epochs in the history of a model that `partial_fit` has trained."""
+
+
+class Stream(NamedTuple):
+    """Validated data of a call of `partial_fit`.
+
+    Attributes
+    ----------
+    fit : PreparedFit
+        The sample and the new rows, with weights that represent all rows that were seen.
+    before : Seen
+        What the model had seen before.
+    joined : Joined
+        The distinct rows of the sample and the new rows.
+    new : Sample
+        The new rows.
+    is_due : bool
+        Whether the units and the density of the model are estimated anew, and its start is compared
+        with that from the present rows.
+    """
+
+    fit: PreparedFit
+    before: Seen
+    joined: Joined
+    new: Sample
+    is_due: bool
+
+
+def fit_stream(
+    estimator: BaseEstimator, data: FitData, resume: Fitted | None, make_callback: MakeCallback
+) -> Result:
+    """Train a model in one pass over new rows. `fit_table` documents the arguments."""
+    check_callbacks(estimator)
+    stream = read_stream(estimator, data, resume)
+    with advising(estimator):
+        net, n_passed = stream_net(estimator, stream)
+        train = make_rehearsal(estimator, stream, net)
+        plan = make_stream_plan(estimator, stream, net, n_passed)
+        plan.contexts = make_callback(
+            lambda net: make_stream_fitted(
+                estimator, stream, net.duplicate(copy.deepcopy(net.module_)), n_passed
+            )
+        )
+        try:
+            messages = distance_warnings(stream) + train_stream(net, train, plan)
+            net.notify("on_train_end", X=train, y=None)
+            fitted = make_stream_fitted(estimator, stream, net, n_passed)
+        except DivergenceError:
+            # To resume just before the failure would only repeat it.
+            net.remove_checkpoints()
+            raise
+    if resume is None:
+        messages += shape_warnings(estimator, stream.fit.schema.feature_shape)
+    if stream.is_due:
+        messages += fit_warnings(estimator, stream.fit, fitted, len(stream.fit.split.index))
+    return fitted, messages, net.remove_checkpoints
+
+
+def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Stream:
+    """Validate the arguments, and join the new rows with the sample of those seen before."""
+    schema, rows, weight, corrupted, targets, _ = read_table(estimator, data, resume)
+    if resume is None:
+        before = Seen.nothing(draw_seed(estimator.random_state), rows.n_modelled)
+    else:
+        before = resume.seen
+    new = Sample.hashed(rows, weight, corrupted, targets, before.seed)
+    joined = before.join(new)
+    table, index = joined.table, joined.index
+    if targets is not None and table.targets is not None:
+        targets = replace(targets, values=table.targets.values, observed=table.targets.observed)
+    split = Split(index, joined.weight, np.zeros(len(index), dtype=np.bool_), joined.chosen)
+    parts = table.rows, table.weight, table.corrupted, targets, split
+    prepared = PreparedFit(schema, *parts, resume, before.seed)
+    is_due = before.weight + weight.sum() >= before.due or has_changed(estimator, resume)
+    return Stream(prepared, before, joined, new, bool(is_due))
+
+
+def has_changed(estimator: BaseEstimator, resume: Fitted | None) -> bool:
+    """Return whether parameters have changed since a model was fitted."""
+    now = estimator.get_params(deep=False)
+    known = {} if resume is None else resume.parameters
+    return any(repr(now[name]) != repr(value) for name, value in known.items())
+
+
+def distance_warnings(stream: Stream) -> list[Message]:
+    """Return a list with a warning if the new rows are far from those seen before."""
+    new = ColumnMoments.from_rows(stream.new.rows.modelled, stream.new.weight)
+    found = stream.before.moments.farthest(new)
+    if found is None:
+        return []
+    schema = stream.fit.schema
+    label = schema.column_label(int(schema.modelled[found[0]]))
+    text = (
+        f"The new rows are far from those seen before: the mean of column {label} differs by "
+        f"{found[1]:.3g} standard deviations. Check the units of the new rows. If they come from "
+        "another distribution, reconstructions are poor until many of them were seen."
+    )
+    return [(text, UserWarning)]
+
+
+def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, float]:
+    """Return the net to train, and the number of rows that it has passed over.
+
+    It is a new net until training has passed over `START_ROWS` rows, and whenever a new net has a
+    lower objective than the trained one. Both are compared only if the model is estimated anew.
+    """
+    fit, n_passed = stream.fit, stream.before.n_passed
+    if fit.resume is None:
+        net = new_net(estimator, fit.schema, fit.rows, fit.split, fit.learned, None, fit.seed)
+        start_on_all_rows(estimator, stream, net)
+        return net, 0.0
+    net = resumed_net(estimator, fit.resume)
+    del net.history[: 1 - HISTORY]
+    everything = start_on_all_rows(estimator, stream, net)
+    if not stream.is_due:
+        return net, n_passed
+    is_started = n_passed < START_ROWS
+    if is_started or net.module_.latent.ranks_epochs:
+        new = new_net(estimator, fit.schema, fit.rows, fit.split, fit.learned, None, fit.seed)
+        new.module_.raise_noise()
+        start_on_all_rows(estimator, stream, new)
+        if is_started or new.evaluate(everything) < net.evaluate(everything):
+            new.generator.set_state(net.generator.get_state())
+            new.history = net.history
+            return new, n_passed if is_started else 0.0
+    moments = stream.before.moments.joined(
+        ColumnMoments.from_rows(stream.new.rows.modelled, stream.new.weight)
+    )
+    center = torch.from_numpy(moments.mean).to(net.module_.like.device)
+    change_units(net.module_, center, center.new_tensor(moments.scale))
+    return net, n_passed
+
+
+def start_on_all_rows(estimator: BaseEstimator, stream: Stream, net: Net) -> Batches:
+    """Start the auxiliary loss of a net, if there is one. Return all rows."""
+    everything = make_batches(estimator, stream.fit, net.module_)[0]
+    start_auxiliary_loss(net, stream.fit.targets, everything)
+    return everything
+
+
+def make_rehearsal(estimator: BaseEstimator, stream: Stream, net: Net) -> Rehearsal:
+    """Return batches of the new rows and of the sample."""
+    everything = make_batches(estimator, stream.fit, net.module_)[0]
+    # The rows of the table are the distinct ones.
+    table = everything.take(everything.index)
+    table = table._replace(weight=table.weight / table.weight.sum())
+    is_new = torch.from_numpy(stream.joined.is_new).to(table.x.device)
+    n_rehearsed = step_sizes(estimator, stream)[1]
+    options = everything.corrupt, everything.n_conditions, everything.width
+    return Rehearsal(table, is_new.nonzero()[:, 0], *options, is_new, n_rehearsed)
+
+
+def step_sizes(estimator: BaseEstimator, stream: Stream) -> tuple[int, int]:
+    """Return the numbers of new rows and of other rows per step."""
+    split = stream.fit.split
+    return sizes_of_steps(estimator.batch_size, len(split.index), float(split.weight.sum()))
+
+
+def make_stream_plan(
+    estimator: BaseEstimator, stream: Stream, net: Net, n_passed: float
+) -> StreamPlan:
+    """Make the plan of the pass over the new rows."""
+    plan = make_plan(estimator, stream.fit, net.module_)
+    options = vars(plan) | {
+        "max_epochs": 1,
+        "batch_size": step_sizes(estimator, stream)[0],
+        "layerwise_epochs": 0,
+        "from_start": False,
+    }
+    n_new = int(stream.joined.is_new.sum())
+    return StreamPlan(
+        **options, n_passed=n_passed, n_new=n_new, steps_before=net.n_optimizer_steps
+    )
+
+
+def train_stream(net: Net, train: Rehearsal, plan: StreamPlan) -> list[Message]:
+    """Train a net in place, and return warnings.
+
+    Raises DivergenceError if the objective becomes infinite or NaN.
+    """
+    network = net.module_
+    before = net.evaluate(train)
+    loss = net.fit_rows(train, None, plan).loss
+    if loss <= max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
+        return []
+    text = (
+        f"Training diverged: the objective on the new rows rose from {before:.4g} to {loss:.4g} "
+        f"nats per row. Lower learning_rate (now {plan.learning_rate})."
+    )
+    return [(text, ConvergenceWarning)]
+
+
+def make_stream_fitted(
+    estimator: BaseEstimator, stream: Stream, net: Net, n_passed: float
+) -> Fitted:
+    """Return the model of a trained net, whose density is estimated if it is due."""
+    fit, new = stream.fit, stream.new
+    if net.module_.auxiliary is not None:
+        net.module_.auxiliary = None
+        net.reset_optimizer()
+    if stream.is_due or fit.resume is None:
+        density = estimate_density(estimator, fit, net)
+    else:
+        density = fit.resume.density
+        net.module_.eval()
+    n_passed += float(stream.joined.is_new.sum())
+    seen = stream.before.after(stream.joined, new, n_passed, stream.is_due)
+    conditions = None if fit.resume is None else fit.resume.conditions
+    if new.rows.n_levels:
+        conditions = SeenConditions.from_rows(new.rows, new.weight, conditions)
+    return fitted_model(estimator, fit, net, density, seen, conditions, 1)

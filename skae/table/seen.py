@@ -1,0 +1,295 @@
+"""What a model has seen of its rows: moments of all of them, and a sample that is kept."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skae.files import Stored
+from skae.table.rows import (
+    CHUNK_CELLS,
+    Floats,
+    Rows,
+    hash_rows,
+    merge_equal_rows,
+    mix_bits,
+    select_by_hash,
+)
+from skae.table.targets import Targets
+
+SAMPLE_ROWS = 2048
+SAMPLE_CELLS = 2**20
+"""Largest numbers of rows and of cells of a sample."""
+
+GROWTH = 1.25
+"""Growth of the weight of the rows seen after which the model is estimated anew."""
+
+FAR = 10.0
+"""Distance of the mean of some rows from that of the rows seen before, in standard deviations of
+the column, above which the rows are far away."""
+
+FAR_ROWS = 30
+"""Smallest weight of the rows seen before with which new rows are compared."""
+
+
+@dataclass(frozen=True)
+class ColumnMoments(Stored):
+    """Weighted moments of the observed cells of columns.
+
+    Attributes
+    ----------
+    weight : ndarray of shape (n_columns,)
+        Summed weights of the observed cells.
+    mean : ndarray of shape (n_columns,)
+        Means of the columns.
+    scatter : ndarray of shape (n_columns,)
+        Weighted sums of squared deviations from the means.
+    """
+
+    weight: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+
+    def _check_state(self) -> None:
+        parts = self.weight, self.mean, self.scatter
+        if len({part.shape for part in parts}) > 1 or self.weight.ndim != 1:
+            raise ValueError("the moments of columns must be vectors of the same length")
+        if not np.isfinite(parts).all() or (self.weight < 0).any() or (self.scatter < 0).any():
+            raise ValueError("the moments of columns must be finite and not negative")
+
+    @classmethod
+    def from_rows(cls, values: Floats, weight: Floats) -> Self:
+        """Compute the moments of a table (n, n_columns), block by block."""
+        d = values.shape[1]
+        size, total = max(1, CHUNK_CELLS // d), cls(np.zeros(d), np.zeros(d), np.zeros(d))
+        for i in range(0, len(values), size):
+            cells = values[i : i + size].astype(np.float64)
+            observed, share = ~np.isnan(cells), weight[i : i + size]
+            cells = np.where(observed, cells, 0.0)
+            known = share @ observed
+            # Differences from a row of the table are exact where a column is constant.
+            mean = cells[0] + share @ (observed * (cells - cells[0])) / np.where(known, known, 1.0)
+            scatter = share @ (observed * (cells - mean) ** 2)
+            total = total.joined(cls(known, mean, scatter))
+        return total
+
+    def joined(self, other: Self) -> Self:
+        """Return the moments of the cells of both tables (Chan, Golub & LeVeque 1979)."""
+        weight = self.weight + other.weight
+        share = other.weight / np.where(weight > 0, weight, 1.0)
+        shift = other.mean - self.mean
+        scatter = self.scatter + other.scatter + shift**2 * self.weight * share
+        return type(self)(weight, self.mean + share * shift, scatter)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Variances of the columns, 0 for columns without observed cells."""
+        variance: NDArray[np.float64] = self.scatter / np.where(self.weight > 0, self.weight, 1.0)
+        return variance
+
+    @property
+    def scale(self) -> float:
+        """Square root of the mean variance of the columns with observed cells, or 1 if it is 0."""
+        variance = self.variance[self.weight > 0]
+        scale = float(np.sqrt(variance.mean())) if len(variance) else 0.0
+        return scale if scale > 0 else 1.0
+
+    def farthest(self, new: Self) -> tuple[int, float] | None:
+        """Return the column in which new rows are farthest away, and their distance.
+
+        The distance is that of the means, in standard deviations of the column. It is None unless
+        it exceeds `FAR` and what is possible for a part of the rows seen: the mean of m of n rows
+        is at most sqrt(n / m) standard deviations from that of the n rows. The standard deviation
+        of a constant column is the scale of the table.
+        """
+        deviation = np.sqrt(self.variance)
+        deviation = np.where(deviation > 1e-14 * np.abs(self.mean), deviation, self.scale)
+        compared = (new.weight > 0) & (self.weight >= FAR_ROWS)
+        limit = np.maximum(FAR, np.sqrt(self.weight / np.where(new.weight > 0, new.weight, 1.0)))
+        distance = np.abs(new.mean - self.mean) / deviation
+        excess = np.where(compared, distance / limit, 0.0)
+        column = int(excess.argmax())
+        return (column, float(distance[column])) if excess[column] > 1 else None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows with their weights, corrupted versions and targets.
+
+    Attributes
+    ----------
+    rows : Rows
+        The n rows.
+    weight : ndarray of shape (n,)
+        Weights of the rows.
+    corrupted : Rows or None
+        Corrupted versions of the rows, if the user has passed any.
+    targets : Targets or None
+        Targets of the rows, without their loss, if the estimator uses targets.
+    hashes : ndarray of shape (n,), uint64
+        Hashes of all of these, except for the weights.
+    """
+
+    rows: Rows
+    weight: Floats
+    corrupted: Rows | None
+    targets: Targets | None
+    hashes: NDArray[np.uint64]
+
+    @classmethod
+    def hashed(
+        cls,
+        rows: Rows,
+        weight: Floats,
+        corrupted: Rows | None,
+        targets: Targets | None,
+        seed: int,
+    ) -> Self:
+        """Compute the hashes of rows."""
+        hashes = rows.hash(seed)
+        parts = [] if corrupted is None else [corrupted.hash(seed)]
+        if targets is not None:
+            parts += [hash_rows(part, seed) for part in (targets.values, targets.observed)]
+            targets = Targets(targets.values, targets.observed)
+        for part in parts:
+            hashes = mix_bits(mix_bits(hashes) + part)
+        return cls(rows, weight, corrupted, targets, hashes)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: NDArray[np.intp], weight: Floats) -> Self:
+        """Return the rows at an index, with other weights."""
+        return type(self)(
+            self.rows.take(index),
+            weight,
+            None if self.corrupted is None else self.corrupted.take(index),
+            None if self.targets is None else self.targets.take(index),
+            self.hashes[index],
+        )
+
+    def append(self, new: Self) -> Self:
+        """Return these rows, followed by new rows."""
+        corrupted, targets = None, new.targets
+        if self.corrupted is not None or new.corrupted is not None:
+            # Rows without a corrupted version are their own.
+            corrupted = (self.corrupted or self.rows).append(new.corrupted or new.rows)
+        if self.targets is not None and targets is not None:
+            values = np.concatenate([self.targets.values, targets.values])
+            targets = Targets(values, np.concatenate([self.targets.observed, targets.observed]))
+        weight, hashes = (
+            np.append(self.weight, new.weight),
+            np.append(self.hashes, new.hashes),
+        )
+        return type(self)(self.rows.append(new.rows), weight, corrupted, targets, hashes)
+
+
+class Joined(NamedTuple):
+    """The distinct rows of a sample and of new rows, which represent all rows that were seen.
+
+    Attributes
+    ----------
+    table : Sample
+        The rows of the sample, followed by the new rows.
+    index : ndarray of shape (n_distinct,)
+        Indices of the distinct rows in the table.
+    weight : ndarray of shape (n_distinct,)
+        Weights of the distinct rows. Their sum is that of the weights of all rows that were seen.
+    chosen : ndarray of int
+        Positions in `index` of the rows of the next sample, in pseudorandom order.
+    is_new : ndarray of shape (n_distinct,), bool
+        Whether a distinct row is among the new rows.
+    """
+
+    table: Sample
+    index: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    chosen: NDArray[np.intp]
+    is_new: NDArray[np.bool_]
+
+    def next_sample(self) -> Sample:
+        """Return the sample of the rows that were seen, including the new ones."""
+        total = merge_equal_rows(self.table.weight, self.table.hashes)[1]
+        return self.table.take(self.index[self.chosen], total[self.chosen])
+
+
+@dataclass(frozen=True)
+class Seen(Stored):
+    """What a model has seen of its rows.
+
+    Attributes
+    ----------
+    seed : int
+        Seed of the hashes that choose the sample.
+    weight : float
+        Sum of the sample weights of the rows of the latest call of `fit`, if there was one, and of
+        all calls of `partial_fit` after it.
+    moments : ColumnMoments
+        Moments of the modelled columns of these rows.
+    n_passed : float
+        Number of rows that training has passed over, counted once in each epoch.
+    due : float
+        Value of `weight` at which the model is estimated anew.
+    sample : Sample or None
+        Those of the distinct rows that have the smallest hashes. A row is in the sample from the
+        first time that it was seen, so that its weight is that of all times, and the order of the
+        rows has no influence. None if the model was loaded from a file, which contains no rows.
+    """
+
+    seed: int
+    weight: float
+    moments: ColumnMoments
+    n_passed: float
+    due: float
+    sample: Sample | None
+
+    def _check_state(self) -> None:
+        numbers = self.weight, self.n_passed, self.due
+        if not (np.isfinite(numbers).all() and min(numbers) >= 0 and self.weight > 0):
+            raise ValueError("the weight of the rows seen must be positive and finite")
+
+    @classmethod
+    def nothing(cls, seed: int, n_modelled: int) -> Self:
+        """Return the state before the first row."""
+        none = np.zeros(n_modelled)
+        return cls(seed, 0.0, ColumnMoments(none, none, none), 0.0, 0.0, None)
+
+    @classmethod
+    def all_at_once(cls, seed: int, sample: Sample, rows: Rows, weight: Floats, n: float) -> Self:
+        """Return the state after a fit of `rows`, which has passed over `n` rows."""
+        total, size = float(weight.sum()), sample_size(rows)
+        moments = ColumnMoments.from_rows(rows.modelled, weight)
+        kept = sample.take(np.arange(len(sample))[:size], sample.weight[:size])
+        return cls(seed, total, moments, n, GROWTH * total, kept)
+
+    def join(self, new: Sample) -> Joined:
+        """Return the distinct rows of the sample and of new rows."""
+        total = new.weight.sum()
+        if self.sample is None:
+            table, weight = new, new.weight * ((self.weight + total) / total)
+        else:
+            table = self.sample.append(new)
+            known = self.sample.weight * (self.weight / self.sample.weight.sum())
+            weight = np.append(known, new.weight)
+        index, weight = merge_equal_rows(weight, table.hashes)
+        is_new = np.arange(len(table)) >= len(table) - len(new)
+        count = merge_equal_rows(is_new.astype(np.float64), table.hashes)[1]
+        chosen = select_by_hash(table.hashes[index], sample_size(table.rows))
+        return Joined(table, index, weight, chosen, count > 0)
+
+    def after(self, joined: Joined, new: Sample, n_passed: float, is_due: bool) -> Self:
+        """Return the state after a call with new rows, of which `joined` is the result of `join`.
+
+        `n_passed` is the number of rows that training has passed over in all calls. `is_due` is
+        whether the model was estimated anew in this call.
+        """
+        weight = self.weight + float(new.weight.sum())
+        moments = self.moments.joined(ColumnMoments.from_rows(new.rows.modelled, new.weight))
+        due = GROWTH * weight if is_due else self.due
+        return type(self)(self.seed, weight, moments, n_passed, due, joined.next_sample())
+
+
+def sample_size(rows: Rows) -> int:
+    """Return the largest number of rows of a sample."""
+    return max(1, min(SAMPLE_ROWS, SAMPLE_CELLS // rows.values.shape[1]))
