@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skae.nn.batch import Batch
-from skae.training.batches import Batches, choose_batch_size
+from skae.training.batches import Batches
 from skae.training.plan import Plan
 
 DECAY_FROM = 4096.0
@@ -17,8 +17,12 @@ DECAY_FROM = 4096.0
 WARM_UP_STEPS = 50
 """Number of steps of a new optimizer during which the learning rate rises."""
 
-LEAST_NEW_ROWS = 4
-NEW_SHARE = 1e-3
+BATCH_ROWS = 256
+"""Number of rows per step with `batch_size="auto"`. Smaller steps were worse for an equal number of
+steps: they contain few new rows, but many rehearsed ones."""
+
+LEAST_NEW_ROWS = 8
+NEW_SHARE = 5e-4
 """Smallest number of new rows per step, and their number as a share of the rows seen in all."""
 
 
@@ -101,6 +105,6 @@ def step_sizes(batch_size: int | str, n_rows: int, seen: float) -> tuple[int, in
     A step uses the whole table if it is small. The number of new rows grows with the weight of all
     rows that were `seen`, so that the number of steps grows with its logarithm only.
     """
-    size = choose_batch_size(batch_size, n_rows)
+    size = min(BATCH_ROWS if batch_size == "auto" else int(batch_size), n_rows)
     new = max(1, min(max(LEAST_NEW_ROWS, int(NEW_SHARE * seen)), size // 2))
     return new, max(1, size - new)
