@@ -666,7 +666,7 @@ class BaseAutoencoder(
         """Fit a new model, then make it the fitted state in a single assignment.
 
         `resume` is the model from which training resumes, or None. `steps` are those of `fit` or of
-        `partial_fit`, and `n_epochs` is their number of epochs, which is `max_epochs` if it is None.
+        `partial_fit`, and `n_epochs` is their number of epochs. None is `max_epochs`.
         """
         context = init_callback_context(self, self.max_epochs if n_epochs is None else n_epochs)
         weight = data.sample_weight
@@ -1069,6 +1069,14 @@ class BaseAutoencoder(
         state = dict(super().__getstate__())
         fitted = state.get("_fitted")
         return state if fitted is None else state | {"_fitted": fitted.tree()}
+
+    def _attributes(self) -> dict[str, Any]:
+        state = super()._attributes()
+        if "_fitted" in state:
+            tree = state["_fitted"]
+            # The sample consists of training rows, which files do not contain.
+            state["_fitted"] = tree | {"seen": replace(tree["seen"], sample=None)}
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)

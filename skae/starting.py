@@ -302,6 +302,9 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     validate_parameters(estimator)
     if isinstance(tree["conditions"], DistinctConditions):
         tree["conditions"] = tree["conditions"].summary(tree["schema"].n_levels)
+    if "seen" not in tree:  # Files of earlier versions contain the number of rows only.
+        center, scale = (tree["module"][f"inputs.{name}"] for name in ("center", "scale"))
+        tree["seen"] = Seen.of_units(tree.pop("rows_seen"), center, scale)
     _check_tree(estimator, tree)
     dtype = {"float32": torch.float32, "float64": torch.float64}[tree.pop("dtype")]
     module, k = tree.pop("module"), tree.pop("n_components")

@@ -453,7 +453,7 @@ def _autoencoder_of_format_1(
         "schema": schema,
         "training": arrays["training"],
         "best_epoch": state["best_epoch_"],
-        "rows_seen": state["_seen_"],
+        "rows_seen": float(state["_seen_"]),
         "conditions": seen,
         "learned": {k: state[k] for k in ("classes_", "class_prior_") if k in state},
         "dtype": arrays["dtype"],

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from test_common import configured, core, public_estimators, train
 
-import skae.fitting
+import skae.fitting.fit
 from skae import Autoencoder, ConditionalVariationalAutoencoder
 from skae.base import BaseAutoencoder
 from skae.nn.step import replay as step
@@ -483,14 +483,14 @@ def test_an_interrupt_of_any_step_leaves_the_model(
     fitted, name, when, method, parameters, monkeypatch
 ):
     before, expected = fitted._fitted, codes_and_losses(fitted)
-    do = getattr(skae.fitting, name)
+    do = getattr(skae.fitting.fit, name)
 
     def interrupted(*args):
         if when == "after":
             do(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(skae.fitting, name, interrupted)
+    monkeypatch.setattr(skae.fitting.fit, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(fitted.set_params(**parameters), X, method)
     assert_left_as_it_was(fitted, before, expected)
@@ -500,7 +500,7 @@ def test_an_interrupt_of_any_step_leaves_the_model(
 def test_a_warning_that_is_raised_leaves_the_model(fitted, monkeypatch):
     before, expected = fitted._fitted, codes_and_losses(fitted)
     message = "codes are of no use", ConvergenceWarning
-    monkeypatch.setattr(skae.fitting, "fit_warnings", lambda *_: [message])
+    monkeypatch.setattr(skae.fitting.fit, "fit_warnings", lambda *_: [message])
     with pytest.raises(ConvergenceWarning, match="of no use"):
         fitted.fit(X)
     assert_left_as_it_was(fitted, before, expected)

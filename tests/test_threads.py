@@ -27,7 +27,7 @@ from test_determinism import exit_status, in_forked_child
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import skae
-import skae.fitting
+import skae.fitting.fit
 from skae.nn.step import replay
 from skae.training import threads
 
@@ -141,7 +141,7 @@ def test_every_operation_uses_one_thread(estimator_class):
 def test_calls_that_overlap_change_no_count(estimator_class, monkeypatch):
     """Neither of their own threads nor of others, and a count that is set meanwhile stays."""
     estimator, pause = fitted(estimator_class), Pause()
-    monkeypatch.setattr(skae.fitting, "make_net", pause.before(skae.fitting.make_net))
+    monkeypatch.setattr(skae.fitting.fit, "make_net", pause.before(skae.fitting.fit.make_net))
     count_after = []
 
     def fit():
@@ -278,7 +278,7 @@ def test_fork_while_another_thread_changes_a_count(monkeypatch):
 def test_fork_while_another_thread_fits(estimator_class, monkeypatch):
     model, expected = fitted(estimator_class), expected_outputs(estimator_class)
     pause = Pause()
-    monkeypatch.setattr(skae.fitting, "make_net", pause.before(skae.fitting.make_net))
+    monkeypatch.setattr(skae.fitting.fit, "make_net", pause.before(skae.fitting.fit.make_net))
 
     def child():
         assert_same(outputs(model, X), expected)

@@ -1,7 +1,7 @@
 """The interface of densities of rows, and the evaluation of many rows in blocks."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -67,9 +67,6 @@ class Density(Protocol):
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         """Draw codes (n, k) from the prior, where k is the latent's `n_outputs`."""
-
-    def blend(self, new: Any, share: float) -> Self:
-        """Approximate the mixture of this density and a new one, whose weight is `share`."""
 
     def is_finite(self) -> bool:
         """Return whether all parameters are finite."""

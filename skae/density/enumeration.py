@@ -107,9 +107,5 @@ class Enumeration:
         indices = torch.searchsorted(cumulative, uniform, right=True)
         return cast(Discrete, network.latent).look_up(indices.clamp_max(cumulative.shape[1] - 1).mT)
 
-    def blend(self, new: "Enumeration", share: float) -> "Enumeration":
-        likelihood = self.likelihood.blended(new.likelihood, share)
-        return Enumeration(likelihood, self.shares.lerp(new.shares, share))
-
     def is_finite(self) -> bool:
         return self.likelihood.is_finite() and bool(self.shares.isfinite().all())

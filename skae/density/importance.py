@@ -30,8 +30,7 @@ class Importance:
 
     The expectation of the estimate is a lower bound of the log-density, which becomes tighter with
     more codes (Burda, Grosse & Salakhutdinov 2016). The random numbers are computed from the row,
-    so equal rows have equal results in every call. `Density` documents the methods. `blend` returns
-    the new density.
+    so equal rows have equal results in every call. `Density` documents the methods.
 
     Attributes
     ----------
@@ -143,9 +142,6 @@ class Importance:
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         return cast(Stochastic, network.latent).draw_prior(n, draws)
-
-    def blend(self, new: "Importance", share: float) -> "Importance":
-        return new
 
     def is_finite(self) -> bool:
         return self.likelihood.is_finite()

@@ -220,12 +220,6 @@ class Laplace:
         latent = network.latent
         return Laplace(likelihood, latent.prior.restore(tensors, latent.n_components))
 
-    def blend(self, new: "Laplace", share: float) -> "Laplace":
-        """Approximate the mixture of this density and a new one, whose weight is `share`."""
-        return Laplace(
-            self.likelihood.blended(new.likelihood, share), self.prior.blended(new.prior, share)
-        )
-
     def search(self, expansion: "_Expansion", max_steps: int = SEARCH_STEPS) -> None:
         """Move an expansion to the most probable codes of its rows, by damped Gauss-Newton steps.
 

@@ -78,8 +78,8 @@ def fit_stream(
     check_callbacks(estimator)
     stream = read_stream(estimator, data, resume)
     with advising(estimator):
-        net, n_passed = stream_net(estimator, stream)
-        train = make_rehearsal(estimator, stream, net)
+        net, everything, n_passed = stream_net(estimator, stream)
+        train = make_rehearsal(estimator, stream, everything)
         plan = make_stream_plan(estimator, stream, net, n_passed)
         plan.contexts = make_callback(
             lambda net: make_stream_fitted(
@@ -110,7 +110,7 @@ def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
         before = resume.seen
     new = Sample.hashed(rows, weight, corrupted, targets, before.seed)
     joined = before.join(new)
-    table, index = joined.table, joined.index
+    table, index = joined.table, joined.places
     if targets is not None and table.targets is not None:
         targets = replace(targets, values=table.targets.values, observed=table.targets.observed)
     split = Split(index, joined.weight, np.zeros(len(index), dtype=np.bool_), joined.chosen)
@@ -143,37 +143,41 @@ def distance_warnings(stream: Stream) -> list[Message]:
     return [(text, UserWarning)]
 
 
-def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, float]:
-    """Return the net to train, and the number of rows that it has passed over.
+def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, float]:
+    """Return the net to train, all rows, and the number of rows that the net has passed over.
 
     It is a new net until training has passed over `START_ROWS` rows, and whenever a new net has a
     lower objective than the trained one. Both are compared only if the model is estimated anew.
     """
     fit, n_passed = stream.fit, stream.before.n_passed
     if fit.resume is None:
-        net = new_net(estimator, fit.schema, fit.rows, fit.split, fit.learned, None, fit.seed)
-        start_on_all_rows(estimator, stream, net)
-        return net, 0.0
+        return *started_net(estimator, stream), 0.0
     net = resumed_net(estimator, fit.resume)
     del net.history[: 1 - HISTORY]
     everything = start_on_all_rows(estimator, stream, net)
     if not stream.is_due:
-        return net, n_passed
+        return net, everything, n_passed
     is_started = n_passed < START_ROWS
     if is_started or net.module_.latent.ranks_epochs:
-        new = new_net(estimator, fit.schema, fit.rows, fit.split, fit.learned, None, fit.seed)
-        new.module_.raise_noise()
-        start_on_all_rows(estimator, stream, new)
-        if is_started or new.evaluate(everything) < net.evaluate(everything):
+        new, rows = started_net(estimator, stream)
+        if is_started or new.evaluate(rows) < net.evaluate(everything):
             new.generator.set_state(net.generator.get_state())
             new.history = net.history
-            return new, n_passed if is_started else 0.0
+            return new, rows, n_passed if is_started else 0.0
     moments = stream.before.moments.joined(
         ColumnMoments.from_rows(stream.new.rows.modelled, stream.new.weight)
     )
     center = torch.from_numpy(moments.mean).to(net.module_.like.device)
     change_units(net.module_, center, center.new_tensor(moments.scale))
-    return net, n_passed
+    return net, everything, n_passed
+
+
+def started_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches]:
+    """Return a new net that is initialized from all rows, and these rows."""
+    fit = stream.fit
+    net = new_net(estimator, fit.schema, fit.rows, fit.split, fit.learned, None, fit.seed)
+    net.module_.raise_noise()
+    return net, start_on_all_rows(estimator, stream, net)
 
 
 def start_on_all_rows(estimator: BaseEstimator, stream: Stream, net: Net) -> Batches:
@@ -183,9 +187,8 @@ def start_on_all_rows(estimator: BaseEstimator, stream: Stream, net: Net) -> Bat
     return everything
 
 
-def make_rehearsal(estimator: BaseEstimator, stream: Stream, net: Net) -> Rehearsal:
+def make_rehearsal(estimator: BaseEstimator, stream: Stream, everything: Batches) -> Rehearsal:
     """Return batches of the new rows and of the sample."""
-    everything = make_batches(estimator, stream.fit, net.module_)[0]
     # The rows of the table are the distinct ones.
     table = everything.take(everything.index)
     table = table._replace(weight=table.weight / table.weight.sum())
@@ -197,8 +200,9 @@ def make_rehearsal(estimator: BaseEstimator, stream: Stream, net: Net) -> Rehear
 
 def step_sizes(estimator: BaseEstimator, stream: Stream) -> tuple[int, int]:
     """Return the numbers of new rows and of other rows per step."""
-    split = stream.fit.split
-    return sizes_of_steps(estimator.batch_size, len(split.index), float(split.weight.sum()))
+    split, n_new = stream.fit.split, int(stream.joined.is_new.sum())
+    total = float(split.weight.sum())
+    return sizes_of_steps(estimator.batch_size, len(split.index), n_new, total)
 
 
 def make_stream_plan(
@@ -213,9 +217,7 @@ def make_stream_plan(
         "from_start": False,
     }
     n_new = int(stream.joined.is_new.sum())
-    return StreamPlan(
-        **options, n_passed=n_passed, n_new=n_new, steps_before=net.n_optimizer_steps
-    )
+    return StreamPlan(**options, n_passed=n_passed, n_new=n_new, steps_before=net.n_optimizer_steps)
 
 
 def train_stream(net: Net, train: Rehearsal, plan: StreamPlan) -> list[Message]:

@@ -130,8 +130,8 @@ class Inputs(nn.Module):
         self.scale.copy_(scale)
         gain = self.scale.double() / old_scale
         if self.shift is not None:
-            self.shift.weight /= gain.to(self.scale)
-            self.shift.bias /= gain.to(self.scale)
+            for part in (self.shift.weight, self.shift.bias):
+                part.div_(gain.to(part))
         return gain, (self.center.double() - old_center) / old_scale
 
     @torch.no_grad()

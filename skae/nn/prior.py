@@ -128,13 +128,6 @@ class Prior(ABC):
     def change(self, other: Self) -> float:
         """Compute the relative difference to another prior, by which convergence is judged."""
 
-    @abstractmethod
-    def blended(self, new: Self, share: float) -> Self:
-        """Return a prior that approximates the mixture of this prior and a new one.
-
-        `share` is the weight of the new prior in the mixture.
-        """
-
     def is_finite(self) -> bool:
         """Return whether all parameters are finite."""
         return all(bool(tensor.isfinite().all()) for tensor in self.tensors().values())
@@ -260,12 +253,6 @@ class NormalPrior(Prior):
         difference = (other.covariance - self.covariance).abs().max()
         return float(difference / other.covariance.abs().max().clamp_min(1e-300))
 
-    def blended(self, new: Self, share: float) -> Self:
-        shift = new.mean - self.mean
-        covariance = torch.lerp(self.covariance, new.covariance, share)
-        covariance = covariance + share * (1 - share) * torch.outer(shift, shift)
-        return type(self)(self.mean + share * shift, invertible(covariance))
-
 
 class StandardNormalPrior(NormalPrior):
     """Standard normal distribution, for codes that are trained to follow it."""
@@ -281,9 +268,6 @@ class StandardNormalPrior(NormalPrior):
         return {}
 
     def update(self, statistics: Mapping[str, Tensor], bessel: Tensor) -> Self:
-        return self
-
-    def blended(self, new: Self, share: float) -> Self:
         return self
 
 

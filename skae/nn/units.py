@@ -27,10 +27,11 @@ def change_units(network: Network, center: Tensor, scale: Tensor) -> None:
         return
     gain, shift = network.inputs.change_units(center, scale)
     for layer, _ in ends[0]:
-        layer.bias += (layer.weight.double() @ shift).to(layer.bias)
-        layer.weight *= gain.to(layer.weight)
+        layer.bias.add_((layer.weight.double() @ shift).to(layer.bias))
+        layer.weight.mul_(gain.to(layer.weight))
     gain, shift = network.likelihood.change_units(center, scale)
     for _, layer in ends[1]:
-        layer.weight *= gain.to(layer.weight)
-        layer.bias *= gain.to(layer.bias)
+        each = gain.to(layer.weight).expand(len(layer.weight))
+        layer.weight.mul_(each[:, None])
+        layer.bias.mul_(each)
     network.decoder.out_bias.add_(shift.to(network.decoder.out_bias))

@@ -67,7 +67,7 @@ class ColumnMoments(Stored):
             cells = values[i : i + size].astype(np.float64)
             observed, share = ~np.isnan(cells), weight[i : i + size]
             cells = np.where(observed, cells, 0.0)
-            known = share @ observed
+            known = (share @ observed).astype(np.float64)
             # Differences from a row of the table are exact where a column is constant.
             mean = cells[0] + share @ (observed * (cells - cells[0])) / np.where(known, known, 1.0)
             scatter = share @ (observed * (cells - mean) ** 2)
@@ -192,18 +192,18 @@ class Joined(NamedTuple):
     ----------
     table : Sample
         The rows of the sample, followed by the new rows.
-    index : ndarray of shape (n_distinct,)
+    places : ndarray of shape (n_distinct,)
         Indices of the distinct rows in the table.
     weight : ndarray of shape (n_distinct,)
         Weights of the distinct rows. Their sum is that of the weights of all rows that were seen.
     chosen : ndarray of int
-        Positions in `index` of the rows of the next sample, in pseudorandom order.
+        Positions in `places` of the rows of the next sample, in pseudorandom order.
     is_new : ndarray of shape (n_distinct,), bool
         Whether a distinct row is among the new rows.
     """
 
     table: Sample
-    index: NDArray[np.intp]
+    places: NDArray[np.intp]
     weight: NDArray[np.float64]
     chosen: NDArray[np.intp]
     is_new: NDArray[np.bool_]
@@ -211,7 +211,7 @@ class Joined(NamedTuple):
     def next_sample(self) -> Sample:
         """Return the sample of the rows that were seen, including the new ones."""
         total = merge_equal_rows(self.table.weight, self.table.hashes)[1]
-        return self.table.take(self.index[self.chosen], total[self.chosen])
+        return self.table.take(self.places[self.chosen], total[self.chosen])
 
 
 @dataclass(frozen=True)
@@ -254,6 +254,16 @@ class Seen(Stored):
         """Return the state before the first row."""
         none = np.zeros(n_modelled)
         return cls(seed, 0.0, ColumnMoments(none, none, none), 0.0, 0.0, None)
+
+    @classmethod
+    def of_units(cls, weight: float, center: Floats, scale: Floats) -> Self:
+        """Return the state of a model of which only its units are known.
+
+        The variances of its columns are assumed to be equal.
+        """
+        one = np.full(len(center), float(weight))
+        moments = ColumnMoments(one, center.astype(np.float64), one * float(scale) ** 2)
+        return cls(0, float(weight), moments, 100 * float(weight), GROWTH * weight, None)
 
     @classmethod
     def all_at_once(cls, seed: int, sample: Sample, rows: Rows, weight: Floats, n: float) -> Self:

@@ -1,6 +1,5 @@
 """Training loop: a skorch net with rows in memory, a learning-rate schedule and a best epoch."""
 
-import copy
 import dis
 import hashlib
 import math
@@ -207,11 +206,7 @@ class Net(NeuralNet):
         states = [self.optimizer_.state[p] for p in self._trainable_parameters()]
         has_stepped = any(float(state["step"]) for state in states)
         return {
-            "history": [
-                copy.deepcopy(epoch | {"batches": []})
-                for epoch in self.history
-                if "train_loss" in epoch
-            ],
+            "history": [epoch | {"batches": []} for epoch in self.history if "train_loss" in epoch],
             "generator": self.generator.get_state().numpy(),
             "optimizer": [to_arrays(state) for state in states if has_stepped],
         }
@@ -457,8 +452,8 @@ def is_early_stop(error: KeyboardInterrupt) -> bool:
 
 
 def as_history(epochs: list[dict[str, Any]]) -> History:
-    """Convert a list of epochs to a skorch history, which shares no memory with the list."""
-    return History(copy.deepcopy(epochs))
+    """Convert a list of epochs to a skorch history, whose entries may be changed independently."""
+    return History([dict(epoch) for epoch in epochs])
 
 
 def check_well_formed(arrays: Any, module: nn.Module) -> None:

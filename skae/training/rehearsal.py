@@ -99,12 +99,25 @@ class StreamPlan(Plan):
         return self.learning_rate * min(1.0, warm_up) * decay * min(1.0, size)
 
 
-def step_sizes(batch_size: int | str, n_rows: int, seen: float) -> tuple[int, int]:
-    """Return the numbers of new rows and of other rows per step, for a table of `n_rows` rows.
+def step_sizes(batch_size: int | str, n_rows: int, n_new: int, seen: float) -> tuple[int, int]:
+    """Return the numbers of new rows and of other rows per step.
 
     A step uses the whole table if it is small. The number of new rows grows with the weight of all
-    rows that were `seen`, so that the number of steps grows with its logarithm only.
+    rows that were seen, so that the number of steps grows with its logarithm only. A step with
+    fewer new rows than usual is a smaller step in all respects.
+
+    Parameters
+    ----------
+    batch_size : int or "auto"
+        Parameter of the estimator.
+    n_rows, n_new : int
+        Number of rows of the table, and of its new rows.
+    seen : float
+        Weight of all rows that were seen.
     """
     size = min(BATCH_ROWS if batch_size == "auto" else int(batch_size), n_rows)
     new = max(1, min(max(LEAST_NEW_ROWS, int(NEW_SHARE * seen)), size // 2))
-    return new, max(1, size - new)
+    others = size - new
+    if size < n_rows:
+        others = math.ceil(others * min(1.0, n_new / new))
+    return new, max(1, others)

@@ -93,9 +93,9 @@ class Likelihood(nn.Module, ABC):
         return
 
     def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Replace the means (n_columns,) of columns and the global scale, if outputs depend on them.
+        """Replace the means (n_columns,) of columns and the global scale.
 
-        The noise of training is that of the new scale, but a trained noise is kept. Return the gain
+        Likelihoods whose outputs do not depend on them do nothing. The noise of training is that of the new scale, but a trained noise is kept. Return the gain
         and the shift, broadcastable to (n_outputs,), with which the outputs gain * out + shift have
         the same mean as `out` had before.
         """
@@ -346,17 +346,6 @@ class Likelihood(nn.Module, ABC):
     def fixed(self) -> Self:
         """Return the likelihood with its current noise variance, which is then not trained."""
         return self.with_noise(self.noise_variance.clone())
-
-    def blended(self, new: Self, share: float) -> Self:
-        """Return the likelihood with a weighted mean of two noise variances, untrained.
-
-        `share` is the weight of the noise variance of `new`. If the parameter `noise` differs, the
-        variances estimate different quantities, and the result has that of `new`.
-        """
-        if self.noise != new.noise:
-            return new
-        old = self.noise_variance.to(new.noise_variance)
-        return new.with_noise(old.lerp(new.noise_variance, share))
 
     def coordinates(self) -> Tensor:
         """Return the logarithms of the noise variances (n_columns,), in float64."""

@@ -56,11 +56,10 @@ class Blocks(Likelihood):
         pairs = zip(self.parts, center.split(self.columns), strict=True)
         changes = [part.change_units(own, scale) for part, own in pairs]
         self.noise_variance.copy_(torch.cat([part.noise_variance for part in self.parts]))
-        gains, shifts = (
-            torch.cat([each.expand(part.n_outputs) for part, each in zip(self.parts, all_, strict=True)])
-            for all_ in zip(*changes, strict=True)
-        )
-        return gains, shifts
+        sizes = [(n,) for n in self.outputs]
+        gains = [gain.expand(n) for (gain, _), n in zip(changes, sizes, strict=True)]
+        shifts = [shift.expand(n) for (_, shift), n in zip(changes, sizes, strict=True)]
+        return torch.cat(gains), torch.cat(shifts)
 
     def start_noise(self, variance: Tensor) -> None:
         for part, own in zip(self.parts, variance.split(self.columns), strict=True):
@@ -140,7 +139,3 @@ class Blocks(Likelihood):
 
     def fixed(self) -> Self:
         return type(self)([part.fixed() for part in self.parts])
-
-    def blended(self, new: Self, share: float) -> Self:
-        pairs = zip(self.parts, new.parts, strict=True)
-        return type(self)([old.blended(part, share) for old, part in pairs])
