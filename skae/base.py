@@ -34,7 +34,8 @@ from skae._compat.sklearn import (
 )
 from skae.density.base import Density
 from skae.density.laplace import Laplace
-from skae.fitting.fit import FitData, Result, draw_seed, fit_table
+from skae.fitting.fit import Result, fit_table
+from skae.fitting.prepare import FitData, draw_seed
 from skae.fitting.stream import fit_stream
 from skae.nn.bodies.architectures import WIDTHS
 from skae.nn.bodies.layers import ACTIVATIONS

@@ -136,8 +136,8 @@ def test_no_step_of_one_row_follows(estimator_class):
     for method in ("fit", "partial_fit"):
         steps.batches.clear()
         train(model, rows, method)
-        assert {len(batch.x) for batch in steps.batches} <= {SIZE, SIZE + 1, 2 * SIZE + 1}
-        assert steps.batches
+        sizes = {len(batch.x) for batch in steps.batches}
+        assert 0.5 * SIZE < min(sizes) <= max(sizes) <= 1.5 * SIZE
 
 
 @pytest.mark.parametrize(

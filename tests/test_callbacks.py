@@ -37,7 +37,8 @@ from test_common import core, train
 from test_determinism import in_forked_child
 
 import skae
-from skae import Autoencoder, Checkpoint, fitting
+from skae import Autoencoder, Checkpoint
+from skae.fitting import fit as fitting
 from skae.training.callbacks import REFUSED
 
 KINDS = {

@@ -21,7 +21,6 @@ from skae.nn.inputs import Inputs
 from skae.nn.latent import Deterministic
 from skae.nn.likelihoods import make_likelihood
 from skae.nn.network import Network
-from skae.nn.prior import NormalPrior
 from skae.table.rows import Rows
 from skae.training.tensors import make_batch
 
@@ -259,24 +258,6 @@ def test_single_column_and_constant_column(curve):
     fitted = Autoencoder(2, max_epochs=3, random_state=0).fit(with_constant)
     assert np.isfinite(fitted.score_samples(with_constant)).all()
     np.testing.assert_allclose(fitted.reconstruct(with_constant)[:, -1], 7, atol=0.1)
-
-
-def test_blend_is_the_mixture_of_moments():
-    """Mean and covariance of two groups of codes are those of all codes together."""
-    rng = np.random.default_rng(0)
-    groups = [rng.normal(size=(n, 2)) * [1, 3] + n for n in (4, 12)]
-    likelihood = Autoencoder(2, max_epochs=0).fit(rng.normal(size=(20, 3))).module_.likelihood
-    densities = [
-        Laplace(
-            likelihood,
-            NormalPrior(torch.tensor(g.mean(0)), torch.tensor(np.cov(g.T, bias=True))),
-        )
-        for g in groups
-    ]
-    blended = densities[0].blend(densities[1], 12 / 16)
-    together = np.concatenate(groups)
-    np.testing.assert_allclose(blended.prior.mean, together.mean(0))
-    np.testing.assert_allclose(blended.prior.covariance, np.cov(together.T, bias=True))
 
 
 def test_partial_fit_on_a_few_rows_keeps_the_density_of_all():

@@ -19,6 +19,7 @@ from skorch.callbacks import Callback
 from test_common import configured, core, public_estimators, train
 
 import skae.fitting.fit
+import skae.fitting.stream
 from skae import Autoencoder, ConditionalVariationalAutoencoder
 from skae.base import BaseAutoencoder
 from skae.nn.step import replay as step
@@ -465,14 +466,34 @@ STEPS = [
     "start_auxiliary_loss",
     "make_plan",
     "train_net",
+    "make_fitted",
+    "fit_warnings",
 ]
-STEPS += ["make_fitted", "fit_warnings"]
+
+STREAM_STEPS = [
+    "read_stream",
+    "stream_net",
+    "make_rehearsal",
+    "make_stream_plan",
+    "train_stream",
+    "make_stream_fitted",
+    "code_warnings",
+]
+
+EACH_STEP = [
+    pytest.param(module, name, *refit, id=f"{name}-{label}")
+    for module, names, refit, label in [
+        (skae.fitting.fit, STEPS, ("fit", {}), "fit"),
+        (skae.fitting.fit, STEPS, ("fit", {"warm_start": True}), "warm"),
+        (skae.fitting.stream, STREAM_STEPS, ("partial_fit", {}), "partial"),
+    ]
+    for name in names
+]
 
 
 @pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
-@REFITS
+@pytest.mark.parametrize(("module", "name", "method", "parameters"), EACH_STEP)
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize(
     "fitted",
     [Autoencoder, skae.SemiSupervisedVariationalAutoencoder],
@@ -480,17 +501,17 @@ STEPS += ["make_fitted", "fit_warnings"]
     ids=lambda c: c.__name__,
 )
 def test_an_interrupt_of_any_step_leaves_the_model(
-    fitted, name, when, method, parameters, monkeypatch
+    fitted, module, name, when, method, parameters, monkeypatch
 ):
     before, expected = fitted._fitted, codes_and_losses(fitted)
-    do = getattr(skae.fitting.fit, name)
+    do = getattr(module, name)
 
     def interrupted(*args):
         if when == "after":
             do(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(skae.fitting.fit, name, interrupted)
+    monkeypatch.setattr(module, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(fitted.set_params(**parameters), X, method)
     assert_left_as_it_was(fitted, before, expected)

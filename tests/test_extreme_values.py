@@ -132,9 +132,11 @@ OTHER_ROWS = [
     crossed(with_precision(with_method(OTHER_ROWS, "fit", "partial_fit")), AUTOENCODERS, others=1),
 )
 # Training that is resumed with rows of another size may diverge, which is no fault.
-@pytest.mark.filterwarnings("ignore:(Training diverged|Posterior collapse|Only . of n_codes)")
+@pytest.mark.filterwarnings(
+    "ignore:(Training diverged|Posterior collapse|Only . of n_codes|The new rows are far)"
+)
 def test_training_is_resumed_with_other_rows(estimator_class, precision, method, second):
-    """Center and scale are those of the first call, so that any later row can be too large."""
+    """Center and scale follow the rows, so that a later row can be too large."""
     estimator = fitted(estimator_class, precision=precision, warm_start=True)
     before = outputs(estimator, X)
     _, message = outcome(lambda: train(estimator, second, method))

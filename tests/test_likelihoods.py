@@ -332,8 +332,6 @@ def check_coordinates(case):
     moved = (twice.coordinates() - coordinates)[likelihood.noise_variance > 0]
     torch.testing.assert_close(moved, torch.full_like(moved, math.log(2)))
     assert likelihood.change(twice) == pytest.approx(0.5)
-    half = likelihood.blended(twice, 0.5)
-    torch.testing.assert_close(half.noise_variance, 1.5 * likelihood.noise_variance)
 
 
 def check_rescaling(case):

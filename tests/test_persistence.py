@@ -544,7 +544,7 @@ def column(index, name="dose", levels=None):
     return {"object": ["Column", {"dict": {"index": index, "name": name, "levels": levels}}]}
 
 
-PARTS = ("schema", "module", "density", "likelihood", "training", "best_epoch", "rows_seen",
+PARTS = ("schema", "module", "density", "likelihood", "training", "best_epoch", "seen",
          "conditions", "learned", "dtype", "n_components", "parameters")  # fmt: skip
 """What the tree of a fitted model consists of."""
 
@@ -618,9 +618,11 @@ BAD_FILES = {
     "huger code": (inside(n_components=10**30), "are invalid"),
     "code as text": (inside(n_components="two"), "n_components of a model cannot be 'two'"),
     "epoch as text": (inside(best_epoch="last"), "best_epoch of a model cannot be 'last'"),
-    "negative epoch": (inside(best_epoch=-1), "best_epoch not negative"),
-    "rows as text": (inside(rows_seen="all"), "rows_seen of a model cannot be 'all'"),
-    "no end of rows": (inside(rows_seen=float("inf")), "must be positive and finite"),
+    "negative epoch": (inside(best_epoch=-1), "best_epoch must not be negative"),
+    "rows as text": (inside(seen="all"), "seen of a model cannot be 'all'"),
+    "no end of rows": (inside("seen", weight=float("inf")), "must be positive and finite"),
+    "no row": (inside("seen", weight=0.0), "must be positive and finite"),
+    "a sample": (inside("seen", sample=[1.0]), "sample of a Seen cannot be"),
     "schema as text": (inside(schema="five"), "schema of a model cannot be 'five'"),
     "schema of a dict": (inside(schema={"dict": {}}), "schema of a model cannot be {}"),
     "another's schema": (

@@ -153,17 +153,6 @@ def check_statistics(prior):
         torch.testing.assert_close(parts[0][name] + parts[1][name], expected)
 
 
-def check_blended(prior):
-    """A blend has the mean and covariance of the mixture."""
-    new = updated(prior)
-    (mean, covariance), (other, of_other) = moments(prior), moments(new)
-    found = moments(prior.blended(new, 0.3))
-    shift = other - mean
-    expected = 0.7 * covariance + 0.3 * of_other + 0.21 * torch.outer(shift, shift)
-    torch.testing.assert_close(found[0], mean + 0.3 * shift, **EXACT)
-    torch.testing.assert_close(found[1], expected, **EXACT)
-
-
 def check_parameters(prior):
     """Tensors and coordinates determine a prior, and those of another size are refused."""
     again = type(prior).restore(prior.tensors(), K), prior.at(prior.coordinates())
@@ -212,11 +201,6 @@ WRONG = {
     "statistics": {  # divides by the sum of the weights
         "statistics": lambda self, codes, covariances, weight: NormalPrior.statistics(
             self, codes, covariances, weight / weight.sum()
-        )
-    },
-    "blended": {  # forgets the distance between the means
-        "blended": lambda self, new, share: type(self)(
-            self.mean.lerp(new.mean, share), self.covariance.lerp(new.covariance, share)
         )
     },
     "parameters": {"coordinates": lambda self: torch.cat([-self.mean, self.covariance.flatten()])},

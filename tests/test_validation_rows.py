@@ -22,7 +22,7 @@ from small_models import AUTOENCODERS, TINY, for_each, tiny
 from test_common import train
 
 from skae import Autoencoder, DenoisingAutoencoder
-from skae import fitting as steps
+from skae.fitting import fit as steps
 from skae.nn.corruption import CORRUPTIONS, FOR_IMAGES
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.blocks import Blocks

@@ -1,43 +1,36 @@
 """The steps of a fit, from the table of the user to a fitted model."""
 
 import copy
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_consistent_length, check_random_state
 from torch import Tensor
 
 from skae.density.base import Density
-from skae.nn.batch import Batch
+from skae.fitting.prepare import FitData, PreparedFit, prepare_fit
 from skae.nn.corruption import FOR_IMAGES, ColumnStatistics, NamedCorruption
 from skae.nn.network import AuxiliaryLoss, Network
 from skae.nn.pca import column_moments
-from skae.starting import components_of_resumed, new_net, resumed_net, row_shape, support
+from skae.starting import components_of_resumed, new_net, resumed_net
 from skae.state import Fitted
 from skae.table.conditions import SeenConditions
-from skae.table.rows import Floats, Rows, hash_rows, max_abs_values
-from skae.table.schema import MatrixLike, Schema
-from skae.table.seen import Sample, Seen
+from skae.table.seen import Seen
 from skae.table.sequences import fill_with_means
-from skae.table.targets import Targets, join_targets, rare_rows
-from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
+from skae.table.targets import Targets, rare_rows
 from skae.training.batches import Batches, choose_batch_size
 from skae.training.callbacks import check_skorch_callbacks
 from skae.training.checkpoint import has_checkpoint, signature
 from skae.training.layerwise import pretrain
 from skae.training.loop import DivergenceError, Net, Outcome
 from skae.training.plan import Plan
-from skae.training.precision import check_overflow
-from skae.training.split import Split, n_repeats
+from skae.training.split import n_repeats
 from skae.training.tensors import as_tensor, make_batch, tensor, to_float64_device
 
 MIN_VALIDATION_ROWS = 100
@@ -64,89 +57,6 @@ best epoch, as a share of `max_epochs`."""
 
 IMAGE_CHANNELS = (1, 3, 4)
 """Numbers of channels of usual images: gray, RGB and RGBA."""
-
-
-@dataclass(frozen=True)
-class FitData:
-    """Arguments of a fit, before validation.
-
-    Attributes
-    ----------
-    X, y, sample_weight, X_corrupted, X_val, y_val, sample_weight_val : array-like or None
-        Arguments of the public method.
-    targets : Targets or None
-        Targets that a meta-estimator has read. If it is None, the autoencoder reads them from `y`.
-    target_options : dict
-        Keyword arguments of the autoencoder's `_read_targets`.
-    """
-
-    X: MatrixLike
-    y: MatrixLike
-    sample_weight: MatrixLike | None
-    X_corrupted: MatrixLike | None
-    X_val: MatrixLike | None = None
-    y_val: MatrixLike | None = None
-    sample_weight_val: MatrixLike | None = None
-    targets: Targets | None = None
-    target_options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PreparedFit:
-    """Validated data of a fit.
-
-    Attributes
-    ----------
-    schema : Schema
-        How the table is read and written.
-    rows : Rows
-        The n rows of the table with positive weight, including the validation rows.
-    weight : ndarray of shape (n,)
-        Sample weights of the rows.
-    corrupted : Rows or None
-        Corrupted versions of the rows, which the encoder receives, if the user passed any.
-    targets : Targets or None
-        Targets of the rows, if the estimator uses targets.
-    split : Split
-        The distinct rows, and which of them are held out.
-    resume : Fitted or None
-        Model from which training resumes. None starts with a new model.
-    seed : int
-        Seed of the split and of all random numbers for a new network. If training resumes with a
-        network of the same size, its random numbers continue those of the previous fit.
-    """
-
-    schema: Schema
-    rows: Rows
-    weight: Floats
-    corrupted: Rows | None
-    targets: Targets | None
-    split: Split
-    resume: Fitted | None
-    seed: int
-
-    @property
-    def learned(self) -> dict[str, Any]:
-        """What was learned from targets, such as their classes, in this fit or the resumed one."""
-        if self.resume is not None:
-            return self.resume.learned
-        return {} if self.targets is None else self.targets.learned
-
-    def batch(self, positions: NDArray[np.intp], network: Network) -> Batch:
-        """Return the distinct rows at positions in `split.index` as a batch, without targets."""
-        index = self.split.index[positions]
-        return make_batch(self.rows.take(index), network, self.split.weight[positions])
-
-    def sample(self, split: Split) -> Sample:
-        """Return the representatives of a split of the rows."""
-        index, targets = split.index[split.representatives], self.targets
-        return Sample.hashed(
-            self.rows.take(index),
-            split.weight[split.representatives],
-            None if self.corrupted is None else self.corrupted.take(index),
-            None if targets is None else targets.take(index),
-            self.seed,
-        )
 
 
 Message = tuple[str, type[Warning]]
@@ -227,75 +137,6 @@ def check_callbacks(estimator: BaseEstimator) -> None:
         )
 
 
-# ---------------------------------------------------------------------------- preparation
-
-
-class Table(NamedTuple):
-    """Validated arguments of a fit. Rows of weight 0 are left out, except in `all_weights`."""
-
-    schema: Schema
-    rows: Rows
-    weight: Floats
-    corrupted: Rows | None
-    targets: Targets | None
-    all_weights: Floats
-
-
-def read_table(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Table:
-    """Validate the rows of a fit, their weights, corrupted versions and targets."""
-    X, X_corrupted, all_weights = data.X, data.X_corrupted, None
-    if data.sample_weight is not None and estimator._conditions()[1] is not None:
-        # Rows of weight 0 are dropped before the table is read, because their categories must not
-        # become levels of the conditions.
-        all_weights = read_weight(data.sample_weight, X)
-        X, X_corrupted = rows_of_positive_weight(X, X_corrupted, all_weights)
-    schema, rows = read_rows(estimator, X, resume)
-    if all_weights is None:
-        all_weights = read_weight(data.sample_weight, rows.values)
-    corrupted, weight = None, all_weights[all_weights > 0]
-    if X_corrupted is not None:
-        corrupted = schema.read_corrupted(X_corrupted, rows)
-        largest = max_abs_values(corrupted.modelled)
-        check_overflow(largest, "X_corrupted", schema, torch.float64)
-    if len(weight) < len(rows):
-        rows = rows.take(all_weights > 0)
-        corrupted = None if corrupted is None else corrupted.take(all_weights > 0)
-    learned = {} if resume is None else resume.learned
-    targets = data.targets or estimator._read_targets(
-        data.y, all_weights, learned, **data.target_options
-    )
-    return Table(schema, rows, weight, corrupted, targets, all_weights)
-
-
-def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> PreparedFit:
-    """Validate the arguments of a fit and hold out rows."""
-    schema, rows, weight, corrupted, targets, all_weights = read_table(estimator, data, resume)
-    if resume is None:
-        check_more_than_one_row(estimator, len(rows))
-    validation: float | NDArray[np.bool_] = 0.0
-    check_validation(estimator, data, targets)
-    if data.X_val is not None:
-        held_out = schema.read(data.X_val)
-        weights = read_weight(data.sample_weight_val, held_out.values, "sample_weight_val")
-        if targets is not None:
-            y, both = join_targets(data.y, data.y_val), np.append(all_weights, weights)
-            joined = estimator._read_targets(y, both, {} if resume is None else resume.learned)
-            if joined.values.shape[1] != targets.values.shape[1]:
-                raise ValueError("y_val must not contain classes that y does not contain.")
-            targets = replace(joined, learned=targets.learned)
-        validation = np.arange(len(rows) + np.count_nonzero(weights)) >= len(rows)
-        rows = rows.append(held_out.take(weights > 0))
-        weight = np.append(weight, weights[weights > 0])
-    elif estimator.early_stopping is not False:
-        validation = estimator.validation_fraction
-    seed = draw_seed(estimator.random_state)
-    hashes = [] if corrupted is None else [corrupted.hash(seed)]
-    if targets is not None:
-        hashes += [hash_rows(values, seed) for values in (targets.values, targets.observed)]
-    split = Split.from_rows(rows, weight, hashes, rare_rows(targets, weight), validation, seed)
-    return PreparedFit(schema, rows, weight, corrupted, targets, split, resume, seed)
-
-
 def shape_warnings(estimator: BaseEstimator, shape: tuple[int, ...]) -> list[Message]:
     """Return a list with a warning if the channels of images seem to be the last axis."""
     names = [name for name in (estimator.architecture, estimator.corruption) if type(name) is str]
@@ -311,51 +152,6 @@ def shape_warnings(estimator: BaseEstimator, shape: tuple[int, ...]) -> list[Mes
         f"{width}), -1, 1)."
     )
     return [(text, UserWarning)]
-
-
-def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets | None) -> None:
-    """Raise ValueError if validation rows of the user do not suit the other arguments."""
-    if data.X_val is None:
-        if data.y_val is not None or data.sample_weight_val is not None:
-            raise ValueError("y_val and sample_weight_val must be passed together with X_val.")
-        return
-    if estimator.early_stopping is False:
-        raise ValueError(
-            "X_val cannot be passed with early_stopping=False, which uses no validation rows. Set "
-            "early_stopping to 'auto' or True, or omit X_val."
-        )
-    if data.X_corrupted is not None:
-        raise ValueError(
-            "X_val cannot be passed with X_corrupted, because there are no corrupted versions of "
-            "the rows of X_val. Set the parameter corruption instead of passing X_corrupted, or "
-            "omit X_val, so that rows of X are held out."
-        )
-    if targets is not None and data.y_val is None:
-        raise ValueError(
-            f"y_val must be passed with X_val, because this {type(estimator).__name__} uses y."
-        )
-    if data.y_val is not None:
-        check_consistent_length(data.X_val, data.y_val)
-
-
-def read_rows(
-    estimator: BaseEstimator, X: MatrixLike, resume: Fitted | None
-) -> tuple[Schema, Rows]:
-    """Return the schema of a table and its rows. A resumed model determines the schema."""
-    conditions = estimator._conditions()
-    if resume is not None:
-        resume.schema.check_same_columns(X, conditions[1])
-        return resume.schema, resume.schema.read(X)
-    owner = type(estimator).__name__
-    return Schema.infer(X, conditions, support(estimator), row_shape(estimator), owner)
-
-
-def draw_seed(random_state: int | RandomState | None) -> int:
-    """Draw a seed from a `random_state`. None gives a different seed in each call."""
-    if random_state is None:
-        # numpy's global generator is never used: that would change the user's random numbers.
-        return secrets.randbelow(2**31)
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 @contextmanager
@@ -672,24 +468,18 @@ def fit_warnings(
     `n_validation` is the number of validation rows that were held out in training. The list is
     empty if all rows of the sample are equal.
     """
-    network = fitted.network
-    batch = prepared.batch(prepared.split.representatives, network)
-    # Some devices do not support float64.
-    x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
-    variance = column_moments(x, weight).variance[: network.inputs.n_outputs]
+    variance = sample_variance(prepared, fitted)
     if not variance.any():
         return []
-    with torch.no_grad():
-        text = network.latent.warning(network.encode(batch), batch.weight)
-    messages: list[Message] = [] if text is None else [(text, ConvergenceWarning)]
-    k, d = network.latent.n_components, len(variance)
+    messages = code_warnings(prepared, fitted)
+    k, d = fitted.network.latent.n_components, len(variance)
     rank = min(len(prepared.split.index) - n_validation - 1, int((variance > 0).sum()))
-    noise = fitted.density.likelihood.noise_variance
+    noise, likelihood = fitted.density.likelihood.noise_variance, fitted.network.likelihood
     is_validated = n_validation >= estimator._density.min_validation_rows
     # A trained noise variance falls as long as training lasts.
-    is_arbitrary = network.likelihood.is_trained
+    is_arbitrary = likelihood.is_trained
     is_arbitrary |= bool((noise < NEGLIGIBLE_NOISE * variance.mean().to(noise)).all())
-    is_estimated = not (network.likelihood.is_known or is_validated)
+    is_estimated = not (likelihood.is_known or is_validated)
     if is_arbitrary and rank < min(d, k + 1) and is_estimated:
         text = (
             f"The noise variance cannot be estimated: codes with n_components={k} reproduce "
@@ -699,3 +489,20 @@ def fit_warnings(
         )
         messages.append((text, UserWarning))
     return messages
+
+
+def sample_variance(prepared: PreparedFit, fitted: Fitted) -> Tensor:
+    """Compute the variances (n_modelled,) of the columns of a sample of rows, with 0 for NaN."""
+    batch = prepared.batch(prepared.split.representatives, fitted.network)
+    # Some devices do not support float64.
+    x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
+    return column_moments(x, weight).variance[: fitted.network.inputs.n_outputs]
+
+
+def code_warnings(prepared: PreparedFit, fitted: Fitted) -> list[Message]:
+    """Return a list with a warning about the codes of a sample of rows, if there is one."""
+    network = fitted.network
+    batch = prepared.batch(prepared.split.representatives, network)
+    with torch.no_grad():
+        text = network.latent.warning(network.encode(batch), batch.weight)
+    return [] if text is None else [(text, ConvergenceWarning)]

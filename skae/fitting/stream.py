@@ -10,23 +10,21 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from skae.fitting.fit import (
-    FitData,
     MakeCallback,
     Message,
-    PreparedFit,
     Result,
     advising,
     check_callbacks,
-    draw_seed,
+    code_warnings,
     estimate_density,
-    fit_warnings,
     fitted_model,
     make_batches,
     make_plan,
-    read_table,
+    sample_variance,
     shape_warnings,
     start_auxiliary_loss,
 )
+from skae.fitting.prepare import FitData, PreparedFit, draw_seed, read_table
 from skae.nn.units import change_units
 from skae.starting import new_net, resumed_net
 from skae.state import Fitted
@@ -96,8 +94,8 @@ def fit_stream(
             raise
     if resume is None:
         messages += shape_warnings(estimator, stream.fit.schema.feature_shape)
-    if stream.is_due:
-        messages += fit_warnings(estimator, stream.fit, fitted, len(stream.fit.split.index))
+    if stream.is_due and sample_variance(stream.fit, fitted).any():
+        messages += code_warnings(stream.fit, fitted)
     return fitted, messages, net.remove_checkpoints
 
 
@@ -175,6 +173,9 @@ def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, 
 def started_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches]:
     """Return a new net that is initialized from all rows, and these rows."""
     fit = stream.fit
+    if fit.resume is not None and estimator.precision == "auto":
+        dtype = str(fit.resume.network.like.dtype).removeprefix("torch.")
+        estimator = copy.copy(estimator).set_params(precision=dtype)
     net = new_net(estimator, fit.schema, fit.rows, fit.split, fit.learned, None, fit.seed)
     net.module_.raise_noise()
     return net, start_on_all_rows(estimator, stream, net)

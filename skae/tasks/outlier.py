@@ -13,7 +13,7 @@ from sklearn.utils import get_tags
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weighted_percentile
 from skae.base import MatrixLike
-from skae.fitting.fit import draw_seed
+from skae.fitting.prepare import draw_seed
 from skae.state import FittedAttribute
 from skae.table.containers import tables_like
 from skae.table.rows import select_by_hash

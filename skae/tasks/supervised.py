@@ -24,7 +24,7 @@ from torch import Tensor
 from skae._compat.sklearn import Interval, StrOptions, fit_context
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.files import check_numbers
-from skae.fitting.fit import draw_seed
+from skae.fitting.prepare import draw_seed
 from skae.parameters import short_repr
 from skae.state import FittedAttribute
 from skae.table.rows import hash_rows, merge_equal_rows

@@ -465,7 +465,7 @@ def check_well_formed(arrays: Any, module: nn.Module) -> None:
     for epoch in arrays["history"]:
         if not all(
             matches_type(epoch.get(name, 0.0), float) for name in ("train_loss", "valid_loss")
-        ):
+        ) or not matches_type(epoch.get("epoch", 0), int):
             raise ValueError(
                 f"train_loss and valid_loss of an epoch must be numbers, got {epoch!r}"
             )

@@ -1,0 +1,219 @@
+"""Arguments of fits: their validation, and the rows that are held out."""
+
+import secrets
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length, check_random_state
+
+from skae.nn.batch import Batch
+from skae.nn.network import Network
+from skae.starting import row_shape, support
+from skae.state import Fitted
+from skae.table.rows import Floats, Rows, hash_rows, max_abs_values
+from skae.table.schema import MatrixLike, Schema
+from skae.table.seen import Sample
+from skae.table.targets import Targets, join_targets, rare_rows
+from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
+from skae.training.precision import check_overflow
+from skae.training.split import Split
+from skae.training.tensors import make_batch
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Arguments of a fit, before validation.
+
+    Attributes
+    ----------
+    X, y, sample_weight, X_corrupted, X_val, y_val, sample_weight_val : array-like or None
+        Arguments of the public method.
+    targets : Targets or None
+        Targets that a meta-estimator has read. If it is None, the autoencoder reads them from `y`.
+    target_options : dict
+        Keyword arguments of the autoencoder's `_read_targets`.
+    """
+
+    X: MatrixLike
+    y: MatrixLike
+    sample_weight: MatrixLike | None
+    X_corrupted: MatrixLike | None
+    X_val: MatrixLike | None = None
+    y_val: MatrixLike | None = None
+    sample_weight_val: MatrixLike | None = None
+    targets: Targets | None = None
+    target_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PreparedFit:
+    """Validated data of a fit.
+
+    Attributes
+    ----------
+    schema : Schema
+        How the table is read and written.
+    rows : Rows
+        The n rows of the table with positive weight, including the validation rows.
+    weight : ndarray of shape (n,)
+        Sample weights of the rows.
+    corrupted : Rows or None
+        Corrupted versions of the rows, which the encoder receives, if the user passed any.
+    targets : Targets or None
+        Targets of the rows, if the estimator uses targets.
+    split : Split
+        The distinct rows, and which of them are held out.
+    resume : Fitted or None
+        Model from which training resumes. None starts with a new model.
+    seed : int
+        Seed of the split and of all random numbers for a new network. If training resumes with a
+        network of the same size, its random numbers continue those of the previous fit.
+    """
+
+    schema: Schema
+    rows: Rows
+    weight: Floats
+    corrupted: Rows | None
+    targets: Targets | None
+    split: Split
+    resume: Fitted | None
+    seed: int
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What was learned from targets, such as their classes, in this fit or the resumed one."""
+        if self.resume is not None:
+            return self.resume.learned
+        return {} if self.targets is None else self.targets.learned
+
+    def batch(self, positions: NDArray[np.intp], network: Network) -> Batch:
+        """Return the distinct rows at positions in `split.index` as a batch, without targets."""
+        index = self.split.index[positions]
+        return make_batch(self.rows.take(index), network, self.split.weight[positions])
+
+    def sample(self, split: Split) -> Sample:
+        """Return the representatives of a split of the rows."""
+        index, targets = split.index[split.representatives], self.targets
+        return Sample.hashed(
+            self.rows.take(index),
+            split.weight[split.representatives],
+            None if self.corrupted is None else self.corrupted.take(index),
+            None if targets is None else targets.take(index),
+            self.seed,
+        )
+
+
+class Table(NamedTuple):
+    """Validated arguments of a fit. Rows of weight 0 are left out, except in `all_weights`."""
+
+    schema: Schema
+    rows: Rows
+    weight: Floats
+    corrupted: Rows | None
+    targets: Targets | None
+    all_weights: Floats
+
+
+def read_table(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Table:
+    """Validate the rows of a fit, their weights, corrupted versions and targets."""
+    X, X_corrupted, all_weights = data.X, data.X_corrupted, None
+    if data.sample_weight is not None and estimator._conditions()[1] is not None:
+        # Rows of weight 0 are dropped before the table is read, because their categories must not
+        # become levels of the conditions.
+        all_weights = read_weight(data.sample_weight, X)
+        X, X_corrupted = rows_of_positive_weight(X, X_corrupted, all_weights)
+    schema, rows = read_rows(estimator, X, resume)
+    if all_weights is None:
+        all_weights = read_weight(data.sample_weight, rows.values)
+    corrupted, weight = None, all_weights[all_weights > 0]
+    if X_corrupted is not None:
+        corrupted = schema.read_corrupted(X_corrupted, rows)
+        largest = max_abs_values(corrupted.modelled)
+        check_overflow(largest, "X_corrupted", schema, torch.float64)
+    if len(weight) < len(rows):
+        rows = rows.take(all_weights > 0)
+        corrupted = None if corrupted is None else corrupted.take(all_weights > 0)
+    learned = {} if resume is None else resume.learned
+    targets = data.targets or estimator._read_targets(
+        data.y, all_weights, learned, **data.target_options
+    )
+    return Table(schema, rows, weight, corrupted, targets, all_weights)
+
+
+def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> PreparedFit:
+    """Validate the arguments of a fit and hold out rows."""
+    schema, rows, weight, corrupted, targets, all_weights = read_table(estimator, data, resume)
+    if resume is None:
+        check_more_than_one_row(estimator, len(rows))
+    validation: float | NDArray[np.bool_] = 0.0
+    check_validation(estimator, data, targets)
+    if data.X_val is not None:
+        held_out = schema.read(data.X_val)
+        weights = read_weight(data.sample_weight_val, held_out.values, "sample_weight_val")
+        if targets is not None:
+            y, both = join_targets(data.y, data.y_val), np.append(all_weights, weights)
+            joined = estimator._read_targets(y, both, {} if resume is None else resume.learned)
+            if joined.values.shape[1] != targets.values.shape[1]:
+                raise ValueError("y_val must not contain classes that y does not contain.")
+            targets = replace(joined, learned=targets.learned)
+        validation = np.arange(len(rows) + np.count_nonzero(weights)) >= len(rows)
+        rows = rows.append(held_out.take(weights > 0))
+        weight = np.append(weight, weights[weights > 0])
+    elif estimator.early_stopping is not False:
+        validation = estimator.validation_fraction
+    seed = draw_seed(estimator.random_state)
+    hashes = [] if corrupted is None else [corrupted.hash(seed)]
+    if targets is not None:
+        hashes += [hash_rows(values, seed) for values in (targets.values, targets.observed)]
+    split = Split.from_rows(rows, weight, hashes, rare_rows(targets, weight), validation, seed)
+    return PreparedFit(schema, rows, weight, corrupted, targets, split, resume, seed)
+
+
+def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets | None) -> None:
+    """Raise ValueError if validation rows of the user do not suit the other arguments."""
+    if data.X_val is None:
+        if data.y_val is not None or data.sample_weight_val is not None:
+            raise ValueError("y_val and sample_weight_val must be passed together with X_val.")
+        return
+    if estimator.early_stopping is False:
+        raise ValueError(
+            "X_val cannot be passed with early_stopping=False, which uses no validation rows. Set "
+            "early_stopping to 'auto' or True, or omit X_val."
+        )
+    if data.X_corrupted is not None:
+        raise ValueError(
+            "X_val cannot be passed with X_corrupted, because there are no corrupted versions of "
+            "the rows of X_val. Set the parameter corruption instead of passing X_corrupted, or "
+            "omit X_val, so that rows of X are held out."
+        )
+    if targets is not None and data.y_val is None:
+        raise ValueError(
+            f"y_val must be passed with X_val, because this {type(estimator).__name__} uses y."
+        )
+    if data.y_val is not None:
+        check_consistent_length(data.X_val, data.y_val)
+
+
+def read_rows(
+    estimator: BaseEstimator, X: MatrixLike, resume: Fitted | None
+) -> tuple[Schema, Rows]:
+    """Return the schema of a table and its rows. A resumed model determines the schema."""
+    conditions = estimator._conditions()
+    if resume is not None:
+        resume.schema.check_same_columns(X, conditions[1])
+        return resume.schema, resume.schema.read(X)
+    owner = type(estimator).__name__
+    return Schema.infer(X, conditions, support(estimator), row_shape(estimator), owner)
+
+
+def draw_seed(random_state: int | RandomState | None) -> int:
+    """Draw a seed from a `random_state`. None gives a different seed in each call."""
+    if random_state is None:
+        # numpy's global generator is never used: that would change the user's random numbers.
+        return secrets.randbelow(2**31)
+    return int(check_random_state(random_state).randint(2**31 - 1))
