@@ -23,6 +23,7 @@ from test_common import train
 
 from skae import Autoencoder, DenoisingAutoencoder
 from skae.fitting import fit as steps
+from skae.nn.batch import Batch
 from skae.nn.corruption import CORRUPTIONS, FOR_IMAGES
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.blocks import Blocks
@@ -198,7 +199,7 @@ RECURRENT = {"architecture": "recurrent", "feature_shape": (3, 2)}
 def prepare(estimator, X):
     """The validated data of a fit."""
     y = np.arange(len(X)) % 2 if estimator.__sklearn_tags__().target_tags.required else None
-    return steps.prepare_fit(estimator, steps.FitData(X, y, None, None), None, False)
+    return steps.prepare_fit(estimator, steps.FitData(X, y, None, None), None)
 
 
 def with_other_validation_rows(prepared):
@@ -275,7 +276,7 @@ def test_training_starts_at_pca_of_training_rows(d, early_stopping):
     pca = PCA(2).fit(recorder.training)
     with torch.no_grad():
         x = torch.tensor(recorder.held_out).to(recorder.start.like)
-        batch = steps.Batch(x, torch.ones(len(x)).to(x))
+        batch = Batch(x, torch.ones(len(x)).to(x))
         out = recorder.start.outputs(recorder.start.encode(batch).mean, batch)
         rows = recorder.start.likelihood.mean(out).double().numpy()
     np.testing.assert_allclose(rows, reconstruct(pca, recorder.held_out), atol=1e-4)
@@ -609,7 +610,7 @@ def test_known_noise_is_not_estimated_again(make):
     was_known, noise = likelihood.is_known, torch.full((4,), 0.7).to(x)
     known = likelihood.known(noise)
     out = torch.zeros(30, likelihood.n_outputs).to(x)
-    batch = steps.Batch(x, torch.ones(30).to(x))
+    batch = Batch(x, torch.ones(30).to(x))
     statistics = known.statistics(batch, known.squares(batch, out), torch.full((30,), 1 / 30).to(x))
     for other in (known, known.update(statistics), known.corrected(statistics)):
         assert other.is_known
