@@ -656,6 +656,13 @@ class BaseAutoencoder(
         data = FitData(X, None, sample_weight, None, targets=targets)
         return self._train(data, self._fitted if resume else None)
 
+    def _partial_fit_targets(
+        self, X: MatrixLike, targets: Targets, sample_weight: MatrixLike | None
+    ) -> Self:
+        """Continue training with targets that a meta-estimator has read from its `y`."""
+        data = FitData(X, None, sample_weight, None, targets=targets)
+        return self._train(data, self._fitted, fit_stream, 1)
+
     @fit_context(prefer_skip_nested_validation=True)
     def _train(
         self,

@@ -240,19 +240,27 @@ def make_batches(
     return batches(trained), batches(split.validation) if split.held_out.any() else None
 
 
-def start_auxiliary_loss(net: Net, targets: Targets | None, train: Batches) -> None:
-    """Add the auxiliary loss of the targets to a net, and initialize the loss from its codes."""
-    loss: AuxiliaryLoss | None = None if targets is None else targets.loss
-    if loss is None:
+def start_auxiliary_loss(
+    net: Net, targets: Targets | None, train: Batches, anew: bool = True
+) -> None:
+    """Add the auxiliary loss of the targets to a net, and initialize the loss from its codes.
+
+    If `anew` is False, the loss continues from the previous training if it is known.
+    """
+    if targets is None or targets.loss is None:
         return
     network: Network = net.module_
-    network.auxiliary = loss.to(network.like)
+    loss: AuxiliaryLoss = copy.deepcopy(targets.loss).to(network.like)
+    network.auxiliary = loss
+    if not anew and loss.resume(network.like):
+        net.rebuild_optimizer()
+        return
     chunks = [*train.chunks()]
     with torch.no_grad():
         codes = torch.cat([network.encode(batch).mean for batch in chunks])
     tensors = zip(*[batch.tensors() for batch in chunks], strict=True)
     loss.start(codes, chunks[0].with_tensors([torch.cat(parts) for parts in tensors]))
-    net.reset_optimizer()
+    net.rebuild_optimizer()
 
 
 def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network) -> Plan:

@@ -119,15 +119,20 @@ class Table(NamedTuple):
     all_weights: Floats
 
 
-def read_table(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Table:
-    """Validate the rows of a fit, their weights, corrupted versions and targets."""
+def read_table(
+    estimator: BaseEstimator, data: FitData, resume: Fitted | None, min_rows: int = 2
+) -> Table:
+    """Validate the rows of a fit, their weights, corrupted versions and targets.
+
+    `min_rows` is the smallest number of rows of a fit that does not resume.
+    """
     X, X_corrupted, all_weights = data.X, data.X_corrupted, None
     if data.sample_weight is not None and estimator._conditions()[1] is not None:
         # Rows of weight 0 are dropped before the table is read, because their categories must not
         # become levels of the conditions.
         all_weights = read_weight(data.sample_weight, X)
         X, X_corrupted = rows_of_positive_weight(X, X_corrupted, all_weights)
-    schema, rows = read_rows(estimator, X, resume)
+    schema, rows = read_rows(estimator, X, resume, min_rows)
     if all_weights is None:
         all_weights = read_weight(data.sample_weight, rows.values)
     corrupted, weight = None, all_weights[all_weights > 0]
@@ -200,7 +205,7 @@ def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets |
 
 
 def read_rows(
-    estimator: BaseEstimator, X: MatrixLike, resume: Fitted | None
+    estimator: BaseEstimator, X: MatrixLike, resume: Fitted | None, min_rows: int
 ) -> tuple[Schema, Rows]:
     """Return the schema of a table and its rows. A resumed model determines the schema."""
     conditions = estimator._conditions()
@@ -208,7 +213,7 @@ def read_rows(
         resume.schema.check_same_columns(X, conditions[1])
         return resume.schema, resume.schema.read(X)
     owner = type(estimator).__name__
-    return Schema.infer(X, conditions, support(estimator), row_shape(estimator), owner)
+    return Schema.infer(X, conditions, support(estimator), row_shape(estimator), owner, min_rows)
 
 
 def draw_seed(random_state: int | RandomState | None) -> int:

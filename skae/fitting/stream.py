@@ -101,7 +101,7 @@ def fit_stream(
 
 def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Stream:
     """Validate the arguments, and join the new rows with the sample of those seen before."""
-    schema, rows, weight, corrupted, targets, _ = read_table(estimator, data, resume)
+    schema, rows, weight, corrupted, targets, _ = read_table(estimator, data, resume, 1)
     if resume is None:
         before = Seen.nothing(draw_seed(estimator.random_state), rows.n_modelled)
     else:
@@ -152,7 +152,7 @@ def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, 
         return *started_net(estimator, stream), 0.0
     net = resumed_net(estimator, fit.resume)
     del net.history[: 1 - HISTORY]
-    everything = start_on_all_rows(estimator, stream, net)
+    everything = start_on_all_rows(estimator, stream, net, stream.is_due)
     if not stream.is_due:
         return net, everything, n_passed
     is_started = n_passed < START_ROWS
@@ -181,10 +181,15 @@ def started_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches]
     return net, start_on_all_rows(estimator, stream, net)
 
 
-def start_on_all_rows(estimator: BaseEstimator, stream: Stream, net: Net) -> Batches:
-    """Start the auxiliary loss of a net, if there is one. Return all rows."""
+def start_on_all_rows(
+    estimator: BaseEstimator, stream: Stream, net: Net, anew: bool = True
+) -> Batches:
+    """Start the auxiliary loss of a net, if there is one. Return all rows.
+
+    If `anew` is False, the loss continues from the previous training if it is known.
+    """
     everything = make_batches(estimator, stream.fit, net.module_)[0]
-    start_auxiliary_loss(net, stream.fit.targets, everything)
+    start_auxiliary_loss(net, stream.fit.targets, everything, anew)
     return everything
 
 
@@ -245,7 +250,7 @@ def make_stream_fitted(
     fit, new = stream.fit, stream.new
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
-        net.reset_optimizer()
+        net.rebuild_optimizer()
     if stream.is_due or fit.resume is None:
         density = estimate_density(estimator, fit, net)
     else:

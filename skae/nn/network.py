@@ -42,6 +42,13 @@ class AuxiliaryLoss(nn.Module, ABC):
         """Initialize parameters from the codes (n, k) of the training rows, before training."""
         return
 
+    def resume(self, like: Tensor) -> bool:
+        """Initialize parameters with those of the previous training. Return whether it is known.
+
+        `like` has the dtype and the device of the codes.
+        """
+        return False
+
     def penalized(self) -> list[Tensor]:
         """Return the weights to which weight decay applies."""
         return []

@@ -72,6 +72,7 @@ class Schema(Stored):
         support: Support,
         shape: RowShape,
         owner: str,
+        min_rows: int = 2,
     ) -> tuple[Self, Rows]:
         """Make the schema of a training table, and read its rows.
 
@@ -88,6 +89,8 @@ class Schema(Stored):
             Shape of the modelled cells of a row.
         owner : str
             Class name of the estimator, for error messages.
+        min_rows : int, default=2
+            Smallest number of rows.
 
         Returns
         -------
@@ -99,15 +102,15 @@ class Schema(Stored):
         Raises
         ------
         ValueError, TypeError
-            If `X` is invalid, for instance because it has only one row, or if the selection of
+            If `X` is invalid, for instance because it has too few rows, or if the selection of
             conditions is invalid.
         """
         (parameter, key), validator = conditions, make_validator(owner)
         columns: list[Column] = []
         if key is None:
-            X = values = _validate(validator, X, shape, ensure_min_samples=2)
+            X = values = _validate(validator, X, shape, ensure_min_samples=min_rows)
         else:
-            X = _validate_container(X, owner, ensure_min_samples=2)
+            X = _validate_container(X, owner, ensure_min_samples=min_rows)
             validate_data(validator, X, skip_check_array=True)
             labels = X.columns if hasattr(X, "columns") else range(X.shape[1])
             chosen = find_columns(X, key, parameter)

@@ -333,14 +333,14 @@ def _is_unlabeled(y: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def read_multiclass(
-    y: Any, class_weight: Any, sample_weight: Floats
+    y: Any, class_weight: Any, sample_weight: Floats, classes: NDArray[Any] | None = None
 ) -> tuple[NDArray[Any], Targets]:
     """Read y as classes, and return the sorted classes and the targets.
 
     The weight of each observed class is that in `class_weight`, a dict, "balanced" or None.
-    `sample_weight` (n_samples,) is used for "balanced" only.
+    `sample_weight` (n_samples,) is used for "balanced" only. `classes` is as in `read_classes`.
     """
-    classes, values = read_classes(y)
+    classes, values = read_classes(y, classes)
     known = values.any(axis=1)
     if isinstance(class_weight, list):
         raise ValueError("class_weight must not be a list unless y has several columns of labels.")
@@ -365,7 +365,9 @@ def _class_weights(
     return weights
 
 
-def read_multilabel(y: Any, class_weight: Any, sample_weight: Floats) -> Targets:
+def read_multilabel(
+    y: Any, class_weight: Any, sample_weight: Floats, is_complete: bool = True
+) -> Targets:
     """Read y as binary labels.
 
     Parameters
@@ -376,6 +378,8 @@ def read_multilabel(y: Any, class_weight: Any, sample_weight: Floats) -> Targets
         Weights of 0 and 1 for every label, or a list with the weights for each label.
     sample_weight : ndarray of shape (n_samples,)
         Weights of the rows, from which "balanced" is computed.
+    is_complete : bool, default=True
+        Whether a label must have both 0 and 1. It is False for a part of a stream of rows.
 
     Returns
     -------
@@ -409,7 +413,8 @@ def read_multilabel(y: Any, class_weight: Any, sample_weight: Floats) -> Targets
             weights = _class_weights(by_column[j], classes, cells[known], sample_weight[known])
             weight[known, j] = weights[indices]
     counts = weight * sample_weight[:, None] > 0
-    if not ((counts & (y == 1)).any(axis=0) & (counts & (y == 0)).any(axis=0)).any():
+    has_both = (counts & (y == 1)).any(axis=0) & (counts & (y == 0)).any(axis=0)
+    if is_complete and not has_both.any():
         raise ValueError(
             "y must contain at least 2 classes, but no column has rows of both 0 and 1."
         )
@@ -434,17 +439,17 @@ def read_binary_label(y: Any) -> Floats:
     return np.where(missing, np.nan, y)
 
 
-def read_numbers(y: Any) -> Floats:
+def read_numbers(y: Any, is_complete: bool = True) -> Floats:
     """Read y as an array (n_samples, n_targets) of numbers, NaN where missing.
 
     A vector becomes an array of one column. Raises ValueError if y contains infinite values or
-    texts, or if a column contains NaN only.
+    texts, or if a column contains NaN only, unless `is_complete` is False.
     """
     y = check_array(
         y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"
     )
     y = y[:, None] if y.ndim == 1 else y
     empty = np.flatnonzero(np.isnan(y).all(axis=0))
-    if len(empty):
+    if is_complete and len(empty):
         raise ValueError(f"y must contain numbers, but column {empty[0]} of y is NaN in all rows.")
     return y

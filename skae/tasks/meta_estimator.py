@@ -1,5 +1,6 @@
 """Base class of meta-estimators that contain an autoencoder and validate rows for it."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -132,8 +133,19 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         `previous` is the model of the previous fit, or None.
         """
 
-    def _fit(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None) -> Self:
-        """Fit a new model, then make it the fitted state in a single assignment."""
+    def _fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: MatrixLike | None,
+        step: str = "_fit_model",
+        **options: Any,
+    ) -> Self:
+        """Fit a new model, then make it the fitted state in a single assignment.
+
+        `step` is the name of the method that fits the model, `_fit_model` or one with the same
+        arguments, to which `options` are passed.
+        """
         context = init_callback_context(self, int(self._trains_autoencoder()))
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         details = {"X": X, "y": y, "metadata": metadata}
@@ -142,10 +154,15 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         unfitted = type(self)(**self.get_params(deep=False))
         training = partial(self._training, context)
         with keeping_checkpoints():
-            fitted = unfitted._fit_model(X, y, sample_weight, self._fitted, training)
+            fit_model = getattr(unfitted, step)
+            fitted = fit_model(X, y, sample_weight, self._fitted, training, **options)
             end = partial(context.call_on_fit_task_end, reconstruction_attributes={}, **details)
             self._set_fitted(fitted, partial(end, estimator=self))
         return self
+
+    def _has_own_autoencoder(self) -> bool:
+        """Return whether `autoencoder` is an unfitted autoencoder, whose parameters are used."""
+        return isinstance(self.autoencoder, BaseAutoencoder)
 
     def _trains_autoencoder(self) -> bool:
         """Return whether `fit` trains the autoencoder."""
@@ -160,18 +177,24 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
             task.call_on_fit_task_end(estimator=self)
 
     def _read_training_rows(
-        self, X: MatrixLike, sample_weight: MatrixLike | None, previous: FittedTask | None
+        self,
+        X: MatrixLike,
+        sample_weight: MatrixLike | None,
+        previous: FittedTask | None,
+        continues: bool = False,
     ) -> TrainingRows:
         """Validate the training data, and copy the autoencoder.
 
-        `previous` is the model of the previous fit, or None.
+        `previous` is the model of the previous fit, or None. `continues` is whether training
+        resumes from it in any case and accepts single rows, as in `partial_fit`.
         """
-        autoencoder, resumed = self._copy_autoencoder(X, previous)
+        autoencoder, resumed = self._copy_autoencoder(X, previous, continues)
         validator = _make_validator(self, resumed)
-        options = self._validation_options | {"reset": resumed is None, "ensure_min_samples": 2}
-        X = validate_rows(validator, autoencoder, X, **options)
+        options = {"reset": resumed is None, "ensure_min_samples": 1 if continues else 2}
+        X = validate_rows(validator, autoencoder, X, **self._validation_options | options)
         weight = read_weight(sample_weight, X)
-        check_more_than_one_row(self, int(np.count_nonzero(weight)))
+        if not continues:
+            check_more_than_one_row(self, int(np.count_nonzero(weight)))
         columns = {
             "n_features_in": validator.n_features_in_,
             "feature_names_in": getattr(validator, "feature_names_in_", None),
@@ -179,19 +202,21 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         return TrainingRows(autoencoder, resumed, columns, X, weight)
 
     def _copy_autoencoder(
-        self, X: MatrixLike, previous: FittedTask | None
+        self, X: MatrixLike, previous: FittedTask | None, continues: bool = False
     ) -> tuple[BaseAutoencoder | None, FittedTask | None]:
         """Return a copy of the autoencoder, and the previous model if training resumes from it.
 
-        Training resumes if the autoencoder is not frozen and its `warm_start` is True. The copy
-        then contains the autoencoder's part of the previous model.
+        Training resumes if `continues` is True, or if the autoencoder is not frozen and its
+        `warm_start` is True. The copy then contains the autoencoder's part of the previous model.
         """
+        if continues and previous is not None and not self._has_own_autoencoder():
+            return copy.deepcopy(previous.autoencoder), previous
         if isinstance(self.autoencoder, FrozenEstimator):
             return thaw(self.autoencoder, X), None
         if self.autoencoder is None:
             return None, None
         copied = clone(self.autoencoder)
-        if previous is None or not copied.warm_start:
+        if previous is None or not (continues or copied.warm_start):
             return copied, None
         if type(copied) is not type(previous.autoencoder):
             raise ValueError(

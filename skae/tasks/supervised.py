@@ -31,6 +31,7 @@ from skae.table.rows import hash_rows, merge_equal_rows
 from skae.table.targets import (
     ProbabilisticClassifier,
     Targets,
+    check_same_classes,
     column_names,
     n_columns,
     read_binary_label,
@@ -152,9 +153,13 @@ class FittedRegressor(FittedSupervised):
     ----------
     is_vector : bool
         Whether `fit` received a vector of targets.
+    units : list of ndarray or None
+        Means and standard deviations (n_targets,) by which the first call standardized the targets.
+        None for models from files of earlier versions.
     """
 
     is_vector: bool
+    units: list[Floats] | None = None
 
 
 ReadTargets = tuple[Family, Targets, dict[str, Any]]
@@ -331,6 +336,63 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
                 self._train(autoencoder, X, family, targets, weight)
         maps = fit_linear_map(family, model.encode(X).astype(np.float64), targets, weight)
         return replace(model, maps=[*maps])
+
+    def _stream_model(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: MatrixLike | None,
+        previous: FittedSupervised | None,
+        training: Training,
+        classes: MatrixLike | None = None,
+    ) -> FittedSupervised:
+        """Continue the training of a model in one pass over new rows."""
+        if not self.fine_tune:
+            raise ValueError(
+                "partial_fit trains the encoder, which fine_tune=False excludes. Set "
+                "fine_tune=True, or use the autoencoder's own partial_fit."
+            )
+        if previous is not None and len(previous.maps) > 2:
+            raise ValueError(
+                "partial_fit would change the codes, but the labels of add_label belong to the "
+                "present codes. Call partial_fit before add_label."
+            )
+        data = self._read_training_rows(X, sample_weight, previous, True)
+        X = data.X[data.weight > 0]
+        y, weight = targets_of_positive_weight(y, data.weight, self)
+        family, targets, outputs = self._read_stream(y, weight, previous, classes)
+        if previous is None and not targets.any_observed.any():
+            raise ValueError("y of the first call must contain a known target.")
+        autoencoder = data.autoencoder or _default_autoencoder(X).set_params(batch_size="auto")
+        if get_tags(autoencoder).target_tags.required:
+            raise TypeError(
+                f"autoencoder must not require y, got the classifier {short_repr(autoencoder)}."
+            )
+        known = None if previous is None else (previous.maps[0], previous.maps[1])
+        before = autoencoder._fitted
+        autoencoder.set_params(random_state=draw_seed(self.random_state))
+        head = Head(family, self.label_weight, self.reconstruction_weight, known)
+        with training(autoencoder):
+            with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
+            autoencoder._partial_fit_targets(X, with_loss, weight)
+        seen = autoencoder._fitted.seen
+        maps = known or ()
+        if before is None or not maps or seen.due != before.seen.due:
+            # The sample represents all rows that were seen.
+            rows, targets, weight = seen.sample.rows.values, seen.sample.targets, seen.sample.weight
+            codes = np.asarray(autoencoder.transform(rows)).astype(np.float64)
+            maps = fit_linear_map(family, codes, targets, weight)
+        return self._fitted_class(autoencoder=autoencoder, **data.columns, maps=[*maps], **outputs)
+
+    @abstractmethod
+    def _read_stream(
+        self,
+        y: MatrixLike,
+        weight: Floats,
+        previous: Any,
+        classes: MatrixLike | None,
+    ) -> ReadTargets:
+        """Read the targets of `partial_fit`, which are those of the first call."""
 
     def _train(
         self,
@@ -555,11 +617,72 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
         if n_columns(y) > 1:
             targets = read_multilabel(y, self.class_weight, weight)
             return Labels(), targets, self._output_names(column_names(y))
-        classes, targets = read_multiclass(y, self.class_weight, weight)
-        outputs = {"label_names": None, "classes": classes}
-        if len(classes) > 2:
-            return Classes(), targets, outputs
-        return Labels(), replace(targets, values=targets.values[:, 1:]), outputs
+        return _of_classes(*read_multiclass(y, self.class_weight, weight))
+
+    def _read_stream(
+        self,
+        y: MatrixLike,
+        weight: Floats,
+        previous: FittedClassifier | None,
+        classes: MatrixLike | None,
+    ) -> ReadTargets:
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported by partial_fit, because the frequencies "
+                "of the classes in later calls are unknown. Pass a dict of weights."
+            )
+        if n_columns(y) > 1:
+            targets = read_multilabel(y, self.class_weight, weight, False)
+            names = column_names(y) if previous is None else previous.label_names
+            if names is None or len(names) != n_columns(y):
+                raise ValueError("y must have the same columns as in the first call.")
+            return Labels(), targets, self._output_names(names)
+        if previous is not None and previous.label_names is not None:
+            raise ValueError("y must have the same columns as in the first call.")
+        known = check_same_classes(None if previous is None else previous.classes, classes)
+        found, targets = read_multiclass(y, self.class_weight, weight, known)
+        return _of_classes(found, targets)
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        classes: MatrixLike | None = None,
+        sample_weight: MatrixLike | None = None,
+    ) -> Self:
+        """Train for one pass over new rows, beside a sample of the rows seen before.
+
+        Training continues from the last call of `fit` or `partial_fit`; the `partial_fit` of the
+        autoencoder has the details. The linear map is refitted to the sample whenever the number of
+        rows seen has grown by a quarter. Until then, it is trained together with the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows in the user's units.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Targets of the rows, as in `fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that any call will contain, in any order. With None, the first call uses the
+            classes in its `y`. Ignored if `y` has several columns.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of rows. None gives all rows a weight of 1.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, if `y` has other classes or columns than in the first call, if
+            `fine_tune=False` or ``class_weight="balanced"``, or if `add_label` has added outputs.
+        TypeError
+            As in `fit`.
+        """
+        return self._fit(X, y, sample_weight, "_stream_model", classes=classes)
 
     def _output_names(self, names: list[str]) -> dict[str, Any]:
         return super()._output_names(names) | {"classes": np.arange(len(names))}
@@ -675,8 +798,60 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
     _fitted_class: ClassVar = FittedRegressor
 
     def _read_targets(self, y: MatrixLike, weight: Floats) -> ReadTargets:
-        outputs = self._output_names(column_names(y)) | {"is_vector": y.ndim == 1}
-        return *Numbers.standardize(read_numbers(y), weight), outputs
+        family, targets = Numbers.standardize(read_numbers(y), weight)
+        outputs = {"is_vector": y.ndim == 1, "units": [family.center, family.scale]}
+        return family, targets, self._output_names(column_names(y)) | outputs
+
+    def _read_stream(
+        self,
+        y: MatrixLike,
+        weight: Floats,
+        previous: FittedRegressor | None,
+        classes: MatrixLike | None,
+    ) -> ReadTargets:
+        if previous is None or previous.units is None:
+            return self._read_targets(y, weight)
+        if n_columns(y) != len(previous.label_names or []):
+            raise ValueError("y must have the same columns as in the first call.")
+        family = Numbers(*previous.units)
+        outputs = {name: getattr(previous, name) for name in ("label_names", "is_vector", "units")}
+        return family, family.targets(read_numbers(y, False)), outputs
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(
+        self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None
+    ) -> Self:
+        """Train for one pass over new rows, beside a sample of the rows seen before.
+
+        Training continues from the last call of `fit` or `partial_fit`; the `partial_fit` of the
+        autoencoder has the details. The linear map is refitted to the sample whenever the number of
+        rows seen has grown by a quarter. Until then, it is trained together with the network. The
+        first call determines the units of the targets, their means and standard deviations, so that
+        it should contain typical targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows in the user's units.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets of the rows, as in `fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of rows. None gives all rows a weight of 1.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, if `y` has other columns than in the first call, if `fine_tune=False`, or
+            if `add_label` has added outputs.
+        TypeError
+            As in `fit`.
+        """
+        return self._fit(X, y, sample_weight, "_stream_model")
 
     def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
         return Numbers.standardize(read_numbers(column_or_1d(y, warn=True)), weight)
@@ -725,6 +900,14 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
             If X is invalid, or if y contains NaN or has the wrong shape.
         """
         return super().score(X, y, sample_weight)
+
+
+def _of_classes(classes: NDArray[Any], targets: Targets) -> ReadTargets:
+    """Return the family of targets that are classes. Two classes are one label."""
+    outputs = {"label_names": None, "classes": classes}
+    if len(classes) > 2:
+        return Classes(), targets, outputs
+    return Labels(), replace(targets, values=targets.values[:, 1:]), outputs
 
 
 def _distinct_rows(X: Floats, targets: Targets | None) -> Floats:

@@ -61,6 +61,10 @@ class Family(ABC):
         """Convert coefficients and intercepts so that they predict in the user's units."""
         return coef, intercept
 
+    def from_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+        """Reverse `to_user_units`."""
+        return coef, intercept
+
 
 class Classes(Family):
     """Mutually exclusive classes: softmax and cross-entropy."""
@@ -141,8 +145,13 @@ class Numbers(IndependentTargets):
                 f"The variance of column {np.isfinite(scale).argmin()} of y is not finite. Rescale "
                 "the column, or give rows in which it is observed a positive sample_weight."
             )
-        scale = np.where(scale > 0, scale, 1.0)
-        return cls(center, scale), Targets(known * (values - center) / scale, known.astype(float))
+        family = cls(center, np.where(scale > 0, scale, 1.0))
+        return family, family.targets(y)
+
+    def targets(self, y: Floats) -> Targets:
+        """Return standardized targets for numbers `y` (n, m), NaN where missing."""
+        known = ~np.isnan(y)
+        return Targets(np.nan_to_num((y - self.center) / self.scale), known.astype(float))
 
     def loss(self, out: Tensor, values: Tensor) -> Tensor:
         return 0.5 * (out - values) ** 2
@@ -157,6 +166,9 @@ class Numbers(IndependentTargets):
 
     def to_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         return coef * self.scale, intercept * self.scale + self.center
+
+    def from_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+        return coef / self.scale, (intercept - self.center) / self.scale
 
 
 def _logistic() -> LogisticRegression:
@@ -205,6 +217,9 @@ class Head(AuxiliaryLoss):
         Weight of the loss of the targets.
     reconstruction_weight : float
         Weight of the loss of the autoencoder itself.
+    known : tuple of (ndarray, ndarray) or None
+        Coefficients and intercepts with which `resume` initializes the map, in the units of the
+        targets.
     """
 
     center: Tensor
@@ -212,9 +227,15 @@ class Head(AuxiliaryLoss):
     price: Tensor
     share: Tensor
 
-    def __init__(self, family: Family, label_weight: float, reconstruction_weight: float) -> None:
+    def __init__(
+        self,
+        family: Family,
+        label_weight: float,
+        reconstruction_weight: float,
+        known: tuple[Floats, Floats] | None = None,
+    ) -> None:
         super().__init__()
-        self.family = family
+        self.family, self.known = family, known
         # The weights are buffers because buffers are part of the fingerprint by which a checkpoint
         # is matched to a fit.
         self.register_buffer("share", torch.tensor(float(reconstruction_weight)))
@@ -225,10 +246,23 @@ class Head(AuxiliaryLoss):
         tensors = (codes, batch.weight, *_targets(batch))
         Z, weight, values, counts = (t.cpu().double().numpy() for t in tensors)
         center, scale = center_and_scale(Z, weight)
-        coef, intercept = self.family.solve((Z - center) / scale, values, counts * weight[:, None])
-        self.register_buffer("center", torch.from_numpy(center).to(codes))
-        self.register_buffer("scale", torch.tensor(scale).to(codes))
-        self.linear = Dense(*coef.shape).to(codes)
+        found = self.family.solve((Z - center) / scale, values, counts * weight[:, None])
+        self._set(center, scale, *found, codes)
+
+    @torch.no_grad()
+    def resume(self, like: Tensor) -> bool:
+        if self.known is None:
+            return False
+        coef, intercept = self.family.from_user_units(*self.known)
+        self._set(np.zeros(len(coef)), 1.0, coef, intercept, like)
+        return True
+
+    def _set(
+        self, center: Floats, scale: float, coef: Floats, intercept: Floats, like: Tensor
+    ) -> None:
+        self.register_buffer("center", torch.from_numpy(center).to(like))
+        self.register_buffer("scale", torch.tensor(scale).to(like))
+        self.linear = Dense(*coef.shape).to(like)
         self.linear.weight.copy_(torch.from_numpy(coef.T))
         self.linear.bias.copy_(torch.from_numpy(intercept))
 

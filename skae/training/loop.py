@@ -197,6 +197,14 @@ class Net(NeuralNet):
         with self._current_init_context("optimizer"):
             self.initialize_optimizer()
 
+    def rebuild_optimizer(self) -> None:
+        """Make an optimizer for the present parameters, and keep the state of those it had."""
+        before = self.optimizer_.state
+        self.reset_optimizer()
+        for p in self._trainable_parameters():
+            for name, value in before.get(p, {}).items():
+                self.optimizer_.state[p][name].copy_(value)
+
     def arrays(self) -> dict[str, Any]:
         """Return the training state (history, generator, optimizer), with tensors as arrays.
 

@@ -131,7 +131,8 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
         Weight of the classification loss of a labeled row, relative to the evidence lower bound of
         this row. The classification loss is the negative log-probability of the class, in nats. The
         weight must be positive. "auto" is a tenth of the summed sample weight of all rows passed to
-        `fit` or `partial_fit`, so that a few labels have an influence among many rows. In [1]_,
+        `fit`, or of all rows seen so far in `partial_fit`, so that a few labels have an influence
+        among many rows. In [1]_,
         this number is divided by the number of labeled rows, which makes the labels a small part of
         the objective.
 
@@ -200,9 +201,12 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
             raise ValueError(f"{classes!r} are not the classes of this model")
         return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))
 
-    def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
+    def _read_targets(
+        self, y: Any, weight: Floats, learned: Any, classes: Any = None, seen: float = 0.0
+    ) -> Targets:
         y, weight = targets_of_positive_weight(y, weight, self)
-        label_weight = 0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight
+        total = seen + weight.sum()
+        label_weight = 0.1 * total if self.label_weight == "auto" else self.label_weight
         classes = check_same_classes(learned.get("classes_"), classes)
         return read_classes_and_prior(y, weight, float(label_weight), classes)
 
@@ -214,18 +218,10 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
         X_corrupted: MatrixLike | None = None,
         classes: MatrixLike | None = None,
     ) -> Self:
-        """Train for one pass over `X` at a constant learning rate.
+        """Train for one pass over new rows, beside a sample of the rows seen before.
 
-        Training resumes from the last call of `fit` or `partial_fit`. The first of these calls
-        determines the classes and their prior probabilities, the center and scale of the columns,
-        the number of components and, with `precision="auto"`, the number format. It also performs
-        the pre-training of `layerwise_epochs`, if any. No rows are held out. The state of the
-        optimizer is kept between calls of `partial_fit`. An unknown noise variance is trained with
-        the network.
-
-        Parameters may change between calls. Their present values are used, unless they require
-        weights of other shapes. The parameters `max_epochs`, `early_stopping`,
-        `validation_fraction`, `n_iter_no_change`, `tol` and `warm_start` are not used.
+        `Autoencoder.partial_fit` has the details. The first call of `fit` or `partial_fit`
+        determines the classes and their prior probabilities, too.
 
         Parameters
         ----------
@@ -247,7 +243,8 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
             other columns, or if the parameters have changed since the last call so that they
             describe a different network.
         """
-        return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes)
+        seen = 0.0 if self._fitted is None else self._fitted.seen.weight
+        return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes, seen=seen)
 
     def predict_proba(self, X: MatrixLike) -> Floats:
         """Compute the probabilities of the classes under the posterior of each row.
