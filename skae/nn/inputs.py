@@ -125,7 +125,7 @@ class Inputs(nn.Module):
         Return the gain () and the shift (n_modelled,), in float64, with which the old input of the
         encoder is gain * u + shift, where u is the new one.
         """
-        old_center, old_scale = self.center.double(), self.scale.double()
+        old_center, old_scale = self.center.double().clone(), self.scale.double().clone()
         self.center.copy_(center)
         self.scale.copy_(scale)
         gain = self.scale.double() / old_scale

@@ -74,7 +74,7 @@ class Gaussian(Likelihood):
         self.noise_variance.fill_(float(self.noise) if self.is_known else self.scale**2)
 
     def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        old_center, old_scale = self.center.double(), self.scale.double()
+        old_center, old_scale = self.center.double().clone(), self.scale.double().clone()
         self.center.copy_(center)
         self.scale.copy_(scale)
         self.fix_noise()

@@ -1,0 +1,332 @@
+"""`partial_fit`: what it keeps of the rows seen, its units, its start, and what it learns."""
+
+import copy
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA, IncrementalPCA
+from small_models import AUTOENCODERS, X, for_each, tiny
+from test_common import train
+
+import skae
+from skae import Autoencoder, AutoencoderClassifier, AutoencoderRegressor
+from skae.fitting import stream as steps
+from skae.nn.batch import Batch
+from skae.nn.units import change_units
+from skae.table.rows import Rows
+from skae.table.seen import SAMPLE_CELLS, SAMPLE_ROWS, ColumnMoments, Sample, Seen
+from skae.training.rehearsal import Rehearsal, StreamPlan, step_sizes
+
+RNG = np.random.default_rng(0)
+
+
+def moments_of(model):
+    return model._fitted.seen.moments
+
+
+def sample_of(model):
+    return model._fitted.seen.sample
+
+
+def curved(n, seed=0):
+    """Rows around a curved surface of two dimensions in six, in the order of the first column."""
+    rng = np.random.default_rng(seed)
+    rows = np.tanh(rng.normal(size=(n, 2)) @ rng.normal(size=(2, 8))) @ rng.normal(size=(8, 6))
+    rows += 0.05 * rng.normal(size=rows.shape)
+    return rows[rows[:, 0].argsort()]
+
+
+def in_parts(model, rows, size):
+    for i in range(0, len(rows), size):
+        model.partial_fit(rows[i : i + size])
+    return model
+
+
+def error(model, rows):
+    return ((rows - model.inverse_transform(model.transform(rows))) ** 2).sum(1).mean()
+
+
+# ------------------------------------------------------------------------ what has been seen
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_moments_of_parts_are_those_of_all_rows(missing, offset):
+    rows = RNG.normal(size=(200, 4)) * [1, 5, 0, 2] + offset
+    rows[RNG.uniform(size=rows.shape) < missing] = np.nan
+    weight = RNG.uniform(0, 2, size=200)
+    found = Seen.nothing(0, 4).moments
+    for part in np.split(np.arange(200), [1, 7, 90]):
+        found = found.joined(ColumnMoments.from_rows(rows[part], weight[part]))
+    for j, column in enumerate(rows.T):
+        known = ~np.isnan(column)
+        mean = np.average(column[known], weights=weight[known])
+        variance = np.average((column[known] - mean) ** 2, weights=weight[known])
+        assert found.weight[j] == pytest.approx(weight[known].sum())
+        assert found.mean[j] == pytest.approx(mean, rel=1e-12)
+        assert found.variance[j] == pytest.approx(variance, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_what_is_seen_does_not_depend_on_parts_or_order(size):
+    expected = tiny(Autoencoder, early_stopping=False).fit(X)._fitted.seen
+    rows = X[RNG.permutation(len(X))]
+    found = in_parts(tiny(Autoencoder), rows, size)._fitted.seen
+    np.testing.assert_allclose(found.moments.mean, expected.moments.mean, atol=1e-12)
+    np.testing.assert_allclose(found.moments.scatter, expected.moments.scatter)
+    np.testing.assert_array_equal(found.sample.rows.values, expected.sample.rows.values)
+    assert found.weight == pytest.approx(expected.weight)
+
+
+def sampled(rows, weight, parts, size=50):
+    """The sample of at most `size` rows, after calls with parts of the rows."""
+    seen = Seen.nothing(3, rows.shape[1])
+    for part in parts:
+        new = Sample.hashed(Rows(rows[part]), weight[part], None, None, 3)
+        joined = seen.join(new)
+        seen = seen.after(joined, new, 0.0, True)
+    return seen.sample, joined
+
+
+def test_a_full_sample_is_chosen_by_content(monkeypatch):
+    """Rows keep the weight with which they were seen in all calls, in any order."""
+    monkeypatch.setattr("skae.table.seen.SAMPLE_ROWS", 50)
+    rows, weight = RNG.normal(size=(300, 2)), RNG.uniform(0.5, 2, size=300)
+    twice = np.append(np.arange(300), np.arange(300))
+    whole, joined = sampled(rows, weight, [twice])
+    parts = np.array_split(RNG.permutation(twice), 13)
+    again, of_last = sampled(rows, weight, parts)
+    assert len(whole) == len(again) == 50
+    np.testing.assert_array_equal(whole.rows.values, again.rows.values)
+    np.testing.assert_allclose(whole.weight, again.weight)
+    expected = {tuple(row): 2 * w for row, w in zip(rows, weight, strict=True)}
+    assert [expected[tuple(row)] for row in again.rows.values] == pytest.approx(again.weight)
+    # The rows of a call represent all rows that were seen.
+    assert joined.weight.sum() == pytest.approx(of_last.weight.sum()) == 2 * weight.sum()
+
+
+def test_a_sample_is_bounded_in_rows_and_cells(monkeypatch):
+    wide = np.zeros((3, SAMPLE_CELLS // 2))
+    assert steps.Seen.nothing(0, 1).join(
+        Sample.hashed(Rows(wide + np.arange(3)[:, None]), np.ones(3), None, None, 0)
+    ).chosen.shape == (2,)
+    rows = np.arange(SAMPLE_ROWS + 100.0)[:, None]
+    many = Sample.hashed(Rows(rows), np.ones(len(rows)), None, None, 0)
+    assert len(Seen.nothing(0, 1).join(many).chosen) == SAMPLE_ROWS
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@for_each(AUTOENCODERS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_weight_of_two_is_a_repeated_row(estimator_class, method):
+    weight = 1.0 + (np.arange(len(X)) % 2)
+    models = [tiny(estimator_class, batch_size=99) for _ in range(2)]
+    y = np.arange(len(X)) % 2
+    getattr(models[0], method)(X, y, sample_weight=weight)
+    rows = np.repeat(np.arange(len(X)), weight.astype(int))
+    getattr(models[1], method)(X[rows], y[rows])
+    for name, values in models[0].module_.state_dict().items():
+        np.testing.assert_allclose(values, models[1].module_.state_dict()[name], atol=1e-6)
+
+
+# ---------------------------------------------------------------------------- units and start
+
+
+@for_each(AUTOENCODERS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_change_of_units_keeps_the_function(estimator_class):
+    model = tiny(estimator_class, precision="float64")
+    network = copy.deepcopy(train(model, X).module_)
+    batch = Batch(torch.tensor(X), torch.ones(len(X)).double())
+    before = network.likelihood.mean(network.restored(batch)), network.encode(batch).mean
+    noise = network.likelihood.fixed().noise_variance
+    center = network.inputs.center + torch.tensor([1.0, -20.0, 3.0])
+    change_units(network, center, 5 * network.inputs.scale)
+    assert torch.equal(network.inputs.center, center)
+    after = network.likelihood.mean(network.restored(batch)), network.encode(batch).mean
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-12, atol=1e-12)
+    if network.likelihood.is_trained:
+        floor = network.likelihood.smallest_noise
+        torch.testing.assert_close(network.likelihood.fixed().noise_variance - floor, noise - floor)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"tied_weights": True}, {"architecture": "conv", "feature_shape": (1, 1, 3)}]
+)
+def test_units_that_cannot_change_stay(parameters):
+    network = tiny(Autoencoder, **parameters).fit(X).module_
+    before = copy.deepcopy(network.state_dict())
+    change_units(network, network.inputs.center + 1, 2 * network.inputs.scale)
+    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_a_few_rows_have_the_start_of_all_of_them(size):
+    """However small the calls are: even with fewer rows than components."""
+    rows = RNG.normal(size=(36, 5))
+    model = in_parts(Autoencoder(3, hidden_layer_sizes=(), learning_rate=1e-12), rows, size)
+    model.partial_fit(rows[:9])  # The model is estimated anew after a quarter more rows.
+    seen = np.append(rows, rows[:9], axis=0)
+    assert error(model, seen) == pytest.approx(error(PCA(3).fit(seen), seen), rel=1e-6)
+
+
+def test_units_follow_the_rows():
+    rows = curved(2000)
+    model = in_parts(tiny(Autoencoder), rows, 400)
+    np.testing.assert_allclose(model.module_.inputs.center, rows.mean(0), atol=1e-6)
+    assert float(model.module_.inputs.scale) == pytest.approx(np.sqrt(rows.var(0).mean()))
+
+
+@pytest.mark.parametrize("size", [20, 500])
+def test_sorted_rows_are_learned(size):
+    """Not only the latest ones are, and not only what is linear."""
+    rows = curved(3000)
+    model = in_parts(Autoencoder(2, hidden_layer_sizes=(32, 16), random_state=0), rows, size)
+    linear = error(IncrementalPCA(2, batch_size=20).fit(rows), rows)
+    assert error(model, rows) < 0.6 * linear
+    first = rows[:300]
+    assert error(model, first) < error(IncrementalPCA(2, batch_size=20).fit(rows), first)
+
+
+@pytest.mark.parametrize("size", [1, 20, 100])
+def test_rows_of_the_fit_change_little(size):
+    rows = curved(600)[RNG.permutation(600)]
+    model = Autoencoder(2, hidden_layer_sizes=(32,), random_state=0).fit(rows[:400])
+    before = error(model, rows[400:])
+    in_parts(model, rows[:100], size)
+    assert error(model, rows[400:]) < 1.05 * before
+
+
+# ------------------------------------------------------------------------------- steps and rates
+
+
+def table(n, is_new, weight=None):
+    x = torch.arange(n, dtype=torch.float64)[:, None]
+    weight = torch.ones(n).double() if weight is None else weight
+    batch = Batch(x, weight / weight.sum())
+    index = is_new.nonzero()[:, 0]
+    return batch, index
+
+
+def test_batches_are_unbiased():
+    """The mean of weighted sums over many batches is that over the table."""
+    generator = torch.Generator().manual_seed(0)
+    is_new = torch.arange(60) % 3 == 0
+    batch, index = table(60, is_new, 1 + torch.arange(60).double())
+    rows = Rehearsal(batch, index, is_new=is_new, n_rehearsed=9)
+    sums = [
+        (part.weight * part.x[:, 0]).mean()
+        for _ in range(2000)
+        for part in rows.batches(4, generator)
+    ]
+    assert float(torch.stack(sums).mean()) == pytest.approx(
+        float(batch.weight @ batch.x[:, 0]), rel=0.02
+    )
+
+
+def test_small_tables_are_used_as_a_whole():
+    is_new = torch.arange(20) >= 15
+    batch, index = table(20, is_new)
+    rows = Rehearsal(batch, index, is_new=is_new, n_rehearsed=18)
+    for part in rows.batches(2, torch.Generator()):
+        assert torch.equal(part.x, batch.x)
+        assert torch.equal(part.weight, torch.ones(20).double())
+
+
+def test_the_rate_falls_and_does_not_depend_on_the_size_of_calls():
+    plan = {"learning_rate": 1.0, "max_epochs": 1, "batch_size": 8, "steps_before": 1e9}
+    rates = [StreamPlan(**plan, n_passed=10.0**k, n_new=8).rate(0.0) for k in range(3, 8)]
+    assert rates[0] == 1.0
+    assert all(a > b for a, b in pairwise(rates))
+    single = StreamPlan(**plan, n_passed=1e6, n_new=1).rate(0.0)
+    assert 8 * single == pytest.approx(StreamPlan(**plan, n_passed=1e6, n_new=8).rate(0.0))
+    start = StreamPlan(**plan | {"steps_before": 0.0}, n_new=800)
+    assert start.rate(0.0) < 0.1 * start.rate(0.9)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 30, "auto"])
+@pytest.mark.parametrize("n_rows", [1, 2, 40, 3000])
+def test_steps_have_new_and_other_rows(n_rows, batch_size):
+    for n_new in {1, n_rows}:
+        for seen in (n_rows, 1e9):
+            new, others = step_sizes(batch_size, n_rows, n_new, seen)
+            assert new >= 1
+            assert others >= 1
+            assert new + others <= max(2, 256 if batch_size == "auto" else batch_size)
+
+
+# ------------------------------------------------------------------------- bounds and warnings
+
+
+def test_history_and_pickles_are_bounded(monkeypatch):
+    monkeypatch.setattr("skae.table.seen.SAMPLE_ROWS", 30)
+    monkeypatch.setattr(steps, "HISTORY", 10)
+    model, sizes = tiny(Autoencoder), []
+    for i in range(60):
+        model.partial_fit(RNG.normal(size=(2, 3)))
+        assert model.n_iter_ == i + 1
+        assert model.start_epoch_ == i
+        sizes.append(len(pickle.dumps(model)))
+    assert len(model.history_) == 10
+    assert [epoch["epoch"] for epoch in model.history_] == [*range(51, 61)]
+    assert max(sizes[20:]) - min(sizes[20:]) < 200
+
+
+def test_rows_that_are_far_away_warn():
+    rows = RNG.normal(size=(400, 3))
+    model = tiny(Autoencoder).partial_fit(rows)
+    model.partial_fit(rows[:5] + 1)
+    with pytest.warns(
+        UserWarning, match=r"column 1 differs by [34]\d.\d standard deviations"
+    ) as caught:
+        model.partial_fit(rows[:100] + np.array([0, 40, 20]))
+    assert len(caught) == 1
+
+
+def test_a_file_goes_on_without_the_sample(tmp_path):
+    model = tiny(Autoencoder).partial_fit(X)
+    model.save(tmp_path / "model")
+    loaded = skae.load(tmp_path / "model")
+    assert sample_of(loaded) is None
+    assert len(sample_of(model)) == len(sample_of(pickle.loads(pickle.dumps(model)))) == len(X)
+    assert moments_of(loaded).mean == pytest.approx(moments_of(model).mean)
+    loaded.partial_fit(X[:7])
+    assert len(sample_of(loaded)) == 7
+    assert loaded._fitted.seen.weight == len(X) + 7
+
+
+# ------------------------------------------------------------------------------------- targets
+
+
+@pytest.mark.parametrize("size", [10, 90])
+def test_classes_that_come_one_after_the_other_are_learned(size):
+    rows = np.concatenate([RNG.normal(size=(90, 4)) + 4 * np.eye(4)[c] for c in range(3)])
+    y = np.repeat(["a", "b", "c"], 90)
+    model = AutoencoderClassifier(random_state=0)
+    for i in range(0, len(rows), size):
+        model.partial_fit(rows[i : i + size], y[i : i + size], classes=["c", "a", "b"])
+    assert model.score(rows, y) > 0.9
+    with pytest.raises(ValueError, match="classes must be those of the first call"):
+        model.partial_fit(rows, y, classes=["a", "b"])
+
+
+def test_numbers_are_learned():
+    rows = RNG.normal(size=(400, 5))
+    y = 30 + 5 * rows[:, 0] - 2 * rows[:, 1]
+    model = AutoencoderRegressor(random_state=0)
+    for i in range(0, 400, 40):
+        model.partial_fit(rows[i : i + 40], y[i : i + 40])
+    assert model.score(rows, y) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [({"fine_tune": False}, "fine_tune"), ({"class_weight": "balanced"}, "class_weight")],
+)
+def test_what_cannot_be_streamed_is_refused_by_name(parameters, match):
+    with pytest.raises(ValueError, match=match):
+        AutoencoderClassifier(**parameters).partial_fit(X, np.arange(len(X)) % 2)
