@@ -177,7 +177,7 @@ class BaseAutoencoder(
           should draw its random numbers.
         - None corrupts nothing.
 
-        Standard deviations and ranges of columns are those of the rows passed to `fit` or
+        Standard deviations and ranges of columns are those of the rows passed to `fit`, or seen by
         `partial_fit`.
 
     corruption_level : float, default=0.3
@@ -213,7 +213,7 @@ class BaseAutoencoder(
         `architecture="mlp"` or "conv". Fits that resume from a previous one have no pre-training.
 
     learning_rate : float, default=0.003
-        Peak of the one-cycle schedule in `fit`, and the constant rate in `partial_fit`. The
+        Peak of the one-cycle schedule in `fit`, and the largest rate in `partial_fit`. The
         schedule rises during the first quarter of the steps and then falls to almost zero. The
         default was large enough to improve on PCA within two epochs on all data sets tried.
 
@@ -585,23 +585,39 @@ class BaseAutoencoder(
         sample_weight: MatrixLike | None = None,
         X_corrupted: MatrixLike | None = None,
     ) -> Self:
-        """Train for one pass over `X` at a constant learning rate.
+        """Train for one pass over new rows, beside a sample of the rows seen before.
 
-        Training resumes from the last call of `fit` or `partial_fit`. The first of these calls
-        determines the center and scale of the columns, the number of components and, with
-        `precision="auto"`, the number format. It also performs the pre-training of
-        `layerwise_epochs`, if any. No rows are held out. The state of the optimizer is kept between
-        calls of `partial_fit`.
+        The calls may have any size, down to one row, and the rows may come in any order, such as
+        sorted by a column. The model describes all rows of the last call of `fit`, if any, and of
+        all later calls of `partial_fit`. A row that comes again counts again.
+
+        - The model keeps a sample of at most 2,048 of the distinct rows, with at most 2**20 cells.
+          Hashes of the rows choose it, so that their order has no influence. Each step uses new
+          rows and rows of the sample, with weights such that its expected gradient is that of all
+          rows seen. A pickle contains the sample. A file of `save` does not: after `skae.load`, a
+          sample of later rows begins.
+        - The learning rate rises during the first 50 steps, and it falls with the square root of
+          the number of rows once training has passed over 4,096 rows, in all epochs together. The
+          penalty of `weight_decay` is divided by the number of all rows seen. The momentum of the
+          optimizer is kept.
+        - Whenever the number of rows seen has grown by a quarter, or parameters have changed, the
+          model is estimated anew: the center and scale of the columns, to which the network is
+          adapted so that it stays the same function of rows, the noise variance, and the
+          distribution of codes. The network then starts anew, at PCA of the rows seen, if its
+          objective is higher than that of such a start, or if it has been trained on fewer than 256
+          rows. The first calls may therefore have fewer rows than components. Networks of other
+          architectures than "mlp", and those with tied weights, keep the center and scale of their
+          start.
+
+        The number format and, if it is a share of the variance, the number of components are those
+        of the latest start. No rows are held out, and there is no pre-training. `history_` contains
+        the latest 100 epochs only, where a call is one epoch.
 
         Parameters may change between calls. Their present values are used, unless they require
         weights of other shapes. The parameters `max_epochs`, `early_stopping`,
-        `validation_fraction`, `n_iter_no_change`, `tol` and `warm_start` are not used.
-
-        The noise variance and the distribution of codes are estimated after each call. They are
-        averaged over the last call of `fit`, if any, and all later calls, weighted by the sums of
-        their sample weights. The noise variance is that of the latest call if `noise` has changed,
-        and in estimators whose codes are random (variational, conditional, fair and semi-supervised
-        autoencoders).
+        `validation_fraction`, `n_iter_no_change`, `tol`, `warm_start` and `layerwise_epochs` are
+        not used. `batch_size` is the number of new rows and rows of the sample per step; "auto" is
+        256. Only the `random_state` of the first call is used.
 
         Parameters
         ----------
@@ -624,14 +640,19 @@ class BaseAutoencoder(
         ------
         ValueError
             As in `fit`, or if a call after the first one has other columns, or if the parameters
-            have changed since the last call so that they describe a different network.
+            have changed since the last call so that they describe a different network. The first
+            call may have a single row.
         TypeError
             As in `fit`.
 
         Warns
         -----
-        ConvergenceWarning, UserWarning
-            As in `fit`.
+        ConvergenceWarning
+            As in `fit`. Training has diverged if the objective on the new rows has risen.
+        UserWarning
+            If the new rows are far from those seen before: the mean of a column differs by more
+            than 10 standard deviations of the column, and by more than sqrt(n / m) for m new rows
+            after n others. The warning names the column.
         """
         return self._partial_fit(X, y, sample_weight, X_corrupted)
 

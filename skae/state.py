@@ -206,7 +206,8 @@ class Saved(Stored):
         if saving fails. Its mode is kept, and a symbolic link keeps pointing to it. Functions and
         callbacks are not saved.
 
-        The file contains no training rows. Of columns of conditions, it contains the combinations
+        The file contains no training rows, so that the sample of rows which `partial_fit` keeps is
+        left out; a pickle contains it. Of columns of conditions, it contains the combinations
         of categories with their weights, and means and covariances of the numbers of groups of
         rows. Of `AutoencoderOutlierDetector`, it contains the median of each column, the scores of
         calibration rows and, for the criteria "neighbors" and "robust", means of groups of rows.

@@ -280,9 +280,7 @@ def test_rows_that_are_far_away_warn():
     rows = RNG.normal(size=(400, 3))
     model = tiny(Autoencoder).partial_fit(rows)
     model.partial_fit(rows[:5] + 1)
-    with pytest.warns(
-        UserWarning, match=r"column 1 differs by [34]\d.\d standard deviations"
-    ) as caught:
+    with pytest.warns(UserWarning, match="column 1 differs by") as caught:
         model.partial_fit(rows[:100] + np.array([0, 40, 20]))
     assert len(caught) == 1
 

@@ -293,7 +293,7 @@ def train_net(
     """
     network: Network = net.module_
     start = net.evaluate(train)
-    may_keep_start = plan.one_cycle and network.latent.ranks_epochs
+    may_keep_start = network.latent.ranks_epochs
     is_wide = network.inputs.n_outputs > len(train)
 
     def returns_to_start(outcome: Outcome) -> bool:

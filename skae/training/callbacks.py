@@ -11,7 +11,7 @@ REFUSED = {
     "Freezer": "All weights of the network are trained.",
     "InputShapeSetter": "The network always has the shape of the rows that are passed to fit.",
     "LRScheduler": "fit has a one-cycle schedule, whose peak is the parameter learning_rate, and "
-    "partial_fit trains at this constant rate.",
+    "the rate of partial_fit falls with the number of rows seen.",
     "LoadInitState": "To resume an interrupted fit, use skae.Checkpoint. To continue the training "
     "of a fitted model, set warm_start=True.",
     "Unfreezer": "All weights of the network are trained.",

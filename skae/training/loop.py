@@ -356,7 +356,7 @@ class Net(NeuralNet):
         """Make a training step and return the loss of the batch before it."""
         remaining = (self._steps - self._steps_done) // self._batches_per_epoch
         full = len(batch.x) == self.plan.batch_size
-        if self.plan.one_cycle and self.plan.from_start:
+        if self.plan.from_start:
             self._draws.progress = (self._steps_done + 1) / self._steps
         if self._has_callbacks:
             self._check_untouched()

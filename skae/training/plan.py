@@ -13,7 +13,7 @@ class Plan:
     """Settings of a training that do not depend on the model."""
 
     learning_rate: float
-    """Largest learning rate of a one-cycle schedule, or constant learning rate."""
+    """Largest learning rate."""
     max_epochs: int
     batch_size: int
     """Number of rows in each step, except for the last step of an epoch."""
@@ -23,8 +23,6 @@ class Plan:
     """Number of pre-training epochs for each hidden layer."""
     loss_before: float | None = None
     """Objective on the training rows before the pre-training. None without pre-training."""
-    one_cycle: bool = True
-    """Whether the learning rate follows a one-cycle schedule. If False, it is constant."""
     restore_best: bool = True
     """Whether to restore the weights of the best epoch on validation rows, if there are any."""
     patience: int | None = None
@@ -48,8 +46,6 @@ class Plan:
 
     def rate(self, progress: float) -> float:
         """Compute the learning rate when a share `progress` of the schedule is completed."""
-        if not self.one_cycle:
-            return self.learning_rate
         if progress < WARM_UP:
             height = 0.5 - 0.5 * math.cos(math.pi * progress / WARM_UP)
             return self.learning_rate * (0.04 + 0.96 * height)

@@ -40,7 +40,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         - None does not corrupt rows.
 
         Corruptions of images require `feature_shape=(channels, height, width)`. Standard deviations
-        and ranges of columns are those of the rows passed to `fit` or `partial_fit`.
+        and ranges of columns are those of the rows passed to `fit`, or seen by `partial_fit`.
 
     Notes
     -----

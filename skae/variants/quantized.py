@@ -93,9 +93,8 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
     the exact log-density, which is computed by a sum over all codes. It raises ValueError if
     `n_codes ** n_codebooks`, the number of codes, exceeds 65,536. The prior probability of a vector
     is the share of the sample weight of the rows that are assigned to it. The shares are computed
-    from at most 2,048 distinct rows of those passed to `fit`, and are averaged over the calls of
-    `partial_fit`. The vectors of different codebooks are independent under the prior, which
-    `score_samples` and `sample` use.
+    from at most 2,048 distinct rows of those passed to `fit`, or seen by `partial_fit`. The vectors
+    of different codebooks are independent under the prior, which `score_samples` and `sample` use.
 
     Parameters
     ----------
