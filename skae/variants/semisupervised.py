@@ -131,8 +131,8 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
         Weight of the classification loss of a labeled row, relative to the evidence lower bound of
         this row. The classification loss is the negative log-probability of the class, in nats. The
         weight must be positive. "auto" is a tenth of the summed sample weight of all rows passed to
-        `fit`, or of all rows seen so far in `partial_fit`, so that a few labels have an influence
-        among many rows. In [1]_,
+        `fit` or `partial_fit`, so that a few labels have an influence among many rows. Set a number
+        if `partial_fit` gets few rows in each call. In [1]_,
         this number is divided by the number of labeled rows, which makes the labels a small part of
         the objective.
 
@@ -201,12 +201,9 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
             raise ValueError(f"{classes!r} are not the classes of this model")
         return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))
 
-    def _read_targets(
-        self, y: Any, weight: Floats, learned: Any, classes: Any = None, seen: float = 0.0
-    ) -> Targets:
+    def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
         y, weight = targets_of_positive_weight(y, weight, self)
-        total = seen + weight.sum()
-        label_weight = 0.1 * total if self.label_weight == "auto" else self.label_weight
+        label_weight = 0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight
         classes = check_same_classes(learned.get("classes_"), classes)
         return read_classes_and_prior(y, weight, float(label_weight), classes)
 
@@ -243,8 +240,7 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
             other columns, or if the parameters have changed since the last call so that they
             describe a different network.
         """
-        seen = 0.0 if self._fitted is None else self._fitted.seen.weight
-        return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes, seen=seen)
+        return self._partial_fit(X, y, sample_weight, X_corrupted, classes=classes)
 
     def predict_proba(self, X: MatrixLike) -> Floats:
         """Compute the probabilities of the classes under the posterior of each row.
