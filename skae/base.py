@@ -51,6 +51,7 @@ from skae.table.schema import ColumnKey, MatrixLike
 from skae.table.sequences import row_shapes
 from skae.table.targets import Targets
 from skae.table.weights import read_weight
+from skae.training.budget import Budget
 from skae.training.callbacks import NamedCallbacks
 from skae.training.checkpoint import EpochContexts, remove_when_complete
 from skae.training.loop import as_history
@@ -367,8 +368,8 @@ class BaseAutoencoder(
     weight_decay: float = 10.0
     trim: float = 0.0
     layerwise_epochs: int = 0
-    learning_rate: float = 3e-3
-    max_epochs: int = 100
+    learning_rate: float = 8e-3
+    max_epochs: int | str = "auto"
     batch_size: int | str = "auto"
     early_stopping: bool | str = "auto"
     validation_fraction: float = 0.1
@@ -405,7 +406,7 @@ class BaseAutoencoder(
         "trim": [Interval(Real, 0, 1, closed="left")],
         "layerwise_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
@@ -458,6 +459,10 @@ class BaseAutoencoder(
         `n_features` does not include the columns of a condition.
         """
         return max(1, round(n_features**0.5))
+
+    def _n_epochs(self, n: int) -> int:
+        """Return the number of epochs that `max_epochs` means for `n` distinct training rows."""
+        return Budget.of(self.max_epochs, self.batch_size, n).max_epochs
 
     def _conditions(self) -> tuple[str, ColumnKey]:
         """Return the name and the value of the parameter that selects the columns of conditions.
@@ -661,7 +666,8 @@ class BaseAutoencoder(
         `resume` is the model from which training resumes, or None. `one_pass` selects the single
         pass of `partial_fit`.
         """
-        context = init_callback_context(self, 1 if one_pass else self.max_epochs)
+        n_epochs = None if isinstance(self.max_epochs, str) else self.max_epochs
+        context = init_callback_context(self, 1 if one_pass else n_epochs)
         weight = data.sample_weight
         metadata = None if weight is None else {"sample_weight": weight}
         details = {"X": data.X, "y": data.y, "metadata": metadata}

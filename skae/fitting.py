@@ -29,7 +29,8 @@ from skae.table.schema import MatrixLike, Schema
 from skae.table.sequences import fill_with_means
 from skae.table.targets import Targets, join_targets, rare_rows
 from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
-from skae.training.batches import Batches, choose_batch_size
+from skae.training.batches import Batches
+from skae.training.budget import Budget, choose_batch_size
 from skae.training.callbacks import check_skorch_callbacks
 from skae.training.checkpoint import has_checkpoint, signature
 from skae.training.layerwise import pretrain
@@ -441,10 +442,10 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
     """Make the plan of a training from the parameters of an autoencoder."""
     split, is_new = prepared.split, prepared.resume is None
     selects = estimator.early_stopping is True or split.held_out.sum() >= MIN_VALIDATION_ROWS
+    max_epochs = 1 if prepared.one_pass else estimator.max_epochs
     return Plan(
         learning_rate=estimator.learning_rate,
-        max_epochs=1 if prepared.one_pass else estimator.max_epochs,
-        batch_size=choose_batch_size(estimator.batch_size, len(split.training)),
+        budget=Budget.of(max_epochs, estimator.batch_size, len(split.training)),
         weight_decay=float(estimator.weight_decay / split.weight[~split.held_out].sum()),
         layerwise_epochs=estimator.layerwise_epochs if is_new else 0,
         one_cycle=not prepared.one_pass,
@@ -508,7 +509,7 @@ def use_all_rows(
     noise : Tensor of shape (n_columns,) or None
         Noise variance. None if the density estimates it.
     """
-    split, n_epochs = prepared.split, int(plan.max_epochs * FINAL_SHARE)
+    split, n_epochs = prepared.split, int(plan.budget.max_epochs * FINAL_SHARE)
     may_train = net.module_.latent.ranks_epochs and not (plan.restore_best or net.stopped_early)
     # The next fit may hold out the same rows if it resumes.
     may_use_all = split.held_out.any() and not (split.is_given or estimator.warm_start)
@@ -518,8 +519,8 @@ def use_all_rows(
     if best_epoch:
         noise = held_out_noise(estimator, prepared, net)
         train = make_batches(estimator, everything, net.module_)[0]
-        further = make_plan(estimator, everything, net.module_)
-        net.fit_further(train, replace(further, max_epochs=n_epochs, from_start=False))
+        further = make_plan(estimator, everything, net.module_).resumed(n_epochs)
+        net.fit_further(train, further)
     else:
         noise = noise_of_start(estimator, prepared, plan)
         started = start_net(estimator, everything)[0]

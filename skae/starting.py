@@ -182,9 +182,8 @@ def new_net(
     # Validation rows that the user has chosen never become training rows.
     sizing = split.training_part() if split.is_given else split
     d, table = rows.n_modelled, _DistinctTable.from_rows(rows, sizing)
-    n_cells = len(rows) * (d + sum(max(1, n) for n in schema.n_levels))
     dtype = choose_dtype(
-        estimator.precision, rows.values.dtype, n_cells, table.moments, largest, device
+        estimator.precision, rows.values.dtype, len(rows), table.moments, largest, device
     )
     check_overflow(largest, "X", schema, dtype)
     check_scale(table.moments, schema, dtype)

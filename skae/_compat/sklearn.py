@@ -103,8 +103,11 @@ def _describe(constraints: list[Any]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def init_callback_context(estimator: Any, n_subtasks: int) -> Any:
-    """Create the context in which the callbacks of scikit-learn follow a fit with subtasks."""
+def init_callback_context(estimator: Any, n_subtasks: int | None) -> Any:
+    """Create the context in which the callbacks of scikit-learn follow a fit with subtasks.
+
+    None means that the number of subtasks is not known yet.
+    """
     return estimator._init_callback_context(max_subtasks=n_subtasks)
 
 

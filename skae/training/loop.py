@@ -3,6 +3,7 @@
 import copy
 import dis
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from skae.nn.draws import Draws, derive_seed
 from skae.nn.step.adam import Adam
 from skae.nn.step.replay import Step
 from skae.training.batches import Batches
-from skae.training.plan import Plan
+from skae.training.plan import Plan, Schedule
 
 _Loss = TypeVar("_Loss", float, Tensor)
 
@@ -35,6 +36,13 @@ RAISE = dis.opmap["RAISE_VARARGS"]
 STANDARD_ERRORS = 2.0
 """Number of standard errors by which the losses of validation rows must differ before and after
 training, so that they decide whether the trained network is kept."""
+
+
+GAIN = 0.02
+STALL_SHARE = 0.2
+STALL_EPOCHS = 3
+"""The validation loss has stalled if its improvement was at most a share `GAIN` of all improvement
+since the start, for a share `STALL_SHARE` of all epochs and at least `STALL_EPOCHS` epochs."""
 
 
 class StopTraining(Exception):
@@ -120,9 +128,10 @@ class Net(NeuralNet):
         self.plan = plan
         self._tables = [train] if valid is None else [train, valid]
         # Callbacks that log the settings of a net read these attributes.
-        self.lr, self.max_epochs = plan.learning_rate, plan.max_epochs
-        self.batch_size = plan.batch_size
-        n_batches = self._batches_per_epoch = len(train.batch_sizes(plan.batch_size))
+        self.lr, self.max_epochs = plan.learning_rate, plan.budget.max_epochs
+        self.batch_size = plan.budget.batch_size
+        n_batches = len(train.batch_sizes(plan.budget.batch_size))
+        self._batches_per_epoch = min(n_batches, plan.budget.max_steps or n_batches)
         # A progress bar divides the numbers of rows by these numbers and rounds up.
         self.iterator_train__batch_size = math.nextafter(len(train) / n_batches, math.inf)
         self.iterator_valid__batch_size = 1 if valid is None else len(valid)
@@ -134,7 +143,7 @@ class Net(NeuralNet):
             group["lr"] = self._rate = plan.rate(0.0)
         self._draws = Draws(self.generator, self.dtype)
         self._step = Step(self.module_, self.optimizer_.parameters(), self._draws, plan.autocast)
-        self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
+        self._schedule = Schedule(self._batches_per_epoch * plan.budget.max_epochs)
         self._best, self.first_epoch = None, len(self.history)
         start = {name: t.clone() for name, t in self.module_.state_dict().items()}
         before = None
@@ -143,14 +152,15 @@ class Net(NeuralNet):
             valid = valid.corrupted(self.generator)
             before = self.row_losses(valid)
             self._best.update(0, self.module_.reduce(*before).item(), self.module_, plan.tol)
-        is_raised = plan.max_epochs > 0 and self.module_.raise_noise()
+        is_raised = plan.budget.max_epochs > 0 and self.module_.raise_noise()
         first_loss = self.evaluate(train) if is_raised else None
         self.initialize_callbacks()
         self.notify("on_train_begin", X=train, y=None)
         self.stopped_early = False
         try:
             self._stop_if_out_of_patience()
-            self.fit_loop(train, valid, epochs=plan.max_epochs - self.epochs_done)
+            while self._schedule.done < self._schedule.n_steps:
+                self.fit_loop(train, valid, epochs=1)
         except StopTraining:
             self.stopped_early = True
         outcome = replace(self._outcome(train, valid, before), first_loss=first_loss)
@@ -236,7 +246,8 @@ class Net(NeuralNet):
         batch size, dtype, rows, initial weights and state of the generator.
         """
         digest = hashlib.sha256(self.plan.signature.encode())
-        digest.update(repr((self._steps, self.plan.batch_size, str(self.dtype))).encode())
+        n_steps = self._schedule.n_steps
+        digest.update(repr((n_steps, self.plan.budget.batch_size, str(self.dtype))).encode())
         for tensor in (self.generator.get_state(), *self.module_.state_dict().values()):
             digest.update(tensor.cpu().numpy().tobytes())
         for rows in self._tables:
@@ -249,7 +260,7 @@ class Net(NeuralNet):
     def progress(self) -> dict[str, Any]:
         """Return what is needed to resume from the end of this epoch, as numbers and arrays."""
         return {
-            "steps_done": self._steps_done,
+            "schedule": vars(self._schedule),
             "module": to_arrays(self.module_.state_dict()),
             "training": self.arrays(),
             "best": self._best and vars(self._best) | {"state": to_arrays(self._best.state)},
@@ -257,7 +268,7 @@ class Net(NeuralNet):
 
     def resume_from(self, progress: dict[str, Any]) -> None:
         """Restore the state at the end of the epoch in which `progress` was called."""
-        self._steps_done = progress["steps_done"]
+        self._schedule = Schedule(**progress["schedule"])
         self.module_.load_state_dict(to_tensors(progress["module"]))
         self.load_arrays(progress["training"])
         if progress["best"] is not None:
@@ -322,7 +333,8 @@ class Net(NeuralNet):
             return
         self.module_.train()
         losses, sizes = [], []
-        for batch in iterator.batches(self.plan.batch_size, self.generator):
+        batches = iterator.batches(self.plan.budget.batch_size, self.generator)
+        for batch in itertools.islice(batches, self._batches_per_epoch):
             losses.append(self._run_batch(batch, True, partial(self._train_on, batch)))
             sizes.append(len(batch.x))
         weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
@@ -351,10 +363,11 @@ class Net(NeuralNet):
 
     def _train_on(self, batch: Batch) -> Tensor:
         """Make a training step and return the loss of the batch before it."""
-        remaining = (self._steps - self._steps_done) // self._batches_per_epoch
-        full = len(batch.x) == self.plan.batch_size
+        schedule = self._schedule
+        remaining = (schedule.n_steps - schedule.done) // self._batches_per_epoch
+        full = len(batch.x) == self.plan.budget.batch_size
         if self.plan.one_cycle and self.plan.from_start:
-            self._draws.progress = (self._steps_done + 1) / self._steps
+            self._draws.progress = schedule.position(ahead=1)
         if self._has_callbacks:
             self._check_untouched()
         loss, *gradients = self._step(
@@ -367,12 +380,12 @@ class Net(NeuralNet):
                 p.grad = gradient
             named = [*zip(self._step.names, self._step.params, strict=True)]
             self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
-        self._rate = self.plan.rate(self._steps_done / self._steps)
+        self._rate = self.plan.rate(schedule.position())
         for group in self.optimizer_.param_groups:
             group["lr"] = self._rate
         self.optimizer_.update(gradients, self._rate)
         self.module_.after_step(self._draws, batch)
-        self._steps_done += 1
+        schedule.done += 1
         return loss
 
     def _check_untouched(self) -> None:
@@ -392,7 +405,7 @@ class Net(NeuralNet):
     @property
     def epochs_done(self) -> int:
         """Number of completed epochs of the latest training."""
-        return self._steps_done // self._batches_per_epoch
+        return self._schedule.done // self._batches_per_epoch
 
     def _stop_if_out_of_patience(self) -> None:
         """Raise StopTraining if the validation loss has not improved for `plan.patience` epochs.
@@ -401,7 +414,7 @@ class Net(NeuralNet):
         schedule are counted.
         """
         if self._best is not None and self.plan.patience is not None:
-            since = max(self._best.waiting_since, self.plan.max_epochs // 2)
+            since = max(self._best.waiting_since, self.plan.budget.max_epochs // 2)
             if self.epochs_done - since >= self.plan.patience:
                 raise StopTraining
 
@@ -410,6 +423,10 @@ class Net(NeuralNet):
             loss = self.history[-1, "valid_loss"]
             improved = self._best.update(self.epochs_done, loss, self.module_, self.plan.tol)
             self.history.record("valid_loss_best", improved)
+            budget, may_cut = self.plan.budget, self._schedule.may_be_cut()
+            may_cut &= budget.may_cut and self.plan.restore_best
+            if may_cut and self._best.has_stalled(self.epochs_done, budget.max_epochs):
+                self._schedule.cut(self._batches_per_epoch)
 
     def notify(self, method_name: str, **kwargs: object) -> None:
         getattr(self, method_name)(self, **kwargs)
@@ -584,6 +601,13 @@ class _BestEpoch:
         Validation loss at the last improvement by more than `tol`.
     waiting_since : int
         Epoch of this improvement.
+    first_loss : float
+        Validation loss of epoch 0.
+    level : float
+        Validation loss at the last improvement by more than `GAIN` of all improvement since the
+        start.
+    stalled_since : int
+        Epoch of this improvement.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -591,13 +615,24 @@ class _BestEpoch:
     epoch: int = 0
     reference: float = math.inf
     waiting_since: int = 0
+    first_loss: float = math.nan
+    level: float = math.inf
+    stalled_since: int = 0
 
     def update(self, epoch: int, loss: float, module: nn.Module, tol: float) -> bool:
         """Record the validation loss of an epoch, and return whether it is the lowest so far."""
         if loss < self.reference - tol:
             self.reference, self.waiting_since = loss, epoch
+        if epoch == 0:
+            self.first_loss = self.level = loss
+        if loss < self.level - GAIN * (self.first_loss - loss):
+            self.level, self.stalled_since = loss, epoch
         if not loss < self.loss:
             return False
         self.loss, self.epoch = loss, epoch
         self.state = {k: v.detach().clone() for k, v in module.state_dict().items()}
         return True
+
+    def has_stalled(self, epoch: int, max_epochs: int) -> bool:
+        """Return whether the validation loss has not improved clearly for a part of the epochs."""
+        return epoch - self.stalled_since >= max(STALL_EPOCHS, STALL_SHARE * max_epochs)

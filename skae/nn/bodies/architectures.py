@@ -15,8 +15,13 @@ AXES = {"conv": ("channels", "height", "width"), "recurrent": ("time", "channels
 """Axes of `feature_shape`, for the architectures that need it."""
 
 WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
-"""Meaning of `hidden_layer_sizes="auto"`. For "conv", only as many entries are used as the height
-and width can be halved."""
+"""Meaning of `hidden_layer_sizes="auto"`, except for small tables. For "conv", only as many entries
+are used as the height and width can be halved."""
+
+SMALL_WIDTHS = (128, 64)
+SMALL_FEATURES = 64
+"""Meaning of `hidden_layer_sizes="auto"` for "mlp" if rows have at most `SMALL_FEATURES` cells. It
+does not depend on the number of components, so that a network can grow."""
 
 
 def make_architecture(
@@ -40,7 +45,8 @@ def make_architecture(
         )
     times = halvings(cast(Shape, shape)) if kind == "conv" else None
     if isinstance(hidden_layer_sizes, str):
-        widths = WIDTHS[kind][:times]
+        is_small = kind == "mlp" and n_features <= SMALL_FEATURES
+        widths = (SMALL_WIDTHS if is_small else WIDTHS[kind])[:times]
     else:
         widths = tuple(hidden_layer_sizes)
     for width in widths:
