@@ -192,7 +192,8 @@ def outputs(latent, n=50):
 
 def stated(h, k):
     """torch's distribution of codes for an encoder's outputs."""
-    mean, deviation, below = h[:, :k], h[:, k : 2 * k].exp(), h[:, 2 * k :]
+    mean, raw, below = h[:, :k], h[:, k : 2 * k], h[:, 2 * k :]
+    deviation = torch.where(raw < 0, raw.exp(), 1 + raw)
     if not below.shape[1]:
         return Independent(Normal(mean, deviation), 1)
     factor = deviation.diag_embed()
