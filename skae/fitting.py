@@ -18,9 +18,8 @@ from torch import Tensor
 
 from skae.density.base import Density
 from skae.nn.batch import Batch
-from skae.nn.corruption import FOR_IMAGES, ColumnStatistics, NamedCorruption
+from skae.nn.corruption import ColumnStatistics, NamedCorruption
 from skae.nn.network import AuxiliaryLoss, Network
-from skae.nn.pca import column_moments
 from skae.starting import components_of_resumed, new_net, resumed_net, row_shape, support
 from skae.state import Fitted
 from skae.table.conditions import SeenConditions
@@ -35,6 +34,7 @@ from skae.training.callbacks import check_skorch_callbacks
 from skae.training.checkpoint import has_checkpoint, signature
 from skae.training.layerwise import pretrain
 from skae.training.loop import DivergenceError, Net, Outcome
+from skae.training.messages import Message, about_codes, about_noise, about_shape, about_training
 from skae.training.plan import Plan
 from skae.training.precision import check_overflow
 from skae.training.split import Split, n_repeats
@@ -54,16 +54,12 @@ MANY_COLUMNS = 0.5
 """Ratio of columns to distinct rows above which each row is held out once to estimate the noise of
 an initial network, if there are few validation rows."""
 
-NEGLIGIBLE_NOISE = 1e-6
-"""Noise variance, relative to the mean variance of the columns, below which `fit` warns if the
-training rows do not vary along all axes."""
-
 FINAL_SHARE = 0.25
 """Number of epochs on all rows that follow a training with too few validation rows to select the
 best epoch, as a share of `max_epochs`."""
 
-IMAGE_CHANNELS = (1, 3, 4)
-"""Numbers of channels of usual images: gray, RGB and RGBA."""
+SECOND_PACE = 1 / 3
+"""Factor on the learning rate of a training that is repeated because it has broken down."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +112,8 @@ class PreparedFit:
     seed : int
         Seed of the split and of all random numbers for a new network. If training resumes with a
         network of the same size, its random numbers continue those of the previous fit.
+    pace : float
+        Factor on the learning rate.
     """
 
     schema: Schema
@@ -127,6 +125,7 @@ class PreparedFit:
     resume: Fitted | None
     one_pass: bool
     seed: int
+    pace: float = 1.0
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -139,10 +138,6 @@ class PreparedFit:
         """Return the distinct rows at positions in `split.index` as a batch, without targets."""
         index = self.split.index[positions]
         return make_batch(self.rows.take(index), network, self.split.weight[positions])
-
-
-Message = tuple[str, type[Warning]]
-"""Text and category of a warning, which the public method issues when the fit is complete."""
 
 
 def fit(
@@ -186,28 +181,55 @@ def fit(
     """
     check_callbacks(estimator)
     prepared = prepare_fit(estimator, data, resume, one_pass)
-    with advising(estimator):
-        net, train, valid, plan = start_net(estimator, prepared)
-        plan.contexts = make_callback(
-            lambda net: make_fitted(
-                estimator, prepared, net.duplicate(copy.deepcopy(net.module_)), net.epochs_done
-            )
+    try:
+        return fit_prepared(estimator, prepared, make_callback)
+    except DivergenceError as error:
+        rate = SECOND_PACE * estimator.learning_rate
+        text = (
+            f"Training broke down with learning_rate={estimator.learning_rate}: {error}. It "
+            f"was repeated with learning_rate={rate:.3g}. Set a lower learning_rate or scale the "
+            "columns of X, so that training need not be repeated."
         )
-        n_validation = int(prepared.split.held_out.sum())
-        try:
-            best_epoch, messages = train_net(net, train, valid, plan)
-            prepared, noise = use_all_rows(estimator, prepared, net, plan, best_epoch)
-            net.notify("on_train_end", X=train, y=None)
-            if not (one_pass or estimator.warm_start):
-                net.reset_optimizer()
-            fitted = make_fitted(estimator, prepared, net, best_epoch, noise)
-        except DivergenceError:
-            # To resume just before the failure would only repeat it.
-            net.remove_checkpoints()
-            raise
-    if resume is None:
-        messages += shape_warnings(estimator, prepared.schema.feature_shape)
-    messages += fit_warnings(estimator, prepared, fitted, n_validation)
+    slower = replace(prepared, pace=SECOND_PACE)
+    with advising(estimator):
+        # The number of epochs that scikit-learn's callbacks expect does not allow a repetition.
+        fitted, messages, remove_checkpoints = fit_prepared(estimator, slower, lambda _: None)
+    return fitted, [(text, ConvergenceWarning), *messages], remove_checkpoints
+
+
+def fit_prepared(
+    estimator: BaseEstimator,
+    prepared: PreparedFit,
+    make_callback: Callable[[Callable[[Net], Fitted]], Any],
+) -> tuple[Fitted, list[Message], Callable[[], None]]:
+    """Train a model on prepared data, as `fit`."""
+    net, train, valid, plan = start_net(estimator, prepared)
+    begun = prepared
+    plan.contexts = make_callback(
+        lambda net: make_fitted(
+            estimator, begun, net.duplicate(copy.deepcopy(net.module_)), net.epochs_done
+        )
+    )
+    try:
+        best_epoch, messages = train_net(net, train, valid, plan)
+        prepared, noise = use_all_rows(estimator, prepared, net, plan, best_epoch)
+        net.notify("on_train_end", X=train, y=None)
+        if not (prepared.one_pass or estimator.warm_start):
+            net.reset_optimizer()
+        fitted = make_fitted(estimator, prepared, net, best_epoch, noise)
+    except DivergenceError:
+        # To resume just before the failure would only repeat it.
+        net.remove_checkpoints()
+        raise
+    if prepared.resume is None:
+        shape = prepared.schema.feature_shape
+        messages += about_shape(estimator.architecture, estimator.corruption, shape)
+    batch = prepared.batch(prepared.split.representatives, net.module_)
+    n_validation = int(begun.split.held_out.sum())
+    likelihood, n_rows = fitted.density.likelihood, len(begun.split.index) - n_validation
+    is_validated = n_validation >= estimator._density.min_validation_rows or prepared.one_pass
+    messages += about_codes(net.module_, batch)
+    messages += about_noise(net.module_, likelihood, batch, n_rows, is_validated)
     return fitted, messages, net.remove_checkpoints
 
 
@@ -275,23 +297,6 @@ def prepare_fit(
     return PreparedFit(schema, rows, weight, corrupted, targets, split, resume, one_pass, seed)
 
 
-def shape_warnings(estimator: BaseEstimator, shape: tuple[int, ...]) -> list[Message]:
-    """Return a list with a warning if the channels of images seem to be the last axis."""
-    names = [name for name in (estimator.architecture, estimator.corruption) if type(name) is str]
-    if not {"conv", *FOR_IMAGES} & {*names} or len(shape) != 3:
-        return []
-    channels, height, width = shape
-    if width not in IMAGE_CHANNELS or min(channels, height) <= width:
-        return []
-    text = (
-        f"feature_shape={shape} describes images of {channels} channels, {height} rows and {width} "
-        "columns. If channels are the last axis of the images, set feature_shape="
-        f"{(width, channels, height)} and pass np.moveaxis(X.reshape(-1, {channels}, {height}, "
-        f"{width}), -1, 1)."
-    )
-    return [(text, UserWarning)]
-
-
 def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets | None) -> None:
     """Raise ValueError if validation rows of the user do not suit the other arguments."""
     if data.X_val is None:
@@ -344,8 +349,8 @@ def advising(estimator: BaseEstimator) -> Iterator[None]:
         yield
     except DivergenceError as error:
         raise DivergenceError(
-            f"Training failed: {error}. Lower learning_rate (now {estimator.learning_rate}) or "
-            "scale the columns of X."
+            f"Training failed: {error}, also with a third of the learning rate. Lower "
+            f"learning_rate (now {estimator.learning_rate}) or scale the columns of X."
         ) from None
 
 
@@ -444,7 +449,7 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
     selects = estimator.early_stopping is True or split.held_out.sum() >= MIN_VALIDATION_ROWS
     max_epochs = 1 if prepared.one_pass else estimator.max_epochs
     return Plan(
-        learning_rate=estimator.learning_rate,
+        learning_rate=prepared.pace * estimator.learning_rate,
         budget=Budget.of(max_epochs, estimator.batch_size, len(split.training)),
         weight_decay=float(estimator.weight_decay / split.weight[~split.held_out].sum()),
         layerwise_epochs=estimator.layerwise_epochs if is_new else 0,
@@ -480,15 +485,7 @@ def train_net(
     before = start if plan.loss_before is None else plan.loss_before
     if outcome.first_loss is not None:
         before += max(0.0, outcome.first_loss - start)
-    # A diverged training has a larger objective than before any training and than the baseline of
-    # the likelihood. The margin, one nat per cell, excludes differences by chance.
-    if outcome.loss <= max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
-        return outcome.epoch, []
-    text = (
-        f"Training diverged: the objective rose from {before:.4g} to {outcome.loss:.4g} nats per "
-        f"row. Lower learning_rate (now {plan.learning_rate})."
-    )
-    return outcome.epoch, [(text, ConvergenceWarning)]
+    return outcome.epoch, about_training(network, plan, outcome, before)
 
 
 def use_all_rows(
@@ -632,40 +629,3 @@ def make_fitted(
         learned=prepared.learned,
         start_epoch=net.first_epoch,
     )
-
-
-def fit_warnings(
-    estimator: BaseEstimator, prepared: PreparedFit, fitted: Fitted, n_validation: int
-) -> list[Message]:
-    """Return warnings about the codes of a sample of rows and about the noise of a fitted model.
-
-    `n_validation` is the number of validation rows that were held out in training. The list is
-    empty if all rows of the sample are equal.
-    """
-    network = fitted.network
-    batch = prepared.batch(prepared.split.representatives, network)
-    # Some devices do not support float64.
-    x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
-    variance = column_moments(x, weight).variance[: network.inputs.n_outputs]
-    if not variance.any():
-        return []
-    with torch.no_grad():
-        text = network.latent.warning(network.encode(batch), batch.weight)
-    messages: list[Message] = [] if text is None else [(text, ConvergenceWarning)]
-    k, d = network.latent.n_components, len(variance)
-    rank = min(len(prepared.split.index) - n_validation - 1, int((variance > 0).sum()))
-    noise = fitted.density.likelihood.noise_variance
-    is_validated = n_validation >= estimator._density.min_validation_rows or prepared.one_pass
-    # A trained noise variance falls as long as training lasts.
-    is_arbitrary = network.likelihood.is_trained
-    is_arbitrary |= bool((noise < NEGLIGIBLE_NOISE * variance.mean().to(noise)).all())
-    is_estimated = not (network.likelihood.is_known or is_validated)
-    if is_arbitrary and rank < min(d, k + 1) and is_estimated:
-        text = (
-            f"The noise variance cannot be estimated: codes with n_components={k} reproduce "
-            f"the training rows, which vary along at most {rank} of {d} axes. score_samples is "
-            "extremely low for rows that vary along other axes. Reduce n_components, hold out "
-            "more rows (early_stopping='auto' and validation_fraction), or set noise to a number."
-        )
-        messages.append((text, UserWarning))
-    return messages

@@ -8,7 +8,6 @@ from torch import Tensor
 from skae.nn.draws import Draws
 from skae.nn.latent import log_normal
 
-
 SMALLEST_LOG = -40.0
 """Smallest logarithm of a standard deviation. The square of its inverse is finite in float32."""
 

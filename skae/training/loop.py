@@ -27,6 +27,7 @@ from skae.nn.step.adam import Adam
 from skae.nn.step.replay import Step
 from skae.training.batches import Batches
 from skae.training.plan import Plan, Schedule
+from skae.training.progress import LongTraining, print_plain
 
 _Loss = TypeVar("_Loss", float, Tensor)
 
@@ -157,6 +158,7 @@ class Net(NeuralNet):
         self.initialize_callbacks()
         self.notify("on_train_begin", X=train, y=None)
         self.stopped_early = False
+        self._long = None if plan.verbose else LongTraining(self._schedule.done)
         try:
             self._stop_if_out_of_patience()
             while self._schedule.done < self._schedule.n_steps:
@@ -243,11 +245,12 @@ class Net(NeuralNet):
         """Compute a text that identifies this training, before its first step.
 
         Two trainings have the same text if they have the same `plan.signature`, number of steps,
-        batch size, dtype, rows, initial weights and state of the generator.
+        batch size, learning rate, dtype, rows, initial weights and state of the generator.
         """
         digest = hashlib.sha256(self.plan.signature.encode())
-        n_steps = self._schedule.n_steps
-        digest.update(repr((n_steps, self.plan.budget.batch_size, str(self.dtype))).encode())
+        plan, n_steps = self.plan, self._schedule.n_steps
+        settings = n_steps, plan.budget.batch_size, plan.learning_rate, str(self.dtype)
+        digest.update(repr(settings).encode())
         for tensor in (self.generator.get_state(), *self.module_.state_dict().values()):
             digest.update(tensor.cpu().numpy().tobytes())
         for rows in self._tables:
@@ -307,7 +310,7 @@ class Net(NeuralNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        log = PrintLog(keys_ignored=["traced_shapes", "event_trace_failures"])
+        log = PrintLog(["traced_shapes", "event_trace_failures"], sink=print_plain)
         return [("epoch_timer", EpochTimer()), *([("print_log", log)] if self.verbose else [])]
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Net":
@@ -386,6 +389,8 @@ class Net(NeuralNet):
         self.optimizer_.update(gradients, self._rate)
         self.module_.after_step(self._draws, batch)
         schedule.done += 1
+        if self._long is not None:
+            self._long.check(schedule.done, schedule.n_steps)
         return loss
 
     def _check_untouched(self) -> None:
