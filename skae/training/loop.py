@@ -67,6 +67,7 @@ class Net(NeuralNet):
     callbacks_: list[tuple[str, Callback]]
     checkpoints: dict[Callback, Path]
     """Files from which the training could resume, by the callback that writes them."""
+    duration: LongTraining
     first_epoch: int = 0
     """Length of the history before the latest training."""
     stopped_early: bool = False
@@ -79,7 +80,7 @@ class Net(NeuralNet):
         parameter = next(module.parameters())
         net = cls(module, criterion=nn.Identity, device=str(parameter.device), verbose=0)
         net.generator = generator
-        net.checkpoints = {}
+        net.checkpoints, net.duration = {}, LongTraining()
         net.dtype = parameter.dtype
         return net.initialize()
 
@@ -158,7 +159,7 @@ class Net(NeuralNet):
         self.initialize_callbacks()
         self.notify("on_train_begin", X=train, y=None)
         self.stopped_early = False
-        self._long = None if plan.verbose else LongTraining(self._schedule.done)
+        self.duration.begin(self._schedule.done)
         try:
             self._stop_if_out_of_patience()
             while self._schedule.done < self._schedule.n_steps:
@@ -389,8 +390,8 @@ class Net(NeuralNet):
         self.optimizer_.update(gradients, self._rate)
         self.module_.after_step(self._draws, batch)
         schedule.done += 1
-        if self._long is not None:
-            self._long.check(schedule.done, schedule.n_steps)
+        if not self.plan.verbose:
+            self.duration.check(schedule.done, schedule.n_steps)
         return loss
 
     def _check_untouched(self) -> None:

@@ -9,8 +9,10 @@ from skae._compat.sklearn import warn
 LONG = 60.0
 """Seconds that a training must be expected to take, so that it warns."""
 
+FIRST_STEPS = 3
 MEASURED = 1.0
-"""Seconds after which the time of the training is estimated from that of its first steps."""
+"""Number of first steps that are left out, because they include tracing, and seconds of further
+steps from which the remaining time is estimated."""
 
 COLORS = re.compile("\033\\[[0-9]+m")
 
@@ -21,24 +23,25 @@ def print_plain(line: str) -> None:
 
 
 class LongTraining:
-    """Warns once, soon after the start of a training, if it is expected to take long.
+    """Warns once, soon after the start of a training, if it is expected to take long."""
 
-    Parameters
-    ----------
-    done : int
-        Number of steps that were completed before the start, in a training that resumes.
-    """
+    def __init__(self) -> None:
+        self._is_estimated, self._n_first, self._start = False, 0, 0.0
 
-    def __init__(self, done: int) -> None:
-        self._start, self._done, self._is_open = perf_counter(), done, True
+    def begin(self, done: int) -> None:
+        """Announce that training begins when `done` steps are completed."""
+        self._n_first = done + FIRST_STEPS
 
     def check(self, done: int, n_steps: int) -> None:
-        """Estimate the total time after `done` of `n_steps` steps, if it has not been estimated."""
-        seconds = perf_counter() - self._start
-        if not self._is_open or seconds < MEASURED or done <= self._done:
+        """Estimate the remaining time after `done` of `n_steps` steps, if it is unknown."""
+        if done <= self._n_first:
+            self._start = perf_counter()
             return
-        self._is_open = False
-        left = seconds * (n_steps - done) / (done - self._done)
+        seconds = perf_counter() - self._start
+        if self._is_estimated or seconds < MEASURED:
+            return
+        self._is_estimated = True
+        left = seconds * (n_steps - done) / (done - self._n_first)
         if left > LONG:
             warn(
                 f"This fit is expected to take {_duration(left)} for {n_steps - done:,} more "
