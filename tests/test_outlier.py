@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tracemalloc
 import warnings
 
 import matplotlib.pyplot as plt
@@ -24,6 +25,8 @@ import skae
 from skae import Autoencoder, AutoencoderOutlierDetector, OutlierExplanationDisplay, files
 from skae.base import BaseAutoencoder
 from skae.state import KIND
+from skae.table import rows as table_rows
+from skae.table.selection import Selection
 from skae.tasks.outlier_model import Units
 from skae.tasks.outlier_scores import SCORES
 
@@ -301,20 +304,76 @@ def test_a_gross_error_does_not_hide_the_rest():
 
 def test_units_are_the_standard_deviation_without_outliers():
     X = np.random.default_rng(0).normal(5, 2, size=(10_000, 1))
-    units = Units.from_rows(X, np.ones(len(X)), EPSILON)
+    units = Units.from_rows(Selection.all(X), np.ones(len(X)), EPSILON)
     assert units.center == pytest.approx(np.median(X))
     assert units.scale == pytest.approx(X.std())
     np.testing.assert_allclose(units.to_user(units.to_network(X)), X, atol=1e-6)
     X[:10] = 1e6
-    assert Units.from_rows(X, np.ones(len(X)), EPSILON).scale == pytest.approx(2, rel=0.2)
+    assert Units.from_rows(Selection.all(X), np.ones(len(X)), EPSILON).scale == pytest.approx(
+        2, rel=0.2
+    )
 
 
 def test_a_column_of_mostly_one_value_has_units():
     X = np.zeros((1000, 1))
     X[:50] = 3.0
-    assert Units.from_rows(X, np.ones(1000), EPSILON).scale == pytest.approx(X.std())
+    assert Units.from_rows(Selection.all(X), np.ones(1000), EPSILON).scale == pytest.approx(X.std())
     X[0] = 1e9
-    assert Units.from_rows(X, np.ones(1000), EPSILON).scale < 10
+    assert Units.from_rows(Selection.all(X), np.ones(1000), EPSILON).scale < 10
+
+
+# ---------------------------------------------------------------------------------- memory
+
+
+def peak_bytes(function, *arguments):
+    """The largest memory of numpy's arrays and other objects during a call."""
+    tracemalloc.start()
+    try:
+        function(*arguments)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_weights", [1, 3])
+def test_memory_is_a_small_multiple_of_the_table(n_weights, dtype, monkeypatch):
+    monkeypatch.setattr(table_rows, "CHUNK_CELLS", 2**14)
+    # So many columns have no covariance matrix, which does not depend on the number of rows.
+    X = np.random.default_rng(0).normal(size=(2000, 520)).astype(dtype)
+    weight = np.arange(2000) % n_weights + 1.0
+    found = detector(autoencoder=LINEAR).fit(X[:50])  # The first fit also loads modules.
+    assert peak_bytes(found.fit, X, None, weight) < 3 * X.nbytes
+    assert peak_bytes(found.score_samples, X) < X.nbytes / 2
+    assert peak_bytes(found.explain, X) < 3 * X.size * 8 + X.nbytes / 2
+
+
+@pytest.mark.parametrize("criterion", SCORES)
+def test_answers_do_not_depend_on_the_size_of_blocks(criterion, monkeypatch):
+    X, _ = surface()
+    answers = []
+    for n_cells in (2**18, 97):
+        monkeypatch.setattr(table_rows, "CHUNK_CELLS", n_cells)
+        found = detector(autoencoder=LINEAR, criterion=criterion, calibration_fraction=0.3).fit(X)
+        answers.append(everything(found, X))
+    (first, expected), (second, expected_in_blocks) = answers
+    for name, values in first.items():
+        np.testing.assert_allclose(second[name], values, rtol=1e-9, atol=1e-9, err_msg=name)
+    np.testing.assert_allclose(expected_in_blocks, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("criterion", SCORES)
+def test_large_tables_of_either_dtype_have_the_same_answers(criterion):
+    """Numbers for all cells of large float32 tables are stored in float32."""
+    rng = np.random.default_rng(0)
+    X = surface(1000)[0] @ rng.normal(size=(8, 300)) + 0.3 * rng.normal(size=(1000, 300))
+    single = X.astype(np.float32)
+    single[0, 0] = 3e30  # Its residual in robust units is larger still.
+    answers = [
+        detector(autoencoder=LINEAR, criterion=criterion).fit(rows).score_samples(rows)
+        for rows in (single, single.astype(np.float64))
+    ]
+    np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-4)
 
 
 # -------------------------------------------------------------------------------- p-values

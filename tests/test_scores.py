@@ -6,21 +6,27 @@ from scipy.spatial.distance import cdist
 from scipy.stats import t as student
 from sklearn.covariance import EmpiricalCovariance
 
+from skae._compat.sklearn import weighted_percentile
+from skae.table import rows as table_rows
 from skae.tasks.outlier_scores import (
     DEGREES_OF_FREEDOM,
-    GROUP_ROWS,
-    MAX_COVARIANCE_COLUMNS,
     SCORES,
-    VARIANCE_FLOOR,
     ModelOutputs,
     Neighbors,
     Reconstruction,
     Robust,
     Tails,
+)
+from skae.tasks.robust_statistics import (
+    GROUP_ROWS,
+    MAX_COVARIANCE_COLUMNS,
+    VARIANCE_FLOOR,
     concentrate,
     group_means,
     robust_center_scale,
+    trimmed_means,
     trimmed_weights,
+    weighted_median,
     whiten,
 )
 
@@ -39,6 +45,37 @@ def test_central_leaves_out_the_farthest_weight():
     kept = trimmed_weights(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 2.0]), 0.5)
     np.testing.assert_array_equal(kept, [0, 1, 1])
     np.testing.assert_array_equal(trimmed_weights(RNG.normal(size=500), ONES, 0.0), ONES)
+
+
+@pytest.mark.parametrize("weight", [ONES[:60], np.arange(60) % 3 + 1.0], ids=["equal", "unequal"])
+@pytest.mark.parametrize("n", [59, 60])
+def test_medians_are_scikit_learns(n, weight):
+    values = np.random.default_rng(0).normal(size=(n, 4)).round(1)
+    values[:20, 1], values[:, 2] = np.nan, np.nan
+    expected = weighted_percentile(values, weight[:n], 50, average=True)
+    np.testing.assert_allclose(weighted_median(values, weight[:n]), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.3, 0.95])
+def test_trimmed_means_are_those_of_trimmed_weights(trim):
+    values = RNG.normal(size=(61, 3)) ** 2
+    for weight in (np.full(61, 0.7), np.arange(61) % 3 + 1.0):
+        kept = np.stack([trimmed_weights(column, weight, trim) for column in values.T], axis=1)
+        assert kept.sum(axis=0) == pytest.approx((1 - trim) * weight.sum())
+        expected = np.average(values, axis=0, weights=kept)
+        np.testing.assert_allclose(trimmed_means(values, weight, trim), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_columns", [4, MAX_COVARIANCE_COLUMNS + 1])
+def test_statistics_do_not_depend_on_the_size_of_blocks(n_columns, monkeypatch):
+    points, weight = RNG.normal(size=(90, n_columns)), np.arange(90) % 3 + 1.0
+    results = []
+    for n_cells in (2**18, 97):
+        monkeypatch.setattr(table_rows, "CHUNK_CELLS", n_cells)
+        scale = robust_center_scale(points, weight, 0.3)
+        results.append([*scale, *concentrate(points, weight, 0.3), group_means(points, 8)])
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_allclose(second, first, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("trim", [0.0, 0.1, 0.3, 0.7])

@@ -1,6 +1,6 @@
 """Results for the cells of a table, in the container of this table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 
-def tables_like(X: Any, tables: dict[str, Floats], names: Any) -> Any:
+def tables_like(X: Any, titles: Sequence[str], tables: Floats, names: Any) -> Any:
     """Arrange several tables with the columns of `X` side by side.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_columns)
         Table of the user.
-    tables : dict of ndarray of shape (n_samples, n_columns)
-        Tables, by their titles.
+    titles : sequence of str
+        Titles of the tables.
+    tables : ndarray of shape (n_samples, n_tables, n_columns)
+        Cells of the tables. A pandas DataFrame shares their memory.
     names : sequence of str or None
         Names of the columns if `X` is not a data frame. None is "x0", "x1" and so on.
 
@@ -35,16 +37,16 @@ def tables_like(X: Any, tables: dict[str, Floats], names: Any) -> Any:
         library = nw.get_native_namespace(frame)
         return {
             title: nw.from_numpy(cells, schema=frame.columns, backend=library).to_native()
-            for title, cells in tables.items()
+            for title, cells in zip(titles, tables.swapaxes(0, 1), strict=True)
         }
+    n, _, n_columns = tables.shape
+    index = None
     if isinstance(X, pd.DataFrame):
         index, names = X.index, X.columns
-    else:
-        index = None
-        n_columns = next(iter(tables.values())).shape[1]
-        names = [f"x{j}" for j in range(n_columns)] if names is None else names
-    frames = {t: pd.DataFrame(cells, index, names) for t, cells in tables.items()}
-    return pd.concat(frames, axis=1)
+    elif names is None:
+        names = [f"x{j}" for j in range(n_columns)]
+    columns = pd.concat({title: pd.DataFrame(columns=names) for title in titles}, axis=1).columns
+    return pd.DataFrame(tables.reshape(n, -1), index, columns, copy=False)
 
 
 def side_by_side(tables: Any) -> Any:

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import gen_batches
 
 Floats = NDArray[np.floating]
 
 CHUNK_CELLS = 2**18
-"""Number of cells that `hash_rows` processes at once, so that copies stay in the CPU cache."""
+"""Number of cells that are processed at once, so that copies stay in the CPU cache."""
+
+CHUNK_ROWS = 2**11
+"""Largest number of rows that a network or another function of rows processes at once."""
 
 ONE_BITS = np.ones(1).view(np.uint64)
 """Bit pattern of the float64 number 1, the nonzero cell of a one-hot category."""
@@ -72,6 +76,22 @@ class Rows:
         return hash_rows(self.values, seed, self.n_levels)
 
 
+def chunks(n: int, width: int) -> Iterator[slice]:
+    """Divide `n` rows of `width` cells into slices of at most `CHUNK_CELLS` cells, or one row.
+
+    For blocks of columns, `n` is the number of columns and `width` is that of rows.
+    """
+    return gen_batches(n, max(1, CHUNK_CELLS // max(1, width)))
+
+
+def row_chunks(n: int, d: int) -> Iterator[slice]:
+    """Divide `n` rows of `d` cells into chunks of at most `CHUNK_ROWS` rows.
+
+    They suit functions that compute more numbers for each row than it has cells.
+    """
+    return chunks(n, max(d, CHUNK_CELLS // CHUNK_ROWS))
+
+
 def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Mix the bits of 64-bit integers by a bijection, the finalizer of SplitMix64.
 
@@ -110,24 +130,41 @@ def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[n
     widths[d - len(n_levels) :] = np.maximum(n_levels, 1)
     first_key = widths.cumsum() - widths
     categories = d - len(n_levels) + np.flatnonzero(n_levels)
-    keys = mix_bits(np.arange(1, widths.sum() + 1, dtype=np.uint64) + np.uint64(seed))
+    keys = make_keys(widths.sum(), seed)
     zero = mix_bits(keys)
-    column_key, column_zero = keys[first_key], zero[first_key]
+    column_key = keys[first_key]
     hashes = np.empty(n, dtype=np.uint64)
-    chunk = max(1, CHUNK_CELLS // d)
-    for i in range(0, n, chunk):
-        # Adding zero makes -0.0 the same value as 0.0.
-        cells = np.asarray(X[i : i + chunk], dtype=np.float64) + 0.0
-        # The key is added before the bits are mixed, so that a value has unrelated parts in
-        # different columns. The product of a value and a key would keep the trailing zero bits of
-        # the value, which most numbers of a table have.
-        parts = mix_bits(cells.view(np.uint64) + column_key)
-        parts -= column_zero
+    for chunk in chunks(n, d):
+        cells = np.asarray(X[chunk], dtype=np.float64)
+        parts = hash_cells(cells, column_key)
         if len(categories):
             level = first_key[categories] + cells[:, categories].astype(np.intp)
             parts[:, categories] = mix_bits(ONE_BITS + keys[level]) - zero[level]
-        hashes[i : i + chunk] = parts.sum(axis=1)
-    return mix_bits(hashes ^ mix_bits(np.full(1, seed, dtype=np.uint64)))
+        hashes[chunk] = parts.sum(axis=1)
+    return finish_hashes(hashes, seed)
+
+
+def make_keys(n: int, seed: int) -> NDArray[np.uint64]:
+    """Return the keys of `n` columns, from which `hash_cells` computes hashes."""
+    return mix_bits(np.arange(1, n + 1, dtype=np.uint64) + np.uint64(seed))
+
+
+def hash_cells(cells: NDArray[np.float64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hash the cells (n, n_columns) of columns with these keys. The hash of 0 is 0.
+
+    The sum of the hashes of the cells of a row, after `finish_hashes`, is the hash of the row.
+    """
+    # Adding zero makes -0.0 the same value as 0.0. The key is added before the bits are mixed, so
+    # that a value has unrelated parts in different columns. The product of a value and a key would
+    # keep the trailing zero bits of the value, which most numbers of a table have.
+    parts = mix_bits((cells + 0.0).view(np.uint64) + keys)
+    parts -= mix_bits(keys)
+    return parts
+
+
+def finish_hashes(sums: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Convert sums of the hashes of cells to the hashes of rows."""
+    return mix_bits(sums ^ mix_bits(np.full(1, seed, dtype=np.uint64)))
 
 
 def merge_equal_rows(
@@ -159,6 +196,8 @@ def select_by_hash(hashes: NDArray[np.uint64], size: int) -> NDArray[np.intp]:
     """
     # Hashes are mixed again, since `hold_out` selects the smallest ones.
     keys = mix_bits(hashes + np.uint64(0x9E3779B97F4A7C15))
-    distinct = np.unique(keys)
+    # `np.unique`, which finds distinct values with a hash table, takes ten times as long.
+    ordered = np.sort(keys)
+    distinct = ordered[np.append(True, ordered[1:] != ordered[:-1])]
     chosen = keys <= distinct[min(size, len(distinct)) - 1]
     return np.flatnonzero(chosen)[np.argsort(keys[chosen], kind="stable")]

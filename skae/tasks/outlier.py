@@ -9,18 +9,19 @@ import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import OutlierMixin
-from sklearn.utils import gen_batches, get_tags
+from sklearn.utils import get_tags
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weighted_percentile
 from skae.base import MatrixLike
 from skae.fitting import draw_seed
 from skae.state import FittedAttribute
 from skae.table.containers import tables_like
-from skae.table.rows import hash_rows, merge_equal_rows, select_by_hash
-from skae.tasks.meta_estimator import AutoencoderMetaEstimator, Training
-from skae.tasks.outlier_model import BLOCK_ROWS, FittedDetector, ScaledAutoencoder, Units
-from skae.tasks.outlier_scores import SCORES, Floats, Score, robust_center_scale
-from skae.training.split import hold_out
+from skae.table.rows import select_by_hash
+from skae.table.selection import DistinctRows, Selection
+from skae.tasks.meta_estimator import AutoencoderMetaEstimator, Training, TrainingRows
+from skae.tasks.outlier_model import FittedDetector, ScaledAutoencoder, Units
+from skae.tasks.outlier_scores import SCORES, Score
+from skae.tasks.robust_statistics import Floats, robust_center_scale
 from skae.variants.autoencoder import Autoencoder
 
 STATISTICS_ROWS = 2**14
@@ -274,58 +275,58 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         training: Training,
     ) -> FittedDetector:
         data = self._read_training_rows(X, sample_weight, previous)
-        X, weight = data.X[data.weight > 0].astype(np.float64), data.weight[data.weight > 0]
         seed = draw_seed(self.random_state)
-        hashes = hash_rows(_ranks(X), seed)
-        held_out = hold_out(hashes, self.calibration_fraction)
-        # Equal rows are merged and their weights added: repeating a row equals weighting it.
-        distinct, share = merge_equal_rows(weight, hashes)
-        share /= share.mean()
-        for_training = ~held_out[distinct]
-        train = distinct[for_training]
-        if (~held_out).sum() < 2:
+        train, calibration = self._split(data, seed)
+        model = self._make_model(data, train)
+        if self._trains_autoencoder():
+            model.autoencoder.set_params(trim=self.trim, random_state=seed)
+            with training(model.autoencoder):
+                model.fit_autoencoder(train)
+        criterion = self._fit_criterion(model, train)
+        calibrated = self._calibrate(model, criterion["score"], calibration)
+        return FittedDetector(**vars(model), **criterion, **calibrated)
+
+    def _split(self, data: TrainingRows, seed: int) -> tuple[DistinctRows, DistinctRows]:
+        """Divide the distinct rows of a table into training and calibration rows."""
+        rows = DistinctRows.merge(data.X, data.weight, seed)
+        # The rows are sorted by their hashes, so that the first of them are a random sample. If all
+        # would be held out, none is.
+        count = round(self.calibration_fraction * len(rows)) % len(rows)
+        calibration, train = rows.take(slice(count)), rows.take(slice(count, None))
+        if len(calibration) and len(train) < 2:
             raise ValueError(
                 f"calibration_fraction={self.calibration_fraction} leaves fewer than 2 rows for "
                 "training. Lower calibration_fraction or pass more rows."
             )
-        epsilon = float(np.finfo(data.X.dtype).eps)
-        units = Units.from_rows(X[train], share[for_training], epsilon)
-        X = units.round(X)
-        autoencoder = data.autoencoder or _default_autoencoder(len(train), X.shape[1])
-        inputs = Units.identity(X.shape[1])
-        if self._trains_autoencoder():
-            if data.resumed is not None:
-                # The network was trained in these units.
-                inputs = data.resumed.inputs
-            elif not get_tags(autoencoder).input_tags.positive_only:
-                inputs = units
-            autoencoder.set_params(trim=self.trim, random_state=seed)
-            with training(autoencoder):
-                autoencoder.fit(inputs.to_network(X[~held_out]), sample_weight=weight[~held_out])
-        model = ScaledAutoencoder(autoencoder, **data.columns, inputs=inputs, units=units)
-        criterion = self._fit_criterion(model, X[train], share[for_training], hashes[train])
-        calibration = self._calibrate(
-            model, criterion["score"], X[distinct[~for_training]], share[~for_training]
-        )
-        return FittedDetector(**vars(model), **criterion, **calibration)
+        return train, calibration
 
-    def _fit_criterion(
-        self, model: ScaledAutoencoder, X: Floats, weight: Floats, hashes: NDArray[np.uint64]
-    ) -> dict[str, Any]:
-        """Fit the outlier criterion and the threshold to distinct training rows.
+    def _make_model(self, data: TrainingRows, train: DistinctRows) -> ScaledAutoencoder:
+        """Combine the autoencoder, which may not be fitted yet, with the units of its rows."""
+        d = train.n_columns
+        autoencoder = data.autoencoder or _default_autoencoder(len(train), d)
+        units = Units.from_rows(train, train.share, float(np.finfo(data.X.dtype).eps))
+        inputs = Units.identity(d)
+        if data.resumed is not None:
+            # The network was trained in these units.
+            inputs = data.resumed.inputs
+        elif self._trains_autoencoder() and not get_tags(autoencoder).input_tags.positive_only:
+            inputs = units
+        return ScaledAutoencoder(autoencoder, **data.columns, inputs=inputs, units=units)
 
-        The arguments are the trained autoencoder, rows (n, n_features) in the user's units, their
-        weights (n,), which include the weights of equal rows, and their hashes (n,). Returns fields
-        of the fitted model.
+    def _fit_criterion(self, model: ScaledAutoencoder, train: DistinctRows) -> dict[str, Any]:
+        """Fit the outlier criterion and the threshold to the training rows.
+
+        The arguments are the trained autoencoder and the distinct training rows. Returns fields of
+        the fitted model.
         """
-        sample = select_by_hash(hashes, STATISTICS_ROWS)
-        outputs, share = model.outputs(X[sample]), weight[sample]
+        sample = train.take(select_by_hash(train.hashes, STATISTICS_ROWS))
+        outputs, share = model.stored_outputs(sample), sample.share
         center, scale = robust_center_scale(outputs.residual, share, self.trim)
         name = self.criterion
         if name == "auto":
             name = "robust" if self.trim > 0 else "neighbors"
         score = SCORES[name]().fit(outputs, share, self.trim)
-        anomaly = model.anomaly_scores(X, score)
+        anomaly, weight = model.anomaly_scores(train, score), train.share
         if self.contamination == "auto":
             low, high = weighted_percentile(anomaly, weight, np.array([25, 75]), average=True)
             limit = high + 1.5 * (high - low)
@@ -336,14 +337,15 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return {"score": score, "offset": offset, "center": center, "scale": scale}
 
     def _calibrate(
-        self, model: ScaledAutoencoder, score: Score, X: Floats, weight: Floats
+        self, model: ScaledAutoencoder, score: Score, rows: DistinctRows
     ) -> dict[str, Any]:
         """Compute the anomaly scores of calibration rows, from which p-values are computed.
 
-        The arguments are the trained autoencoder, the fitted criterion, distinct held-out rows
-        (n, n_features) and their weights (n,). Returns fields of the fitted model.
+        The arguments are the trained autoencoder, the fitted criterion, and the distinct rows that
+        are held out. Returns fields of the fitted model.
         """
-        anomaly = model.anomaly_scores(X, score) if len(X) else np.zeros(0)
+        weight = rows.share
+        anomaly = model.anomaly_scores(rows, score) if len(rows) else np.zeros(0)
         order = anomaly.argsort()
         # Weights are rescaled so that they sum to Kish's effective sample size, because n rows of
         # unequal weight contain less information than n rows of equal weight.
@@ -382,11 +384,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return self._scores(X, fitted)
 
     def _scores(self, X: MatrixLike, fitted: FittedDetector) -> Floats:
-        return -fitted.anomaly_scores(self._read_rows(X, fitted), fitted.score)
-
-    def _read_rows(self, X: MatrixLike, fitted: FittedDetector) -> Floats:
-        # Rounding errors in constant columns would be infinite deviations.
-        return fitted.units.round(super()._read_rows(X, fitted))
+        return -fitted.anomaly_scores(Selection.all(self._read_rows(X, fitted)), fitted.score)
 
     def decision_function(self, X: MatrixLike) -> Floats:
         """Compute `score_samples` minus `offset_`, which is negative for outliers.
@@ -524,13 +522,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
             If X is sparse.
         """
         fitted = self._read_fitted()
-        rows = self._read_rows(X, fitted)
-        blocks = [fitted.explain(rows[block]) for block in gen_batches(len(rows), BLOCK_ROWS)]
-        tables = {
-            title: np.concatenate(parts)
-            for title, *parts in zip(("deviation", "expected", "share"), *blocks, strict=True)
-        }
-        return tables_like(X, tables, fitted.feature_names_in)
+        tables = fitted.explain(Selection.all(self._read_rows(X, fitted)))
+        titles = ("deviation", "expected", "share")
+        return tables_like(X, titles, tables, fitted.feature_names_in)
 
 
 def _default_autoencoder(n: int, n_features: int) -> Autoencoder:
@@ -571,12 +565,3 @@ def _warn_about_few_rows(at_least: Floats) -> None:
             f"{1 / (n + 1):.3g}. Increase calibration_fraction or pass more rows.",
             UserWarning,
         )
-
-
-def _ranks(X: Floats) -> Floats:
-    """Replace the cells of each column by their ranks among its distinct values.
-
-    The hashes of ranks do not depend on the units of the columns.
-    """
-    ranks = [np.unique(column, return_inverse=True)[1] for column in X.T]
-    return np.stack(ranks, axis=1).astype(np.float64)

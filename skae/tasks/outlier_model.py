@@ -1,19 +1,17 @@
 """Fitted model of the outlier detector, and the units in which its autoencoder receives rows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import gen_batches
 
-from skae._compat.sklearn import weighted_percentile
 from skae.files import Stored, check_numbers
+from skae.table.selection import DistinctRows, Selection, assemble
 from skae.tasks.meta_estimator import FittedTask
-from skae.tasks.outlier_scores import Floats, ModelOutputs, Score, mean_and_deviation
-
-BLOCK_ROWS = 2**14
-"""Number of rows scored at once. Scoring in blocks bounds the memory for large tables."""
+from skae.tasks.outlier_scores import ModelOutputs, Score
+from skae.tasks.robust_statistics import Floats, mean_and_deviation, weighted_median
 
 MAX_DEVIATION = 20.0
 """Number of robust standard deviations from the median of a column at which cells are clipped.
@@ -71,8 +69,8 @@ class Units(Stored):
             raise ValueError(f"epsilon must be in [0, 1), got {self.epsilon}")
 
     @classmethod
-    def from_rows(cls, X: Floats, weight: Floats, epsilon: float) -> Self:
-        """Estimate robust units from rows (n, n_features) with weights (n,).
+    def from_rows(cls, rows: Selection, weight: Floats, epsilon: float) -> Self:
+        """Estimate robust units from rows with weights (n,).
 
         The center is the median. The scale is the standard deviation of the cells after they have
         been clipped at `MAX_DEVIATION` robust standard deviations from the median. A robust
@@ -80,13 +78,16 @@ class Units(Stored):
         from the median by more than rounding errors. Cells that are equal to the median are left
         out, because a column that mostly contains one value would otherwise have a scale of 0.
         """
-        center = weighted_percentile(X, weight, 50, average=True)
-        difference = _round_to(center, X, epsilon) - center
-        distance = np.where(difference == 0, np.nan, np.abs(difference))
-        typical = 1.4826 * weighted_percentile(distance, weight, 50, average=True)
-        typical = np.where(typical > 0, typical, 0.0)
-        clipped = np.clip(_divide(difference, typical), -MAX_DEVIATION, MAX_DEVIATION)
-        _, deviation = mean_and_deviation(clipped, weight)
+        center, typical, deviation = np.empty((3, rows.n_columns))
+        for block, values in rows.column_blocks():
+            cells = values.astype(np.float64)
+            center[block] = weighted_median(cells, weight)
+            difference = _round_to(center[block], cells, epsilon) - center[block]
+            distance = np.where(difference == 0, np.nan, np.abs(difference))
+            spread = 1.4826 * weighted_median(distance, weight)
+            typical[block] = np.where(spread > 0, spread, 0.0)
+            clipped = _divide(difference, typical[block]).clip(-MAX_DEVIATION, MAX_DEVIATION)
+            deviation[block] = mean_and_deviation(clipped, weight)[1]
         return cls(center, typical * deviation, MAX_DEVIATION / deviation, epsilon)
 
     @classmethod
@@ -110,11 +111,16 @@ class Units(Stored):
         would otherwise depend on the rounding errors of a change of the user's units.
         """
         cells: Floats = np.clip(_divide(X - self.center, self.scale), -self.reach, self.reach)
-        if self.epsilon == 0:
+        if not self.is_single_precision:
             return cells
         # As a conversion to float32, but for numbers of any size.
         fraction, exponent = np.frexp(cells)
         return np.ldexp(np.round(fraction * 2.0**24) / 2.0**24, exponent)
+
+    @property
+    def is_single_precision(self) -> bool:
+        """Whether `to_network` rounds cells to single precision."""
+        return self.epsilon > 0
 
     def to_user(self, X: Floats) -> Floats:
         """Convert rows from the network's units to the user's."""
@@ -168,6 +174,18 @@ class ScaledAutoencoder(FittedTask):
         if not len(self.inputs.center) == len(self.units.center) == self.n_features_in:
             raise ValueError(f"there must be units of {self.n_features_in} columns")
 
+    def fit_autoencoder(self, rows: DistinctRows) -> None:
+        """Fit the autoencoder to rows in the user's units."""
+        dtype = rows.copy_dtype
+        if self.inputs.is_single_precision and not rows.is_small:
+            dtype = np.dtype(np.float32)
+        weight = rows.weight
+        if len(rows) == 1:
+            # An autoencoder requires two rows, which may be equal.
+            rows, weight = rows.take(np.zeros(2, dtype=np.intp)), np.repeat(weight / 2, 2)
+        parts = ((block, self.inputs.to_network(cells)) for block, cells in self.blocks(rows))
+        self.autoencoder.fit(assemble(len(rows), parts, dtype), sample_weight=weight)
+
     def encode(self, X: Floats) -> Floats:
         """Compute the codes (n, n_components) of rows in the user's units."""
         return np.asarray(self.autoencoder.transform(self.inputs.to_network(X)), dtype=np.float64)
@@ -178,7 +196,7 @@ class ScaledAutoencoder(FittedTask):
         return self.units.with_constants(self.inputs.to_user(rows))
 
     def outputs(self, X: Floats) -> ModelOutputs:
-        """Compute what criteria need of rows in the user's units."""
+        """Compute what criteria need of rows (n, n_features) in the user's units."""
 
         def log_prob() -> Floats:
             scores = self.autoencoder.score_samples(self.inputs.to_network(X))
@@ -187,10 +205,35 @@ class ScaledAutoencoder(FittedTask):
         codes = self.encode(X)
         return ModelOutputs(codes, self.units.residual(X, self.decode(codes)), log_prob)
 
-    def anomaly_scores(self, X: Floats, score: Score) -> Floats:
-        """Compute the anomaly scores (n,) of rows in the user's units."""
-        blocks = [X[block] for block in gen_batches(len(X), BLOCK_ROWS)]
-        return np.concatenate([score(self.outputs(rows)) for rows in blocks])
+    def stored_outputs(self, rows: Selection) -> ModelOutputs:
+        """Compute `outputs` of many rows block by block, in their `copy_dtype`."""
+        dtype = rows.copy_dtype
+        largest = float(np.finfo(dtype).max)
+
+        def blocks() -> Iterator[tuple[slice, ModelOutputs]]:
+            return ((block, self.outputs(cells)) for block, cells in self.blocks(rows))
+
+        def log_prob() -> Floats:
+            return assemble(len(rows), ((block, part.log_prob()) for block, part in blocks()))
+
+        parts = (
+            (block, np.hstack([part.code, part.residual.clip(-largest, largest)]))
+            for block, part in blocks()
+        )
+        code, residual = np.split(assemble(len(rows), parts, dtype), [-rows.n_columns], axis=1)
+        return ModelOutputs(code, residual, log_prob)
+
+    def anomaly_scores(self, rows: Selection, score: Score) -> Floats:
+        """Compute the anomaly scores (n,) of rows in the user's units, block by block."""
+        parts = ((block, score(self.outputs(cells))) for block, cells in self.blocks(rows))
+        return assemble(len(rows), parts)
+
+    def blocks(self, rows: Selection) -> Iterator[tuple[slice, Floats]]:
+        """Iterate over blocks of rows, with their positions.
+
+        Rounding errors in constant columns, which would be infinite deviations, are removed.
+        """
+        return ((block, self.units.round(cells)) for block, cells in rows.row_blocks())
 
 
 @dataclass(frozen=True)
@@ -230,7 +273,14 @@ class FittedDetector(ScaledAutoencoder):
         if not np.isfinite(self.offset):
             raise ValueError(f"offset must be finite, got {self.offset}")
 
-    def explain(self, X: Floats) -> tuple[Floats, Floats, Floats]:
+    def explain(self, rows: Selection) -> Floats:
+        """Compute the deviations, expected values and shares of cells, (n, 3, n_features)."""
+        parts = (
+            (block, np.stack(self._explain(cells), axis=1)) for block, cells in self.blocks(rows)
+        )
+        return assemble(len(rows), parts)
+
+    def _explain(self, X: Floats) -> tuple[Floats, Floats, Floats]:
         """Compute the deviations, expected values and shares of cells, each (n, n_features)."""
         reconstruction = self.decode(self.encode(X))
         deviation = self._deviation(X, reconstruction)

@@ -6,31 +6,21 @@ In this module, [code, residual] is the vector of the code of a row followed by 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skae._compat.sklearn import weighted_percentile
 from skae.files import Stored, check_numbers
-
-Floats = NDArray[np.float64]
-
-VARIANCE_FLOOR = 0.003
-"""Default variance, in squared robust units, that is added to estimated variances.
-
-It prevents columns that hardly vary from dominating the anomaly scores.
-"""
-
-MAX_COVARIANCE_COLUMNS = 512
-"""Largest length of [code, residual] for which a full covariance matrix is estimated.
-
-For longer vectors, only the variances are estimated.
-"""
-
-CONCENTRATION_STEPS = 4
-"""Number of concentration steps (Rousseeuw and Van Driessen, 1999). A few are enough."""
+from skae.table.rows import chunks, row_chunks
+from skae.tasks.robust_statistics import (
+    VARIANCE_FLOOR,
+    Floats,
+    concentrate,
+    group_means,
+    mean_and_deviation,
+    robust_center_scale,
+    whiten,
+)
 
 DEGREES_OF_FREEDOM = 10.0
 """Degrees of freedom of the Student's t distribution of residuals.
@@ -38,12 +28,6 @@ DEGREES_OF_FREEDOM = 10.0
 Because its tails are heavy, a single grossly wrong cell does not determine the score of a row that
 has many cells.
 """
-
-GROUP_ROWS = 3
-"""Smallest number of training rows whose mean is a reference point of `Neighbors`."""
-
-POWER_ITERATIONS = 3
-"""Number of power iterations that find a direction of large variance. A few are enough."""
 
 TINY = 1e-12
 """Constant added to mean squares before their logarithm, which is infinite at 0."""
@@ -67,6 +51,16 @@ class ModelOutputs:
     code: Floats
     residual: Floats
     log_prob: Callable[[], Floats]
+
+    def score(self, criterion: "Score") -> Floats:
+        """Compute the anomaly scores of the rows, block by block."""
+        scores = np.empty(len(self.residual))
+        for block in row_chunks(*self.residual.shape):
+            scores[block] = criterion(self._take(block))
+        return scores
+
+    def _take(self, rows: slice) -> "ModelOutputs":
+        return ModelOutputs(self.code[rows], self.residual[rows], lambda: self.log_prob()[rows])
 
 
 class Score(Stored, ABC):
@@ -173,7 +167,11 @@ class Neighbors(Score):
         )
         points = self._to_points(outputs)
         self.center, self.whitening, is_regular = concentrate(points, weight, trim, self.floor)
-        self.usual = group_means(whiten(points[is_regular], self.center, self.whitening), self.size)
+        regular = np.flatnonzero(is_regular)
+        for block in chunks(len(regular), points.shape[1]):
+            # A row moves to an earlier position, so that it only replaces rows that have been read.
+            points[block] = whiten(points[regular[block]], self.center, self.whitening)
+        self.usual = group_means(points[: len(regular)], self.size)
         return self
 
     def check_sizes(self, n_components: int, n_features: int) -> None:
@@ -187,7 +185,8 @@ class Neighbors(Score):
             raise ValueError("rank must be at least 1, and whitening a vector or a matrix")
 
     def _to_points(self, outputs: ModelOutputs) -> Floats:
-        return np.hstack([(outputs.code - self.code_center) / self.code_scale, outputs.residual])
+        code = (outputs.code - self.code_center) / self.code_scale
+        return np.hstack([code.astype(outputs.residual.dtype, copy=False), outputs.residual])
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
         points = whiten(self._to_points(outputs), self.center, self.whitening)
@@ -240,7 +239,7 @@ class Robust(Score):
         self.tails = Tails()
 
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
-        scores = [part.fit(outputs, weight, trim)(outputs) for part in self._criteria()]
+        scores = [outputs.score(part.fit(outputs, weight, trim)) for part in self._criteria()]
         self.moments = np.array([mean_and_deviation(values, weight) for values in scores])
         return self
 
@@ -269,159 +268,3 @@ SCORES: dict[str, Callable[[], Score]] = {
     "neighbors": Neighbors,
     "robust": Robust,
 }
-
-
-def mean_and_deviation(values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Compute the weighted mean and standard deviation of each column of `values`.
-
-    A standard deviation of 0 is replaced by 1.
-    """
-    mean = np.average(values, axis=0, weights=weight)
-    deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
-    return mean, np.where(deviation > 0, deviation, 1.0)
-
-
-def trimmed_weights(distance: Floats, weight: Floats, trim: float) -> Floats:
-    """Remove a share `trim` of the total weight from the rows with the largest distances.
-
-    The weights of these rows become 0, except that one of them keeps a part of its weight, so that
-    the removed share is exactly `trim`.
-
-    Parameters
-    ----------
-    distance : ndarray of shape (n_rows,) or (n_rows, n_columns)
-        Distances of the rows, or distances of the cells of each column. Columns are treated
-        separately.
-    weight : ndarray of shape (n_rows,)
-        Weights of the rows.
-    trim : float
-        Share to remove, in [0, 1).
-
-    Returns
-    -------
-    kept : ndarray of the shape of `distance`
-        The remaining weights.
-    """
-    order = distance.argsort(axis=0, kind="stable")
-    sorted_weight = weight[order]
-    remaining = (1 - trim) * weight.sum() - (sorted_weight.cumsum(axis=0) - sorted_weight)
-    kept = np.empty_like(sorted_weight)
-    np.put_along_axis(kept, order, np.clip(remaining, 0.0, sorted_weight), axis=0)
-    return kept
-
-
-def robust_center_scale(
-    values: Floats, weight: Floats, trim: float, floor: float = VARIANCE_FLOOR
-) -> tuple[Floats, Floats]:
-    """Compute the median and a trimmed scale of each column of `values` (n_rows, n_columns).
-
-    The scale is the root mean square difference from the median. It is computed from the cells
-    that are closest to the median and have a share 1 - `trim` of the weight. A factor makes it
-    consistent for the standard deviation of a normal distribution. `floor` is then added to its
-    square. A scale of 0 is replaced by 1.
-    """
-    center = weighted_percentile(values, weight, 50, average=True)
-    squares = (values - center) ** 2
-    kept = trimmed_weights(squares, weight, trim)
-    # Variance of the central part of a standard normal distribution.
-    consistency = 1.0
-    if trim > 0:
-        normal = NormalDist()
-        edge = normal.inv_cdf(1 - trim / 2)
-        consistency = 1 - 2 * edge * normal.pdf(edge) / (1 - trim)
-    scale = np.sqrt((kept * squares).sum(axis=0) / kept.sum(axis=0) / consistency + floor)
-    return center, np.where(scale > 0, scale, 1.0)
-
-
-def concentrate(
-    points: Floats, weight: Floats, trim: float, floor: float = VARIANCE_FLOOR
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Estimate a robust center and a robust covariance by concentration steps.
-
-    Each step selects the rows that are nearest to the previous center in the metric of the previous
-    covariance and have a share 1 - `trim` of the total weight. It computes the center and the
-    covariance of these rows. The first step uses medians and trimmed scales. With `trim=0`, there
-    is a single step, which uses all rows.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_rows, n_columns)
-        The rows.
-    weight : ndarray of shape (n_rows,)
-        Weights of the rows.
-    trim : float
-        Share of the total weight that each step leaves out, in [0, 1).
-    floor : float
-        Variance that is added to the variance of each column. The variances of a covariance matrix
-        are increased further, by its trace divided by the total weight of the selected rows.
-
-    Returns
-    -------
-    center : ndarray of shape (n_columns,)
-        Mean of the rows that the last step selected.
-    whitening : ndarray of shape (n_columns, n_columns) or (n_columns,)
-        Matrix that transforms the covariance, with its increased variances, into the identity. With
-        more than `MAX_COVARIANCE_COLUMNS` columns, it is a vector of factors that transform the
-        increased variances into 1.
-    is_kept : ndarray of shape (n_rows,)
-        Mask of the rows that the last step selected.
-    """
-    center, scale = robust_center_scale(points, weight, trim)
-    whitening = 1 / scale
-    for _ in range(CONCENTRATION_STEPS if trim > 0 else 1):
-        squares = (whiten(points, center, whitening) ** 2).sum(axis=1)
-        kept = trimmed_weights(squares, weight, trim)
-        center = np.average(points, axis=0, weights=kept)
-        difference = points - center
-        if points.shape[1] > MAX_COVARIANCE_COLUMNS:
-            whitening = (np.average(difference**2, axis=0, weights=kept) + floor) ** -0.5
-        else:
-            covariance = (difference * kept[:, None]).T @ difference / kept.sum()
-            # The error of the covariance grows with the ratio of columns to rows. If there are few
-            # rows, other rows may vary in directions in which these do not vary. The variances are
-            # therefore increased more if there are few rows.
-            ridge = floor + covariance.trace() / kept.sum()
-            root = np.linalg.cholesky(covariance + ridge * np.eye(len(center)))
-            whitening = np.linalg.inv(root).T
-    return center, whitening, kept > 0
-
-
-def whiten(points: Floats, center: Floats, whitening: Floats) -> Floats:
-    """Center points and scale them to unit variance, by the results of `concentrate`.
-
-    If `whitening` is a matrix, this also removes correlations between columns.
-    """
-    difference = points - center
-    return difference * whitening if whitening.ndim == 1 else difference @ whitening
-
-
-def group_means(points: Floats, size: int) -> Floats:
-    """Divide points into groups of similar points, and return the mean of each group.
-
-    A group is divided at the median of the direction in which it varies most, as long as each half
-    has at least `GROUP_ROWS` points.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n, n_columns)
-        The points.
-    size : int
-        Maximum number of groups, of which the largest power of 2 that it contains is used.
-
-    Returns
-    -------
-    means : ndarray of shape (n_groups, n_columns)
-    """
-    center = points.mean(axis=0)
-    half = len(points) // 2
-    if size < 2 or half < GROUP_ROWS:
-        return center[None]
-    difference = points - center
-    # Rounding keeps rounding errors from deciding between points that are equally far away.
-    direction = difference[(difference**2).sum(axis=1).round(6).argmax()]
-    for _ in range(POWER_ITERATIONS):
-        direction = difference.T @ (difference @ direction)
-        direction /= np.linalg.norm(direction) or 1.0
-    order = (difference @ direction).round(6).argsort(kind="stable")
-    halves = order[:half], order[half:]
-    return np.vstack([group_means(points[part], size // 2) for part in halves])
