@@ -296,11 +296,12 @@ class BaseAutoencoder(
         "cuda", "mps" and "cpu".
 
     precision : {"auto", "float32", "float64", "bfloat16"}, default="auto"
-        Number format of the network. "auto" is float64 for float64 tables of at most 256 rows, for
-        which its precision costs little time; for float64 tables with a column whose absolute mean
-        exceeds 1,000 times its standard deviation; for tables with a column whose standard
-        deviation is less than a 1,000th of the root mean square of those of all columns; and for
-        values whose squares float32 cannot represent. Otherwise, it is float32, which is faster.
+        Number format of the network. "auto" is float64 for float64 tables of at most 256 distinct
+        rows, for which its precision costs little time; for float64 tables with a column whose
+        absolute mean exceeds 1,000 times its standard deviation; for tables with a column whose
+        standard deviation is less than a 1,000th of the root mean square of those of all columns;
+        and for values whose squares float32 cannot represent. Otherwise, it is float32, which is
+        faster.
         "bfloat16" trains in mixed precision and predicts in float32. Devices of type "mps" always
         use float32.
 

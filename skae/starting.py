@@ -183,7 +183,7 @@ def new_net(
     sizing = split.training_part() if split.is_given else split
     d, table = rows.n_modelled, _DistinctTable.from_rows(rows, sizing)
     dtype = choose_dtype(
-        estimator.precision, rows.values.dtype, len(rows), table.moments, largest, device
+        estimator.precision, rows.values.dtype, len(sizing.index), table.moments, largest, device
     )
     check_overflow(largest, "X", schema, dtype)
     check_scale(table.moments, schema, dtype)

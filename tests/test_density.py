@@ -98,6 +98,7 @@ def test_bernoulli_mass_is_near_the_integral(d):
         likelihood="bernoulli",
         hidden_layer_sizes=(8,),
         max_epochs=30,
+        precision="float64",
         random_state=0,
     ).fit(X)
     grid, log_mass = grid_of_codes(fitted)
@@ -330,7 +331,13 @@ def test_density_over_chunks_is_that_over_one_chunk(estimator_class, noise, monk
     """
     X = bent_plane(400)
     model = estimator_class(
-        2, hidden_layer_sizes=(16,), noise=noise, max_epochs=15, batch_size=100, random_state=0
+        2,
+        hidden_layer_sizes=(16,),
+        noise=noise,
+        max_epochs=15,
+        batch_size=100,
+        precision="float64",
+        random_state=0,
     )
     network = train(model, X).module_.eval()
     batch = make_batch(Rows(X), network)

@@ -218,7 +218,7 @@ def with_other_validation_rows(prepared):
 def batches(net, train, plan):
     """Training batches of an epoch, corrupted as training corrupts them."""
     generator = torch.Generator().manual_seed(0)
-    return [part for b in train.batches(plan.batch_size, generator) for part in b.tensors()]
+    return [part for b in train.batches(plan.budget.batch_size, generator) for part in b.tensors()]
 
 
 def assert_independent_of_validation_rows(estimator, X):
@@ -380,6 +380,7 @@ TABLES = [(40, 200), (60, 300), (80, 500), (100, 400), (120, 1000), (150, 900), 
     ("n", "d"),
     [pytest.param(n, d, marks=[pytest.mark.slow] * (n * d > 2e4)) for n, d in TABLES],
 )
+@pytest.mark.filterwarnings("ignore:Training did not improve")
 def test_linear_factors_are_reconstructed_as_well_as_by_pca(n, d):
     X, fresh = factors(n, d, n + d)
     model = Autoencoder(5, random_state=0).fit(X)
@@ -440,7 +441,7 @@ def test_further_training_is_seen_by_no_history_and_no_callback(estimator_class,
     further = Net.fit_further
 
     def recorded(net, train, plan):
-        seen.append((len(train), plan.max_epochs, state(net.module_)))
+        seen.append((len(train), plan.budget.max_epochs, state(net.module_)))
         further(net, train, plan)
 
     monkeypatch.setattr(Net, "fit_further", recorded)

@@ -18,6 +18,12 @@ NEGLIGIBLE_NOISE = 1e-6
 """Noise variance, relative to the mean variance of the columns, below which `fit` warns if the
 training rows do not vary along all axes."""
 
+MANY_STEPS = 100
+"""Number of steps from which training is expected to improve the initial network."""
+
+ROUNDING = 1e-4
+"""Relative difference of objectives that rounding errors may cause."""
+
 IMAGE_CHANNELS = (1, 3, 4)
 """Numbers of channels of usual images: gray, RGB and RGBA."""
 
@@ -40,22 +46,34 @@ def about_shape(architecture: object, corruption: object, shape: tuple[int, ...]
 
 
 def about_training(
-    network: Network, plan: Plan, outcome: Outcome, start_loss: float
+    network: Network, plan: Plan, n_steps: int, outcome: Outcome, start_loss: float
 ) -> list[Message]:
     """Return a list with a warning if training has diverged, or if it has learned nothing.
 
-    `start_loss` is the objective on the training rows before training, in nats per row.
+    Parameters
+    ----------
+    network : Network
+        The trained network.
+    plan : Plan
+        Plan of the training.
+    n_steps : int
+        Number of steps of the training. Few steps are not expected to improve a network.
+    outcome : Outcome
+        Result of the training.
+    start_loss : float
+        Objective on the training rows before training, in nats per row.
     """
     # A diverged training has a larger objective than before any training and than the baseline of
-    # the likelihood. The margin, one nat per cell, excludes differences by chance.
-    limit = max(start_loss, network.likelihood.baseline().item()) + network.inputs.n_outputs
-    is_linear = network.encoder.residual is None and network.decoder.residual is None
+    # the likelihood. The margin, one nat per cell, excludes differences by chance, and those of
+    # rounding.
+    limit = max(start_loss, network.likelihood.baseline().item())
+    limit += network.inputs.n_outputs + ROUNDING * abs(limit)
     if outcome.loss > limit:
         text = (
             f"Training diverged: the objective rose from {start_loss:.4g} to {outcome.loss:.4g} "
             f"nats per row. Lower learning_rate (now {plan.learning_rate})."
         )
-    elif outcome.epoch or is_linear or not (plan.budget.max_epochs and plan.from_start):
+    elif outcome.epoch or n_steps < MANY_STEPS or not (plan.from_start and _can_learn(network)):
         return []
     else:
         start = "random weights" if network.encoder.skip is None else "PCA"
@@ -65,6 +83,12 @@ def about_training(
             "StandardScaler. Otherwise, change n_components or learning_rate."
         )
     return [(text, ConvergenceWarning)]
+
+
+def _can_learn(network: Network) -> bool:
+    """Return whether a network can be better than a linear one, which starts at its solution."""
+    is_linear = network.encoder.residual is None and network.decoder.residual is None
+    return not is_linear and network.latent.n_components < network.inputs.n_outputs
 
 
 def about_codes(network: Network, batch: Batch) -> list[Message]:

@@ -8,8 +8,8 @@ from skae.table.rows import Floats
 from skae.table.schema import Schema
 
 FLOAT64_ROWS = 256
-"""With `precision="auto"`, float64 tables of at most this many rows are trained in float64, which
-costs little time for them."""
+"""With `precision="auto"`, float64 tables of at most this many distinct rows are trained in
+float64, which costs little time for them."""
 
 FLOAT32_OFFSET = 1e3
 """With `precision="auto"`, a float64 table is trained in float64 if the absolute mean of a column
@@ -58,7 +58,7 @@ def choose_dtype(
     table_dtype : dtype
         Dtype of the cells of the table.
     n_rows : int
-        Number of rows of the table.
+        Number of distinct rows.
     moments : Moments
         Means, variances and global scale of the columns.
     largest : ndarray of shape (n_columns,)
