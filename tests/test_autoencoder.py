@@ -957,7 +957,8 @@ class StopAfter(TaskCallback):
 
 def test_a_scikit_learn_callback_may_stop_the_fit(curved):
     callback = StopAfter(4)
-    fitted = small(early_stopping=False).set_callbacks(callback).fit(curved)
+    model = small(early_stopping=False, learning_rate=0.003)
+    fitted = model.set_callbacks(callback).fit(curved)
     assert fitted.n_iter_ == len(callback.scores) == 4
     assert callback.scores[-1] == pytest.approx(fitted.score(curved))
     assert len(set(callback.scores)) == 4
