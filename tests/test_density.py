@@ -290,18 +290,18 @@ def test_partial_fit_on_a_few_rows_keeps_the_density_of_all():
 # ------------------------------------------------------------------------------ chunks of rows
 
 
-class CountedExpansion(laplace._Expansion):
+class CountedExpansion(laplace.Expansion):
     """An expansion that records its number of rows."""
 
-    def __init__(self, network, likelihood, batch, z):
+    def __init__(self, network, likelihood, batch, z, *arguments):
         self.sizes.append(len(z))
-        super().__init__(network, likelihood, batch, z)
+        super().__init__(network, likelihood, batch, z, *arguments)
 
 
 @pytest.fixture
 def sizes(monkeypatch):
     """Numbers of rows of all expansions that are made."""
-    monkeypatch.setattr(laplace, "_Expansion", CountedExpansion)
+    monkeypatch.setattr(laplace, "Expansion", CountedExpansion)
     CountedExpansion.sizes = []
     return CountedExpansion.sizes
 
@@ -354,7 +354,7 @@ def test_density_over_chunks_is_that_over_one_chunk(estimator_class, noise, monk
 @pytest.mark.parametrize(("n", "n_used"), [(600, 600), (2200, 2048)])
 def test_wide_codes_use_as_many_rows(noise, n, n_used, monkeypatch, sizes):
     """A density of 64 components and 64 columns is estimated from all representatives."""
-    monkeypatch.setattr(laplace, "_run_em", lambda density, *arguments: density)
+    monkeypatch.setattr(laplace, "run_em", lambda density, *arguments: density)
     X = np.random.default_rng(0).normal(size=(n, 64))
     parameters = {"max_epochs": 0, "early_stopping": False, "noise": noise, "random_state": 0}
     Autoencoder(64, hidden_layer_sizes=(), **parameters).fit(X)
