@@ -174,6 +174,24 @@ class Expansion:
             self._root = torch.linalg.qr(scaled, mode="r").R.to(weight)
         return self._root
 
+    def gradients(self, index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the outputs (m, d) and the gradients (m, k) of the rows at `index` for codes `z`.
+
+        The codes of the expansion stay as they are.
+        """
+        parts = []
+        for block, codes in zip(index.split(BLOCK_ROWS), z.split(BLOCK_ROWS), strict=True):
+            batch = select_rows(self.batch, block)
+            rows = self.network.inputs.modelled(batch)
+            with torch.enable_grad():
+                point = codes.to(batch.x).requires_grad_()
+                out = self.network.outputs(point, batch)
+            score = self.likelihood.score(rows, out.detach())
+            (gradient,) = torch.autograd.grad(out, point, score)
+            parts.append((out.detach(), gradient.double()))
+        outs, gradients = zip(*parts, strict=True)
+        return torch.cat(outs), torch.cat(gradients)
+
     def put(self, index: Tensor, point: Point) -> None:
         """Replace the expansions of the rows at `index` (m,)."""
         self.z[index], self.out[index] = point.z, point.out

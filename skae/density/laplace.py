@@ -9,13 +9,14 @@ PCA (Tipping & Bishop 1999).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from skae.density.expansion import Decoder, Expansion, Subspace, select_rows
+from skae.density.expansion import Decoder, Expansion, Subspace
 from skae.density.maximization import EM_ITERATIONS, change, run_em
+from skae.density.search import MODE_TOLERANCE, Search
 from skae.density.weights import RowWeights
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
@@ -33,16 +34,8 @@ estimated."""
 ESTIMATION_ROWS = 2048
 """Largest number of rows from which the prior and the noise are estimated."""
 
-SEARCH_STEPS = 20
-"""Largest number of Gauss-Newton steps to the most probable code of a row. Most rows need few."""
-
-MODE_TOLERANCE = 1e-6
-"""The search for the most probable code of a row ends when the gain of a step, defined in
-`Laplace._newton_step`, is at most this number of nats."""
-
-N_STEP_LENGTHS = 6
-"""Number of step lengths to try, each half of the previous one. The search for the most probable
-code of a row ends if all of them decrease the joint log-density of the row and the code."""
+SEARCH_STEPS = 40
+"""Largest number of steps to the most probable code of a row. Most rows need three."""
 
 EM_TOLERANCE = 1e-10
 """Relative change of the parameters, as `change` defines it, below which the last run of
@@ -172,12 +165,12 @@ class Laplace:
 
     def _log_prob(self, network: Decoder, batch: Batch) -> Tensor:
         z = network.encode(batch).mean.double()
-        log_joint, gain, log_det = self.search(Expansion(network, self.likelihood, batch, z))
+        found = self.search(Expansion(network, self.likelihood, batch, z))
         # After convergence, the expansion predicts that the log-density at the mode is higher by
         # gain / 2.
-        correction = torch.where(gain <= MODE_TOLERANCE, gain / 2, 0.0)
+        correction = torch.where(found.gain <= MODE_TOLERANCE, found.gain / 2, 0.0)
         # The terms k / 2 log(2 pi) of the prior and of the normal integral cancel.
-        return log_joint + correction - 0.5 * (log_det - 2 * self.prior.constant)
+        return found.log_joint + correction - 0.5 * (found.log_det - 2 * self.prior.constant)
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         """Draw codes (n, k) from the prior."""
@@ -208,10 +201,8 @@ class Laplace:
             self.likelihood.blended(new.likelihood, share), self.prior.blended(new.prior, share)
         )
 
-    def search(self, expansion: Expansion, max_steps: int = SEARCH_STEPS) -> "Modes":
-        """Move an expansion to the most probable codes of its rows, by damped Gauss-Newton steps.
-
-        Each row has its own stopping criterion, so its result does not depend on the other rows.
+    def search(self, expansion: Expansion, max_steps: int = SEARCH_STEPS) -> Search:
+        """Move an expansion to the most probable codes of its rows.
 
         Parameters
         ----------
@@ -222,107 +213,13 @@ class Laplace:
 
         Returns
         -------
-        modes : Modes
-            Quantities at the last codes.
+        search : Search
+            Results of the search.
         """
         expansion.set_likelihood(self.likelihood)
-        log_joint = self._log_joint(expansion.rows, expansion.out, expansion.z)
-        modes = Modes(log_joint, torch.zeros_like(log_joint), torch.zeros_like(log_joint))
-        active = torch.arange(len(expansion.z), device=expansion.z.device)
-        for n_steps in range(max_steps + 1):
-            gain, log_det, step = self._newton_step(expansion, active)
-            modes.gain[active], modes.log_det[active] = gain, log_det
-            moves = gain > MODE_TOLERANCE
-            active, step = active[moves], step[moves]
-            if n_steps == max_steps or len(active) == 0:
-                break
-            active = self._move(expansion, modes, active, step)
-        return modes
-
-    def _newton_step(self, expansion: Expansion, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute a Gauss-Newton step from the codes of rows to their most probable codes.
-
-        Parameters
-        ----------
-        expansion : Expansion
-            Expansion of the log-likelihood at the current codes.
-        index : Tensor of shape (m,)
-            Selects m rows of the expansion.
-
-        Returns
-        -------
-        gain : Tensor of shape (m,)
-            Twice the increase of the joint log-density of each row and its code, in nats, that the
-            expansion predicts for `step`.
-        log_det : Tensor of shape (m,)
-            Logarithms of the determinants of the precisions of the codes.
-        step : Tensor of shape (m, k)
-            Change of the codes at full step length.
-        """
-        gradient = expansion.gradient[index] + self.prior.score(expansion.z[index])
-        precision = expansion.precision(self.prior, index)
-        root, failed = torch.linalg.cholesky_ex(precision)
-        if failed.any():
-            step = torch.linalg.solve(precision, gradient)
-            log_det = torch.linalg.slogdet(precision).logabsdet
-        else:
-            step = torch.cholesky_solve(gradient[..., None], root)[..., 0]
-            log_det = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return (gradient * step).sum(-1), log_det, step
-
-    def _move(self, expansion: Expansion, modes: "Modes", index: Tensor, step: Tensor) -> Tensor:
-        """Move the codes of the rows at `index` (m,) by the longest step that is accepted.
-
-        A step (m, k) of full length, or a half of it, and so on, is accepted if it does not
-        decrease the joint log-density of the row and its code. Return the indices of the moved
-        rows.
-        """
-        start = expansion.z[index]
-        point = expansion.expanded(index, start + step)
-        value = self._log_joint(select_rows(expansion.rows, index), point.out, point.z)
-        accepted = value >= modes.log_joint[index]
-        if accepted.all():
-            expansion.put(index, point)
-            modes.log_joint[index] = value
-            return index
-        expansion.put(index[accepted], point.select(accepted))
-        modes.log_joint[index[accepted]] = value[accepted]
-        moved = [index[accepted]]
-        for _ in range(N_STEP_LENGTHS - 1):
-            index, start, step = index[~accepted], start[~accepted], step[~accepted] / 2
-            batch, trial = select_rows(expansion.batch, index), start + step
-            out = expansion.network.outputs(trial.to(batch.x), batch)
-            value = self._log_joint(expansion.network.inputs.modelled(batch), out, trial)
-            accepted = value >= modes.log_joint[index]
-            if accepted.any():
-                moved.append(index[accepted])
-                expansion.put(moved[-1], expansion.expanded(moved[-1], trial[accepted]))
-                modes.log_joint[moved[-1]] = value[accepted]
-            if accepted.all():
-                break
-        return torch.cat(moved)
-
-    def _log_joint(self, rows: Batch, out: Tensor, z: Tensor) -> Tensor:
-        return self.likelihood.log_prob(rows, out).double() + self.prior.height(z)
-
-
-class Modes(NamedTuple):
-    """Results of a search for the most probable codes of n rows.
-
-    Attributes
-    ----------
-    log_joint : Tensor of shape (n,)
-        Joint log-density of each row and its code, in nats, without the terms of the prior that do
-        not depend on the code.
-    gain : Tensor of shape (n,)
-        Twice the increase of `log_joint`, in nats, that the expansion predicts for another step.
-    log_det : Tensor of shape (n,)
-        Logarithms of the determinants of the precisions of the codes given the rows.
-    """
-
-    log_joint: Tensor
-    gain: Tensor
-    log_det: Tensor
+        search = Search(expansion, self.prior)
+        search.run(max_steps)
+        return search
 
 
 def _rows_at_once(network: Decoder, likelihood: Likelihood) -> int:

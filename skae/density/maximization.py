@@ -56,7 +56,7 @@ def _em_iteration(
     of_errors: list[list[Statistics]] = []
     for expansion, weight in zip(expansions, weights, strict=True):
         expansion.set_likelihood(likelihood)
-        covariance = inverse(expansion.precision(prior))
+        covariance = inverse(expansion.precision(prior))[0]
         gradient = expansion.gradient + prior.score(expansion.z)
         shift = (covariance @ gradient[..., None])[..., 0]
         if not likelihood.is_known:

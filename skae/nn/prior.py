@@ -179,7 +179,7 @@ class NormalPrior(Prior):
 
     @cached_property
     def _inverse(self) -> Tensor:
-        return inverse(self.covariance)
+        return inverse(self.covariance)[0]
 
     @cached_property
     def _leading(self) -> tuple[Tensor, Tensor] | None:
@@ -312,14 +312,17 @@ def invertible(matrix: Tensor) -> Tensor:
     return matrix + torch.diag_embed((rounding * diagonal).clamp_min(limits.tiny))
 
 
-def inverse(matrices: Tensor) -> Tensor:
-    """Invert positive definite matrices (..., k, k). The results are exactly symmetric.
+def inverse(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the inverses and the log-determinants of positive definite matrices (..., k, k).
 
-    A Cholesky decomposition is faster and, for matrices that are almost singular, more accurate
-    than that of `torch.linalg.inv`, which serves if it fails.
+    A Cholesky decomposition gives exactly symmetric inverses. It is faster and, for matrices that
+    are almost singular, more accurate than an LU decomposition, which is used if it fails.
     """
     root, failed = torch.linalg.cholesky_ex(matrices)
-    return torch.linalg.inv(matrices) if failed.any() else torch.cholesky_inverse(root)
+    if failed.any():
+        return torch.linalg.inv(matrices), torch.linalg.slogdet(matrices).logabsdet
+    log_det = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return torch.cholesky_inverse(root), log_det
 
 
 def _moments(z: Tensor, weight: Tensor, bessel: Tensor) -> tuple[Tensor, Tensor]:
