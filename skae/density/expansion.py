@@ -127,6 +127,7 @@ class Expansion:
         self._block_size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
         self._keeps_jacobian = keeps_jacobian
         self._root: Tensor | None = None
+        self._errors: Tensor | None = None
         point = self.expanded(torch.arange(n, device=z.device), z.clone())
         self.z, self.out, self.gradient, self.information, self.jacobian = point
 
@@ -194,6 +195,7 @@ class Expansion:
 
     def put(self, index: Tensor, point: Point) -> None:
         """Replace the expansions of the rows at `index` (m,)."""
+        self._errors = None
         self.z[index], self.out[index] = point.z, point.out
         self.gradient[index], self.information[index] = point.gradient, point.information
         if self.jacobian is not None and point.jacobian is not None:
@@ -201,39 +203,59 @@ class Expansion:
 
     def set_likelihood(self, likelihood: Likelihood) -> None:
         """Replace the likelihood by one of the same family and update the derivatives."""
-        if likelihood is self.likelihood:
-            return
-        old, self.likelihood, self._root = self.likelihood, likelihood, None
-        if self.jacobian is None:
-            factor = likelihood.rescaled(old)
+        factor = self.factor(likelihood)
+        if factor != 1:
             self.gradient *= factor
             self.information *= factor
-        else:
-            for block in self._blocks():
-                rows = select_rows(self.rows, block)
-                self.gradient[block], self.information[block] = self._derivatives(
-                    rows, self.out[block], self.jacobian[block]
-                )
+        self.likelihood, self._root = likelihood, None
 
-    def precision(self, prior: Prior, index: Tensor | slice = slice(None)) -> Tensor:
+    def factor(self, likelihood: Likelihood) -> float:
+        """Return the ratio of derivatives under another noise to those of the expansion.
+
+        If the Jacobians are kept, it is 1, because the likelihood is replaced.
+        """
+        if likelihood is self.likelihood:
+            return 1.0
+        if self.jacobian is None:
+            return float(likelihood.rescaled(self.likelihood))
+        self.likelihood = likelihood
+        for block in self._blocks():
+            rows = select_rows(self.rows, block)
+            self.gradient[block], self.information[block] = self._derivatives(
+                rows, self.out[block], self.jacobian[block]
+            )
+        return 1.0
+
+    def precision(
+        self, prior: Prior, index: Tensor | slice = slice(None), factor: float = 1.0
+    ) -> Tensor:
         """Compute the precisions (m, k, k) of the codes given the rows at an index.
 
-        If the noise is so small that the precision of the prior is lost to rounding, a decoder that
-        ignores a direction of the codes has a singular matrix, which is made invertible.
+        The information is multiplied by `factor`. If the noise is so small that the precision of
+        the prior is lost to rounding, a decoder that ignores a direction of the codes has a
+        singular matrix, which is made invertible.
         """
-        return invertible(self.information[index] + prior.precision(self.z[index]))
+        z, information = self.z[index], self.information[index]
+        return invertible(torch.add(prior.precision(z), information, alpha=factor))
 
-    def errors(self) -> Tensor:
-        """Compute the sum of the squared errors of each row, (n,)."""
-        return self.likelihood.squares(self.rows, self.out).sum(-1).double()
-
-    def squares(self, shift: Tensor, covariance: Tensor, bessel: Tensor) -> Tensor:
+    def squares(
+        self,
+        likelihood: Likelihood,
+        factor: float,
+        shift: Tensor,
+        covariance: Tensor,
+        bessel: Tensor,
+    ) -> Tensor:
         """Compute the expected squared errors for codes that follow N(z + shift, covariance).
 
         The decoder is linearized at `z`.
 
         Parameters
         ----------
+        likelihood : Likelihood
+            Likelihood with the current noise.
+        factor : float
+            Result of the method `factor` for this likelihood.
         shift : Tensor of shape (n, k)
             Difference between the mean of each code and `z`.
         covariance : Tensor of shape (n, k, k)
@@ -249,16 +271,18 @@ class Expansion:
             scale, they are averaged over the columns of each row.
         """
         if self.jacobian is None:
+            if self._errors is None:
+                self._errors = likelihood.squares(self.rows, self.out).sum(-1).double()
             slope = (self.information @ shift[..., None])[..., 0] - 2 * self.gradient
             spread = torch.einsum("nij,nij->n", self.information, covariance)
             change = (slope * shift).sum(-1)
-            return self.likelihood.row_squares(self.errors(), change, spread, bessel)
+            return likelihood.row_squares(self._errors, factor * change, factor * spread, bessel)
         squares = torch.empty_like(self.rows.x)
         for block in self._blocks():
             jacobian, rows = self.jacobian[block], select_rows(self.rows, block)
             out = self.out[block] + (jacobian @ shift[block].to(rows.x)[..., None])[..., 0]
             variance = (jacobian @ covariance[block].to(rows.x) * jacobian).sum(-1)
-            squares[block] = self.likelihood.squares(rows, out, variance, bessel)
+            squares[block] = likelihood.squares(rows, out, variance, bessel)
         return squares.double()
 
     def _blocks(self) -> list[slice]:

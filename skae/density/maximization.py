@@ -55,12 +55,12 @@ def _em_iteration(
     of_codes: list[dict[str, Tensor]] = []
     of_errors: list[list[Statistics]] = []
     for expansion, weight in zip(expansions, weights, strict=True):
-        expansion.set_likelihood(likelihood)
-        covariance = inverse(expansion.precision(prior))[0]
-        gradient = expansion.gradient + prior.score(expansion.z)
+        factor = expansion.factor(likelihood)
+        covariance = inverse(expansion.precision(prior, factor=factor))[0]
+        gradient = factor * expansion.gradient + prior.score(expansion.z)
         shift = (covariance @ gradient[..., None])[..., 0]
         if not likelihood.is_known:
-            squares = expansion.squares(shift, covariance, weight.errors_bessel)
+            squares = expansion.squares(likelihood, factor, shift, covariance, weight.errors_bessel)
             of_errors.append(weight.statistics(likelihood, expansion.rows, squares))
         of_codes.append(prior.statistics(expansion.z + shift, covariance, weight.codes))
     if of_errors:

@@ -306,10 +306,11 @@ def invertible(matrix: Tensor) -> Tensor:
     (Demmel, "On floating point errors in Cholesky", 1989). It does not depend on the units of the
     components.
     """
-    k, limits = matrix.shape[-1], torch.finfo(matrix.dtype)
+    k, limits, result = matrix.shape[-1], torch.finfo(matrix.dtype), matrix.clone()
+    diagonal = result.diagonal(dim1=-2, dim2=-1)
     rounding = 2 * k * (k + 1) * limits.eps
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    return matrix + torch.diag_embed((rounding * diagonal).clamp_min(limits.tiny))
+    diagonal.add_((rounding * diagonal).clamp_min(limits.tiny))
+    return result
 
 
 def inverse(matrices: Tensor) -> tuple[Tensor, Tensor]:
