@@ -15,7 +15,7 @@ from skae.nn.network import Network
 from skae.nn.prior import Prior, invertible
 
 BLOCK_ROWS = 1024
-BLOCK_BYTES = 2 * 2**20
+BLOCK_BYTES = 4 * 2**20
 """Largest number of rows that are differentiated at once, and largest size in bytes of the
 derivatives of one layer. They should fit into the processor's cache."""
 
@@ -188,7 +188,7 @@ class Expansion:
                 point = codes.to(batch.x).requires_grad_()
                 out = self.network.outputs(point, batch)
             score = self.likelihood.score(rows, out.detach())
-            (gradient,) = torch.autograd.grad(out, point, score)
+            (gradient,) = torch.autograd.grad(out, point, score, materialize_grads=True)
             parts.append((out.detach(), gradient.double()))
         outs, gradients = zip(*parts, strict=True)
         return torch.cat(outs), torch.cat(gradients)

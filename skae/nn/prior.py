@@ -70,13 +70,6 @@ class Prior(ABC):
         all codes.
         """
 
-    def pull(self, z: Tensor) -> Tensor:
-        """Compute precision times mean (..., k) of normal approximations of the prior at codes.
-
-        Each approximation has the score and the precision of the prior at its code.
-        """
-        return self.score(z) + (self.precision(z) @ z[..., None])[..., 0]
-
     @abstractmethod
     def draw(self, n: int, draws: Draws) -> Tensor:
         """Draw codes (n, k). If axes are neglected, codes vary along the other axes only."""
@@ -201,10 +194,6 @@ class NormalPrior(Prior):
 
     def precision(self, z: Tensor) -> Tensor:
         return self._inverse
-
-    def pull(self, z: Tensor) -> Tensor:
-        # The formula of the base class loses digits for codes far from the mean.
-        return self.mean @ self._inverse
 
     def draw(self, n: int, draws: Draws) -> Tensor:
         if self._leading is None:
