@@ -380,7 +380,6 @@ TABLES = [(40, 200), (60, 300), (80, 500), (100, 400), (120, 1000), (150, 900), 
     ("n", "d"),
     [pytest.param(n, d, marks=[pytest.mark.slow] * (n * d > 2e4)) for n, d in TABLES],
 )
-@pytest.mark.filterwarnings("ignore:Training did not improve")
 def test_linear_factors_are_reconstructed_as_well_as_by_pca(n, d):
     X, fresh = factors(n, d, n + d)
     model = Autoencoder(5, random_state=0).fit(X)

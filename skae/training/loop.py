@@ -159,7 +159,7 @@ class Net(NeuralNet):
         self.initialize_callbacks()
         self.notify("on_train_begin", X=train, y=None)
         self.stopped_early = False
-        self.duration.begin(self._schedule.done)
+        self.duration.begin(is_shown=bool(plan.verbose))
         try:
             self._stop_if_out_of_patience()
             while self._schedule.done < self._schedule.n_steps:
@@ -390,8 +390,7 @@ class Net(NeuralNet):
         self.optimizer_.update(gradients, self._rate)
         self.module_.after_step(self._draws, batch)
         schedule.done += 1
-        if not self.plan.verbose:
-            self.duration.check(schedule.done, schedule.n_steps)
+        self.duration.check(schedule.n_steps - schedule.done)
         return loss
 
     def _check_untouched(self) -> None:

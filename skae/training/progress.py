@@ -1,5 +1,6 @@
 """What a running fit shows: lines without colors in files, and a warning if it takes long."""
 
+import math
 import re
 import sys
 from time import perf_counter
@@ -9,10 +10,9 @@ from skae._compat.sklearn import warn
 LONG = 60.0
 """Seconds that a training must be expected to take, so that it warns."""
 
-FIRST_STEPS = 3
 MEASURED = 1.0
-"""Number of first steps that are left out, because they include tracing, and seconds of further
-steps from which the remaining time is estimated."""
+MEASURED_STEPS = 3
+"""Smallest time in seconds, and smallest number of steps, from which the time is estimated."""
 
 COLORS = re.compile("\033\\[[0-9]+m")
 
@@ -26,28 +26,33 @@ class LongTraining:
     """Warns once, soon after the start of a training, if it is expected to take long."""
 
     def __init__(self) -> None:
-        self._is_estimated, self._n_first, self._start = False, 0, 0.0
+        self._is_estimated = False
+        self.begin()
 
-    def begin(self, done: int) -> None:
-        """Announce that training begins when `done` steps are completed."""
-        self._n_first = done + FIRST_STEPS
+    def begin(self, is_shown: bool = False) -> None:
+        """Announce that the first step follows. No warning follows if the progress is shown."""
+        self._is_estimated |= is_shown
+        self._start = self._last = perf_counter()
+        self._n_steps = 0
+        # Some steps take much longer than others, because they are traced.
+        self._shortest = math.inf
 
-    def check(self, done: int, n_steps: int) -> None:
-        """Estimate the remaining time after `done` of `n_steps` steps, if it is unknown."""
-        if done <= self._n_first:
-            self._start = perf_counter()
+    def check(self, n_left: int) -> None:
+        """Estimate the remaining time, after a step that is followed by `n_left` more steps."""
+        if self._is_estimated:
             return
-        seconds = perf_counter() - self._start
-        if self._is_estimated or seconds < MEASURED:
+        now = perf_counter()
+        self._n_steps += 1
+        self._shortest, self._last = min(self._shortest, now - self._last), now
+        if now - self._start < MEASURED or self._n_steps < MEASURED_STEPS:
             return
         self._is_estimated = True
-        left = seconds * (n_steps - done) / (done - self._n_first)
+        left = n_left * self._shortest
         if left > LONG:
             warn(
-                f"This fit is expected to take {_duration(left)} for {n_steps - done:,} more "
-                "training steps. Lower max_epochs or use narrower hidden_layer_sizes for a "
-                "shorter fit. Set verbose=1 to follow its progress, which also turns off this "
-                "warning.",
+                f"This fit is expected to take {_duration(left)} for {n_left:,} more training "
+                "steps. Lower max_epochs or use narrower hidden_layer_sizes for a shorter fit. Set "
+                "verbose=1 to follow its progress, which also turns off this warning.",
                 UserWarning,
             )
 
