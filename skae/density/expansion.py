@@ -1,5 +1,6 @@
 """Expansions of the log-likelihood of rows around their codes, to second order."""
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -180,13 +181,13 @@ class Expansion:
 
         The codes of the expansion stay as they are.
         """
-        parts = []
+        parts, network = [], _differentiable(self.network)
         for block, codes in zip(index.split(BLOCK_ROWS), z.split(BLOCK_ROWS), strict=True):
             batch = select_rows(self.batch, block)
             rows = self.network.inputs.modelled(batch)
-            with torch.enable_grad():
-                point = codes.to(batch.x).requires_grad_()
-                out = self.network.outputs(point, batch)
+            with torch.inference_mode(False), torch.enable_grad():
+                point = codes.to(batch.x).clone().requires_grad_()
+                out = network.outputs(point, batch)
             score = self.likelihood.score(rows, out.detach())
             (gradient,) = torch.autograd.grad(out, point, score, materialize_grads=True)
             parts.append((out.detach(), gradient.double()))
@@ -300,6 +301,14 @@ class Expansion:
         score = self.likelihood.score(rows, out).double()
         gradient = (score[:, None] @ jacobian)[:, 0]
         return gradient, self.likelihood.information(rows, out, jacobian)
+
+
+def _differentiable(network: Decoder) -> Decoder:
+    """Return the network, or a copy if it was made in inference mode, which autograd refuses."""
+    if not any(weights.is_inference() for weights in network.decoder.parameters()):
+        return network
+    with torch.inference_mode(False):
+        return copy.deepcopy(network)
 
 
 def select_rows(batch: Batch, index: Tensor | slice) -> Batch:
