@@ -14,14 +14,14 @@ from skae.training import loop, progress
 from skae.training.budget import AUTO_EPOCHS, AUTO_STEPS, Budget
 from skae.training.plan import ANNEALING, EARLIEST_CUT, Plan, Schedule
 
-RNG = np.random.default_rng(0)
-NOISE = RNG.normal(size=(1200, 6))
+NOISE = np.random.default_rng(0).normal(size=(1200, 6))
 SMALL = {"hidden_layer_sizes": (8,), "random_state": 0}
 
 
 def bent(n):
-    z = RNG.normal(size=(n, 2))
-    return np.tanh(z @ RNG.normal(size=(2, 8))) @ RNG.normal(size=(8, 6))
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(n, 2))
+    return np.tanh(z @ rng.normal(size=(2, 8))) @ rng.normal(size=(8, 6))
 
 
 # -------------------------------------------------------------------- the budget
@@ -196,11 +196,11 @@ def test_durations_are_readable():
 
 
 def test_files_have_no_color_codes(capsys, monkeypatch):
-    model = Autoencoder(2, max_epochs=4, verbose=1, early_stopping=True, **SMALL)
-    model.fit(bent(300))
+    model = Autoencoder(2, max_epochs=20, verbose=1, early_stopping=True, **SMALL)
+    model.fit(bent(600))
     plain = capsys.readouterr().out
     assert "valid_loss" in plain
     assert "\033" not in plain
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    model.fit(bent(300))
+    model.fit(bent(600))
     assert "\033" in capsys.readouterr().out

@@ -466,7 +466,7 @@ STEPS = [
     "make_plan",
     "train_net",
 ]
-STEPS += ["make_fitted", "fit_warnings"]
+STEPS += ["make_fitted", "about_codes"]
 
 
 @pytest.mark.filterwarnings("ignore:(Posterior collapse|Only .* of n_codes)")
@@ -500,7 +500,7 @@ def test_an_interrupt_of_any_step_leaves_the_model(
 def test_a_warning_that_is_raised_leaves_the_model(fitted, monkeypatch):
     before, expected = fitted._fitted, codes_and_losses(fitted)
     message = "codes are of no use", ConvergenceWarning
-    monkeypatch.setattr(skae.fitting, "fit_warnings", lambda *_: [message])
+    monkeypatch.setattr(skae.fitting, "about_codes", lambda *_: [message])
     with pytest.raises(ConvergenceWarning, match="of no use"):
         fitted.fit(X)
     assert_left_as_it_was(fitted, before, expected)
