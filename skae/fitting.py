@@ -448,9 +448,10 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
     split, is_new = prepared.split, prepared.resume is None
     selects = estimator.early_stopping is True or split.held_out.sum() >= MIN_VALIDATION_ROWS
     max_epochs = 1 if prepared.one_pass else estimator.max_epochs
+    n, has_skip = len(split.training), network.encoder.skip is not None
     return Plan(
         learning_rate=prepared.pace * estimator.learning_rate,
-        budget=Budget.of(max_epochs, estimator.batch_size, len(split.training)),
+        budget=Budget.of(max_epochs, estimator.batch_size, n, has_skip),
         weight_decay=float(estimator.weight_decay / split.weight[~split.held_out].sum()),
         layerwise_epochs=estimator.layerwise_epochs if is_new else 0,
         one_cycle=not prepared.one_pass,

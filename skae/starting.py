@@ -71,6 +71,7 @@ def build_network(
         if estimator.feature_shape is None
         else RowShape(estimator.feature_shape, False).full(d),
         estimator.hidden_layer_sizes,
+        estimator._narrow_widths,
         estimator.activation,
         estimator.dropout,
     )

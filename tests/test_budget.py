@@ -62,7 +62,7 @@ def test_a_path_has_epochs_for_each_size():
 # ------------------------------------------------------------------ the schedule
 
 
-@pytest.mark.parametrize("step", [34, 50, 80])
+@pytest.mark.parametrize("step", [50, 60, 80])
 def test_a_schedule_that_is_cut_ends_as_a_whole_one_does(step):
     plan, schedule = Plan(1.0, Budget(10, 4)), Schedule(100)
     rates = []
@@ -83,25 +83,25 @@ def test_a_schedule_that_is_cut_ends_as_a_whole_one_does(step):
 
 
 def test_a_schedule_is_cut_neither_early_nor_late():
-    for done, may_be_cut in ((33, False), (34, True), (89, True), (90, False)):
+    for done, may_be_cut in ((49, False), (50, True), (89, True), (90, False)):
         assert Schedule(100, done).may_be_cut() == may_be_cut
-    assert 33 < 100 * EARLIEST_CUT < 34
+    assert pytest.approx(0.5) == EARLIEST_CUT
     assert pytest.approx(0.1) == ANNEALING
 
 
 def test_nothing_to_learn_cuts_the_fit_short():
     """PCA is a good model of noise, which validation rows show soon; a number of epochs holds."""
     model = Autoencoder(2, **SMALL).fit(NOISE)
-    assert AUTO_EPOCHS / 3 < model.n_iter_ < 0.6 * AUTO_EPOCHS
+    assert AUTO_EPOCHS / 2 < model.n_iter_ < 0.8 * AUTO_EPOCHS
     assert model.history_[-1, "valid_loss"] == pytest.approx(model.validation_curve_[0], rel=0.01)
     assert Autoencoder(2, max_epochs=60, **SMALL).fit(NOISE).n_iter_ == 60
-    few = Autoencoder(2, max_epochs="auto", **SMALL).fit(NOISE[:900])
-    assert few.n_iter_ == AUTO_EPOCHS
+    assert Autoencoder(2, **SMALL).fit(NOISE[:900]).n_iter_ == AUTO_EPOCHS
+    assert Autoencoder(2, linear_skip=False, **SMALL).fit(NOISE).n_iter_ == AUTO_EPOCHS
 
 
 def test_improvement_is_relative_to_all_improvement():
     best, module = loop._BestEpoch(), torch.nn.Linear(1, 1)
-    for epoch, loss in enumerate((10.0, 6.0, 5.95, 5.8, 5.79)):
+    for epoch, loss in enumerate((10.0, 6.0, 5.98, 5.8, 5.79)):
         best.update(epoch, loss, module, 0.0)
     assert best.stalled_since == 3
     assert not best.has_stalled(5, 10)

@@ -341,7 +341,8 @@ def test_a_true_posterior_has_no_gradient(wine, covariance):
 def test_a_larger_beta_leaves_less_divergence(digits):
     divergences = []
     for beta in (0.1, 0.5, 1.0, 2.0, 4.0):
-        fitted = small(8, beta=beta, hidden_layer_sizes=(64,), max_epochs=15).fit(digits)
+        model = small(8, beta=beta, hidden_layer_sizes=(64,), max_epochs=15, precision="float64")
+        fitted = model.fit(digits)
         with torch.no_grad():
             h = fitted.module_.encode(weighted(digits)).h
             divergences.append(float(fitted.module_.latent.divergence(h).mean()))

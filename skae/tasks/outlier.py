@@ -541,6 +541,7 @@ def _default_autoencoder(n: int, n_features: int) -> Autoencoder:
         corruption="masking",
         corruption_level=0.5,
         weight_decay=100.0,
+        learning_rate=3e-3,
         max_epochs=ceil(N_STEPS * batch_size / n),
         batch_size=batch_size,
         early_stopping=False,

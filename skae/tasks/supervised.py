@@ -744,6 +744,7 @@ def _default_autoencoder(X: Floats) -> Autoencoder:
     batch_size = n if is_small else BATCH_SIZE
     return Autoencoder(
         round(2 * n_features**0.5),
+        hidden_layer_sizes=(256, 128),
         linear_skip=False,
         corruption="masking",
         corruption_level=0.3,

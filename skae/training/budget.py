@@ -8,7 +8,7 @@ FULL_BATCH_ROWS = 256
 """Largest number of distinct training rows that `batch_size="auto"` uses all in each step."""
 
 BATCH_SIZES = (64, 256)
-BATCHES_PER_EPOCH = 32
+BATCHES_PER_EPOCH = 64
 """Smallest and largest `batch_size="auto"` for more rows, and the approximate number of steps of an
 epoch in between."""
 
@@ -39,18 +39,21 @@ class Budget(NamedTuple):
     may_cut: bool = False
 
     @classmethod
-    def of(cls, max_epochs: int | str, batch_size: int | str, n: int) -> "Budget":
+    def of(
+        cls, max_epochs: int | str, batch_size: int | str, n: int, starts_at_pca: bool = True
+    ) -> "Budget":
         """Choose the budget for `n` distinct training rows from parameters of an autoencoder.
 
         `max_epochs="auto"` is the number of epochs with about `AUTO_STEPS` steps, at most
         `AUTO_EPOCHS` and at least one. If the training rows have more batches than that, the epoch
-        ends early.
+        ends early. The schedule may then be cut short if `starts_at_pca`. A network that starts at
+        random weights learns columns of small variance last, which its objective hardly shows.
         """
         size = choose_batch_size(batch_size, n)
         if max_epochs != "auto":
             return cls(int(max_epochs), size)
         n_epochs = int(np.clip(round(AUTO_STEPS * size / n), 1, AUTO_EPOCHS))
-        return cls(n_epochs, size, AUTO_STEPS if n_epochs == 1 else None, may_cut=True)
+        return cls(n_epochs, size, AUTO_STEPS if n_epochs == 1 else None, starts_at_pca)
 
 
 def choose_batch_size(batch_size: int | str, n: int) -> int:

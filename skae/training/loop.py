@@ -39,7 +39,7 @@ STANDARD_ERRORS = 2.0
 training, so that they decide whether the trained network is kept."""
 
 
-GAIN = 0.02
+GAIN = 0.01
 STALL_SHARE = 0.2
 STALL_EPOCHS = 3
 """The validation loss has stalled if its improvement was at most a share `GAIN` of all improvement

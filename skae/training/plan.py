@@ -9,7 +9,7 @@ from skae.training.budget import Budget
 WARM_UP = 0.25
 """Proportion of a one-cycle schedule during which the learning rate rises."""
 
-EARLIEST_CUT = 1 / 3
+EARLIEST_CUT = 0.5
 ANNEALING = 0.1
 """Proportion of a schedule after which it may be cut short, and that of the steps which follow."""
 
