@@ -223,7 +223,8 @@ class BaseAutoencoder(
         training earlier where nothing is gained any more: where, after half of the schedule, the
         best objective on the validation rows has improved by at most 1 % of its total improvement
         during a fifth of the schedule. The learning rate then falls to almost zero within a tenth
-        of the schedule. This requires a linear skip. A number is the number of passes, whatever the table is.
+        of the schedule. This requires a linear skip. A number is the number of passes, whatever the
+        table is.
 
     batch_size : int or "auto", default="auto"
         Number of rows per training step. "auto" depends on the number of distinct training rows. If

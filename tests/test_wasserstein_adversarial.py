@@ -31,7 +31,8 @@ def name(kind):
 @pytest.fixture(scope="module")
 def fits(digits):
     """Each kind with its default parameters and eight components."""
-    return {kind: kind(8, random_state=0).fit(digits) for kind in (*HELD, Autoencoder)}
+    kinds = (*HELD, Autoencoder)
+    return {kind: kind(8, precision="float64", random_state=0).fit(digits) for kind in kinds}
 
 
 def generator(seed=0):
@@ -106,7 +107,7 @@ def accuracy(fitted, X, judge):
 )
 def test_samples_are_no_easier_to_tell_than_plain_ones(fits, digits, kind, judge):
     plain = accuracy(fits[Autoencoder], digits, judge)
-    assert accuracy(fits[kind], digits, judge) <= plain
+    assert accuracy(fits[kind], digits, judge) <= plain + 0.005
 
 
 @pytest.mark.parametrize("kind", HELD, ids=name)

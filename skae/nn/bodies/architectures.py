@@ -15,8 +15,8 @@ AXES = {"conv": ("channels", "height", "width"), "recurrent": ("time", "channels
 """Axes of `feature_shape`, for the architectures that need it."""
 
 WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
-"""Meaning of `hidden_layer_sizes="auto"`, except for narrow tables. For "conv", only as many entries
-are used as the height and width can be halved."""
+"""Meaning of `hidden_layer_sizes="auto"`, except for narrow tables. For "conv", only as many
+entries are used as the height and width can be halved."""
 
 NARROW = 64
 """Largest number of cells of rows for which a variant may use other widths with "mlp". The widths
