@@ -129,7 +129,8 @@ def test_a_target_shapes_the_code():
     known = np.where(np.arange(N) < 300, y, -1)
 
     def accuracy(target):
-        model = FairAutoencoder(2, sensitive=-1, max_epochs=20, random_state=0)
+        parameters = {"max_epochs": 20, "precision": "float64", "random_state": 0}
+        model = FairAutoencoder(2, sensitive=-1, **parameters)
         codes = model.fit(rows, target).transform(rows)
         return cross_val_score(LogisticRegression(), codes, y, cv=5).mean()
 

@@ -163,7 +163,7 @@ def test_a_pickle_holds_no_torch_objects():
 def test_saving_leaves_no_other_file(tmp_path):
     model = fitted()
     for _ in range(2):
-        model.save(tmp_path / "model.safetensors")
+        model.save(tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -341,7 +341,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 def test_what_cannot_be_saved_is_named(tmp_path):
     model = fitted(corruption=lambda x, generator: x, callbacks=[EpochTimer()])
     with pytest.warns(UserWarning, match="callbacks, corruption"):
-        model.save(tmp_path / "model.safetensors")
+        model.save(tmp_path / "model")
     again = skae.load(tmp_path / "model")
     assert again.corruption is None
     assert again.callbacks is None
@@ -353,7 +353,7 @@ def test_foreign_attributes_and_generators_are_named(tmp_path):
     model.note = "v1"
     model.random_state = np.random.RandomState(np.random.PCG64(1))
     with pytest.warns(UserWarning, match="note, random_state"):
-        model.save(tmp_path / "model.safetensors")
+        model.save(tmp_path / "model")
     np.testing.assert_array_equal(answers(skae.load(tmp_path / "model")), answers(model))
 
 
@@ -405,7 +405,7 @@ def test_a_file_holds_no_numbers_of_conditions(estimator_class, n, tmp_path):
     key = {estimator_class._condition_parameter: [2, 3, 4]}
     model = tiny(estimator_class, **key).fit(table, sample_weight=rng.uniform(0.1, 2, size=n))
     for _ in range(2):
-        model.save(tmp_path / "model.safetensors")
+        model.save(tmp_path / "model")
         assert occurring(table[:, :4].astype(float), tmp_path / "model") == []
         model.partial_fit(table[-1:])
 
