@@ -68,7 +68,7 @@ def test_it_finds_the_number_of_causes(k, noise):
 @pytest.mark.parametrize("name", ["Variational", "Wasserstein"])
 @pytest.mark.slow
 def test_other_families_find_it_too(name):
-    estimator = getattr(skae, f"{name}Autoencoder")(max_epochs=120, random_state=1)
+    estimator = getattr(skae, f"{name}Autoencoder")(max_epochs=120, random_state=0)
     path = components_path(estimator, manifold(2), param_range=range(1, 4))
     assert path.suggested == 2
 

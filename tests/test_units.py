@@ -426,7 +426,7 @@ def test_a_noise_that_suffices_is_not_raised(curved):
 def test_a_raised_noise_is_no_divergence():
     """The objective rises with the noise, and more only if the training diverges."""
     rows = X * [1e6, 1e-8, 1]
-    parameters = {"noise": "diagonal", "early_stopping": False, "learning_rate": 0.003}
+    parameters = {"noise": "diagonal", "early_stopping": False}
     model = tiny(VariationalAutoencoder, corruption="gaussian", corruption_level=0.7, **parameters)
     model.fit(rows)  # Without a warning, which would be an error.
     assert model.loss_curve_[0] > 50

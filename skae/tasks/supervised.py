@@ -41,6 +41,7 @@ from skae.table.targets import (
 )
 from skae.table.weights import read_weight
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator, FittedTask, Training
+from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.heads import Classes, Family, Head, Labels, Numbers, fit_linear_map
 from skae.training.threads import one_thread
 from skae.variants.autoencoder import Autoencoder
@@ -68,9 +69,6 @@ to the absolute value of each cell.
 
 BATCH_SIZE = 128
 """Rows per batch of the default autoencoder for tables of more than `FULL_BATCH_ROWS` rows."""
-
-FULL_BATCH_ROWS = 256
-"""Largest number of distinct rows for which the default autoencoder uses all rows in each step."""
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,10 @@ def about_noise(
     is_validated : bool
         Whether validation rows have estimated or corrected the noise variance.
     """
+    if network.likelihood.is_known or is_validated:
+        return []
     variance = _variances(network, batch)
-    if not variance.any() or network.likelihood.is_known or is_validated:
+    if not variance.any():
         return []
     k, d = network.latent.n_components, len(variance)
     rank = min(n_rows - 1, int((variance > 0).sum()))
