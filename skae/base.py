@@ -53,6 +53,7 @@ from skae.table.schema import ColumnKey, MatrixLike
 from skae.table.sequences import row_shapes
 from skae.table.targets import Targets
 from skae.table.weights import read_weight
+from skae.training.budget import Budget
 from skae.training.callbacks import NamedCallbacks
 from skae.training.checkpoint import EpochContexts, remove_when_complete
 from skae.training.loop import as_history
@@ -87,8 +88,7 @@ class BaseAutoencoder(
         A width is a number of units for `architecture="mlp"`, of channels for "conv" and of
         recurrent states for "recurrent". `()` gives a linear autoencoder. "auto" is (256, 128) for
         "mlp", (64,) for "recurrent" and (16, 32) for "conv", or fewer layers for images that are
-        too small to be halved twice. Narrower layers, such as (64, 32), train faster and often
-        reconstruct almost as well. "recurrent" needs at least one layer.
+        too small to be halved twice. "recurrent" needs at least one layer.
 
     activation : {"silu", "gelu", "relu", "elu", "tanh", "logistic"}, default="silu"
         Activation function of the hidden layers. Recurrent layers ignore it. The default is a
@@ -214,12 +214,19 @@ class BaseAutoencoder(
 
     learning_rate : float, default=0.003
         Peak of the one-cycle schedule in `fit`, and the largest rate in `partial_fit`. The
-        schedule rises during the first quarter of the steps and then falls to almost zero. The
-        default was large enough to improve on PCA within two epochs on all data sets tried.
+        schedule rises during the first quarter of the steps and then falls to almost zero. If the
+        loss becomes infinite or NaN, `fit` starts again with a third of this rate, once, and warns.
+        The default was large enough to improve on PCA within two epochs on all data sets tried.
 
-    max_epochs : int, default=100
-        Number of passes over the training rows. Large tables need fewer: in a benchmark with
-        100,000 rows of 30 columns, 10 were enough.
+    max_epochs : int or "auto", default="auto"
+        Number of passes over the training rows. "auto" is 100 passes, or fewer for large tables:
+        about 4,000 steps in all. A table with more than 4,000 batches is passed over once, until
+        4,000 steps are done. If at least 100 validation rows are held out, "auto" also ends
+        training earlier where nothing is gained any more: where, after half of the schedule, the
+        best objective on the validation rows has improved by at most 1 % of its total improvement
+        during a fifth of the schedule. The learning rate then falls to almost zero within a tenth
+        of the schedule. This requires a linear skip. A number is the number of passes, whatever the
+        table is.
 
     batch_size : int or "auto", default="auto"
         Number of rows per training step. "auto" depends on the number of distinct training rows. If
@@ -264,7 +271,7 @@ class BaseAutoencoder(
     n_iter_no_change : int or None, default=None
         Number of consecutive epochs without an improvement of the objective on validation rows by
         at least `tol` after which training stops. Only epochs in the second half of `max_epochs`
-        count. With None, or if no rows are held out, training runs for `max_epochs` epochs.
+        count. None stops at the end of `max_epochs`, as does any value if no rows are held out.
 
     tol : float, default=1e-4
         Smallest improvement, in nats per row, that counts for `n_iter_no_change`.
@@ -291,11 +298,12 @@ class BaseAutoencoder(
         "cuda", "mps" and "cpu".
 
     precision : {"auto", "float32", "float64", "bfloat16"}, default="auto"
-        Number format of the network. "auto" is float64 for float64 tables of at most 262,144 cells,
-        for which its precision costs little time; for float64 tables with a column whose absolute
-        mean exceeds 10,000 times its standard deviation; for tables with a column whose standard
-        deviation is less than a 10,000th of the root mean square of those of all columns; and for
-        values whose squares float32 cannot represent. Otherwise, it is float32, which is faster.
+        Number format of the network. "auto" is float64 for float64 tables of at most 256 distinct
+        rows, for which its precision costs little time; for float64 tables with a column whose
+        absolute mean exceeds 1,000 times its standard deviation; for tables with a column whose
+        standard deviation is less than a 1,000th of the root mean square of those of all columns;
+        and for values whose squares float32 cannot represent. Otherwise, it is float32, which is
+        faster.
         "bfloat16" trains in mixed precision and predicts in float32. Devices of type "mps" always
         use float32.
 
@@ -370,7 +378,7 @@ class BaseAutoencoder(
     trim: float = 0.0
     layerwise_epochs: int = 0
     learning_rate: float = 3e-3
-    max_epochs: int = 100
+    max_epochs: int | str = "auto"
     batch_size: int | str = "auto"
     early_stopping: bool | str = "auto"
     validation_fraction: float = 0.1
@@ -407,7 +415,7 @@ class BaseAutoencoder(
         "trim": [Interval(Real, 0, 1, closed="left")],
         "layerwise_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
@@ -427,6 +435,8 @@ class BaseAutoencoder(
     _must_be_saved: ClassVar[tuple[str, ...]] = ("architecture",)
     _description: ClassVar[str] = "an autoencoder of skae"
     """What error messages call instances of this class and its subclasses."""
+    _narrow_widths: ClassVar[tuple[int, ...]] = WIDTHS["mlp"]
+    """Meaning of `hidden_layer_sizes="auto"` for multilayer perceptrons and narrow tables."""
     _encoder_uses_conditions: ClassVar[bool] = True
     """Whether the encoder receives the columns of conditions beside the modelled ones."""
     _density: ClassVar[type[Density]] = Laplace
@@ -460,6 +470,10 @@ class BaseAutoencoder(
         `n_features` does not include the columns of a condition.
         """
         return max(1, round(n_features**0.5))
+
+    def _n_epochs(self, n: int) -> int:
+        """Return the number of epochs that `max_epochs` means for `n` distinct training rows."""
+        return Budget.of(self.max_epochs, self.batch_size, n).max_epochs
 
     def _conditions(self) -> tuple[str, ColumnKey]:
         """Return the name and the value of the parameter that selects the columns of conditions.
@@ -567,13 +581,15 @@ class BaseAutoencoder(
             constant is the mean row for the Gaussian likelihood and one half for the Bernoulli
             likelihood. The warning is also issued if fewer than half of the components of a
             variational code are active, or if the training rows use fewer than half of the vectors
-            of a codebook.
+            of a codebook. The same holds if training broke down and was repeated at a third of the
+            learning rate, and if it did not improve on the initial network of a new model.
         UserWarning
             If the noise variance cannot be estimated, because codes reproduce the training rows,
             these rows do not vary along all axes, and no validation rows, or too few of them, are
             held out. The density of rows that vary along other axes is then extremely low. The
             warning is also issued if rows are images and `feature_shape` seems to have the channels
-            as its last axis.
+            as its last axis, and, during the fit, if `verbose` is 0 and the fit is expected to take
+            more than a minute.
         """
         data = FitData(X, y, sample_weight, X_corrupted, X_val, y_val, sample_weight_val)
         return self._train(data, self._fitted if self.warm_start else None)
@@ -697,7 +713,9 @@ class BaseAutoencoder(
         `resume` is the model from which training resumes, or None. `steps` are those of `fit` or of
         `partial_fit`, and `n_epochs` is their number of epochs. None is `max_epochs`.
         """
-        context = init_callback_context(self, self.max_epochs if n_epochs is None else n_epochs)
+        if n_epochs is None and not isinstance(self.max_epochs, str):
+            n_epochs = self.max_epochs
+        context = init_callback_context(self, n_epochs)
         weight = data.sample_weight
         metadata = None if weight is None else {"sample_weight": weight}
         details = {"X": data.X, "y": data.y, "metadata": metadata}

@@ -423,7 +423,7 @@ def _fit_increasing_sizes(
 ) -> list[_Fit]:
     """Fit increasing sizes of the code. Each size resumes from a copy of the previous model."""
     model, fits = clone(autoencoder), []
-    epochs = _epochs_per_value(autoencoder, values)
+    epochs = _epochs_per_value(autoencoder, values, split)
     for value in values:
         model = copy.deepcopy(model).set_params(max_epochs=epochs, **{param_name: value})
         fits.append(_Fit.make(model, split))
@@ -438,7 +438,7 @@ def _fit_from_common_start(
     Raises ValueError if the parameter changes the architecture of the network.
     """
     start = clone(autoencoder).fit(split.train, split.y)
-    start.set_params(max_epochs=_epochs_per_value(autoencoder, values))
+    start.set_params(max_epochs=_epochs_per_value(autoencoder, values, split))
     fits = []
     for value in values:
         model = copy.deepcopy(start).set_params(**{param_name: value})
@@ -452,9 +452,9 @@ def _fit_from_common_start(
     return fits
 
 
-def _epochs_per_value(autoencoder: BaseEstimator, values: Sequence[Any]) -> int:
+def _epochs_per_value(autoencoder: BaseEstimator, values: Sequence[Any], split: _Split) -> int:
     """Compute the number of epochs of each fit of a path."""
-    epochs = autoencoder.get_params()["max_epochs"]
+    epochs = autoencoder._n_epochs(len(split.train))
     return min(epochs, max(1, round(PATH_EPOCHS * epochs / len(values))))
 
 

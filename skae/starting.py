@@ -1,6 +1,7 @@
 """Initial networks of a fit: new ones, copies of fitted ones, and those restored from files."""
 
 import copy
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, NamedTuple, Self
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from skae._compat.sklearn import validate_parameters
 from skae.files import matches_type
-from skae.nn.bodies.architectures import make_architecture
+from skae.nn.bodies.architectures import WIDTHS, make_architecture
 from skae.nn.bodies.body import make_bodies
 from skae.nn.draws import derive_seed
 from skae.nn.growth import grow
@@ -72,6 +73,7 @@ def build_network(
         if estimator.feature_shape is None
         else RowShape(estimator.feature_shape, False).full(d),
         estimator.hidden_layer_sizes,
+        estimator._narrow_widths,
         estimator.activation,
         estimator.dropout,
     )
@@ -101,6 +103,17 @@ def build_network(
         estimator.tied_weights,
     )
     return Network(inputs, encoder, decoder, latent, likelihood, estimator.trim)
+
+
+def keep_auto_widths(estimator: BaseEstimator, arrays: Mapping[str, Any]) -> None:
+    """Let `hidden_layer_sizes="auto"` mean what it meant when a network was fitted.
+
+    In earlier versions, narrow tables had the same widths as others. `estimator` is a copy that is
+    used for one network, and `arrays` are the weights of that network by name.
+    """
+    first = arrays.get("encoder.residual.layers.0.weight")
+    if first is not None and len(first) == WIDTHS["mlp"][0]:
+        estimator._narrow_widths = WIDTHS["mlp"]
 
 
 class _DistinctTable(NamedTuple):
@@ -183,13 +196,14 @@ def new_net(
     # Validation rows that the user has chosen never become training rows.
     sizing = split.training_part() if split.is_given else split
     d, table = rows.n_modelled, _DistinctTable.from_rows(rows, sizing)
-    n_cells = len(rows) * (d + sum(max(1, n) for n in schema.n_levels))
     dtype = choose_dtype(
-        estimator.precision, rows.values.dtype, n_cells, table.moments, largest, device
+        estimator.precision, rows.values.dtype, len(sizing.index), table.moments, largest, device
     )
     check_overflow(largest, "X", schema, dtype)
     check_scale(table.moments, schema, dtype)
     check_noise(estimator.noise, table.moments.scale, dtype)
+    if smaller is not None:
+        keep_auto_widths(estimator, smaller.state_dict())
     generator = torch.Generator().manual_seed(seed)
     if estimator.n_components == "auto":
         k = estimator._auto_components(d)
@@ -250,6 +264,7 @@ def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
     device = choose_device(estimator.device)
     dtype = required_dtype(estimator.precision, device) or fitted.like.dtype
     check_noise(estimator.noise, fitted.inputs.scale, dtype)
+    keep_auto_widths(estimator, fitted.state_dict())
     try:
         if components_of_resumed(estimator, resume) != k:
             raise RuntimeError(f"the fitted network has n_components={k}")
@@ -308,6 +323,7 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     _check_tree(estimator, tree)
     dtype = {"float32": torch.float32, "float64": torch.float64}[tree.pop("dtype")]
     module, k = tree.pop("module"), tree.pop("n_components")
+    keep_auto_widths(estimator, module)
     parts = estimator, tree["schema"], tree["learned"], k
     # The time to build a network grows with the number of its layers, each of which has arrays.
     widths = estimator.hidden_layer_sizes

@@ -36,6 +36,7 @@ from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.draws import Draws, derive_seed
 from skae.nn.objective import trimmed_mean
 from skae.table.rows import hash_rows, merge_equal_rows
+from skae.training.budget import Budget
 from skae.training.plan import Plan
 
 FROZEN = {"learning_rate": 1e-300, "early_stopping": False, "random_state": 0}
@@ -647,7 +648,7 @@ def test_layerwise_training_is_one_shallow_autoencoder_after_another(
     network, generator = start.module_, torch.Generator()
     generator.set_state(torch.tensor(start._fitted.training["generator"]))
     size = len(curved) if batch_size == "auto" else batch_size
-    plan = Plan(start.learning_rate, epochs, size)
+    plan = Plan(start.learning_rate, Budget(epochs, size))
     # Rows are trained on in an order that their content decides.
     hashes = hash_rows(curved, draw_seed(start.random_state))
     x = torch.tensor(curved[merge_equal_rows(np.ones(len(curved)), hashes)[0]])
@@ -957,7 +958,8 @@ class StopAfter(TaskCallback):
 
 def test_a_scikit_learn_callback_may_stop_the_fit(curved):
     callback = StopAfter(4)
-    fitted = small(early_stopping=False).set_callbacks(callback).fit(curved)
+    model = small(early_stopping=False, learning_rate=0.003)
+    fitted = model.set_callbacks(callback).fit(curved)
     assert fitted.n_iter_ == len(callback.scores) == 4
     assert callback.scores[-1] == pytest.approx(fitted.score(curved))
     assert len(set(callback.scores)) == 4

@@ -11,7 +11,8 @@ from skae import SparseAutoencoder, WassersteinAutoencoder
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.training import batches
-from skae.training.batches import Batches, choose_batch_size
+from skae.training.batches import Batches
+from skae.training.budget import choose_batch_size
 
 SIZES = [1, 2, 3, 5, 8, 64]
 

@@ -172,16 +172,13 @@ def check_derivative(case):
     assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
 
 
-def check_forward_mode(case):
-    """The decoder's Jacobian, which densities need, can be computed in forward mode."""
-    basis = torch.eye(N_OUTPUTS).double()[:, None].expand(-1, N, -1)
-
-    def push(tangent):
-        return torch.func.jvp(case.decoder, (case.z,), (tangent,))[1]
-
-    found = torch.func.vmap(push, out_dims=-1)(basis)
+def check_linearization(case):
+    """Densities need the decoder's outputs and their derivatives along directions of the code."""
+    directions = normal(3, N_OUTPUTS, seed=3)
+    linear = case.decoder.linearize(case.z, directions)
     each = [jacobian(lambda code: case.decoder(code[None])[0], code) for code in case.z]
-    torch.testing.assert_close(found, torch.stack(each))
+    torch.testing.assert_close(linear.out, case.decoder(case.z))
+    torch.testing.assert_close(linear.jacobian(), torch.stack(each) @ directions.mT)
 
 
 def check_reset(case):
@@ -320,7 +317,9 @@ WRONG = {
     "rows": lambda: wrong_pair(lambda y, x: y - y.mean(0)),
     "gradient": lambda: wrong_pair(lambda y, x: y + x.detach().sum(-1, keepdim=True)),
     "derivative": lambda: wrong_pair(lambda y, x: y - y.mean(0)),
-    "forward_mode": lambda: wrong_pair(lambda y, x: y - y.mean(0)),
+    "linearization": lambda: wrong_pair(  # along the axes
+        linearize=lambda self, x, directions: Body.linearize(self, x, torch.eye(2).double())
+    ),
     "reset": lambda: wrong_pair(reset=drawn_anyhow),
     "start": lambda: wrong_pair(has_skip=True, zero_residual=lambda self: None),
     "out_bias": lambda: wrong_pair(lambda y, x: y.tanh()),
@@ -336,6 +335,28 @@ def test_a_wrong_body_fails(check):
 
 
 # ------------------------------------------------------------------------------- single bodies
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("has_skip", "is_tied"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivatives_in_closed_form_are_those_of_torch(activation, has_skip, is_tied, dtype):
+    case = case_of(lambda: mlp((6, 5), activation, dropout=0.5), has_skip, is_tied)
+    decoder, z = case.decoder.to(dtype), 3 * case.z.to(dtype)
+    expected = torch.func.vmap(torch.func.jacfwd(decoder))(z)
+    linear = decoder.linearize(z, torch.eye(N_OUTPUTS, dtype=dtype))
+    tolerance = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {}
+    torch.testing.assert_close(linear.jacobian(), expected, **tolerance)
+
+
+def test_a_jacobian_has_factors_if_features_are_fewer_than_outputs():
+    case = case_of(lambda: MLP(20, (6, 5), "silu", 0.0), True, False)
+    linear = case.decoder.linearize(case.z, torch.eye(N_OUTPUTS).double())
+    features, weight = linear.factors()
+    assert features.shape == (N, 6 + N_OUTPUTS, N_OUTPUTS)
+    torch.testing.assert_close(weight @ features, linear.jacobian())
+    case = case_of(lambda: MLP(20, (20,), "silu", 0.0), True, False)
+    assert case.decoder.linearize(case.z, torch.eye(N_OUTPUTS).double()).factors() is None
 
 
 @pytest.mark.parametrize("make", [mlp, lambda **k: conv((2, 5, 4), **k), recurrent])

@@ -208,7 +208,7 @@ def assert_resumes_without_epochs(estimator_class, folder):
     assert not list(folder.iterdir())
 
 
-STEPS = ["use_all_rows", "make_fitted", "fit_warnings"]
+STEPS = ["use_all_rows", "make_fitted", "about_codes"]
 """Steps of a fit after its training."""
 
 

@@ -179,6 +179,7 @@ def test_is_the_autoencoder_with_that_corruption(curved, kind):
     parameters = {
         "hidden_layer_sizes": (16,),
         "corruption": kind,
+        "learning_rate": 0.003,
         "max_epochs": 3,
         "random_state": 0,
     }

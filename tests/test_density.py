@@ -97,6 +97,7 @@ def test_bernoulli_mass_is_near_the_integral(d):
         likelihood="bernoulli",
         hidden_layer_sizes=(8,),
         max_epochs=30,
+        precision="float64",
         random_state=0,
     ).fit(X)
     grid, log_mass = grid_of_codes(fitted)
@@ -268,21 +269,92 @@ def test_partial_fit_on_a_few_rows_keeps_the_density_of_all():
     assert autoencoder.partial_fit(X[:1]).score(X) == pytest.approx(before, abs=0.1)
 
 
+# ------------------------------------------------------------------------- most probable codes
+
+
+def many_columns(noise, n=500):
+    """A network with more columns than hidden units, a batch, and the prior of its codes."""
+    rng = np.random.default_rng(0)
+    X = np.tanh(rng.normal(size=(n, 2)) @ rng.normal(size=(2, 60)))
+    X += 0.1 * rng.normal(size=X.shape)
+    fitted = Autoencoder(
+        3, hidden_layer_sizes=(8,), noise=noise, max_epochs=10, precision="float64", random_state=0
+    ).fit(X)._fitted  # fmt: skip
+    return fitted.network, fitted.density, make_batch(Rows(X), fitted.network)
+
+
+@pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
+@torch.no_grad()
+def test_information_from_features_is_that_from_the_jacobian(noise):
+    """Where columns are many, the Jacobian is not computed, unless it is kept."""
+    network, density, batch = many_columns(noise)
+    z = network.encode(batch).mean.double()
+    found, expected = (
+        laplace.Expansion(network, density.likelihood, batch, z, keeps) for keeps in (False, True)
+    )
+    assert found.jacobian is None
+    assert found._root is not None
+    torch.testing.assert_close(found.gradient, expected.gradient)
+    torch.testing.assert_close(found.information, expected.information, rtol=1e-10, atol=1e-10)
+    J, precision = expected.jacobian, 1 / density.likelihood.noise_variance
+    precision = precision * network.inputs.scale**2
+    torch.testing.assert_close(expected.information, J.mT @ (precision[:, None] * J))
+
+
+@torch.no_grad()
+def test_gradients_are_those_of_expansions():
+    network, density, batch = many_columns("isotropic")
+    z, some = network.encode(batch).mean.double(), torch.tensor([4, 0, 7])
+    expansion = laplace.Expansion(network, density.likelihood, batch, z)
+    out, gradient = expansion.gradients(some, z[some])
+    torch.testing.assert_close(out, expansion.out[some])
+    torch.testing.assert_close(gradient, expansion.gradient[some])
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu"])
+@torch.no_grad()
+def test_the_search_ends_at_the_most_probable_codes(curve, activation):
+    """The log-density has no slope there, and the precision is that of the last code."""
+    fitted = Autoencoder(
+        2, activation=activation, hidden_layer_sizes=(16,), max_epochs=50, random_state=0
+    ).fit(curve)._fitted  # fmt: skip
+    network, density, batch = (
+        fitted.network,
+        fitted.density,
+        make_batch(Rows(curve), fitted.network),
+    )
+    z = network.encode(batch).mean.double()
+    expansion = laplace.Expansion(network, density.likelihood, batch, z)
+    search = density.search(expansion)
+    fresh = laplace.Expansion(network, density.likelihood, batch, search.z)
+    torch.testing.assert_close(expansion.z, search.z)
+    torch.testing.assert_close(expansion.information, fresh.information)
+    slope = fresh.gradient + density.prior.score(search.z)
+    step = torch.linalg.solve(fresh.precision(density.prior), slope)
+    has_ended = (slope * step).sum(-1) <= laplace.MODE_TOLERANCE
+    assert has_ended.double().mean() > (0.99 if activation == "silu" else 0.5)
+    for direction in 1e-3 * torch.randn(20, 2, generator=torch.Generator().manual_seed(0)):
+        beside = search.z + direction
+        value = density.likelihood.log_prob(batch, network.outputs(beside.to(batch.x), batch))
+        height = value + density.prior.height(beside)
+        assert (height <= search.log_joint + laplace.MODE_TOLERANCE)[has_ended].all()
+
+
 # ------------------------------------------------------------------------------ chunks of rows
 
 
-class CountedExpansion(laplace._Expansion):
+class CountedExpansion(laplace.Expansion):
     """An expansion that records its number of rows."""
 
-    def __init__(self, network, likelihood, batch, z):
+    def __init__(self, network, likelihood, batch, z, *arguments):
         self.sizes.append(len(z))
-        super().__init__(network, likelihood, batch, z)
+        super().__init__(network, likelihood, batch, z, *arguments)
 
 
 @pytest.fixture
 def sizes(monkeypatch):
     """Numbers of rows of all expansions that are made."""
-    monkeypatch.setattr(laplace, "_Expansion", CountedExpansion)
+    monkeypatch.setattr(laplace, "Expansion", CountedExpansion)
     CountedExpansion.sizes = []
     return CountedExpansion.sizes
 
@@ -311,7 +383,13 @@ def test_density_over_chunks_is_that_over_one_chunk(estimator_class, noise, monk
     """
     X = bent_plane(400)
     model = estimator_class(
-        2, hidden_layer_sizes=(16,), noise=noise, max_epochs=15, batch_size=100, random_state=0
+        2,
+        hidden_layer_sizes=(16,),
+        noise=noise,
+        max_epochs=15,
+        batch_size=100,
+        precision="float64",
+        random_state=0,
     )
     network = train(model, X).module_.eval()
     batch = make_batch(Rows(X), network)
@@ -335,7 +413,7 @@ def test_density_over_chunks_is_that_over_one_chunk(estimator_class, noise, monk
 @pytest.mark.parametrize(("n", "n_used"), [(600, 600), (2200, 2048)])
 def test_wide_codes_use_as_many_rows(noise, n, n_used, monkeypatch, sizes):
     """A density of 64 components and 64 columns is estimated from all representatives."""
-    monkeypatch.setattr(laplace, "_run_em", lambda density, *arguments: density)
+    monkeypatch.setattr(laplace, "run_em", lambda density, *arguments: density)
     X = np.random.default_rng(0).normal(size=(n, 64))
     parameters = {"max_epochs": 0, "early_stopping": False, "noise": noise, "random_state": 0}
     Autoencoder(64, hidden_layer_sizes=(), **parameters).fit(X)

@@ -467,7 +467,7 @@ STEPS = [
     "make_plan",
     "train_net",
     "make_fitted",
-    "fit_warnings",
+    "about_codes",
 ]
 
 STREAM_STEPS = [
@@ -477,7 +477,7 @@ STREAM_STEPS = [
     "make_stream_plan",
     "train_stream",
     "make_stream_fitted",
-    "code_warnings",
+    "about_codes",
 ]
 
 EACH_STEP = [
@@ -521,7 +521,7 @@ def test_an_interrupt_of_any_step_leaves_the_model(
 def test_a_warning_that_is_raised_leaves_the_model(fitted, monkeypatch):
     before, expected = fitted._fitted, codes_and_losses(fitted)
     message = "codes are of no use", ConvergenceWarning
-    monkeypatch.setattr(skae.fitting.fit, "fit_warnings", lambda *_: [message])
+    monkeypatch.setattr(skae.fitting.fit, "about_codes", lambda *_: [message])
     with pytest.raises(ConvergenceWarning, match="of no use"):
         fitted.fit(X)
     assert_left_as_it_was(fitted, before, expected)

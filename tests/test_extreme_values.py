@@ -180,7 +180,10 @@ def test_a_divergence_is_reported(estimator_class, parameters):
         warnings.simplefilter("always")
         _, message = outcome(lambda: train(estimator, rows))
     reports = [str(w.message) for w in caught if w.category is ConvergenceWarning]
-    cause = r"(diverged|failed: the (loss became (inf|nan)|variance of)).*Lower learning_rate"
+    cause = (
+        r"(diverged|(failed|broke down with learning_rate=1000000\.0): "
+        r"the ((loss|objective) became (inf|nan)|variance of)).*[Ll]ower learning_rate"
+    )
     assert any(re.search(cause, report) for report in [*reports, message or ""])
     if message is None:
         assert_valid_outputs(estimator, rows, *rows.shape)

@@ -96,7 +96,8 @@ def divergence_of_rates(case, code, draws):
 
 def stated(h):
     """torch's distribution of the codes that an encoder's output stands for."""
-    mean, deviation, below = h[:, :K], h[:, K : 2 * K].exp(), h[:, 2 * K :]
+    mean, raw, below = h[:, :K], h[:, K : 2 * K], h[:, 2 * K :]
+    deviation = torch.where(raw < 0, raw.exp(), 1 + raw)
     if not below.shape[1]:
         return Independent(Normal(mean, deviation), 1)
     factor = deviation.diag_embed()

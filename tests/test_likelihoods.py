@@ -190,6 +190,9 @@ def check_information(case):
         torch.testing.assert_close((score.mT * share) @ score, found, **EXACT)
     for batch in (case.complete, case.missing):
         whole = case.likelihood.information(batch, case.out, one.expand(N, -1, -1))
+        common = case.likelihood.common_information(batch)
+        if common is not None:
+            torch.testing.assert_close(whole, common.diag().expand_as(whole))
         torch.testing.assert_close(
             case.likelihood.information(batch, case.out, case.jacobian),
             case.jacobian.mT @ whole @ case.jacobian,

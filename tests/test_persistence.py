@@ -134,7 +134,10 @@ def test_parameters_set_after_the_fit_do_not_change_the_model(way, tmp_path):
 )
 def test_a_pickle_is_small(parameters, passes, times):
     """Weights, and after a fit that may go on, what the optimiser remembers of each."""
-    model = Autoencoder(2, max_epochs=2, random_state=0, **parameters).fit(X)
+    model = Autoencoder(
+        2, hidden_layer_sizes=(256, 128), max_epochs=2, random_state=0, **parameters
+    )
+    model.fit(X)
     for _ in range(passes):
         model.partial_fit(X)
     weights = sum(p.numel() * p.element_size() for p in model.module_.parameters())
@@ -1054,3 +1057,22 @@ def test_bad_files_of_format_1_are_refused(tmp_path, change):
 def table(rows):
     pandas = pytest.importorskip("pandas")
     return pandas.DataFrame(rows, columns=list("abcd"))
+
+
+@pytest.mark.parametrize("name", ["fit", "partial_fit"])
+def test_models_of_earlier_versions_keep_their_widths(name, tmp_path, monkeypatch):
+    """When "auto" meant the same widths for narrow tables as for others."""
+    model = Autoencoder(2, max_epochs=1, warm_start=True, random_state=0)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Autoencoder, "_narrow_widths", (256, 128))
+        model.fit(X)
+        codes = model.transform(X)
+        model.save(tmp_path / "model.safetensors")
+    loaded = skae.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.transform(X), codes)
+    getattr(loaded, name)(X)
+    assert len(loaded.module_.encoder.residual.layers[0].weight) == 256
+    loaded.set_params(n_components=3).fit(X)
+    assert len(loaded.module_.encoder.residual.layers[0].weight) == 256
+    fresh = loaded.set_params(warm_start=False).fit(X)
+    assert len(fresh.module_.encoder.residual.layers[0].weight) == 128

@@ -181,7 +181,7 @@ def test_numbers_of_no_code(curved, indices):
 def test_the_density_is_a_sum_over_all_codes(digits, n_codebooks, noise):
     """Each with its share of the training rows, those of codebooks multiplied."""
     train = digits[:500]
-    fitted = small(n_codebooks=n_codebooks, noise=noise).fit(train)
+    fitted = small(n_codebooks=n_codebooks, noise=noise, precision="float64").fit(train)
     shares = [np.bincount(column, minlength=6) / 500 for column in fitted.quantize(train).T]
     every = np.array(list(product(range(6), repeat=n_codebooks)))
     rows = fitted.inverse_transform(fitted.dequantize(every))
@@ -197,7 +197,7 @@ def test_the_bernoulli_masses_of_all_rows_sum_to_one():
     rng = np.random.default_rng(0)
     X = (rng.random((300, 8)) < 0.3).astype(float)
     every = (np.arange(256)[:, None] >> np.arange(8) & 1).astype(float)
-    fitted = small(2, n_codebooks=2, n_codes=3, likelihood="bernoulli").fit(X)
+    fitted = small(2, n_codebooks=2, n_codes=3, likelihood="bernoulli", precision="float64").fit(X)
     assert np.exp(fitted.score_samples(every)).sum() == pytest.approx(1, abs=1e-9)
 
 

@@ -18,6 +18,7 @@ from skae.nn.batch import Batch
 from skae.nn.units import change_units
 from skae.table.rows import Rows
 from skae.table.seen import SAMPLE_CELLS, SAMPLE_ROWS, ColumnMoments, Sample, Seen
+from skae.training.budget import Budget
 from skae.training.rehearsal import Rehearsal, StreamPlan, step_sizes
 
 RNG = np.random.default_rng(0)
@@ -238,7 +239,7 @@ def test_small_tables_are_used_as_a_whole():
 
 
 def test_the_rate_falls_and_does_not_depend_on_the_size_of_calls():
-    plan = {"learning_rate": 1.0, "max_epochs": 1, "batch_size": 8, "steps_before": 1e9}
+    plan = {"learning_rate": 1.0, "budget": Budget(1, 8), "steps_before": 1e9}
     rates = [StreamPlan(**plan, n_passed=10.0**k, n_new=8).rate(0.0) for k in range(3, 8)]
     assert rates[0] == 1.0
     assert all(a > b for a, b in pairwise(rates))

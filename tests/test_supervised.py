@@ -204,7 +204,8 @@ def test_the_objective_is_the_sum_of_both(pretrained, share):
 def test_labels_that_codes_do_not_tell_train_them():
     """Of a product's sign, linear maps of codes know nothing until these are trained for it."""
     y = Z.prod(axis=1) > 0
-    first = skae.Autoencoder(**SMALL | {"max_epochs": 150}, random_state=0).fit(X)
+    parameters = SMALL | {"max_epochs": 150, "learning_rate": 0.005}
+    first = skae.Autoencoder(**parameters, random_state=0).fit(X)
     scores = [
         skae.AutoencoderClassifier(FrozenEstimator(first), fine_tune=tuned, random_state=0)
         .fit(X, y)

@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import skae
 import skae.fitting.fit
+from skae.nn.bodies.layers import Chain, Residual
 from skae.nn.step import replay
 from skae.training import threads
 
@@ -293,16 +294,24 @@ def test_fork_while_another_thread_fits(estimator_class, monkeypatch):
 PLACES = {
     "trace": (replay, "make_fx"),
     "forward mode": (torch.func, "vmap"),
-    "inverse of a covariance": (torch.linalg, "inv"),
+    "inverse of a covariance": (torch, "cholesky_inverse"),
 }
 """Functions with which a fit changes the state of torch, or computes what an object keeps."""
+
+
+def fitted_through(place, monkeypatch):
+    """A model whose fit calls the function of a place, and its outputs."""
+    monkeypatch.setattr(replay, "TRACE_PAYS_AFTER", 0)
+    if place == "forward mode":
+        monkeypatch.setattr(Chain, "linearize", Residual.linearize)
+    model = train(tiny(skae.Autoencoder), X)
+    return model, outputs(model, X)
 
 
 @forks
 @pytest.mark.parametrize("place", PLACES)
 def test_fork_while_another_thread_is_at_a_place(place, monkeypatch):
-    model, expected = fitted(skae.Autoencoder), expected_outputs(skae.Autoencoder)
-    monkeypatch.setattr(replay, "TRACE_PAYS_AFTER", 0)
+    model, expected = fitted_through(place, monkeypatch)
     pause, (owner, name) = Pause(0.5), PLACES[place]
     monkeypatch.setattr(owner, name, pause.before(getattr(owner, name)))
     with pause.of(outputs_of_new_fit, skae.Autoencoder) as other:
@@ -385,7 +394,7 @@ def let_a_signal_arrive_at(place, monkeypatch, arrived):
     """Within the function that is traced or differentiated, or before the inverse."""
     owner, name = PLACES[place]
     function = getattr(owner, name)
-    if name == "inv":
+    if name == "cholesky_inverse":
         replacement = signalling(function, arrived)
     else:
 
@@ -400,8 +409,7 @@ def let_a_signal_arrive_at(place, monkeypatch, arrived):
 @pytest.mark.parametrize("place", PLACES)
 def test_signal_handler_at_a_place(place, act, monkeypatch):
     """It may fork, predict and fit. The fit that it interrupts then ends as usual."""
-    model, expected = fitted(skae.Autoencoder), expected_outputs(skae.Autoencoder)
-    monkeypatch.setattr(replay, "TRACE_PAYS_AFTER", 0)
+    model, expected = fitted_through(place, monkeypatch)
     fork, arrived = Forking(), []
 
     def handle(*args):

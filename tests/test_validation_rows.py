@@ -28,7 +28,8 @@ from skae.nn.corruption import CORRUPTIONS, FOR_IMAGES
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.blocks import Blocks
 from skae.nn.likelihoods.gaussian import Gaussian
-from skae.training.loop import Net, Outcome, paired_change
+from skae.training.epochs import Outcome, paired_change
+from skae.training.loop import Net
 
 RNG = np.random.default_rng(0)
 
@@ -219,7 +220,7 @@ def with_other_validation_rows(prepared):
 def batches(net, train, plan):
     """Training batches of an epoch, corrupted as training corrupts them."""
     generator = torch.Generator().manual_seed(0)
-    return [part for b in train.batches(plan.batch_size, generator) for part in b.tensors()]
+    return [part for b in train.batches(plan.budget.batch_size, generator) for part in b.tensors()]
 
 
 def assert_independent_of_validation_rows(estimator, X):
@@ -441,7 +442,7 @@ def test_further_training_is_seen_by_no_history_and_no_callback(estimator_class,
     further = Net.fit_further
 
     def recorded(net, train, plan):
-        seen.append((len(train), plan.max_epochs, state(net.module_)))
+        seen.append((len(train), plan.budget.max_epochs, state(net.module_)))
         further(net, train, plan)
 
     monkeypatch.setattr(Net, "fit_further", recorded)
@@ -586,7 +587,7 @@ def test_density_does_not_depend_on_axes_without_training_rows_alone():
 @pytest.mark.parametrize("estimator_class", [Autoencoder, DenoisingAutoencoder])
 def test_code_as_wide_as_digits_is_not_far_below_pca(estimator_class, digits):
     X, fresh = train_test_split(digits, test_size=0.3, random_state=0)
-    model = estimator_class(64, random_state=0).fit(X)
+    model = estimator_class(64, precision="float64", random_state=0).fit(X)
     assert model.score(fresh) > PCA(60).fit(X).score(fresh) - 30
 
 

@@ -31,7 +31,8 @@ def name(kind):
 @pytest.fixture(scope="module")
 def fits(digits):
     """Each kind with its default parameters and eight components."""
-    return {kind: kind(8, random_state=0).fit(digits) for kind in (*HELD, Autoencoder)}
+    kinds = (*HELD, Autoencoder)
+    return {kind: kind(8, precision="float64", random_state=0).fit(digits) for kind in kinds}
 
 
 def generator(seed=0):

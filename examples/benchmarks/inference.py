@@ -5,7 +5,8 @@
 All calls run in this process, in turns and on one thread, on float32 rows. Times are medians over
 3 to 2,000 rounds. The bare network is the fitted encoder, called on chunks of 2,048 rows of a valid
 array. `transform` also validates its input and checks that its result is finite. `score_samples`
-has no such network, and the table compares it with PCA only.
+has no such network. For deterministic codes, the table compares it with the same search for the
+most probable codes in which the decoder is differentiated in forward mode instead of closed form.
 """
 
 import argparse
@@ -20,19 +21,21 @@ from _table import show
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import validate_data
 
-from skae import Autoencoder
+from skae import Autoencoder, VariationalAutoencoder
 from skae.nn.batch import Batch
+from skae.nn.bodies.layers import Chain, Residual
 
 CASES = [
-    ("transform", 1_000_000, 30, 8, 7),
-    ("transform", 60_000, 784, 32, 7),
-    ("transform", 1, 30, 8, 2000),
-    ("transform", 1, 784, 32, 2000),
-    ("score_samples", 100_000, 30, 5, 3),
-    ("score_samples", 10_000, 784, 16, 3),
-    ("score_samples", 1, 30, 5, 200),
+    (Autoencoder, "transform", 1_000_000, 30, 8, 7),
+    (Autoencoder, "transform", 60_000, 784, 32, 7),
+    (Autoencoder, "transform", 1, 30, 8, 2000),
+    (Autoencoder, "transform", 1, 784, 32, 2000),
+    (Autoencoder, "score_samples", 100_000, 30, 5, 3),
+    (Autoencoder, "score_samples", 10_000, 784, 16, 3),
+    (Autoencoder, "score_samples", 1, 30, 5, 200),
+    (VariationalAutoencoder, "score_samples", 10_000, 30, 5, 3),
 ]
-"""Method, and numbers of rows, columns, components and rounds."""
+"""Model, method, and numbers of rows, columns, components and rounds."""
 
 
 def seconds(call):
@@ -58,6 +61,15 @@ def run_network(module, X):
         return torch.cat([module.encode(batch).mean for batch in batches]).numpy()
 
 
+def run_forward_mode(call):
+    """Call `score_samples` with derivatives of the decoder in forward mode."""
+    closed_form, Chain.linearize = Chain.linearize, Residual.linearize
+    try:
+        return call()
+    finally:
+        Chain.linearize = closed_form
+
+
 def make_rows(n, d, rng):
     """Return rows near a curved surface of five dimensions."""
     weights = rng.normal(size=(5, d))
@@ -73,14 +85,14 @@ def compare():
     """Yield the caption, the header, and one row per case."""
     yield (
         "Median time of a call in microseconds, and its ratios to the time of PCA, of the network, "
-        "and of the network and the validation together"
+        "of the network and the validation together, and of derivatives in forward mode"
     )
-    header = "ratio to PCA", "ratio to network", "ratio to network and validation"
-    yield "method", "rows x columns", "components", "microseconds", *header
+    header = "PCA", "network", "network and validation", "forward mode"
+    yield "model", "method", "rows x columns", "components", "microseconds", *header
     rng = np.random.default_rng(0)
-    for method, n, d, k, rounds in CASES:
+    for make, method, n, d, k, rounds in CASES:
         X = make_rows(max(n, 10_000), d, rng)
-        model = Autoencoder(k, max_epochs=5, random_state=0).fit(X[:5000])
+        model = make(k, max_epochs=5, random_state=0).fit(X[:5000])
         pca = PCA(k).fit(X[:5000])
         X = X[:n]
         calls = {
@@ -92,13 +104,17 @@ def compare():
             calls["validation"] = partial(
                 validate_data, model, X, dtype=[np.float64, np.float32], reset=False
             )
+        elif make is Autoencoder:
+            calls["forward mode"] = partial(run_forward_mode, calls["skae"])
         times = medians(rounds, **calls)
         skae = times["skae"]
-        ratios = [f"{skae / times['pca']:.2f}", "-", "-"]
+        ratios = [f"{skae / times['pca']:.2f}", "-", "-", "-"]
         if method == "transform":
             network, validation = times["network"], times["validation"]
-            ratios[1:] = f"{skae / network:.2f}", f"{skae / (network + validation):.2f}"
-        yield method, f"{n:,} x {d}", str(k), f"{1e6 * skae:,.0f}", *ratios
+            ratios[1:3] = f"{skae / network:.2f}", f"{skae / (network + validation):.2f}"
+        if "forward mode" in times:
+            ratios[3] = f"{skae / times['forward mode']:.2f}"
+        yield make.__name__, method, f"{n:,} x {d}", str(k), f"{1e6 * skae:,.0f}", *ratios
 
 
 def main():
@@ -108,7 +124,7 @@ def main():
     arguments = parser.parse_args()
     print(describe_machine())
     torch.set_num_threads(1)
-    formats = ("<14", ">17", ">12", ">14", ">14", ">18", ">33")
+    formats = ("<23", "<14", ">17", ">12", ">14", ">8", ">9", ">24", ">14")
     show(compare(), formats, "inference.py", arguments.rst)
 
 

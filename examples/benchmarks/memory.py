@@ -22,6 +22,7 @@ from _machine import describe_machine
 from _table import show
 
 from skae import Autoencoder, AutoencoderOutlierDetector
+from skae.tasks.outlier import _default_autoencoder
 
 IMAGES = (60_000, 784, "float32")
 TABLES = [
@@ -39,20 +40,9 @@ def make_autoencoder(n_columns, **parameters):
 
 def make_default_of_detector(n_columns):
     """Make the default autoencoder of the detector, with one epoch."""
-    return Autoencoder(
-        round(n_columns**0.5 / 2),
-        hidden_layer_sizes=(64, 32),
-        activation="tanh",
-        linear_skip=False,
-        corruption="masking",
-        corruption_level=0.5,
-        weight_decay=100.0,
-        max_epochs=1,
-        batch_size=128,
-        early_stopping=False,
-        trim=0.3,
-        random_state=0,
-    )
+    # A table of this many rows is large enough for batches.
+    autoencoder = _default_autoencoder(20_000, n_columns)
+    return autoencoder.set_params(max_epochs=1, trim=0.3, random_state=0)
 
 
 def make_detector(n_columns):

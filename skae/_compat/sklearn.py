@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,11 @@ def _describe(constraints: list[Any]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def init_callback_context(estimator: Any, n_subtasks: int) -> Any:
-    """Create the context in which the callbacks of scikit-learn follow a fit with subtasks."""
+def init_callback_context(estimator: Any, n_subtasks: int | None) -> Any:
+    """Create the context in which the callbacks of scikit-learn follow a fit with subtasks.
+
+    None means that the number of subtasks is not known yet.
+    """
     return estimator._init_callback_context(max_subtasks=n_subtasks)
 
 
@@ -120,8 +124,10 @@ def has_callbacks(estimator: object) -> bool:
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Issue a warning that points to the line of the user, outside skae and scikit-learn."""
-    packages = Path(sklearn.__file__).parent, Path(__file__).parents[1]
+    """Issue a warning that points to the line of the user, outside of skae and its packages."""
+    skorch = find_spec("skorch")
+    packages = [Path(sklearn.__file__).parent, Path(__file__).parents[1]]
+    packages += [Path(skorch.origin).parent] if skorch and skorch.origin else []
     folders = tuple(f"{package}{os.sep}" for package in packages)
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(folders):

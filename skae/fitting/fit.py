@@ -1,8 +1,7 @@
 """The steps of a fit, from the table of the user to a fitted model."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,20 +14,22 @@ from torch import Tensor
 
 from skae.density.base import Density
 from skae.fitting.prepare import FitData, PreparedFit, prepare_fit
-from skae.nn.corruption import FOR_IMAGES, ColumnStatistics, NamedCorruption
+from skae.nn.corruption import ColumnStatistics, NamedCorruption
 from skae.nn.network import AuxiliaryLoss, Network
-from skae.nn.pca import column_moments
 from skae.starting import components_of_resumed, new_net, resumed_net
 from skae.state import Fitted
 from skae.table.conditions import SeenConditions
 from skae.table.seen import Seen
 from skae.table.sequences import fill_with_means
 from skae.table.targets import Targets, rare_rows
-from skae.training.batches import Batches, choose_batch_size
+from skae.training.batches import Batches
+from skae.training.budget import Budget, choose_batch_size
 from skae.training.callbacks import check_skorch_callbacks
 from skae.training.checkpoint import has_checkpoint, signature
+from skae.training.epochs import Outcome
 from skae.training.layerwise import pretrain
-from skae.training.loop import DivergenceError, Net, Outcome
+from skae.training.loop import DivergenceError, Net
+from skae.training.messages import Message, about_codes, about_noise, about_shape, about_training
 from skae.training.plan import Plan
 from skae.training.split import n_repeats
 from skae.training.tensors import as_tensor, make_batch, tensor, to_float64_device
@@ -47,20 +48,12 @@ MANY_COLUMNS = 0.5
 """Ratio of columns to distinct rows above which each row is held out once to estimate the noise of
 an initial network, if there are few validation rows."""
 
-NEGLIGIBLE_NOISE = 1e-6
-"""Noise variance, relative to the mean variance of the columns, below which `fit` warns if the
-training rows do not vary along all axes."""
-
 FINAL_SHARE = 0.25
 """Number of epochs on all rows that follow a training with too few validation rows to select the
 best epoch, as a share of `max_epochs`."""
 
-IMAGE_CHANNELS = (1, 3, 4)
-"""Numbers of channels of usual images: gray, RGB and RGBA."""
-
-
-Message = tuple[str, type[Warning]]
-"""Text and category of a warning, which the public method issues when the fit is complete."""
+SECOND_PACE = 1 / 3
+"""Factor on the learning rate of a training that is repeated because it has broken down."""
 
 MakeCallback = Callable[[Callable[[Net], Fitted]], Any]
 """Function that returns a skorch callback or None. Its argument is a function that returns the
@@ -102,28 +95,73 @@ def fit_table(
     """
     check_callbacks(estimator)
     prepared = prepare_fit(estimator, data, resume)
-    with advising(estimator):
-        net, train, valid, plan = start_net(estimator, prepared)
-        plan.contexts = make_callback(
-            lambda net: make_fitted(
-                estimator, prepared, net.duplicate(copy.deepcopy(net.module_)), net.epochs_done
-            )
+
+    def train(pace: float, make_callback: MakeCallback) -> Result:
+        return fit_prepared(estimator, replace(prepared, pace=pace), make_callback)
+
+    return train_again_if_needed(estimator, train, make_callback)
+
+
+def train_again_if_needed(
+    estimator: BaseEstimator,
+    train: Callable[[float, MakeCallback], Result],
+    make_callback: MakeCallback,
+) -> Result:
+    """Train a model, and repeat this once at a lower learning rate if training breaks down.
+
+    `train` trains a model. Its arguments are a factor on the learning rate and `make_callback`.
+    """
+    try:
+        return train(1.0, make_callback)
+    except DivergenceError as error:
+        rate = SECOND_PACE * estimator.learning_rate
+        text = (
+            f"Training broke down with learning_rate={estimator.learning_rate}: {error}. It "
+            f"was repeated with learning_rate={rate:.3g}. Set a lower learning_rate or scale the "
+            "columns of X, so that training need not be repeated."
         )
-        n_validation = int(prepared.split.held_out.sum())
-        try:
-            best_epoch, messages = train_net(net, train, valid, plan)
-            prepared, noise = use_all_rows(estimator, prepared, net, plan, best_epoch)
-            net.notify("on_train_end", X=train, y=None)
-            if not estimator.warm_start:
-                net.reset_optimizer()
-            fitted = make_fitted(estimator, prepared, net, best_epoch, noise)
-        except DivergenceError:
-            # To resume just before the failure would only repeat it.
-            net.remove_checkpoints()
-            raise
-    if resume is None:
-        messages += shape_warnings(estimator, prepared.schema.feature_shape)
-    messages += fit_warnings(estimator, prepared, fitted, n_validation)
+    try:
+        # The number of epochs that scikit-learn's callbacks expect does not allow a repetition.
+        fitted, messages, remove_checkpoints = train(SECOND_PACE, lambda _: None)
+    except DivergenceError as error:
+        raise DivergenceError(
+            f"Training failed: {error}, also with a third of the learning rate. Lower "
+            f"learning_rate (now {estimator.learning_rate}) or scale the columns of X."
+        ) from None
+    return fitted, [(text, ConvergenceWarning), *messages], remove_checkpoints
+
+
+def fit_prepared(
+    estimator: BaseEstimator, prepared: PreparedFit, make_callback: MakeCallback
+) -> Result:
+    """Train a model on prepared data, as `fit_table`."""
+    net, train, valid, plan = start_net(estimator, prepared)
+    begun = prepared
+    plan.contexts = make_callback(
+        lambda net: make_fitted(
+            estimator, begun, net.duplicate(copy.deepcopy(net.module_)), net.epochs_done
+        )
+    )
+    try:
+        best_epoch, messages = train_net(net, train, valid, plan)
+        prepared, noise = use_all_rows(estimator, prepared, net, plan, best_epoch)
+        net.notify("on_train_end", X=train, y=None)
+        if not estimator.warm_start:
+            net.reset_optimizer()
+        fitted = make_fitted(estimator, prepared, net, best_epoch, noise)
+    except DivergenceError:
+        # To resume just before the failure would only repeat it.
+        net.remove_checkpoints()
+        raise
+    if prepared.resume is None:
+        shape = prepared.schema.feature_shape
+        messages += about_shape(estimator.architecture, estimator.corruption, shape)
+    batch = prepared.batch(prepared.split.representatives, net.module_)
+    n_validation = int(begun.split.held_out.sum())
+    likelihood, n_rows = fitted.density.likelihood, len(begun.split.index) - n_validation
+    is_validated = n_validation >= estimator._density.min_validation_rows
+    messages += about_codes(net.module_, batch)
+    messages += about_noise(net.module_, likelihood, batch, n_rows, is_validated)
     return fitted, messages, net.remove_checkpoints
 
 
@@ -135,35 +173,6 @@ def check_callbacks(estimator: BaseEstimator) -> None:
             "random_state must be set when callbacks contain a Checkpoint, got None. Pass an "
             "integer, so that a restarted fit draws the same random numbers."
         )
-
-
-def shape_warnings(estimator: BaseEstimator, shape: tuple[int, ...]) -> list[Message]:
-    """Return a list with a warning if the channels of images seem to be the last axis."""
-    names = [name for name in (estimator.architecture, estimator.corruption) if type(name) is str]
-    if not {"conv", *FOR_IMAGES} & {*names} or len(shape) != 3:
-        return []
-    channels, height, width = shape
-    if width not in IMAGE_CHANNELS or min(channels, height) <= width:
-        return []
-    text = (
-        f"feature_shape={shape} describes images of {channels} channels, {height} rows and {width} "
-        "columns. If channels are the last axis of the images, set feature_shape="
-        f"{(width, channels, height)} and pass np.moveaxis(X.reshape(-1, {channels}, {height}, "
-        f"{width}), -1, 1)."
-    )
-    return [(text, UserWarning)]
-
-
-@contextmanager
-def advising(estimator: BaseEstimator) -> Iterator[None]:
-    """Add what to do to the message of a DivergenceError."""
-    try:
-        yield
-    except DivergenceError as error:
-        raise DivergenceError(
-            f"Training failed: {error}. Lower learning_rate (now {estimator.learning_rate}) or "
-            "scale the columns of X."
-        ) from None
 
 
 def start_net(
@@ -267,10 +276,10 @@ def make_plan(estimator: BaseEstimator, prepared: PreparedFit, network: Network)
     """Make the plan of a training from the parameters of an autoencoder."""
     split, is_new = prepared.split, prepared.resume is None
     selects = estimator.early_stopping is True or split.held_out.sum() >= MIN_VALIDATION_ROWS
+    n, has_skip = len(split.training), network.encoder.skip is not None
     return Plan(
-        learning_rate=estimator.learning_rate,
-        max_epochs=estimator.max_epochs,
-        batch_size=choose_batch_size(estimator.batch_size, len(split.training)),
+        learning_rate=prepared.pace * estimator.learning_rate,
+        budget=Budget.of(estimator.max_epochs, estimator.batch_size, n, has_skip),
         weight_decay=float(estimator.weight_decay / split.weight[~split.held_out].sum()),
         layerwise_epochs=estimator.layerwise_epochs if is_new else 0,
         restore_best=network.latent.ranks_epochs and selects,
@@ -304,15 +313,8 @@ def train_net(
     before = start if plan.loss_before is None else plan.loss_before
     if outcome.first_loss is not None:
         before += max(0.0, outcome.first_loss - start)
-    # A diverged training has a larger objective than before any training and than the baseline of
-    # the likelihood. The margin, one nat per cell, excludes differences by chance.
-    if outcome.loss <= max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
-        return outcome.epoch, []
-    text = (
-        f"Training diverged: the objective rose from {before:.4g} to {outcome.loss:.4g} nats per "
-        f"row. Lower learning_rate (now {plan.learning_rate})."
-    )
-    return outcome.epoch, [(text, ConvergenceWarning)]
+    n_steps = plan.budget.max_epochs * len(train.batch_sizes(plan.budget.batch_size))
+    return outcome.epoch, about_training(network, plan, n_steps, outcome, before)
 
 
 def use_all_rows(
@@ -333,7 +335,7 @@ def use_all_rows(
     noise : Tensor of shape (n_columns,) or None
         Noise variance. None if the density estimates it.
     """
-    split, n_epochs = prepared.split, int(plan.max_epochs * FINAL_SHARE)
+    split, n_epochs = prepared.split, int(plan.budget.max_epochs * FINAL_SHARE)
     may_train = net.module_.latent.ranks_epochs and not (plan.restore_best or net.stopped_early)
     # The next fit may hold out the same rows if it resumes.
     may_use_all = split.held_out.any() and not (split.is_given or estimator.warm_start)
@@ -343,8 +345,8 @@ def use_all_rows(
     if best_epoch:
         noise = held_out_noise(estimator, prepared, net)
         train = make_batches(estimator, everything, net.module_)[0]
-        further = make_plan(estimator, everything, net.module_)
-        net.fit_further(train, replace(further, max_epochs=n_epochs, from_start=False))
+        further = make_plan(estimator, everything, net.module_).resumed(n_epochs)
+        net.fit_further(train, further)
     else:
         noise = noise_of_start(estimator, prepared, plan)
         started = start_net(estimator, everything)[0]
@@ -466,51 +468,3 @@ def fitted_model(
         learned=prepared.learned,
         start_epoch=net.history[net.first_epoch - 1]["epoch"] if net.first_epoch else 0,
     )
-
-
-def fit_warnings(
-    estimator: BaseEstimator, prepared: PreparedFit, fitted: Fitted, n_validation: int
-) -> list[Message]:
-    """Return warnings about the codes of a sample of rows and about the noise of a fitted model.
-
-    `n_validation` is the number of validation rows that were held out in training. The list is
-    empty if all rows of the sample are equal.
-    """
-    variance = sample_variance(prepared, fitted)
-    if not variance.any():
-        return []
-    messages = code_warnings(prepared, fitted)
-    k, d = fitted.network.latent.n_components, len(variance)
-    rank = min(len(prepared.split.index) - n_validation - 1, int((variance > 0).sum()))
-    noise, likelihood = fitted.density.likelihood.noise_variance, fitted.network.likelihood
-    is_validated = n_validation >= estimator._density.min_validation_rows
-    # A trained noise variance falls as long as training lasts.
-    is_arbitrary = likelihood.is_trained
-    is_arbitrary |= bool((noise < NEGLIGIBLE_NOISE * variance.mean().to(noise)).all())
-    is_estimated = not (likelihood.is_known or is_validated)
-    if is_arbitrary and rank < min(d, k + 1) and is_estimated:
-        text = (
-            f"The noise variance cannot be estimated: codes with n_components={k} reproduce "
-            f"the training rows, which vary along at most {rank} of {d} axes. score_samples is "
-            "extremely low for rows that vary along other axes. Reduce n_components, hold out "
-            "more rows (early_stopping='auto' and validation_fraction), or set noise to a number."
-        )
-        messages.append((text, UserWarning))
-    return messages
-
-
-def sample_variance(prepared: PreparedFit, fitted: Fitted) -> Tensor:
-    """Compute the variances (n_modelled,) of the columns of a sample of rows, with 0 for NaN."""
-    batch = prepared.batch(prepared.split.representatives, fitted.network)
-    # Some devices do not support float64.
-    x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
-    return column_moments(x, weight).variance[: fitted.network.inputs.n_outputs]
-
-
-def code_warnings(prepared: PreparedFit, fitted: Fitted) -> list[Message]:
-    """Return a list with a warning about the codes of a sample of rows, if there is one."""
-    network = fitted.network
-    batch = prepared.batch(prepared.split.representatives, network)
-    with torch.no_grad():
-        text = network.latent.warning(network.encode(batch), batch.weight)
-    return [] if text is None else [(text, ConvergenceWarning)]

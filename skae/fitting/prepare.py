@@ -73,6 +73,8 @@ class PreparedFit:
     seed : int
         Seed of the split and of all random numbers for a new network. If training resumes with a
         network of the same size, its random numbers continue those of the previous fit.
+    pace : float
+        Factor on the learning rate.
     """
 
     schema: Schema
@@ -83,6 +85,7 @@ class PreparedFit:
     split: Split
     resume: Fitted | None
     seed: int
+    pace: float = 1.0
 
     @property
     def learned(self) -> dict[str, Any]:

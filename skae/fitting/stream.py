@@ -7,22 +7,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 
 from skae.fitting.fit import (
     MakeCallback,
-    Message,
     Result,
-    advising,
     check_callbacks,
-    code_warnings,
     estimate_density,
     fitted_model,
     make_batches,
     make_plan,
-    sample_variance,
-    shape_warnings,
     start_auxiliary_loss,
+    train_again_if_needed,
 )
 from skae.fitting.prepare import FitData, PreparedFit, draw_seed, read_table
 from skae.nn.units import change_units
@@ -31,7 +26,9 @@ from skae.state import Fitted
 from skae.table.conditions import SeenConditions
 from skae.table.seen import ColumnMoments, Joined, Sample, Seen
 from skae.training.batches import Batches
+from skae.training.budget import Budget
 from skae.training.loop import DivergenceError, Net
+from skae.training.messages import Message, about_codes, about_shape, about_training
 from skae.training.rehearsal import Rehearsal, StreamPlan
 from skae.training.rehearsal import step_sizes as sizes_of_steps
 from skae.training.split import Split
@@ -75,27 +72,40 @@ def fit_stream(
     """Train a model in one pass over new rows. `fit_table` documents the arguments."""
     check_callbacks(estimator)
     stream = read_stream(estimator, data, resume)
-    with advising(estimator):
-        net, everything, n_passed = stream_net(estimator, stream)
-        train = make_rehearsal(estimator, stream, everything)
-        plan = make_stream_plan(estimator, stream, net, n_passed)
-        plan.contexts = make_callback(
-            lambda net: make_stream_fitted(
-                estimator, stream, net.duplicate(copy.deepcopy(net.module_)), n_passed
-            )
+
+    def train(pace: float, make_callback: MakeCallback) -> Result:
+        slower = stream._replace(fit=replace(stream.fit, pace=pace))
+        return fit_read_stream(estimator, slower, make_callback)
+
+    return train_again_if_needed(estimator, train, make_callback)
+
+
+def fit_read_stream(
+    estimator: BaseEstimator, stream: Stream, make_callback: MakeCallback
+) -> Result:
+    """Train a model on validated rows, as `fit_stream`."""
+    fit = stream.fit
+    net, everything, n_passed = stream_net(estimator, stream)
+    train = make_rehearsal(estimator, stream, everything)
+    plan = make_stream_plan(estimator, stream, net, n_passed)
+    plan.contexts = make_callback(
+        lambda net: make_stream_fitted(
+            estimator, stream, net.duplicate(copy.deepcopy(net.module_)), n_passed
         )
-        try:
-            messages = distance_warnings(stream) + train_stream(net, train, plan)
-            net.notify("on_train_end", X=train, y=None)
-            fitted = make_stream_fitted(estimator, stream, net, n_passed)
-        except DivergenceError:
-            # To resume just before the failure would only repeat it.
-            net.remove_checkpoints()
-            raise
-    if resume is None:
-        messages += shape_warnings(estimator, stream.fit.schema.feature_shape)
-    if stream.is_due and sample_variance(stream.fit, fitted).any():
-        messages += code_warnings(stream.fit, fitted)
+    )
+    try:
+        messages = about_distance(stream) + train_stream(net, train, plan)
+        net.notify("on_train_end", X=train, y=None)
+        fitted = make_stream_fitted(estimator, stream, net, n_passed)
+    except DivergenceError:
+        # To resume just before the failure would only repeat it.
+        net.remove_checkpoints()
+        raise
+    if fit.resume is None:
+        shape = fit.schema.feature_shape
+        messages += about_shape(estimator.architecture, estimator.corruption, shape)
+    if stream.is_due:
+        messages += about_codes(net.module_, fit.batch(fit.split.representatives, net.module_))
     return fitted, messages, net.remove_checkpoints
 
 
@@ -125,7 +135,7 @@ def has_changed(estimator: BaseEstimator, resume: Fitted | None) -> bool:
     return any(repr(now[name]) != repr(value) for name, value in known.items())
 
 
-def distance_warnings(stream: Stream) -> list[Message]:
+def about_distance(stream: Stream) -> list[Message]:
     """Return a list with a warning if the new rows are far from those seen before."""
     new = ColumnMoments.from_rows(stream.new.rows.modelled, stream.new.weight)
     found = stream.before.moments.farthest(new)
@@ -217,8 +227,7 @@ def make_stream_plan(
     """Make the plan of the pass over the new rows."""
     plan = make_plan(estimator, stream.fit, net.module_)
     options = vars(plan) | {
-        "max_epochs": 1,
-        "batch_size": step_sizes(estimator, stream)[0],
+        "budget": Budget(1, step_sizes(estimator, stream)[0]),
         "layerwise_epochs": 0,
         "from_start": False,
     }
@@ -231,16 +240,9 @@ def train_stream(net: Net, train: Rehearsal, plan: StreamPlan) -> list[Message]:
 
     Raises DivergenceError if the objective becomes infinite or NaN.
     """
-    network = net.module_
     before = net.evaluate(train)
-    loss = net.fit_rows(train, None, plan).loss
-    if loss <= max(before, network.likelihood.baseline().item()) + network.inputs.n_outputs:
-        return []
-    text = (
-        f"Training diverged: the objective on the new rows rose from {before:.4g} to {loss:.4g} "
-        f"nats per row. Lower learning_rate (now {plan.learning_rate})."
-    )
-    return [(text, ConvergenceWarning)]
+    outcome = net.fit_rows(train, None, plan)
+    return about_training(net.module_, plan, 0, outcome, before)
 
 
 def make_stream_fitted(

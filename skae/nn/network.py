@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.body import Body
+from skae.nn.bodies.linearization import Linearization
 from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
@@ -106,11 +108,25 @@ class Network(Objective):
 
         `silencing` is the source of random numbers for dropout. None means no dropout.
         """
-        if self.inputs.n_conditions:
-            conditions = self.inputs.conditions(batch)
-            z = torch.cat([z, conditions.expand(*z.shape[:-1], -1)], -1)
-        out: Tensor = self.decoder(z, silencing)
+        out: Tensor = self.decoder(self._with_conditions(z, batch), silencing)
         return out
+
+    def linearize(self, z: Tensor, batch: Batch, directions: Tensor | None = None) -> Linearization:
+        """Decode codes (n, k) as `outputs` does, and compute derivatives with respect to the codes.
+
+        They are derivatives along `directions` (m, k). None is the k axes of the codes.
+        """
+        if directions is None:
+            directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+        directions = F.pad(directions, (0, self.inputs.n_conditions))
+        return self.decoder.linearize(self._with_conditions(z, batch), directions)
+
+    def _with_conditions(self, z: Tensor, batch: Batch) -> Tensor:
+        """Append the conditions of rows to codes (..., n, k)."""
+        if not self.inputs.n_conditions:
+            return z
+        conditions = self.inputs.conditions(batch)
+        return torch.cat([z, conditions.expand(*z.shape[:-1], -1)], -1)
 
     def restored(self, batch: Batch) -> Tensor:
         """Encode rows and decode their codes to outputs (n, n_outputs)."""

@@ -8,6 +8,18 @@ from torch import Tensor
 from skae.nn.draws import Draws
 from skae.nn.latent import log_normal
 
+SMALLEST_LOG = -40.0
+"""Smallest logarithm of a standard deviation. The square of its inverse is finite in float32."""
+
+
+def bounded(raw: Tensor) -> Tensor:
+    """Return logarithms of standard deviations from raw outputs of an encoder.
+
+    The standard deviation is exp(raw) up to that of the prior, which is 1, and 1 + raw above it.
+    It is thus finite for any row, however far it is from the others.
+    """
+    return torch.where(raw > 0, raw.clamp_min(0).log1p(), raw.clamp_min(SMALLEST_LOG))
+
 
 class Normal(NamedTuple):
     """Normal distributions of codes, described by means and Cholesky factors of covariances.
@@ -35,7 +47,8 @@ class Normal(NamedTuple):
 
         `k` is the length of a code, and `is_full` is False for diagonal covariances.
         """
-        return cls(h[..., :k], h[..., k : 2 * k], h[..., 2 * k :] if is_full else None)
+        mean, raw, below = h.tensor_split([k, 2 * k], -1)
+        return cls(mean, bounded(raw), below if is_full else None)
 
     def _lower(self, below: Tensor) -> Tensor:
         k = self.mean.shape[-1]

@@ -22,6 +22,7 @@ from skae.tasks.meta_estimator import AutoencoderMetaEstimator, Training, Traini
 from skae.tasks.outlier_model import FittedDetector, ScaledAutoencoder, Units
 from skae.tasks.outlier_scores import SCORES, Score
 from skae.tasks.robust_statistics import Floats, robust_center_scale
+from skae.training.budget import FULL_BATCH_ROWS
 from skae.variants.autoencoder import Autoencoder
 
 STATISTICS_ROWS = 2**14
@@ -39,9 +40,6 @@ because one epoch is the minimum.
 
 BATCH_SIZE = 128
 """Rows per batch of the default autoencoder for tables of more than `FULL_BATCH_ROWS` rows."""
-
-FULL_BATCH_ROWS = 256
-"""Largest number of distinct rows for which the default autoencoder uses all rows in each step."""
 
 MIN_CALIBRATION_ROWS = 19
 """Effective number of calibration rows below which no p-value can reach 0.05."""
@@ -541,6 +539,7 @@ def _default_autoencoder(n: int, n_features: int) -> Autoencoder:
         corruption="masking",
         corruption_level=0.5,
         weight_decay=100.0,
+        learning_rate=3e-3,
         max_epochs=ceil(N_STEPS * batch_size / n),
         batch_size=batch_size,
         early_stopping=False,

@@ -42,6 +42,7 @@ from skae.table.targets import (
 )
 from skae.table.weights import read_weight
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator, FittedTask, Training
+from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.heads import Classes, Family, Head, Labels, Numbers, fit_linear_map
 from skae.training.threads import one_thread
 from skae.variants.autoencoder import Autoencoder
@@ -69,9 +70,6 @@ to the absolute value of each cell.
 
 BATCH_SIZE = 128
 """Rows per batch of the default autoencoder for tables of more than `FULL_BATCH_ROWS` rows."""
-
-FULL_BATCH_ROWS = 256
-"""Largest number of distinct rows for which the default autoencoder uses all rows in each step."""
 
 
 @dataclass(frozen=True)
@@ -927,6 +925,7 @@ def _default_autoencoder(X: Floats) -> Autoencoder:
     batch_size = n if is_small else BATCH_SIZE
     return Autoencoder(
         round(2 * n_features**0.5),
+        hidden_layer_sizes=(256, 128),
         linear_skip=False,
         corruption="masking",
         corruption_level=0.3,

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,10 +23,6 @@ EVALUATED_ROWS = 2048
 
 It limits the memory of hidden units, whose number per row may be large even if a row has few cells.
 """
-
-
-FULL_BATCH_ROWS = 256
-"""Largest number of distinct training rows that `batch_size="auto"` uses all in each step."""
 
 
 @dataclass
@@ -138,16 +133,3 @@ class Batches:
         if self.n_conditions:
             x = torch.cat([x, conditions], 1)
         return batch._replace(x=x, clean=batch.original)
-
-
-def choose_batch_size(batch_size: int | str, n: int) -> int:
-    """Return the number of rows per step for `n` distinct training rows.
-
-    "auto" is all rows up to `FULL_BATCH_ROWS`. For more rows, it is the power of 2 that is closest
-    to n / 64 on a logarithmic scale, and at least 64 and at most 256.
-    """
-    if batch_size != "auto":
-        return min(int(batch_size), n)
-    if n <= FULL_BATCH_ROWS:
-        return n
-    return int(np.clip(2 ** round(np.log2(n / 64)), 64, 256))

@@ -9,6 +9,7 @@ from skae.nn.corruption import NamedCorruption
 from skae.nn.network import Network
 from skae.nn.shallow import shallow_layers
 from skae.training.batches import Batches
+from skae.training.budget import Budget
 from skae.training.loop import Net
 from skae.training.plan import Plan
 
@@ -23,8 +24,7 @@ def pretrain(network: Network, train: Batches, plan: Plan, generator: torch.Gene
     """
     shallow = Plan(
         learning_rate=plan.learning_rate,
-        max_epochs=plan.layerwise_epochs,
-        batch_size=plan.batch_size,
+        budget=Budget(plan.layerwise_epochs, plan.budget.batch_size),
         weight_decay=plan.weight_decay,
     )
     # Targets are not used in pre-training.

@@ -2,9 +2,10 @@
 
 import dis
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,16 +25,14 @@ from skae.nn.draws import Draws, derive_seed
 from skae.nn.step.adam import Adam
 from skae.nn.step.replay import Step
 from skae.training.batches import Batches
-from skae.training.plan import Plan
+from skae.training.epochs import BestEpoch, Outcome, paired_change
+from skae.training.plan import Plan, Schedule
+from skae.training.progress import LongTraining, print_plain
 
 _Loss = TypeVar("_Loss", float, Tensor)
 
 RAISE = dis.opmap["RAISE_VARARGS"]
 """Code of the instruction of a `raise` statement."""
-
-STANDARD_ERRORS = 2.0
-"""Number of standard errors by which the losses of validation rows must differ before and after
-training, so that they decide whether the trained network is kept."""
 
 
 class StopTraining(Exception):
@@ -57,11 +56,12 @@ class Net(NeuralNet):
     callbacks_: list[tuple[str, Callback]]
     checkpoints: dict[Callback, Path]
     """Files from which the training could resume, by the callback that writes them."""
+    duration: LongTraining
     first_epoch: int = 0
     """Length of the history before the latest training."""
     stopped_early: bool = False
     """Whether a callback or the patience has ended the latest training."""
-    _best: "_BestEpoch | None"
+    _best: BestEpoch | None
 
     @classmethod
     def from_module(cls, module: nn.Module, generator: torch.Generator) -> "Net":
@@ -69,7 +69,7 @@ class Net(NeuralNet):
         parameter = next(module.parameters())
         net = cls(module, criterion=nn.Identity, device=str(parameter.device), verbose=0)
         net.generator = generator
-        net.checkpoints = {}
+        net.checkpoints, net.duration = {}, LongTraining()
         net.dtype = parameter.dtype
         return net.initialize()
 
@@ -85,8 +85,8 @@ class Net(NeuralNet):
         train: Batches,
         valid: Batches | None,
         plan: Plan,
-        returns_to_start: "Callable[[Outcome], bool] | None" = None,
-    ) -> "Outcome":
+        returns_to_start: Callable[[Outcome], bool] | None = None,
+    ) -> Outcome:
         """Train the module in place.
 
         Parameters
@@ -119,9 +119,10 @@ class Net(NeuralNet):
         self.plan = plan
         self._tables = [train] if valid is None else [train, valid]
         # Callbacks that log the settings of a net read these attributes.
-        self.lr, self.max_epochs = plan.learning_rate, plan.max_epochs
-        self.batch_size = plan.batch_size
-        n_batches = self._batches_per_epoch = len(train.batch_sizes(plan.batch_size))
+        self.lr, self.max_epochs = plan.learning_rate, plan.budget.max_epochs
+        self.batch_size = plan.budget.batch_size
+        n_batches = len(train.batch_sizes(plan.budget.batch_size))
+        self._batches_per_epoch = min(n_batches, plan.budget.max_steps or n_batches)
         # A progress bar divides the numbers of rows by these numbers and rounds up.
         self.iterator_train__batch_size = math.nextafter(len(train) / n_batches, math.inf)
         self.iterator_valid__batch_size = 1 if valid is None else len(valid)
@@ -133,23 +134,25 @@ class Net(NeuralNet):
             group["lr"] = self._rate = plan.rate(0.0)
         self._draws = Draws(self.generator, self.dtype)
         self._step = Step(self.module_, self.optimizer_.parameters(), self._draws, plan.autocast)
-        self._steps_done, self._steps = 0, self._batches_per_epoch * plan.max_epochs
+        self._schedule = Schedule(self._batches_per_epoch * plan.budget.max_epochs)
         self._best, self.first_epoch = None, len(self.history)
         start = {name: t.clone() for name, t in self.module_.state_dict().items()}
         before = None
         if valid is not None:
-            self._best = _BestEpoch()
+            self._best = BestEpoch()
             valid = valid.corrupted(self.generator)
             before = self.row_losses(valid)
             self._best.update(0, self.module_.reduce(*before).item(), self.module_, plan.tol)
-        is_raised = plan.max_epochs > 0 and self.module_.raise_noise()
+        is_raised = plan.budget.max_epochs > 0 and self.module_.raise_noise()
         first_loss = self.evaluate(train) if is_raised else None
         self.initialize_callbacks()
         self.notify("on_train_begin", X=train, y=None)
         self.stopped_early = False
+        self.duration.begin(is_shown=bool(plan.verbose))
         try:
             self._stop_if_out_of_patience()
-            self.fit_loop(train, valid, epochs=plan.max_epochs - self.epochs_done)
+            while self._schedule.done < self._schedule.n_steps:
+                self.fit_loop(train, valid, epochs=1)
         except StopTraining:
             self.stopped_early = True
         outcome = replace(self._outcome(train, valid, before), first_loss=first_loss)
@@ -166,7 +169,7 @@ class Net(NeuralNet):
         train: Batches,
         valid: Batches | None,
         before: tuple[Tensor, Tensor] | None,
-    ) -> "Outcome":
+    ) -> Outcome:
         """Restore the best epoch if validation rows select it, and describe the training.
 
         `before` contains the losses of the validation rows before training and their weights.
@@ -236,10 +239,12 @@ class Net(NeuralNet):
         """Compute a text that identifies this training, before its first step.
 
         Two trainings have the same text if they have the same `plan.signature`, number of steps,
-        batch size, dtype, rows, initial weights and state of the generator.
+        batch size, learning rate, dtype, rows, initial weights and state of the generator.
         """
         digest = hashlib.sha256(self.plan.signature.encode())
-        digest.update(repr((self._steps, self.plan.batch_size, str(self.dtype))).encode())
+        plan, n_steps = self.plan, self._schedule.n_steps
+        settings = n_steps, plan.budget.batch_size, plan.learning_rate, str(self.dtype)
+        digest.update(repr(settings).encode())
         for tensor in (self.generator.get_state(), *self.module_.state_dict().values()):
             digest.update(tensor.cpu().numpy().tobytes())
         for rows in self._tables:
@@ -252,7 +257,7 @@ class Net(NeuralNet):
     def progress(self) -> dict[str, Any]:
         """Return what is needed to resume from the end of this epoch, as numbers and arrays."""
         return {
-            "steps_done": self._steps_done,
+            "schedule": vars(self._schedule),
             "module": to_arrays(self.module_.state_dict()),
             "training": self.arrays(),
             "best": self._best and vars(self._best) | {"state": to_arrays(self._best.state)},
@@ -260,12 +265,12 @@ class Net(NeuralNet):
 
     def resume_from(self, progress: dict[str, Any]) -> None:
         """Restore the state at the end of the epoch in which `progress` was called."""
-        self._steps_done = progress["steps_done"]
+        self._schedule = Schedule(**progress["schedule"])
         self.module_.load_state_dict(to_tensors(progress["module"]))
         self.load_arrays(progress["training"])
         if progress["best"] is not None:
             state = to_tensors(progress["best"]["state"])
-            self._best = _BestEpoch(**progress["best"] | {"state": state})
+            self._best = BestEpoch(**progress["best"] | {"state": state})
 
     def remove_checkpoints(self) -> None:
         """Remove the files from which this training could resume."""
@@ -299,7 +304,7 @@ class Net(NeuralNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        log = PrintLog(keys_ignored=["traced_shapes", "event_trace_failures"])
+        log = PrintLog(["traced_shapes", "event_trace_failures"], sink=print_plain)
         return [("epoch_timer", EpochTimer()), *([("print_log", log)] if self.verbose else [])]
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Net":
@@ -325,7 +330,8 @@ class Net(NeuralNet):
             return
         self.module_.train()
         losses, sizes = [], []
-        for batch in iterator.batches(self.plan.batch_size, self.generator):
+        batches = iterator.batches(self.plan.budget.batch_size, self.generator)
+        for batch in itertools.islice(batches, self._batches_per_epoch):
             losses.append(self._run_batch(batch, True, partial(self._train_on, batch)))
             sizes.append(len(batch.x))
         weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
@@ -354,10 +360,11 @@ class Net(NeuralNet):
 
     def _train_on(self, batch: Batch) -> Tensor:
         """Make a training step and return the loss of the batch before it."""
-        remaining = (self._steps - self._steps_done) // self._batches_per_epoch
-        full = len(batch.x) == self.plan.batch_size
+        schedule = self._schedule
+        remaining = (schedule.n_steps - schedule.done) // self._batches_per_epoch
+        full = len(batch.x) == self.plan.budget.batch_size
         if self.plan.from_start:
-            self._draws.progress = (self._steps_done + 1) / self._steps
+            self._draws.progress = schedule.position(ahead=1)
         if self._has_callbacks:
             self._check_untouched()
         loss, *gradients = self._step(
@@ -370,12 +377,13 @@ class Net(NeuralNet):
                 p.grad = gradient
             named = [*zip(self._step.names, self._step.params, strict=True)]
             self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
-        self._rate = self.plan.rate(self._steps_done / self._steps)
+        self._rate = self.plan.rate(schedule.position())
         for group in self.optimizer_.param_groups:
             group["lr"] = self._rate
         self.optimizer_.update(gradients, self._rate)
         self.module_.after_step(self._draws, batch)
-        self._steps_done += 1
+        schedule.done += 1
+        self.duration.check(schedule.n_steps - schedule.done)
         return loss
 
     def _check_untouched(self) -> None:
@@ -395,7 +403,7 @@ class Net(NeuralNet):
     @property
     def epochs_done(self) -> int:
         """Number of completed epochs of the latest training."""
-        return self._steps_done // self._batches_per_epoch
+        return self._schedule.done // self._batches_per_epoch
 
     def _stop_if_out_of_patience(self) -> None:
         """Raise StopTraining if the validation loss has not improved for `plan.patience` epochs.
@@ -404,7 +412,7 @@ class Net(NeuralNet):
         schedule are counted.
         """
         if self._best is not None and self.plan.patience is not None:
-            since = max(self._best.waiting_since, self.plan.max_epochs // 2)
+            since = max(self._best.waiting_since, self.plan.budget.max_epochs // 2)
             if self.epochs_done - since >= self.plan.patience:
                 raise StopTraining
 
@@ -424,6 +432,10 @@ class Net(NeuralNet):
             loss = self.history[-1, "valid_loss"]
             improved = self._best.update(self.epochs_done, loss, self.module_, self.plan.tol)
             self.history.record("valid_loss_best", improved)
+            budget, may_cut = self.plan.budget, self._schedule.may_be_cut()
+            may_cut &= budget.may_cut and self.plan.restore_best
+            if may_cut and self._best.has_stalled(self.epochs_done, budget.max_epochs):
+                self._schedule.cut(self._batches_per_epoch)
 
     def notify(self, method_name: str, **kwargs: object) -> None:
         getattr(self, method_name)(self, **kwargs)
@@ -510,108 +522,3 @@ def _groups(module: nn.Module) -> list[dict[str, object]]:
         if p.requires_grad:
             groups[id(p) in penalized].append(p)
     return [{"params": ps, "penalized": is_penalized} for is_penalized, ps in groups.items() if ps]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result of a call of `Net.fit_rows`.
-
-    Attributes
-    ----------
-    epoch : int
-        Epoch whose weights the module has, counted from 1 in this call. 0 is the state before the
-        first step.
-    loss : float
-        Objective on the training rows with the weights of this epoch, in nats per row. If the epoch
-        is 0, the objective after the last epoch, which shows whether training diverged.
-    change : tuple of (float, float) or None
-        Mean change of the losses of the validation rows from the state before the first step to the
-        last epoch, and its standard error. None without validation rows.
-    first_loss : float
-        Objective on the training rows after a trained noise variance was raised before the first
-        step. None if no noise variance was raised.
-    """
-
-    epoch: int
-    loss: float
-    change: tuple[float, float] | None
-    first_loss: float | None = None
-
-    @property
-    def is_better(self) -> bool:
-        """Whether the losses of validation rows have fallen by more than their standard errors."""
-        if self.change is None:
-            return False
-        mean, error = self.change
-        return mean < -STANDARD_ERRORS * error
-
-    def is_worse(self, is_wide: bool) -> bool:
-        """Return whether training is held to have made the network worse than before.
-
-        A network can reproduce the rows of a wide table, which has more columns than training rows,
-        without learning anything about other rows. The losses of the validation rows of such a
-        table must have fallen by more than `STANDARD_ERRORS` standard errors, for which there must
-        be at least two rows. Those of another table must not have risen by more than that.
-        """
-        if self.change is None:
-            return False
-        mean, error = self.change
-        if not math.isfinite(error):
-            return is_wide
-        margin = STANDARD_ERRORS * error
-        return mean > (-margin if is_wide else margin)
-
-
-def paired_change(
-    before: Tensor, after: Tensor, weight: Tensor, trim: float
-) -> tuple[float, float]:
-    """Compute the mean change of the losses (n,) of rows, and its standard error.
-
-    A share `trim` of the weight is ignored: that of the rows with the largest losses. The standard
-    error of a single row is infinite.
-    """
-    order = (before + after).argsort()
-    weight, change = weight[order].double(), (after - before)[order].double()
-    kept = (1 - trim) * weight.sum()
-    weight = torch.minimum(weight, (kept - (weight.cumsum(0) - weight)).clamp_min(0))
-    share = weight / weight.sum()
-    mean, n_effective = share @ change, 1 / (share @ share)
-    if n_effective < 1 + 1e-9:
-        return float(mean), math.inf
-    variance = share @ (change - mean) ** 2 / (n_effective - 1)
-    return float(mean), float(variance.sqrt())
-
-
-@dataclass
-class _BestEpoch:
-    """Weights of the best epoch on validation rows, and the state of early stopping.
-
-    Attributes
-    ----------
-    state : dict of str to Tensor
-        Weights of the best epoch.
-    loss : float
-        Validation loss of the best epoch.
-    epoch : int
-        The best epoch. 0 is the state before the first step.
-    reference : float
-        Validation loss at the last improvement by more than `tol`.
-    waiting_since : int
-        Epoch of this improvement.
-    """
-
-    state: dict[str, Tensor] = field(default_factory=dict)
-    loss: float = math.inf
-    epoch: int = 0
-    reference: float = math.inf
-    waiting_since: int = 0
-
-    def update(self, epoch: int, loss: float, module: nn.Module, tol: float) -> bool:
-        """Record the validation loss of an epoch, and return whether it is the lowest so far."""
-        if loss < self.reference - tol:
-            self.reference, self.waiting_since = loss, epoch
-        if not loss < self.loss:
-            return False
-        self.loss, self.epoch = loss, epoch
-        self.state = {k: v.detach().clone() for k, v in module.state_dict().items()}
-        return True

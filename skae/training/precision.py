@@ -7,16 +7,16 @@ from skae.nn.pca import Moments
 from skae.table.rows import Floats
 from skae.table.schema import Schema
 
-FLOAT64_CELLS = 2**18
-"""With `precision="auto"`, float64 tables of at most this many cells are trained in float64, which
-costs little additional time for small tables."""
+FLOAT64_ROWS = 256
+"""With `precision="auto"`, float64 tables of at most this many distinct rows are trained in
+float64, which costs little time for them."""
 
-FLOAT32_OFFSET = 1e4
+FLOAT32_OFFSET = 1e3
 """With `precision="auto"`, a float64 table is trained in float64 if the absolute mean of a column
-exceeds this many standard deviations. Centering such a column in float32 would lose at least four
+exceeds this many standard deviations. Centering such a column in float32 would lose at least three
 of its seven digits."""
 
-FLOAT32_RATIO = 1e4
+FLOAT32_RATIO = 1e3
 """With `precision="auto"`, a table of any dtype is trained in float64 if the global scale exceeds
 this many standard deviations of a column. In float32, the rounding errors of the other columns
 would hide the noise of this column."""
@@ -39,17 +39,17 @@ def required_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 def choose_dtype(
     precision: str,
     table_dtype: np.dtype,
-    n_cells: int,
+    n_rows: int,
     moments: Moments,
     largest: Floats,
     device: torch.device,
 ) -> torch.dtype:
     """Choose the dtype of a network.
 
-    "auto" is float64 for small float64 tables and for float64 tables with a column whose mean is
-    large relative to its standard deviation. For tables of any dtype, it is float64 if sums of
-    squares would overflow in float32, or if the global scale is too small for float32. Otherwise,
-    it is float32.
+    "auto" is float64 for float64 tables of few rows, and for float64 tables with a column whose
+    mean is large relative to its standard deviation. For tables of any dtype, it is float64 if sums
+    of squares would overflow in float32, or if the global scale is too small for float32.
+    Otherwise, it is float32.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def choose_dtype(
         The parameter of the estimator.
     table_dtype : dtype
         Dtype of the cells of the table.
-    n_cells : int
-        Number of cells of the table, with one-hot encoded conditions.
+    n_rows : int
+        Number of distinct rows.
     moments : Moments
         Means, variances and global scale of the columns.
     largest : ndarray of shape (n_columns,)
@@ -75,7 +75,7 @@ def choose_dtype(
         return required
     deviation = moments.variance.sqrt()
     has_offset = (moments.center.abs() > FLOAT32_OFFSET * deviation) & (deviation > 0)
-    prefers_float64 = n_cells <= FLOAT64_CELLS or bool(has_offset.any())
+    prefers_float64 = n_rows <= FLOAT64_ROWS or bool(has_offset.any())
     is_narrow = (moments.scale > FLOAT32_RATIO * deviation) & (deviation > 0)
     limit = MAX_VALUE[torch.float32]
     exceeds_float32 = (

@@ -76,7 +76,7 @@ class Rehearsal(Batches):
 
 @dataclass
 class StreamPlan(Plan):
-    """Plan of one pass over new rows. `batch_size` is the number of new rows per step."""
+    """Plan of one pass over new rows. The batch size is the number of new rows per step."""
 
     n_passed: float = 0.0
     """Number of rows that training has passed over before."""
@@ -85,18 +85,17 @@ class StreamPlan(Plan):
     steps_before: float = 0.0
     """Number of earlier steps of the optimizer."""
 
-    def rate(self, progress: float) -> float:
-        """Compute the learning rate when a share `progress` of the steps is completed.
+    def rate(self, position: float) -> float:
+        """Compute the learning rate when a share `position` of the steps is completed.
 
         The rate rises during the first steps of an optimizer. From `DECAY_FROM` rows, it falls with
-        the square root of the number of rows. A step with fewer new rows than `batch_size` is
+        the square root of the number of rows. A step with fewer new rows than the batch size is
         smaller in proportion, so that rows have about the same effect in calls of any size.
         """
-        n_new = progress * self.n_new
-        warm_up = (self.steps_before + n_new / self.batch_size + 1) / WARM_UP_STEPS
+        n_new, size = position * self.n_new, self.budget.batch_size
+        warm_up = (self.steps_before + n_new / size + 1) / WARM_UP_STEPS
         decay = math.sqrt(DECAY_FROM / max(DECAY_FROM, self.n_passed + n_new))
-        size = self.n_new / self.batch_size
-        return self.learning_rate * min(1.0, warm_up) * decay * min(1.0, size)
+        return self.learning_rate * min(1.0, warm_up) * decay * min(1.0, self.n_new / size)
 
 
 def step_sizes(batch_size: int | str, n_rows: int, n_new: int, seen: float) -> tuple[int, int]:

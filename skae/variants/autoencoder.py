@@ -15,6 +15,24 @@ class Autoencoder(BaseAutoencoder):
     likelihood, the autoencoder is linear and finds the subspace of PCA [2]_. More hidden layers
     make it deep, and more components than columns make it overcomplete.
 
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int or "auto", default="auto"
+        Widths of the encoder's hidden layers. The decoder has the same widths in reverse order.
+        A width is a number of units for `architecture="mlp"`, of channels for "conv" and of
+        recurrent states for "recurrent". `()` gives a linear autoencoder. "auto" is (128, 64) for
+        "mlp" if rows have at most 64 columns, and (256, 128) if they have more. On nine tables of
+        at most 64 columns, the wider layers took twice as long and reconstructed about as well. It
+        is (64,) for "recurrent" and (16, 32) for "conv", or fewer layers for images that are too
+        small to be halved twice. "recurrent" needs at least one layer.
+
+    learning_rate : float, default=0.008
+        Peak of the one-cycle schedule in `fit`, and the constant rate in `partial_fit`. The
+        schedule rises during the first quarter of the steps and then falls to almost zero. If the
+        loss becomes infinite or NaN, `fit` starts again with a third of this rate, once, and warns.
+        On nine tables, narrow layers with this rate reconstructed as well as wider ones with the
+        rate of the other autoencoders, 0.003.
+
     See Also
     --------
     DenoisingAutoencoder : Autoencoder that is trained on corrupted rows.
@@ -53,6 +71,10 @@ class Autoencoder(BaseAutoencoder):
     >>> bool(autoencoder.score(test) > pca.score(test))
     True
     """
+
+    learning_rate: float = 8e-3
+
+    _narrow_widths = (128, 64)
 
     def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Deterministic(n_components)

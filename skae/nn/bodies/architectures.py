@@ -15,8 +15,12 @@ AXES = {"conv": ("channels", "height", "width"), "recurrent": ("time", "channels
 """Axes of `feature_shape`, for the architectures that need it."""
 
 WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
-"""Meaning of `hidden_layer_sizes="auto"`. For "conv", only as many entries are used as the height
-and width can be halved."""
+"""Meaning of `hidden_layer_sizes="auto"`, except for narrow tables. For "conv", only as many
+entries are used as the height and width can be halved."""
+
+NARROW = 64
+"""Largest number of cells of rows for which a variant may use other widths with "mlp". The widths
+do not depend on the number of components, so that a network can grow."""
 
 
 def make_architecture(
@@ -24,11 +28,13 @@ def make_architecture(
     n_features: int,
     feature_shape: tuple[int, ...] | None,
     hidden_layer_sizes: Sequence[int] | str,
+    narrow_widths: Sequence[int],
     activation: str,
     dropout: float,
 ) -> Architecture:
     """Create the architecture that the parameters of an estimator describe.
 
+    `narrow_widths` is the meaning of `hidden_layer_sizes="auto"` for "mlp" and narrow tables.
     Raises ValueError if `feature_shape` or `hidden_layer_sizes` does not suit the architecture.
     """
     shape = feature_shape or (n_features,)
@@ -40,7 +46,8 @@ def make_architecture(
         )
     times = halvings(cast(Shape, shape)) if kind == "conv" else None
     if isinstance(hidden_layer_sizes, str):
-        widths = WIDTHS[kind][:times]
+        is_narrow = kind == "mlp" and n_features <= NARROW
+        widths = (narrow_widths if is_narrow else WIDTHS[kind])[:times]
     else:
         widths = tuple(hidden_layer_sizes)
     for width in widths:

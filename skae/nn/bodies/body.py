@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from skae.nn.bodies.layers import Dense, Residual
+from skae.nn.bodies.linearization import Linearization
 from skae.nn.draws import Draws
 
 
@@ -107,6 +108,19 @@ class Body(nn.Module):
         if self.skip is not None:
             parts.append(self.skip(x.nan_to_num() if self.has_missing else x))
         return sum(parts[1:], parts[0])
+
+    def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
+        """Compute outputs for rows `x` (n, n_in), and their derivatives along `directions`.
+
+        `directions` has the shape (m, n_in). The rows must not contain NaN.
+        """
+        parts = []
+        if self.residual is not None:
+            parts.append(self.residual.linearize(x, directions))
+        if self.skip is not None:
+            parts.append(self.skip.linearize(x, directions[:, None]))
+        out = sum((part.out for part in parts[1:]), parts[0].out)
+        return Linearization(out, [term for part in parts for term in part.terms])
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:

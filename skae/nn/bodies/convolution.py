@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from skae.nn.bodies.body import Architecture
 from skae.nn.bodies.layers import Chain, Dense, Layer, Residual
+from skae.nn.bodies.linearization import Linearization, Term
 
 KERNEL = 3
 STRIDE = 2
@@ -58,9 +59,15 @@ class Convolution(Layer):
         self.stage = stage
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._convolve(x, self.bias)
+
+    def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
+        return Linearization(self(x), [Term(self._convolve(directions, None), None)])
+
+    def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
         stage = self.stage
         maps = x.reshape(-1, *stage.large)
-        maps = F.conv2d(maps, self.weight, self.bias, stage.stride, stage.padding)
+        maps = F.conv2d(maps, self.weight, bias, stage.stride, stage.padding)
         return maps.reshape(*x.shape[:-1], math.prod(stage.small))
 
 
@@ -86,16 +93,21 @@ class Upsampling(Layer):
         self.is_last = is_last
 
     def forward(self, x: Tensor) -> Tensor:
+        rows = self._convolve(x, None if self.is_last else self.bias)
+        return rows + self.bias if self.is_last else rows
+
+    def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
+        return Linearization(self(x), [Term(self._convolve(directions, None), None)])
+
+    def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
         stage = self.stage
         (channels, height, width), (down, right) = stage.large, stage.stride
-        bias = None if self.is_last else self.bias
         maps = F.conv2d(x.reshape(-1, *stage.small), self.weight, bias, padding=stage.padding)
         parts = maps.reshape(-1, channels, down, right, *stage.small[1:])
         maps = parts.permute(0, 1, 4, 2, 5, 3).reshape(
             -1, channels, stage.small[1] * down, stage.small[2] * right
         )
-        rows = maps[..., :height, :width].reshape(*x.shape[:-1], math.prod(stage.large))
-        return rows + self.bias if self.is_last else rows
+        return maps[..., :height, :width].reshape(*x.shape[:-1], math.prod(stage.large))
 
 
 class Convolutional(Architecture):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skae.nn.bodies.linearization import Linearization, Term, forward_mode
 from skae.nn.draws import Draws
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -18,6 +19,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "logistic": torch.sigmoid,
 }
+
+SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "silu": lambda x, y: torch.addcmul(y, x.sigmoid(), 1 - y),
+    "gelu": lambda x, y: (
+        torch.special.ndtr(x) + x * (-0.5 * x.square()).exp() / math.sqrt(2 * math.pi)
+    ),
+    "relu": lambda x, y: (x > 0).to(x.dtype),
+    "elu": lambda x, y: torch.where(x > 0, 1.0, 1 + y),
+    "tanh": lambda x, y: 1 - y.square(),
+    "logistic": lambda x, y: y * (1 - y),
+}
+"""Derivatives of the activations, as functions of their inputs and outputs."""
 
 GAINS = {"logistic": 4.0}
 """Factors on initial weights, for activations with a small slope at 0. The slope of "logistic" is
@@ -75,6 +88,18 @@ class Layer(nn.Module, ABC):
             self.weight.copy_(gain * noise / math.sqrt(n_inputs))
         self.bias.zero_()
 
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output."""
+
+    @abstractmethod
+    def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
+        """Compute outputs for rows `x` (n, n_in), and their derivatives along directions.
+
+        `directions` has the shape (m, n, n_in), or (m, 1, n_in) if the directions are the same for
+        all rows.
+        """
+
 
 class Dense(Layer):
     """Dense layer.
@@ -86,9 +111,16 @@ class Dense(Layer):
     def __init__(self, n_in: int, n_out: int, tied_to: Layer | None = None) -> None:
         super().__init__(n_in, n_out, (n_in,), tied_to=tied_to)
 
+    @property
+    def matrix(self) -> Tensor:
+        """Matrix (n_out, n_in) by which inputs are multiplied."""
+        return self.weight[: self.n_in].mT if self.transposed else self.weight
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight[: self.n_in].mT if self.transposed else self.weight
-        return F.linear(x, weight, self.bias)
+        return F.linear(x, self.matrix, self.bias)
+
+    def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
+        return Linearization(self(x), [Term(directions, self.matrix)])
 
 
 class Residual(nn.Module, ABC):
@@ -108,6 +140,14 @@ class Residual(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         """Compute the output. Dropout applies only if there are `draws`."""
+
+    def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
+        """Compute outputs for rows `x` (n, n_in), and their derivatives along directions.
+
+        `directions` has the shape (m, n_in). Networks whose derivatives have a closed form override
+        this method.
+        """
+        return forward_mode(self, x, directions)
 
     @abstractmethod
     def reset(self, generator: torch.Generator, silent: bool) -> None:
@@ -173,6 +213,15 @@ class Chain(Residual):
             x = apply_dropout(ACTIVATIONS[self.activation](layer(x)), draws, self.dropout)
         y: Tensor = last(x)
         return y
+
+    def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
+        *hidden, last = self.layers
+        directions = directions[:, None]
+        for layer in hidden:
+            linear = layer.linearize(x, directions)
+            x = ACTIVATIONS[self.activation](linear.out)
+            directions = linear.derivatives() * SLOPES[self.activation](linear.out, x)
+        return last.linearize(x, directions)
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, silent: bool = False) -> None:

@@ -132,6 +132,14 @@ class Likelihood(nn.Module, ABC):
         The Jacobian and the result have the shape (..., n, n_outputs, k).
         """
 
+    def common_information(self, batch: Batch) -> Tensor | None:
+        """Return the Fisher information (n_outputs,) of each output if all rows have the same.
+
+        It is None if the information depends on the row or on observed cells, or if the outputs
+        have information in common.
+        """
+        return None
+
     @abstractmethod
     def cell_deviance(self, x: Tensor, out: Tensor) -> Tensor:
         """Compute the squared error or the deviance of each cell, (..., n, n_columns)."""

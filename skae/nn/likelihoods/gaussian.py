@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.likelihoods.base import Likelihood, Statistics
 
@@ -128,6 +129,9 @@ class Gaussian(Likelihood):
 
     def information_product(self, out: Tensor, jacobian: Tensor) -> Tensor:
         return (self.scale**2 / self.variance())[:, None] * jacobian
+
+    def common_information(self, batch: Batch) -> Tensor | None:
+        return self.scale**2 / self.variance() if batch.observed is None else None
 
     def cell_deviance(self, x: Tensor, out: Tensor) -> Tensor:
         return (x - self.mean(out)) ** 2

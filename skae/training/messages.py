@@ -1,0 +1,147 @@
+"""Warnings about a fit, which the public method issues when the fit is complete."""
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from skae.nn.batch import Batch
+from skae.nn.corruption import FOR_IMAGES
+from skae.nn.likelihoods.base import Likelihood
+from skae.nn.network import Network
+from skae.nn.pca import column_moments
+from skae.training.epochs import Outcome
+from skae.training.plan import Plan
+
+Message = tuple[str, type[Warning]]
+"""Text and category of a warning."""
+
+NEGLIGIBLE_NOISE = 1e-6
+"""Noise variance, relative to the mean variance of the columns, below which `fit` warns if the
+training rows do not vary along all axes."""
+
+MANY_STEPS = 100
+"""Number of steps from which training is expected to improve the initial network."""
+
+ROUNDING = 1e-4
+"""Relative difference of objectives that rounding errors may cause."""
+
+IMAGE_CHANNELS = (1, 3, 4)
+"""Numbers of channels of usual images: gray, RGB and RGBA."""
+
+
+def about_shape(architecture: object, corruption: object, shape: tuple[int, ...]) -> list[Message]:
+    """Return a list with a warning if the channels of images seem to be the last axis."""
+    names = {name for name in (architecture, corruption) if type(name) is str}
+    if not {"conv", *FOR_IMAGES} & names or len(shape) != 3:
+        return []
+    channels, height, width = shape
+    if width not in IMAGE_CHANNELS or min(channels, height) <= width:
+        return []
+    text = (
+        f"feature_shape={shape} describes images of {channels} channels, {height} rows and {width} "
+        "columns. If channels are the last axis of the images, set feature_shape="
+        f"{(width, channels, height)} and pass np.moveaxis(X.reshape(-1, {channels}, {height}, "
+        f"{width}), -1, 1)."
+    )
+    return [(text, UserWarning)]
+
+
+def about_training(
+    network: Network, plan: Plan, n_steps: int, outcome: Outcome, start_loss: float
+) -> list[Message]:
+    """Return a list with a warning if training has diverged, or if it has learned nothing.
+
+    Parameters
+    ----------
+    network : Network
+        The trained network.
+    plan : Plan
+        Plan of the training.
+    n_steps : int
+        Number of steps of the training. Few steps are not expected to improve a network.
+    outcome : Outcome
+        Result of the training.
+    start_loss : float
+        Objective on the training rows before training, in nats per row.
+    """
+    # A diverged training has a larger objective than before any training and than the baseline of
+    # the likelihood. The margin, one nat per cell, excludes differences by chance, and those of
+    # rounding.
+    limit = max(start_loss, network.likelihood.baseline().item())
+    limit += network.inputs.n_outputs + ROUNDING * abs(limit)
+    if outcome.loss > limit:
+        text = (
+            f"Training diverged: the objective rose from {start_loss:.4g} to {outcome.loss:.4g} "
+            f"nats per row. Lower learning_rate (now {plan.learning_rate})."
+        )
+    elif outcome.epoch or n_steps < MANY_STEPS or not (plan.from_start and _can_learn(network)):
+        return []
+    else:
+        start = "random weights" if network.encoder.skip is None else "PCA"
+        text = (
+            f"Training did not improve on the initial network, {start}, which was kept. If the "
+            "standard deviations of the columns differ much, scale the columns, for example with "
+            "StandardScaler. Otherwise, change n_components or learning_rate."
+        )
+    return [(text, ConvergenceWarning)]
+
+
+def _can_learn(network: Network) -> bool:
+    """Return whether a network can be better than a linear one, which starts at its solution."""
+    is_linear = network.encoder.residual is None and network.decoder.residual is None
+    return not is_linear and network.latent.n_components < network.inputs.n_outputs
+
+
+def about_codes(network: Network, batch: Batch) -> list[Message]:
+    """Return a list with a warning if the codes of a sample of rows are degenerate."""
+    if not _variances(network, batch).any():
+        return []
+    with torch.no_grad():
+        text = network.latent.warning(network.encode(batch), batch.weight)
+    return [] if text is None else [(text, ConvergenceWarning)]
+
+
+def about_noise(
+    network: Network, likelihood: Likelihood, batch: Batch, n_rows: int, is_validated: bool
+) -> list[Message]:
+    """Return a list with a warning if the noise variance is arbitrary.
+
+    Parameters
+    ----------
+    network : Network
+        The trained network.
+    likelihood : Likelihood
+        Likelihood of the fitted density.
+    batch : Batch
+        Sample of the rows.
+    n_rows : int
+        Number of distinct training rows.
+    is_validated : bool
+        Whether validation rows have estimated or corrected the noise variance.
+    """
+    if network.likelihood.is_known or is_validated:
+        return []
+    variance = _variances(network, batch)
+    if not variance.any():
+        return []
+    k, d = network.latent.n_components, len(variance)
+    rank = min(n_rows - 1, int((variance > 0).sum()))
+    noise = likelihood.noise_variance
+    # A trained noise variance falls as long as training lasts.
+    is_arbitrary = network.likelihood.is_trained
+    is_arbitrary |= bool((noise < NEGLIGIBLE_NOISE * variance.mean().to(noise)).all())
+    if not is_arbitrary or rank >= min(d, k + 1):
+        return []
+    text = (
+        f"The noise variance cannot be estimated: codes with n_components={k} reproduce "
+        f"the training rows, which vary along at most {rank} of {d} axes. score_samples is "
+        "extremely low for rows that vary along other axes. Reduce n_components, hold out "
+        "more rows (early_stopping='auto' and validation_fraction), or set noise to a number."
+    )
+    return [(text, UserWarning)]
+
+
+def _variances(network: Network, batch: Batch) -> torch.Tensor:
+    """Compute the variances (n_outputs,) of the modelled columns in a sample of rows."""
+    # Some devices do not support float64.
+    x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
+    return column_moments(x, weight).variance[: network.inputs.n_outputs]
