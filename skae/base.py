@@ -1122,7 +1122,7 @@ class BaseAutoencoder(
         if "_fitted" in state:
             tree = state["_fitted"]
             # The sample consists of training rows, which files do not contain.
-            state["_fitted"] = tree | {"seen": replace(tree["seen"], sample=None)}
+            state["_fitted"] = tree | {"seen": tree["seen"].without_rows()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

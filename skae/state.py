@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -125,6 +125,10 @@ class Fitted:
         """Noise variance: an array if `noise="diagonal"`, else one number; 0 without noise."""
         noise = self.density.likelihood.noise_variance.cpu().double().numpy()
         return noise if self.parameters["noise"] == "diagonal" else float(noise[0])
+
+    def without_rows(self) -> Self:
+        """Return the model without its sample of training rows, for files."""
+        return replace(self, seen=self.seen.without_rows())
 
     def tree(self) -> dict[str, Any]:
         """Convert the model to a dict of plain values, numpy arrays and `Stored` objects.

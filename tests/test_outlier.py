@@ -26,6 +26,7 @@ from skae import Autoencoder, AutoencoderOutlierDetector, OutlierExplanationDisp
 from skae.base import BaseAutoencoder
 from skae.state import KIND
 from skae.table import rows as table_rows
+from skae.table import seen
 from skae.table.selection import Selection
 from skae.tasks.outlier_model import Units
 from skae.tasks.outlier_scores import SCORES
@@ -339,6 +340,7 @@ def peak_bytes(function, *arguments):
 @pytest.mark.parametrize("n_weights", [1, 3])
 def test_memory_is_a_small_multiple_of_the_table(n_weights, dtype, monkeypatch):
     monkeypatch.setattr(table_rows, "CHUNK_CELLS", 2**14)
+    monkeypatch.setattr(seen, "SAMPLE_CELLS", 2**14)
     # So many columns have no covariance matrix, which does not depend on the number of rows.
     X = np.random.default_rng(0).normal(size=(2000, 520)).astype(dtype)
     weight = np.arange(2000) % n_weights + 1.0

@@ -313,8 +313,7 @@ def train_net(
     before = start if plan.loss_before is None else plan.loss_before
     if outcome.first_loss is not None:
         before += max(0.0, outcome.first_loss - start)
-    n_steps = plan.budget.max_epochs * len(train.batch_sizes(plan.budget.batch_size))
-    return outcome.epoch, about_training(network, plan, n_steps, outcome, before)
+    return outcome.epoch, about_training(network, plan, train, outcome, before)
 
 
 def use_all_rows(

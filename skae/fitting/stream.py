@@ -28,7 +28,7 @@ from skae.table.seen import ColumnMoments, Joined, Sample, Seen
 from skae.training.batches import Batches
 from skae.training.budget import Budget
 from skae.training.loop import DivergenceError, Net
-from skae.training.messages import Message, about_codes, about_shape, about_training
+from skae.training.messages import Message, about_codes, about_distance, about_shape, about_training
 from skae.training.rehearsal import Rehearsal, StreamPlan
 from skae.training.rehearsal import step_sizes as sizes_of_steps
 from skae.training.split import Split
@@ -94,7 +94,8 @@ def fit_read_stream(
         )
     )
     try:
-        messages = about_distance(stream) + train_stream(net, train, plan)
+        messages = about_distance(stream.before.moments, stream.new, fit.schema.column_label)
+        messages += train_stream(net, train, plan)
         net.notify("on_train_end", X=train, y=None)
         fitted = make_stream_fitted(estimator, stream, net, n_passed)
     except DivergenceError:
@@ -133,22 +134,6 @@ def has_changed(estimator: BaseEstimator, resume: Fitted | None) -> bool:
     now = estimator.get_params(deep=False)
     known = {} if resume is None else resume.parameters
     return any(repr(now[name]) != repr(value) for name, value in known.items())
-
-
-def about_distance(stream: Stream) -> list[Message]:
-    """Return a list with a warning if the new rows are far from those seen before."""
-    new = ColumnMoments.from_rows(stream.new.rows.modelled, stream.new.weight)
-    found = stream.before.moments.farthest(new)
-    if found is None:
-        return []
-    schema = stream.fit.schema
-    label = schema.column_label(int(schema.modelled[found[0]]))
-    text = (
-        f"The new rows are far from those seen before: the mean of column {label} differs by "
-        f"{found[1]:.3g} standard deviations. Check the units of the new rows. If they come from "
-        "another distribution, reconstructions are poor until many of them were seen."
-    )
-    return [(text, UserWarning)]
 
 
 def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, float]:
@@ -242,7 +227,7 @@ def train_stream(net: Net, train: Rehearsal, plan: StreamPlan) -> list[Message]:
     """
     before = net.evaluate(train)
     outcome = net.fit_rows(train, None, plan)
-    return about_training(net.module_, plan, 0, outcome, before)
+    return about_training(net.module_, plan, train, outcome, before)
 
 
 def make_stream_fitted(

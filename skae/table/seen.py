@@ -1,6 +1,6 @@
 """What a model has seen of its rows: moments of all of them, and a sample that is kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from skae.files import Stored
 from skae.table.rows import (
-    CHUNK_CELLS,
     Floats,
     Rows,
     hash_rows,
     merge_equal_rows,
     mix_bits,
+    row_chunks,
     select_by_hash,
 )
 from skae.table.targets import Targets
@@ -62,10 +62,10 @@ class ColumnMoments(Stored):
     def from_rows(cls, values: Floats, weight: Floats) -> Self:
         """Compute the moments of a table (n, n_columns), block by block."""
         d = values.shape[1]
-        size, total = max(1, CHUNK_CELLS // d), cls(np.zeros(d), np.zeros(d), np.zeros(d))
-        for i in range(0, len(values), size):
-            cells = values[i : i + size].astype(np.float64)
-            observed, share = ~np.isnan(cells), weight[i : i + size]
+        total = cls(np.zeros(d), np.zeros(d), np.zeros(d))
+        for block in row_chunks(len(values), d):
+            cells = values[block].astype(np.float64)
+            observed, share = ~np.isnan(cells), weight[block]
             cells = np.where(observed, cells, 0.0)
             known = (share @ observed).astype(np.float64)
             # Differences from a row of the table are exact where a column is constant.
@@ -272,6 +272,10 @@ class Seen(Stored):
         moments = ColumnMoments.from_rows(rows.modelled, weight)
         kept = sample.take(np.arange(len(sample))[:size], sample.weight[:size])
         return cls(seed, total, moments, n, GROWTH * total, kept)
+
+    def without_rows(self) -> Self:
+        """Return the state without the sample."""
+        return replace(self, sample=None)
 
     def join(self, new: Sample) -> Joined:
         """Return the distinct rows of the sample and of new rows."""

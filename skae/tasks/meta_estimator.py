@@ -185,12 +185,14 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
     ) -> TrainingRows:
         """Validate the training data, and copy the autoencoder.
 
-        `previous` is the model of the previous fit, or None. `continues` is whether training
-        resumes from it in any case and accepts single rows, as in `partial_fit`.
+        `previous` is the model of the previous fit, or None. `continues` is whether the rows
+        follow those of that fit, as in `partial_fit`. They must then have the same columns, and may
+        be a single row.
         """
         autoencoder, resumed = self._copy_autoencoder(X, previous, continues)
-        validator = _make_validator(self, resumed)
-        options = {"reset": resumed is None, "ensure_min_samples": 1 if continues else 2}
+        known = previous if continues else resumed
+        validator = _make_validator(self, known)
+        options = {"reset": known is None, "ensure_min_samples": 1 if continues else 2}
         X = validate_rows(validator, autoencoder, X, **self._validation_options | options)
         weight = read_weight(sample_weight, X)
         if not continues:

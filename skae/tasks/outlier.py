@@ -1,5 +1,6 @@
 """Outlier detection with any autoencoder, p-values for outliers, and explanations by cell."""
 
+from dataclasses import replace
 from math import ceil
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -12,17 +13,25 @@ from sklearn.base import OutlierMixin
 from sklearn.utils import get_tags
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weighted_percentile
-from skae.base import MatrixLike
+from skae.base import BaseAutoencoder, MatrixLike
 from skae.fitting.prepare import draw_seed
 from skae.state import FittedAttribute
+from skae.table.cells import column_label
 from skae.table.containers import tables_like
-from skae.table.rows import select_by_hash
+from skae.table.rows import Rows, select_by_hash
+from skae.table.seen import Sample, Seen
 from skae.table.selection import DistinctRows, Selection
-from skae.tasks.meta_estimator import AutoencoderMetaEstimator, Training, TrainingRows
+from skae.tasks.meta_estimator import (
+    AutoencoderMetaEstimator,
+    FittedTask,
+    Training,
+    TrainingRows,
+)
 from skae.tasks.outlier_model import FittedDetector, ScaledAutoencoder, Units
 from skae.tasks.outlier_scores import SCORES, Score
 from skae.tasks.robust_statistics import Floats, robust_center_scale
 from skae.training.budget import FULL_BATCH_ROWS
+from skae.training.messages import about_distance
 from skae.variants.autoencoder import Autoencoder
 
 STATISTICS_ROWS = 2**14
@@ -160,10 +169,11 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     outlier. Differences from the constant of at most 2 machine epsilons of it are rounding errors
     and are ignored. The density does not depend on the units of constant columns.
 
-    A fitted detector, and the file that `save` writes, contain no training rows. The criteria
-    "neighbors" and "robust" contain means of groups of at least three rows, or of all rows if
-    there are fewer than six. "reconstruction" and "density" contain nothing of single rows. With
-    `calibration_fraction`, the anomaly scores of the calibration rows are stored, but not the rows.
+    The file that `save` writes contains no training rows. The criteria "neighbors" and "robust"
+    contain means of groups of at least three rows, or of all rows if there are fewer than six.
+    "reconstruction" and "density" contain nothing of single rows. With `calibration_fraction`, the
+    anomaly scores of the calibration rows are stored, but not the rows. The detector itself, and a
+    pickle of it, keep a sample of at most 2,048 training rows, from which `partial_fit` continues.
 
     Training without the rows of each batch that have the largest loss is least trimmed squares
     [1]_. The covariance of "neighbors" and "robust" is estimated by concentration steps [2]_. If
@@ -264,6 +274,71 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         """
         return self._fit(X, y, sample_weight)
 
+    @fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(
+        self, X: MatrixLike, y: object = None, sample_weight: MatrixLike | None = None
+    ) -> Self:
+        """Join new rows with those seen before, and adapt the detector to all of them.
+
+        The calls may have any size, down to one row, and the rows may come in any order. The
+        detector keeps a sample of at most 2,048 of the distinct rows, with at most 2**20 cells.
+        Hashes of the rows choose it, so that their order has no influence. A row that comes again
+        counts again.
+
+        - Each call computes the threshold anew, from the anomaly scores of the rows in the sample.
+        - Whenever the weight of the rows seen has grown by a quarter, the detector is fitted anew
+          to the sample: its autoencoder, robust units, criterion and calibration rows. The
+          calibration rows are thus always rows that the present autoencoder was not trained on. If
+          the sample contains all rows, this is the same as `fit` on all rows. Changes of parameters
+          other than `contamination` have an effect from the next such call.
+
+        A pickle contains the sample. A file of `save` does not, so that `partial_fit` cannot
+        continue after `skae.load`. The `warm_start` of the autoencoder has no effect.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows in the user's units.
+        y : None
+            Ignored, present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of rows, as in `fit`.
+
+        Returns
+        -------
+        self : object
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, if X has other columns than in the first call, or if the detector was
+            loaded from a file of `save`. The first call may have a single row.
+        TypeError, NotFittedError
+            As in `fit`.
+
+        Warns
+        -----
+        UserWarning
+            As in `fit`, or if the new rows are far from those seen before: the mean of a column
+            differs by more than 10 standard deviations of the column, and by more than sqrt(n / m)
+            for m new rows after n others. The warning names the column.
+        ConvergenceWarning
+            As in `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skae import AutoencoderOutlierDetector
+        >>> rows = np.random.default_rng(0).normal(size=(300, 4))
+        >>> detector = AutoencoderOutlierDetector(random_state=0)
+        >>> for part in np.split(rows, 3):
+        ...     detector = detector.partial_fit(part)
+        >>> detector.predict([[0, 0, 0, 0], [9, 9, 9, 9]])
+        array([ 1, -1])
+        """
+        return self._fit(X, y, sample_weight, "_stream_model")
+
     def _fit_model(
         self,
         X: MatrixLike,
@@ -273,16 +348,71 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         training: Training,
     ) -> FittedDetector:
         data = self._read_training_rows(X, sample_weight, previous)
-        seed = draw_seed(self.random_state)
-        train, calibration = self._split(data, seed)
+        before = Seen.nothing(draw_seed(self.random_state), data.X.shape[1])
+        new = _as_sample(data, before.seed)
+        return self._fit_rows(data, before.after(before.join(new), new, 0.0, True), training)
+
+    def _stream_model(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: MatrixLike | None,
+        previous: FittedDetector | None,
+        training: Training,
+    ) -> FittedDetector:
+        """Join new rows with those seen before, and fit a new model to a sample if it is due."""
+        data = self._read_training_rows(X, sample_weight, previous, True)
+        if previous is None:
+            before = Seen.nothing(draw_seed(self.random_state), data.X.shape[1])
+        elif previous.seen is not None and previous.seen.sample is not None:
+            before = previous.seen
+        else:
+            raise ValueError(
+                "partial_fit continues from a sample of the rows seen before, which files of save "
+                "do not contain. Call fit, or store the detector with pickle or joblib."
+            )
+        new = _as_sample(data, before.seed)
+        names = data.columns["feature_names_in"]
+        for message in about_distance(
+            before.moments, new, lambda j: column_label(j, None if names is None else names[j])
+        ):
+            warn(*message)
+        joined = before.join(new)
+        is_due = before.weight + float(new.weight.sum()) >= before.due
+        seen, sample = before.after(joined, new, 0.0, is_due), joined.next_sample()
+        weight = sample.weight.astype(np.float64) * (seen.weight / sample.weight.sum())
+        data = replace(data, X=sample.rows.values, weight=weight)
+        if previous is None or is_due:
+            return self._fit_rows(data, seen, training)
+        rows = self._split(data, seen.seed)[0]
+        offset = self._threshold(previous.anomaly_scores(rows, previous.score), rows.share)
+        return replace(previous, offset=offset, seen=seen)
+
+    def _copy_autoencoder(
+        self, X: MatrixLike, previous: FittedTask | None, continues: bool = False
+    ) -> tuple[BaseAutoencoder | None, FittedTask | None]:
+        # `partial_fit` trains a new autoencoder, because the robust units of the columns follow the
+        # rows.
+        return super()._copy_autoencoder(X, None if continues else previous)
+
+    def _fit_rows(self, data: TrainingRows, seen: Seen, training: Training) -> FittedDetector:
+        """Fit a model to validated rows."""
+        train, calibration = self._split(data, seen.seed)
         model = self._make_model(data, train)
         if self._trains_autoencoder():
-            model.autoencoder.set_params(trim=self.trim, random_state=seed)
+            model.autoencoder.set_params(trim=self.trim, random_state=seen.seed)
             with training(model.autoencoder):
                 model.fit_autoencoder(train)
         criterion = self._fit_criterion(model, train)
         calibrated = self._calibrate(model, criterion["score"], calibration)
-        return FittedDetector(**vars(model), **criterion, **calibrated)
+        return FittedDetector(**vars(model), **criterion, **calibrated, seen=seen)
+
+    def _attributes(self) -> dict[str, Any]:
+        attributes = super()._attributes()
+        if "_seen" in attributes:
+            # The sample consists of training rows, which files do not contain.
+            attributes["_seen"] = attributes["_seen"].without_rows()
+        return attributes
 
     def _split(self, data: TrainingRows, seed: int) -> tuple[DistinctRows, DistinctRows]:
         """Divide the distinct rows of a table into training and calibration rows."""
@@ -324,15 +454,18 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         if name == "auto":
             name = "robust" if self.trim > 0 else "neighbors"
         score = SCORES[name]().fit(outputs, share, self.trim)
-        anomaly, weight = model.anomaly_scores(train, score), train.share
+        offset = self._threshold(model.anomaly_scores(train, score), train.share)
+        return {"score": score, "offset": offset, "center": center, "scale": scale}
+
+    def _threshold(self, anomaly: Floats, weight: Floats) -> float:
+        """Compute the threshold from the anomaly scores (n,) of rows with weights (n,)."""
         if self.contamination == "auto":
             low, high = weighted_percentile(anomaly, weight, np.array([25, 75]), average=True)
             limit = high + 1.5 * (high - low)
         else:
             percent = 100 * float(self.contamination)
             limit = -weighted_percentile(-anomaly, weight, percent, average=True)
-        offset = -float(limit + _rounding_tolerance(limit))
-        return {"score": score, "offset": offset, "center": center, "scale": scale}
+        return -float(limit + _rounding_tolerance(limit))
 
     def _calibrate(
         self, model: ScaledAutoencoder, score: Score, rows: DistinctRows
@@ -523,6 +656,13 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         tables = fitted.explain(Selection.all(self._read_rows(X, fitted)))
         titles = ("deviation", "expected", "share")
         return tables_like(X, titles, tables, fitted.feature_names_in)
+
+
+def _as_sample(data: TrainingRows, seed: int) -> Sample:
+    """Return the rows of positive weight."""
+    kept = data.weight > 0
+    rows = Rows(data.X if kept.all() else data.X[kept])
+    return Sample.hashed(rows, data.weight[kept], None, None, seed)
 
 
 def _default_autoencoder(n: int, n_features: int) -> Autoencoder:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skae.files import Stored, check_numbers
+from skae.table.seen import Seen
 from skae.table.selection import DistinctRows, Selection, assemble
 from skae.tasks.meta_estimator import FittedTask
 from skae.tasks.outlier_scores import ModelOutputs, Score
@@ -185,6 +186,8 @@ class ScaledAutoencoder(FittedTask):
             rows, weight = rows.take(np.zeros(2, dtype=np.intp)), np.repeat(weight / 2, 2)
         parts = ((block, self.inputs.to_network(cells)) for block, cells in self.blocks(rows))
         self.autoencoder.fit(assemble(len(rows), parts, dtype), sample_weight=weight)
+        # The detector keeps its own sample of the rows, in the user's units.
+        self.autoencoder._fitted = self.autoencoder._fitted.without_rows()
 
     def encode(self, X: Floats) -> Floats:
         """Compute the codes (n, n_components) of rows in the user's units."""
@@ -253,6 +256,9 @@ class FittedDetector(ScaledAutoencoder):
     at_least : ndarray of shape (n_calibration_rows + 1,)
         Entry i is 1 plus the effective number of calibration rows whose anomaly score is at least
         the i-th smallest.
+    seen : Seen or None
+        What the detector has seen of its rows, from which `partial_fit` continues. None for models
+        from files of earlier versions.
     """
 
     score: Score
@@ -261,6 +267,7 @@ class FittedDetector(ScaledAutoencoder):
     scale: Floats
     calibration: Floats
     at_least: Floats
+    seen: Seen | None = None
 
     def _check_state(self) -> None:
         super()._check_state()
@@ -272,6 +279,8 @@ class FittedDetector(ScaledAutoencoder):
         check_numbers(self.at_least, (n + 1,), "the numbers of calibration rows", positive=True)
         if not np.isfinite(self.offset):
             raise ValueError(f"offset must be finite, got {self.offset}")
+        if self.seen is not None and self.seen.moments.mean.shape != (d,):
+            raise ValueError(f"there must be moments of {d} columns")
 
     def explain(self, rows: Selection) -> Floats:
         """Compute the deviations, expected values and shares of cells, (n, 3, n_features)."""

@@ -1,5 +1,7 @@
 """Warnings about a fit, which the public method issues when the fit is complete."""
 
+from collections.abc import Callable
+
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
@@ -8,6 +10,8 @@ from skae.nn.corruption import FOR_IMAGES
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 from skae.nn.pca import column_moments
+from skae.table.seen import ColumnMoments, Sample
+from skae.training.batches import Batches
 from skae.training.epochs import Outcome
 from skae.training.plan import Plan
 
@@ -46,7 +50,7 @@ def about_shape(architecture: object, corruption: object, shape: tuple[int, ...]
 
 
 def about_training(
-    network: Network, plan: Plan, n_steps: int, outcome: Outcome, start_loss: float
+    network: Network, plan: Plan, train: Batches, outcome: Outcome, start_loss: float
 ) -> list[Message]:
     """Return a list with a warning if training has diverged, or if it has learned nothing.
 
@@ -56,8 +60,8 @@ def about_training(
         The trained network.
     plan : Plan
         Plan of the training.
-    n_steps : int
-        Number of steps of the training. Few steps are not expected to improve a network.
+    train : Batches
+        Training rows.
     outcome : Outcome
         Result of the training.
     start_loss : float
@@ -73,7 +77,7 @@ def about_training(
             f"Training diverged: the objective rose from {start_loss:.4g} to {outcome.loss:.4g} "
             f"nats per row. Lower learning_rate (now {plan.learning_rate})."
         )
-    elif outcome.epoch or n_steps < MANY_STEPS or not (plan.from_start and _can_learn(network)):
+    elif outcome.epoch or not (plan.from_start and _can_learn(network, plan, train)):
         return []
     else:
         start = "random weights" if network.encoder.skip is None else "PCA"
@@ -85,10 +89,34 @@ def about_training(
     return [(text, ConvergenceWarning)]
 
 
-def _can_learn(network: Network) -> bool:
-    """Return whether a network can be better than a linear one, which starts at its solution."""
+def _can_learn(network: Network, plan: Plan, train: Batches) -> bool:
+    """Return whether a training is expected to improve a network.
+
+    A linear network starts at its solution, as does that of a single distinct row.
+    """
+    n_steps = plan.budget.max_epochs * len(train.batch_sizes(plan.budget.batch_size))
     is_linear = network.encoder.residual is None and network.decoder.residual is None
-    return not is_linear and network.latent.n_components < network.inputs.n_outputs
+    is_short = network.latent.n_components < network.inputs.n_outputs
+    return n_steps >= MANY_STEPS and len(train) > 1 and is_short and not is_linear
+
+
+def about_distance(
+    before: ColumnMoments, new: Sample, label: Callable[[int], str]
+) -> list[Message]:
+    """Return a list with a warning if new rows are far from those with moments `before`.
+
+    `label` returns the name of a column.
+    """
+    found = before.farthest(ColumnMoments.from_rows(new.rows.modelled, new.weight))
+    if found is None:
+        return []
+    text = (
+        f"The new rows are far from those seen before: the mean of column {label(found[0])} "
+        f"differs by {found[1]:.3g} standard deviations. Check the units of the new rows. If they "
+        "come from another distribution, the model describes them poorly until many of them were "
+        "seen."
+    )
+    return [(text, UserWarning)]
 
 
 def about_codes(network: Network, batch: Batch) -> list[Message]:
