@@ -5,14 +5,22 @@ import pickle
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import PCA, IncrementalPCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import roc_auc_score
 from small_models import AUTOENCODERS, X, for_each, tiny
 from test_common import train
 
 import skae
-from skae import Autoencoder, AutoencoderClassifier, AutoencoderRegressor
+from skae import (
+    Autoencoder,
+    AutoencoderClassifier,
+    AutoencoderOutlierDetector,
+    AutoencoderRegressor,
+)
 from skae.fitting import stream as steps
 from skae.nn.batch import Batch
 from skae.nn.units import change_units
@@ -329,3 +337,93 @@ def test_numbers_are_learned():
 def test_what_cannot_be_streamed_is_refused_by_name(parameters, match):
     with pytest.raises(ValueError, match=match):
         AutoencoderClassifier(**parameters).partial_fit(X, np.arange(len(X)) % 2)
+
+
+# ------------------------------------------------------------------------------- the detector
+
+
+def contaminated(n, n_outliers):
+    """Rows of two clusters, sorted by cluster, and rows that are far away, in between."""
+    rows = RNG.normal(size=(n, 5)) + 6 * (np.arange(n) >= n / 2)[:, None]
+    is_outlier = np.isin(np.arange(n), RNG.permutation(n)[:n_outliers])
+    rows[is_outlier] += RNG.choice([-9, 9], size=(n_outliers, 5))
+    return rows, is_outlier
+
+
+@pytest.mark.parametrize("parameters", [{}, {"calibration_fraction": 0.3}, {"trim": 0}])
+@pytest.mark.parametrize("size", [1, 16, 400])
+def test_a_detector_is_that_of_all_rows_seen(size, parameters, monkeypatch):
+    """If the sample contains them all, in any order."""
+    monkeypatch.setattr("skae.table.seen.GROWTH", 4.0)
+    rows = contaminated(400, 20)[0]
+    small = Autoencoder(2, hidden_layer_sizes=(8,), max_epochs=5, linear_skip=False)
+    model = AutoencoderOutlierDetector(small, random_state=0, **parameters)
+    found, expected = copy.deepcopy(model).partial_fit(rows[-100:]), model.fit(rows)
+    in_parts(found, rows[:-100], size)
+    np.testing.assert_array_equal(found.score_samples(rows), expected.score_samples(rows))
+    assert found.offset_ == expected.offset_
+    assert found.n_calibration_rows_ == expected.n_calibration_rows_
+
+
+def test_a_detector_of_sorted_rows_finds_what_one_of_all_rows_finds(monkeypatch):
+    monkeypatch.setattr("skae.table.seen.SAMPLE_ROWS", 300)
+    rows, is_outlier = contaminated(1500, 60)
+    model = AutoencoderOutlierDetector(random_state=0)
+    expected = roc_auc_score(is_outlier, -model.fit(rows).score_samples(rows))
+    found = in_parts(AutoencoderOutlierDetector(random_state=0), rows, 100)
+    assert len(found._fitted.seen.sample) == 300
+    assert roc_auc_score(is_outlier, -found.score_samples(rows)) > expected - 0.02
+    assert found._fitted.seen.weight == 1500
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.1])
+def test_the_threshold_follows_each_call(contamination):
+    rows = contaminated(400, 20)[0]
+    model = AutoencoderOutlierDetector(contamination=contamination, random_state=0)
+    before = model.partial_fit(rows[::2])._fitted
+    model.partial_fit(rows[1::16])
+    assert model.autoencoder_ is before.autoencoder
+    assert model.offset_ != before.offset
+    if contamination == 0.1:
+        seen = np.concatenate([rows[::2], rows[1::16]])
+        assert (model.predict(seen) < 0).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_detector_goes_on_after_fit_and_pickle_but_not_after_save(tmp_path):
+    rows = pd.DataFrame(contaminated(200, 10)[0], columns=list("abcde"))
+    model = AutoencoderOutlierDetector(random_state=0).fit(rows)
+    model.save(tmp_path / "detector")
+    loaded = skae.load(tmp_path / "detector")
+    assert loaded._fitted.seen.sample is None
+    before = loaded._fitted
+    with pytest.raises(ValueError, match="files of save do not contain"):
+        loaded.partial_fit(rows)
+    assert loaded._fitted is before
+    again = pickle.loads(pickle.dumps(model)).partial_fit(rows[:60] + 1)
+    np.testing.assert_array_equal(
+        model.partial_fit(rows[:60] + 1).score_samples(rows), again.score_samples(rows)
+    )
+    assert len(again._fitted.seen.sample) == 260
+    with pytest.warns(UserWarning, match=r"column 2 \('c'\) differs by"):
+        again.partial_fit(rows.assign(c=1e3))
+    with pytest.raises(ValueError, match="feature names"):
+        again.partial_fit(rows[list("abced")])
+
+
+def test_a_frozen_autoencoder_stays_as_it_is():
+    rows = contaminated(200, 10)[0]
+    frozen = tiny(Autoencoder).fit(rows)
+    model = AutoencoderOutlierDetector(FrozenEstimator(frozen), random_state=0)
+    in_parts(model, rows, 50)
+    np.testing.assert_array_equal(model.autoencoder_.transform(rows), frozen.transform(rows))
+    expected = AutoencoderOutlierDetector(FrozenEstimator(frozen), random_state=0).fit(rows)
+    np.testing.assert_array_equal(model.score_samples(rows), expected.score_samples(rows))
+
+
+def test_weights_of_a_stream_are_those_of_repeated_rows():
+    rows, weight = contaminated(100, 5)[0], RNG.integers(1, 4, size=100)
+    small = Autoencoder(2, hidden_layer_sizes=(8,), max_epochs=5, linear_skip=False)
+    model = AutoencoderOutlierDetector(small, random_state=0)
+    expected = copy.deepcopy(model).partial_fit(np.repeat(rows, weight, axis=0))
+    model.partial_fit(rows, sample_weight=weight)
+    np.testing.assert_allclose(model.score_samples(rows), expected.score_samples(rows), rtol=1e-6)

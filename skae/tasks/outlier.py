@@ -409,9 +409,9 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
 
     def _attributes(self) -> dict[str, Any]:
         attributes = super()._attributes()
-        if "_seen" in attributes:
+        if "_seen_" in attributes:
             # The sample consists of training rows, which files do not contain.
-            attributes["_seen"] = attributes["_seen"].without_rows()
+            attributes["_seen_"] = attributes["_seen_"].without_rows()
         return attributes
 
     def _split(self, data: TrainingRows, seed: int) -> tuple[DistinctRows, DistinctRows]:
