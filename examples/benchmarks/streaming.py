@@ -12,7 +12,7 @@ rows of the stream. `fit` has its default parameters.
 "after fit" is the change of the error of held-out rows when `partial_fit` receives 200 of the rows
 of a `fit`, in calls of the size in the second column. "time" is the ratio of the median time of the
 last 50 calls to that of the first 50 calls after the sample of earlier rows was full, and "pickle"
-is the ratio of the sizes of pickles.
+is the ratio of the sizes of pickles. They are given if there were at least 100 such calls.
 """
 
 import argparse
@@ -86,8 +86,11 @@ def streamed(rows, k, size):
         if i in (0, PASSES - 1):
             errors.append(error(model, rows))
     bytes_.append(len(pickle.dumps(model)))
-    first, last = np.median(seconds[n_full : n_full + 50]), np.median(seconds[-50:])
-    return *errors, sum(seconds) / PASSES, last / first, bytes_[-1] / bytes_[0]
+    slower = larger = np.nan
+    if len(seconds) >= n_full + 100:
+        slower = np.median(seconds[-50:]) / np.median(seconds[n_full : n_full + 50])
+        larger = bytes_[-1] / bytes_[0]
+    return *errors, sum(seconds) / PASSES, slower, larger
 
 
 def change_after_fit(rows, k, size):
@@ -106,11 +109,12 @@ def table(folder, sizes):
     for name, rows, k in streams(folder):
         whole = error(Autoencoder(k, random_state=0).fit(rows), rows)
         for size in sizes:
-            one, five, seconds, slower, larger = streamed(rows, k, size)
+            one, five, seconds, *ratios = streamed(rows, k, size)
             change = change_after_fit(rows, k, size)
             yield [name, f"{size:,}", f"{incremental_pca(rows, k, size):.3f}", f"{one:.3f}",
                    f"{five:.3f}", f"{whole:.3f}", f"{five / whole:.2f}", f"{100 * change:+.1f} %",
-                   f"{seconds:.1f}", f"{slower:.2f}", f"{larger:.2f}"]  # fmt: skip
+                   f"{seconds:.1f}",
+                   *("" if np.isnan(r) else f"{r:.2f}" for r in ratios)]  # fmt: skip
 
 
 def main():
