@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 from small_models import (
     X,
     assert_same,
@@ -247,6 +248,47 @@ def test_ctrl_c_at_any_line_restores_the_counts():
             traced(trace, model.transform, X)
         assert counts() == (2, 2), number
         np.testing.assert_array_equal(model.transform(X), expected)
+    assert counts() == (2, 2)
+
+
+@threads.one_thread
+def count_for(work):
+    before = torch.get_num_threads()
+    with threads.threads_for(work):
+        count = torch.get_num_threads()
+    assert torch.get_num_threads() == before == 1
+    return count
+
+
+def test_the_size_of_a_step_decides_how_many_threads_it_gets():
+    unit = threads.WORK_PER_THREAD
+    assert [count_for(unit * n - 1) for n in (1, 2, 3)] == [1, 1, 2]
+    assert count_for(100 * unit) == 2
+    torch.set_num_threads(1)
+    assert count_for(100 * unit) == 1
+
+
+def test_ctrl_c_in_a_large_step_restores_the_counts():
+    work = 2 * threads.WORK_PER_THREAD
+    for number in range(1, n_events(count_for, work) + 1):
+        trace, _ = at_line(number, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            traced(trace, count_for, work)
+        assert counts() == (2, 2), number
+
+
+def test_steps_on_two_threads_have_the_same_results(monkeypatch):
+    class Watch(Callback):
+        def on_batch_end(self, net, training=False, **kwargs):
+            used.add(torch.get_num_threads())
+
+    used, codes = set(), []
+    for unit in (threads.WORK_PER_THREAD, 1):
+        monkeypatch.setattr(threads, "WORK_PER_THREAD", unit)
+        model = tiny(skae.Autoencoder).set_params(callbacks=[Watch()])
+        codes.append(model.fit(X).transform(X))
+    assert used == {1, 2}
+    np.testing.assert_allclose(*codes, rtol=1e-6, atol=1e-6)
     assert counts() == (2, 2)
 
 

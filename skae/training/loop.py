@@ -28,6 +28,7 @@ from skae.training.batches import Batches
 from skae.training.epochs import BestEpoch, Outcome, paired_change
 from skae.training.plan import Plan, Schedule
 from skae.training.progress import LongTraining, print_plain
+from skae.training.threads import threads_for
 
 _Loss = TypeVar("_Loss", float, Tensor)
 
@@ -151,8 +152,9 @@ class Net(NeuralNet):
         self.duration.begin(is_shown=bool(plan.verbose))
         try:
             self._stop_if_out_of_patience()
-            while self._schedule.done < self._schedule.n_steps:
-                self.fit_loop(train, valid, epochs=1)
+            with threads_for(plan.budget.batch_size * self._n_weights):
+                while self._schedule.done < self._schedule.n_steps:
+                    self.fit_loop(train, valid, epochs=1)
         except StopTraining:
             self.stopped_early = True
         outcome = replace(self._outcome(train, valid, before), first_loss=first_loss)
@@ -277,6 +279,10 @@ class Net(NeuralNet):
         for path in self.checkpoints.values():
             path.unlink(missing_ok=True)
             files.remove_leftovers(path)
+
+    @property
+    def _n_weights(self) -> int:
+        return sum(p.numel() for p in self.module_.parameters())
 
     def _trainable_parameters(self) -> list[Tensor]:
         return [p for p in self.module_.parameters() if p.requires_grad]

@@ -13,7 +13,8 @@ it can replace the lock of the keepers, so that `os.fork` need not wait for them
 """
 
 from _thread import start_new_thread
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from threading import Lock, RLock
 from typing import ParamSpec, TypeVar
@@ -30,6 +31,11 @@ R = TypeVar("R")
 PATIENCE = 10.0
 """Seconds to wait for a keeper, which takes less than a millisecond. It is only waited for in vain
 where a signal handler interrupts the wait and forks, or calls an estimator."""
+
+WORK_PER_THREAD = 2**26
+"""Number of multiplications in the forward pass of a training step for each torch thread. Steps of
+less than twice this number use one thread, and have the same bits whatever the number of threads.
+More threads make them slower, above all on a busy machine."""
 
 _keeping = RLock()
 """Held by a keeper, because the number for further threads is wrong during a change. A forked child
@@ -49,7 +55,8 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function use one torch thread, also where a signal handler calls it within a trace.
 
     The matrix products of small networks are too small to be divided among threads. On a busy
-    machine, more threads make them slower by orders of magnitude.
+    machine, more threads make them slower by orders of magnitude. The function may use more threads
+    in `threads_for`.
     """
 
     @wraps(function)
@@ -69,6 +76,41 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
             _set_count(count, lock)
 
     return limited
+
+
+@contextmanager
+def threads_for(n_multiplications: int) -> Iterator[None]:
+    """Use several torch threads in a `one_thread` function if a training step is large.
+
+    The number of threads grows with `n_multiplications`, that of the forward pass of a step. It is
+    at most the number with which Python threads start.
+    """
+    lock, count = _keeping, n_multiplications // WORK_PER_THREAD
+    if count > 1:
+        count = min(count, _count_of_new_threads())
+    if count < 2:
+        yield
+        return
+    try:
+        _set_count(count, lock)
+        yield
+    finally:
+        _set_count(1, lock)
+
+
+def _count_of_new_threads() -> int:
+    """Return the number of torch threads with which Python threads start."""
+    found, known = [1], Lock()
+    known.acquire()
+
+    def read() -> None:
+        with _keeping:
+            found.append(torch.get_num_threads())
+        known.release()
+
+    start_new_thread(read, ())
+    known.acquire(timeout=PATIENCE)
+    return found[-1]
 
 
 def _set_count(count: int, lock: object) -> None:
