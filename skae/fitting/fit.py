@@ -16,6 +16,7 @@ from skae.density.base import Density
 from skae.fitting.prepare import FitData, PreparedFit, prepare_fit
 from skae.nn.corruption import ColumnStatistics, NamedCorruption
 from skae.nn.network import AuxiliaryLoss, Network
+from skae.nn.pca import DistinctRows
 from skae.starting import components_of_resumed, new_net, resumed_net
 from skae.state import Fitted
 from skae.table.conditions import SeenConditions
@@ -236,9 +237,10 @@ def make_batches(
     corrupt = None if prepared.corrupted is not None else estimator.corruption
     if isinstance(corrupt, str):
         part = split.training_part()
-        full = fill_with_means(rows.values, part.index, part.weight)[part.index, : rows.n_modelled]
+        full = as_tensor(fill_with_means(rows.values, part.index, part.weight))
+        distinct = DistinctRows(full[:, : rows.n_modelled], as_tensor(part.index))
         shape = prepared.schema.feature_shape
-        columns = ColumnStatistics(as_tensor(full), as_tensor(part.weight), table.x, shape)
+        columns = ColumnStatistics(distinct, as_tensor(part.weight), table.x, shape)
         corrupt = NamedCorruption(corrupt, estimator.corruption_level, columns)
     width = network.inputs.n_outputs + network.inputs.n_conditions
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skae.nn.pca import column_moments
+from skae.nn.pca import Table, column_moments, row_blocks
 
 Corruption = Callable[[Tensor, torch.Generator], Tensor]
 """Function of rows (n, d) in the user's units and a generator that returns corrupted rows."""
@@ -17,7 +17,7 @@ class ColumnStatistics:
 
     Parameters
     ----------
-    x : Tensor of shape (n, d)
+    x : Table of shape (n, d)
         Rows of the table.
     weight : Tensor of shape (n,)
         Weights of the rows.
@@ -28,11 +28,13 @@ class ColumnStatistics:
     """
 
     def __init__(
-        self, x: Tensor, weight: Tensor, like: Tensor, shape: tuple[int, ...] = ()
+        self, x: Table, weight: Tensor, like: Tensor, shape: tuple[int, ...] = ()
     ) -> None:
         self.shape = shape
         self.deviation = column_moments(x, weight).variance.sqrt().to(like)
-        self.low, self.high = x.amin(0).to(like), x.amax(0).to(like)
+        ranges = [x[block].aminmax(dim=0) for block in row_blocks(x)]
+        self.low = torch.stack([part.min for part in ranges]).amin(0).to(like)
+        self.high = torch.stack([part.max for part in ranges]).amax(0).to(like)
 
 
 def gaussian(
