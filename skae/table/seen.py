@@ -25,6 +25,9 @@ SAMPLE_CELLS = 2**20
 GROWTH = 1.25
 """Growth of the weight of the rows seen after which the model is estimated anew."""
 
+LARGEST = 1e140
+"""Absolute value at which cells are clipped in moments, so that sums of squares are finite."""
+
 FAR = 10.0
 """Distance of the mean of some rows from that of the rows seen before, in standard deviations of
 the column, above which the rows are far away."""
@@ -66,7 +69,7 @@ class ColumnMoments(Stored):
         for block in row_chunks(len(values), d):
             cells = values[block].astype(np.float64)
             observed, share = ~np.isnan(cells), weight[block]
-            cells = np.where(observed, cells, 0.0)
+            cells = np.where(observed, cells, 0.0).clip(-LARGEST, LARGEST)
             known = (share @ observed).astype(np.float64)
             # Differences from a row of the table are exact where a column is constant.
             mean = cells[0] + share @ (observed * (cells - cells[0])) / np.where(known, known, 1.0)
