@@ -224,7 +224,8 @@ def resumed(estimator, method, **parameters):
     model = core(estimator)
     state = weights(model)
     state |= {"loss_curve_": model.loss_curve_, "validation_curve_": model.validation_curve_}
-    has_density = method == "fit" and not model._fitted.schema.conditions
+    is_detector = isinstance(estimator, skae.AutoencoderOutlierDetector)
+    has_density = (method == "fit" or is_detector) and not model._fitted.schema.conditions
     return state | (outputs(estimator, X) if has_density else {})
 
 

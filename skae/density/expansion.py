@@ -133,7 +133,7 @@ class Expansion:
         self.z, self.out, self.gradient, self.information, self.jacobian = point
 
     def expanded(self, index: Tensor, z: Tensor) -> Point:
-        """Expand the rows at `index` (m,) around other codes `z` (m, k)."""
+        """Expand the rows at `index` (m,), which increases, around other codes `z` (m, k)."""
         size = self._block_size
         if len(index) <= size:
             return self._expanded(index, z)
@@ -176,8 +176,8 @@ class Expansion:
             self._root = torch.linalg.qr(scaled, mode="r").R.to(weight)
         return self._root
 
-    def gradients(self, index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the outputs (m, d) and the gradients (m, k) of the rows at `index` for codes `z`.
+    def gradients(self, index: Tensor, z: Tensor) -> Tensor:
+        """Compute the gradients (m, k) of the rows at `index` (m,) for codes `z` (m, k).
 
         The codes of the expansion stay as they are.
         """
@@ -190,9 +190,8 @@ class Expansion:
                 out = network.outputs(point, batch)
             score = self.likelihood.score(rows, out.detach())
             (gradient,) = torch.autograd.grad(out, point, score, materialize_grads=True)
-            parts.append((out.detach(), gradient.double()))
-        outs, gradients = zip(*parts, strict=True)
-        return torch.cat(outs), torch.cat(gradients)
+            parts.append(gradient.double())
+        return torch.cat(parts)
 
     def put(self, index: Tensor, point: Point) -> None:
         """Replace the expansions of the rows at `index` (m,)."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skae.density.expansion import Decoder, Expansion, Subspace
 from skae.density.maximization import EM_ITERATIONS, change, run_em
-from skae.density.search import MODE_TOLERANCE, Search
+from skae.density.search import FAST_TOLERANCE, Search
 from skae.density.weights import RowWeights
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
@@ -34,8 +34,8 @@ estimated."""
 ESTIMATION_ROWS = 2048
 """Largest number of rows from which the prior and the noise are estimated."""
 
-SEARCH_STEPS = 40
-"""Largest number of steps to the most probable code of a row. Most rows need three."""
+SEARCH_STEPS = 20
+"""Largest number of steps to the most probable code of a row that fast steps do not find."""
 
 EM_TOLERANCE = 1e-10
 """Relative change of the parameters, as `change` defines it, below which the last run of
@@ -165,10 +165,11 @@ class Laplace:
 
     def _log_prob(self, network: Decoder, batch: Batch) -> Tensor:
         z = network.encode(batch).mean.double()
-        found = self.search(Expansion(network, self.likelihood, batch, z))
+        found = Search(Expansion(network, self.likelihood, batch, z), self.prior)
+        found.run_fast(SEARCH_STEPS)
         # After convergence, the expansion predicts that the log-density at the mode is higher by
         # gain / 2.
-        correction = torch.where(found.gain <= MODE_TOLERANCE, found.gain / 2, 0.0)
+        correction = torch.where(found.gain <= FAST_TOLERANCE, found.gain / 2, 0.0)
         # The terms k / 2 log(2 pi) of the prior and of the normal integral cancel.
         return found.log_joint + correction - 0.5 * (found.log_det - 2 * self.prior.constant)
 
@@ -195,25 +196,10 @@ class Laplace:
         latent = network.latent
         return Laplace(likelihood, latent.prior.restore(tensors, latent.n_components))
 
-    def search(self, expansion: Expansion, max_steps: int = SEARCH_STEPS) -> Search:
-        """Move an expansion to the most probable codes of its rows.
-
-        Parameters
-        ----------
-        expansion : Expansion
-            Expansion at the initial codes; it is changed in place.
-        max_steps : int
-            Largest number of steps.
-
-        Returns
-        -------
-        search : Search
-            Results of the search.
-        """
+    def search(self, expansion: Expansion, max_steps: int) -> None:
+        """Move an expansion towards the most probable codes, by at most `max_steps` steps."""
         expansion.set_likelihood(self.likelihood)
-        search = Search(expansion, self.prior)
-        search.run(max_steps)
-        return search
+        Search(expansion, self.prior).run(max_steps)
 
 
 def _rows_at_once(network: Decoder, likelihood: Likelihood) -> int:
