@@ -20,6 +20,11 @@ from skae.training.threads import one_thread
 BLOCK_ROWS = 2048
 """Largest number of rows per block. Larger blocks do not fit into the processor's cache."""
 
+DENSITY_ROWS, DENSITY_CELLS = 8192, 2**19
+"""Largest number of rows per block for densities, and largest number of cells in blocks of more
+than `BLOCK_ROWS` rows. Densities divide blocks further where they use much memory. They have many
+passes over few rows of a block, which take less time in large blocks."""
+
 
 def map_rows(
     function: Callable[[Batch], Tensor],
@@ -27,6 +32,7 @@ def map_rows(
     fitted: Fitted,
     dtype: Any = None,
     network: Network | None = None,
+    block_rows: int = BLOCK_ROWS,
 ) -> Floats:
     """Apply a function of batches to rows, block by block.
 
@@ -42,6 +48,8 @@ def map_rows(
         dtype of the result. None is the dtype of the rows.
     network : Network or None, default=None
         Network whose dtype and device the batches have. None is the fitted network.
+    block_rows : int, default=BLOCK_ROWS
+        Largest number of rows per block.
 
     Returns
     -------
@@ -54,7 +62,7 @@ def map_rows(
         If the result is not finite.
     """
     like = network or fitted.network
-    result = _map_blocks(lambda block: function(make_batch(block, like)), rows)
+    result = _map_blocks(lambda block: function(make_batch(block, like)), rows, block_rows)
 
     def farthest(row: int) -> str:
         cells = rows.values[row].astype(np.float64)
@@ -177,9 +185,13 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
 def evaluate_density(method: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
     """Call a method of the fitted density, such as "log_prob", for rows, and return float64."""
     network, function = to_float64_device(fitted.network), getattr(fitted.density, method)
-    return map_rows(
-        lambda batch: function(network, batch, *arguments), rows, fitted, np.float64, network
-    )
+    block_rows = max(BLOCK_ROWS, min(DENSITY_ROWS, DENSITY_CELLS // rows.values.shape[1]))
+
+    def evaluate(batch: Batch) -> Tensor:
+        values: Tensor = function(network, batch, *arguments)
+        return values
+
+    return map_rows(evaluate, rows, fitted, np.float64, network, block_rows)
 
 
 def predictive_draws(rows: Rows, n_draws: int, seed: int, fitted: Fitted) -> Floats:
@@ -250,10 +262,12 @@ def draw_rows(
 
 
 @one_thread
-def _map_blocks(function: Callable[[Rows], Tensor], rows: Rows) -> Floats:
+def _map_blocks(
+    function: Callable[[Rows], Tensor], rows: Rows, block_rows: int = BLOCK_ROWS
+) -> Floats:
     """Apply a function to blocks of rows and concatenate the results."""
     with torch.inference_mode(False), torch.no_grad():
-        blocks = [function(block).cpu().numpy() for block in rows.blocks(BLOCK_ROWS)]
+        blocks = [function(block).cpu().numpy() for block in rows.blocks(block_rows)]
     return np.concatenate(blocks)
 
 

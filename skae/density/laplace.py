@@ -24,8 +24,8 @@ from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 from skae.nn.prior import WIDEST, Prior, leading_axes
 
-EXPANSION_BYTES = 32 * 2**20
-"""Largest memory, in bytes, of the expansions of one chunk of rows."""
+EXPANSION_ROWS, EXPANSION_BYTES = 8192, 32 * 2**20
+"""Largest number of rows in a chunk, and largest memory of their expansions in bytes."""
 
 JACOBIAN_BYTES = 256 * 2**20
 """Largest memory, in bytes, of all Jacobians from which the noise variance of each column is
@@ -203,14 +203,14 @@ class Laplace:
 
 
 def _rows_at_once(network: Decoder, likelihood: Likelihood) -> int:
-    """Return the number of rows, from 1 to 2,048, whose expansions fit into `EXPANSION_BYTES`."""
+    """Return the number of rows, from 1 to 8,192, whose expansions fit into `EXPANSION_BYTES`."""
     k, d = network.latent.n_components, likelihood.n_outputs
     cell = network.inputs.center.element_size()
     # About four tables (n, d) and four stacks of matrices (n, k, k) exist at the same time.
     size = 4 * cell * d + 4 * 8 * k * k
     if not likelihood.has_common_scale:
         size += _jacobian_bytes(network, likelihood)
-    return max(1, min(ESTIMATION_ROWS, EXPANSION_BYTES // size))
+    return max(1, min(EXPANSION_ROWS, EXPANSION_BYTES // size))
 
 
 def _jacobian_bytes(network: Decoder, likelihood: Likelihood) -> int:

@@ -9,9 +9,9 @@ from skae.nn.prior import Prior, inverse
 MODE_TOLERANCE = 1e-6
 """Damped steps of a row end when the gain of the next one is at most this number of nats."""
 
-FAST_TOLERANCE = 1e-5
-"""Largest gain in nats after shared steps. It can be larger than `MODE_TOLERANCE`, because the gain
-of the rows that keep the results of shared steps falls quickly."""
+FAST_TOLERANCE, EXPECTED_GAIN = 1e-5, 3e-6
+"""Largest gain in nats after shared steps, and the gain that is expected of the last one. They can
+be larger than `MODE_TOLERANCE`, because the gain falls quickly in shared steps."""
 
 GAIN_RATIO = 0.1
 """Largest ratio of the gains of successive shared steps, which is also expected of the first two.
@@ -111,9 +111,9 @@ class Search:
         log-density decreases, stay at their initial codes.
         """
         z, step, gain = self.z.clone(), self.step.clone(), self.gain.clone()
-        ratio, is_fast = torch.full_like(gain, GAIN_RATIO), gain > FAST_TOLERANCE
+        ratio, is_fast = torch.full_like(gain, GAIN_RATIO), gain > EXPECTED_GAIN
         while True:
-            index = (is_fast & (gain * ratio > FAST_TOLERANCE)).nonzero()[:, 0]
+            index = (is_fast & (gain * ratio > EXPECTED_GAIN)).nonzero()[:, 0]
             if len(index) == 0:
                 break
             before, z[index] = gain[index], z[index] + step[index]
