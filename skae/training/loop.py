@@ -63,6 +63,8 @@ class Net(NeuralNet):
     stopped_early: bool = False
     """Whether a callback or the patience has ended the latest training."""
     _best: BestEpoch | None
+    _step: Step
+    """Computes losses and gradients. It is kept between trainings, because its traces take time."""
 
     @classmethod
     def from_module(cls, module: nn.Module, generator: torch.Generator) -> "Net":
@@ -133,8 +135,7 @@ class Net(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["weight_decay"] = plan.weight_decay if group["penalized"] else 0.0
             group["lr"] = self._rate = plan.rate(0.0)
-        self._draws = Draws(self.generator, self.dtype)
-        self._step = Step(self.module_, self.optimizer_.parameters(), self._draws, plan.autocast)
+        self._draws.progress, self._step.autocast = 1.0, plan.autocast
         self._schedule = Schedule(self._batches_per_epoch * plan.budget.max_epochs)
         self._best, self.first_epoch = None, len(self.history)
         start = {name: t.clone() for name, t in self.module_.state_dict().items()}
@@ -163,7 +164,7 @@ class Net(NeuralNet):
             self.module_.load_state_dict(start)
             outcome = replace(outcome, epoch=0)
         self.module_.eval()
-        del self._step, self._draws, self._best, self._tables
+        del self._best, self._tables
         return outcome
 
     def _outcome(
@@ -315,6 +316,8 @@ class Net(NeuralNet):
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Net":
         self.optimizer_ = Adam(_groups(self.module_), lr=1e-3)
+        self._draws = Draws(self.generator, self.dtype)
+        self._step = Step(self.module_, self.optimizer_.parameters(), self._draws)
         return self
 
     def get_split_datasets(
