@@ -27,9 +27,7 @@ class ColumnStatistics:
         Shape of a row: channels, height and width of an image. Other corruptions do not use it.
     """
 
-    def __init__(
-        self, x: Table, weight: Tensor, like: Tensor, shape: tuple[int, ...] = ()
-    ) -> None:
+    def __init__(self, x: Table, weight: Tensor, like: Tensor, shape: tuple[int, ...] = ()) -> None:
         self.shape = shape
         self.deviation = column_moments(x, weight).variance.sqrt().to(like)
         ranges = [x[block].aminmax(dim=0) for block in row_blocks(x)]
