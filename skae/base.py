@@ -870,9 +870,10 @@ class BaseAutoencoder(
 
         The density of a row is an integral over all codes. If codes are continuous and
         deterministic, Laplace's method approximates the integral. If codes are random, importance
-        sampling with 100 codes per row estimates a lower bound of the log-density. The random
-        numbers depend on the row only, so that a row has the same result in every call. If there
-        are finitely many codes, the density is an exact sum over them.
+        sampling with 20 or 100 codes per row estimates a lower bound of the log-density; the class
+        documents which. The random numbers depend on the row only, so that a row has the same
+        result in every call. If there are finitely many codes, the density is an exact sum over
+        them.
 
         The noise variance, unless it is known or trained, and the distribution of codes, unless the
         model fixes it, are estimated after training. The estimate uses at most 2,048 rows. With

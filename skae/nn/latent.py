@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +194,9 @@ class Stochastic(Latent):
 
     learns_noise = True
 
+    has_normal_posterior: ClassVar[bool] = True
+    """Whether `posterior` returns a `Normal`, and the prior of codes is standard normal."""
+
     def blocks(self) -> list[int]:
         # Means, logarithms of the diagonals of Cholesky factors and, for full covariances, the
         # entries of the factors below their diagonals.
@@ -206,6 +209,10 @@ class Stochastic(Latent):
     def draw_prior(self, n: int, draws: Draws) -> Tensor:
         """Draw codes (n, k) from the prior."""
         return draws.normal((n, self.n_components))
+
+    @abstractmethod
+    def posterior(self, h: Tensor) -> Any:
+        """Compute the posterior of each row."""
 
     @abstractmethod
     def propose(self, h: Tensor, n: int, draws: Draws) -> tuple[Tensor, Tensor]:

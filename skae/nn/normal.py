@@ -50,6 +50,17 @@ class Normal(NamedTuple):
         mean, raw, below = h.tensor_split([k, 2 * k], -1)
         return cls(mean, bounded(raw), below if is_full else None)
 
+    def replaced(self, rows: Tensor, other: "Normal") -> "Normal":
+        """Return the distributions with those of `other` where the mask `rows` (n,) is True.
+
+        `other` has full covariances. It is converted to the dtype of these distributions.
+        """
+        k = self.mean.shape[-1]
+        none = self.mean.new_zeros(*self.mean.shape[:-1], k * (k - 1) // 2)
+        old = torch.cat([*self[:2], none if self.below is None else self.below], -1)
+        new = torch.cat([part for part in other if part is not None], -1).to(old)
+        return Normal(*torch.where(rows[:, None], new, old).tensor_split([k, 2 * k], -1))
+
     def _lower(self, below: Tensor) -> Tensor:
         k = self.mean.shape[-1]
         row, column = torch.tril_indices(k, k, -1, device=self.mean.device)
@@ -91,6 +102,25 @@ class Normal(NamedTuple):
 
     def _factor(self, below: Tensor) -> Tensor:
         return self._lower(below) + self.log_diagonal.exp().diag_embed()
+
+
+class NormalMixture(NamedTuple):
+    """Equal mixtures of two normal distributions, for instance one mixture per row."""
+
+    first: Normal
+    second: Normal
+
+    def draw(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Draw `n` codes (n, n_rows, k) of each mixture, and return them with log-densities.
+
+        Half of the codes are drawn from each distribution. If `n` is odd, one more is drawn from
+        the first, and the log-density is that of the mixture with these shares.
+        """
+        noise, n_first = draws.normal((n, *self.first.mean.shape)), n - n // 2
+        z = torch.cat([self.first.place(noise[:n_first])[0], self.second.place(noise[n_first:])[0]])
+        log_shares = (noise.new_tensor([n_first, n // 2]) / n).log()
+        parts = [part.log_prob(z) for part in self]
+        return z, torch.logaddexp(parts[0] + log_shares[0], parts[1] + log_shares[1])
 
 
 class NormalPerClass(NamedTuple):

@@ -22,8 +22,8 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
     `sample` draws rows under a chosen condition. `translate` keeps the code of a row and changes
     its condition, for example to decode another digit in the same handwriting. `score_samples`
     estimates the conditional log-density of the modelled columns, in nats, by the
-    importance-weighted bound with 100 draws [4]_. The condition with the largest density is the
-    prediction of a Bayes classifier with equal prior probabilities.
+    importance-weighted bound [4]_, as in `VariationalAutoencoder`. The condition with the largest
+    density is the prediction of a Bayes classifier with equal prior probabilities.
 
     Condition columns of strings, categories or booleans, and condition columns with at most 20
     distinct whole numbers, are categorical and are one-hot encoded. Other condition columns are

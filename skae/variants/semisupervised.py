@@ -40,7 +40,7 @@ class ClassAndStyle(Stochastic):
         Logarithms of the prior probabilities of the classes.
     """
 
-    is_linear = can_tie = False
+    has_normal_posterior = is_linear = can_tie = False
     log_shares: Tensor
     one_hot: Tensor
 
