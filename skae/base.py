@@ -630,7 +630,8 @@ class BaseAutoencoder(
         the latest 100 epochs only, where a call is one epoch.
 
         Parameters may change between calls. Their present values are used, unless they require
-        weights of other shapes. The parameters `max_epochs`, `early_stopping`,
+        weights of other shapes. Weights of targets, such as `class_weight`, are an exception: a row
+        keeps those of the call in which it came. The parameters `max_epochs`, `early_stopping`,
         `validation_fraction`, `n_iter_no_change`, `tol`, `warm_start` and `layerwise_epochs` are
         not used. `batch_size` is the number of new rows and rows of the sample per step; "auto" is
         256. Only the `random_state` of the first call is used.

@@ -243,6 +243,13 @@ HELD_OUT = ("early_stopping", "validation_fraction")
 """Parameters that determine which rows are held out."""
 
 
+KEPT_WITH_ROWS = [
+    ("class_weight", skae.AutoencoderClassifier, "partial_fit"),
+    ("label_weight", skae.SemiSupervisedVariationalAutoencoder, "partial_fit"),
+]
+"""Weights of targets, which rows that were seen before keep."""
+
+
 @on_estimators(USED)
 def test_a_changed_value_is_used(estimator_class, name, method):
     value, others, *_ = CASES[name]
@@ -253,7 +260,7 @@ def test_a_changed_value_is_used(estimator_class, name, method):
     # Rows that are held out have no part in the start of a fit with `warm_start=True`.
     is_comparable = have_equal_starts(model, started(estimator_class, **others))
     assert is_comparable or name in HELD_OUT or estimator_class is not Autoencoder
-    if is_comparable:
+    if is_comparable and (name, estimator_class, method) not in KEPT_WITH_ROWS:
         assert_same(actual, resumed(model, method, **changed))
     assert not are_equal(actual, unchanged(estimator_class, repr({**others}), method))
 

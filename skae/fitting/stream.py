@@ -9,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skae.fitting.fit import (
+    MIN_IMPROVEMENT,
     MakeCallback,
     Result,
     check_callbacks,
@@ -153,7 +154,9 @@ def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, 
     is_started = n_passed < START_ROWS
     if is_started or net.module_.latent.ranks_epochs:
         new, rows = started_net(estimator, stream)
-        if is_started or new.evaluate(rows) < net.evaluate(everything):
+        # Rounding errors do not decide between networks that are equally good.
+        limit = net.evaluate(everything) - MIN_IMPROVEMENT
+        if is_started or new.evaluate(rows) < limit:
             new.generator.set_state(net.generator.get_state())
             new.history = net.history
             return new, rows, n_passed if is_started else 0.0

@@ -70,11 +70,14 @@ class ColumnMoments(Stored):
             cells = values[block].astype(np.float64)
             observed, share = ~np.isnan(cells), weight[block]
             cells = np.where(observed, cells, 0.0).clip(-LARGEST, LARGEST)
+            largest = share.max()
+            share = share / largest
             known = (share @ observed).astype(np.float64)
             # Differences from a row of the table are exact where a column is constant.
             mean = cells[0] + share @ (observed * (cells - cells[0])) / np.where(known, known, 1.0)
             scatter = share @ (observed * (cells - mean) ** 2)
-            total = total.joined(cls(known, mean, scatter))
+            with np.errstate(over="ignore"):
+                total = total.joined(cls(largest * known, mean, np.nan_to_num(largest * scatter)))
         return total
 
     def joined(self, other: Self) -> Self:
@@ -82,8 +85,10 @@ class ColumnMoments(Stored):
         weight = self.weight + other.weight
         share = other.weight / np.where(weight > 0, weight, 1.0)
         shift = other.mean - self.mean
-        scatter = self.scatter + other.scatter + shift**2 * self.weight * share
-        return type(self)(weight, self.mean + share * shift, scatter)
+        with np.errstate(over="ignore"):
+            scatter = self.scatter + other.scatter + shift**2 * self.weight * share
+        # Sums that are too large become the largest finite number.
+        return type(self)(weight, self.mean + share * shift, np.nan_to_num(scatter))
 
     @property
     def variance(self) -> NDArray[np.float64]:
@@ -251,6 +256,8 @@ class Seen(Stored):
         numbers = self.weight, self.n_passed, self.due
         if not (np.isfinite(numbers).all() and min(numbers) >= 0 and self.weight > 0):
             raise ValueError("the weight of the rows seen must be positive and finite")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"the seed of a sample must be in [0, 2**63), got {self.seed}")
 
     @classmethod
     def nothing(cls, seed: int, n_modelled: int) -> Self:

@@ -122,10 +122,11 @@ def check_scale(moments: Moments, schema: Schema, dtype: torch.dtype) -> None:
 
 def check_noise(noise: str | float, scale: torch.Tensor, dtype: torch.dtype) -> None:
     """Raise ValueError if the ratio of the squared global scale to a known noise is extreme."""
+    if isinstance(noise, str):
+        return
     # A power would raise an OverflowError.
     limit, variance = MAX_VALUE[dtype], float(scale) * float(scale)
-    noise_variance = variance if isinstance(noise, str) else float(noise)
-    if not 0.1 / limit**2 < variance / noise_variance < 10 * limit**2:
+    if not 0.1 / limit**2 < variance / noise < 10 * limit**2:
         raise ValueError(
             f"noise={noise!r} differs too much from the mean variance of the columns, "
             f"{variance:g}. Scale the columns of X or change noise."
