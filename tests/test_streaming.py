@@ -32,6 +32,12 @@ from skae.training.rehearsal import Rehearsal, StreamPlan, step_sizes
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers():
+    """Each test draws the same numbers, whichever tests ran before."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def moments_of(model):
     return model._fitted.seen.moments
 
@@ -203,11 +209,11 @@ def test_sorted_rows_are_learned(size):
 
 @pytest.mark.parametrize("size", [1, 20, 100])
 def test_rows_of_the_fit_change_little(size):
-    rows = curved(600)[RNG.permutation(600)]
-    model = Autoencoder(2, hidden_layer_sizes=(32,), random_state=0).fit(rows[:400])
-    before = error(model, rows[400:])
-    in_parts(model, rows[:100], size)
-    assert error(model, rows[400:]) < 1.05 * before
+    rows = curved(2000)[RNG.permutation(2000)]
+    model = Autoencoder(2, max_epochs=30, random_state=0).fit(rows[:1500])
+    before = error(model, rows[1500:])
+    in_parts(model, rows[:200], size)
+    assert error(model, rows[1500:]) < 1.03 * before
 
 
 # ------------------------------------------------------------------------------- steps and rates
