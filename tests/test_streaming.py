@@ -327,6 +327,18 @@ def test_classes_that_come_one_after_the_other_are_learned(size):
         model.partial_fit(rows, y, classes=["a", "b"])
 
 
+@pytest.mark.parametrize(
+    "estimator_class", [AutoencoderClassifier, skae.SemiSupervisedVariationalAutoencoder]
+)
+def test_few_labels_are_learned(estimator_class):
+    rows = RNG.normal(size=(400, 4)) + 4 * (np.arange(400) % 2)[:, None]
+    y = np.where(np.arange(400) < 20, np.arange(400) % 2, -1)
+    model = estimator_class(random_state=0)
+    for i in range(0, 400, 100):
+        model.partial_fit(rows[i : i + 100], y[i : i + 100], classes=[0, 1])
+    assert model.score(rows, np.arange(400) % 2) > 0.9
+
+
 def test_numbers_are_learned():
     rows = RNG.normal(size=(400, 5))
     y = 30 + 5 * rows[:, 0] - 2 * rows[:, 1]

@@ -193,9 +193,11 @@ def start_on_all_rows(
 
 def make_rehearsal(estimator: BaseEstimator, stream: Stream, everything: Batches) -> Rehearsal:
     """Return batches of the new rows and of the sample."""
-    # The rows of the table are the distinct ones.
-    table = everything.take(everything.index)
-    table = table._replace(weight=table.weight / table.weight.sum())
+    index = torch.from_numpy(stream.fit.split.index).to(everything.index.device)
+    table = everything.take(index)
+    # Rows with rare labels are repeated in `everything`, each time with a part of their weight.
+    weight = table.weight * torch.bincount(everything.index)[index]
+    table = table._replace(weight=weight / weight.sum())
     is_new = torch.from_numpy(stream.joined.is_new).to(table.x.device)
     n_rehearsed = step_sizes(estimator, stream)[1]
     options = everything.corrupt, everything.n_conditions, everything.width
