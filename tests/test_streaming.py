@@ -312,6 +312,21 @@ def test_a_file_goes_on_without_the_sample(tmp_path):
     assert loaded._fitted.seen.weight == len(X) + 7
 
 
+def test_a_loaded_model_is_not_replaced_by_one_of_the_new_rows(tmp_path):
+    rows = curved(400)[RNG.permutation(400)]
+    model = Autoencoder(2, hidden_layer_sizes=(), random_state=0).fit(rows[:300])
+    model.save(tmp_path / "model")
+    before = error(model, rows[300:])
+    loaded = skae.load(tmp_path / "model").set_params(learning_rate=1e-3)
+    for i in range(5):
+        loaded.partial_fit(rows[i : i + 1])
+    assert error(loaded, rows[300:]) < 1.05 * before
+    for _ in range(4):
+        loaded.partial_fit(rows[:100])
+    assert loaded._fitted.seen.sampled == 405
+    assert len(sample_of(loaded)) == 100
+
+
 # ------------------------------------------------------------------------------------- targets
 
 
@@ -381,6 +396,12 @@ def test_a_detector_is_that_of_all_rows_seen(size, parameters, monkeypatch):
     np.testing.assert_array_equal(found.score_samples(rows), expected.score_samples(rows))
     assert found.offset_ == expected.offset_
     assert found.n_calibration_rows_ == expected.n_calibration_rows_
+
+
+def test_a_detector_with_calibration_rows_may_start_with_single_rows():
+    rows = contaminated(30, 2)[0]
+    model = in_parts(AutoencoderOutlierDetector(calibration_fraction=0.3, random_state=0), rows, 1)
+    assert 5 <= model.n_calibration_rows_ <= 9
 
 
 def test_a_detector_of_sorted_rows_finds_what_one_of_all_rows_finds(monkeypatch):

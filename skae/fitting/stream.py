@@ -126,8 +126,9 @@ def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
     split = Split(index, joined.weight, np.zeros(len(index), dtype=np.bool_), joined.chosen)
     parts = table.rows, table.weight, table.corrupted, targets, split
     prepared = PreparedFit(schema, *parts, resume, before.seed)
-    is_due = before.weight + weight.sum() >= before.due or has_changed(estimator, resume)
-    return Stream(prepared, before, joined, new, bool(is_due))
+    added = float(weight.sum())
+    is_due = before.weight + added >= before.due or has_changed(estimator, resume)
+    return Stream(prepared, before, joined, new, is_due and before.represents_most(added))
 
 
 def has_changed(estimator: BaseEstimator, resume: Fitted | None) -> bool:

@@ -243,6 +243,9 @@ class Seen(Stored):
         Those of the distinct rows that have the smallest hashes. A row is in the sample from the
         first time that it was seen, so that its weight is that of all times, and the order of the
         rows has no influence. None if the model was loaded from a file, which contains no rows.
+    sampled : float
+        Sum of the sample weights of the rows that the sample represents. It is smaller than
+        `weight` if the model was loaded from a file.
     """
 
     seed: int
@@ -251,9 +254,10 @@ class Seen(Stored):
     n_passed: float
     due: float
     sample: Sample | None
+    sampled: float
 
     def _check_state(self) -> None:
-        numbers = self.weight, self.n_passed, self.due
+        numbers = self.weight, self.n_passed, self.due, self.sampled
         if not (np.isfinite(numbers).all() and min(numbers) >= 0 and self.weight > 0):
             raise ValueError("the weight of the rows seen must be positive and finite")
         if not 0 <= self.seed < 2**63:
@@ -263,7 +267,7 @@ class Seen(Stored):
     def nothing(cls, seed: int, n_modelled: int) -> Self:
         """Return the state before the first row."""
         none = np.zeros(n_modelled)
-        return cls(seed, 0.0, ColumnMoments(none, none, none), 0.0, 0.0, None)
+        return cls(seed, 0.0, ColumnMoments(none, none, none), 0.0, 0.0, None, 0.0)
 
     @classmethod
     def of_units(cls, weight: float, center: Floats, scale: Floats) -> Self:
@@ -273,7 +277,7 @@ class Seen(Stored):
         """
         one = np.full(len(center), float(weight))
         moments = ColumnMoments(one, center.astype(np.float64), one * float(scale) ** 2)
-        return cls(0, float(weight), moments, 100 * float(weight), GROWTH * weight, None)
+        return cls(0, float(weight), moments, 100 * float(weight), GROWTH * weight, None, 0.0)
 
     @classmethod
     def all_at_once(cls, seed: int, sample: Sample, rows: Rows, weight: Floats, n: float) -> Self:
@@ -281,11 +285,18 @@ class Seen(Stored):
         total, size = float(weight.sum()), sample_size(rows)
         moments = ColumnMoments.from_rows(rows.modelled, weight)
         kept = sample.take(np.arange(len(sample))[:size], sample.weight[:size])
-        return cls(seed, total, moments, n, GROWTH * total, kept)
+        return cls(seed, total, moments, n, GROWTH * total, kept, total)
 
     def without_rows(self) -> Self:
         """Return the state without the sample."""
-        return replace(self, sample=None)
+        return replace(self, sample=None, sampled=0.0)
+
+    def represents_most(self, added: float) -> bool:
+        """Return whether the sample and new rows of weight `added` represent most rows seen.
+
+        If not, a model must not be estimated from them alone.
+        """
+        return self.sampled + added >= self.weight
 
     def join(self, new: Sample) -> Joined:
         """Return the distinct rows of the sample and of new rows."""
@@ -308,10 +319,12 @@ class Seen(Stored):
         `n_passed` is the number of rows that training has passed over in all calls. `is_due` is
         whether the model was estimated anew in this call.
         """
-        weight = self.weight + float(new.weight.sum())
+        added = float(new.weight.sum())
+        weight = self.weight + added
         moments = self.moments.joined(ColumnMoments.from_rows(new.rows.modelled, new.weight))
         due = GROWTH * weight if is_due else self.due
-        return type(self)(self.seed, weight, moments, n_passed, due, joined.next_sample())
+        sample = joined.next_sample()
+        return type(self)(self.seed, weight, moments, n_passed, due, sample, self.sampled + added)
 
 
 def sample_size(rows: Rows) -> int:

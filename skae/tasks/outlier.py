@@ -383,8 +383,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         weight = sample.weight.astype(np.float64) * (seen.weight / sample.weight.sum())
         data = replace(data, X=sample.rows.values, weight=weight)
         if previous is None or is_due:
-            return self._fit_rows(data, seen, training)
-        rows = self._split(data, seen.seed)[0]
+            return self._fit_rows(data, seen, training, is_stream=True)
+        rows = self._split(data, seen.seed, is_stream=True)[0]
         offset = self._threshold(previous.anomaly_scores(rows, previous.score), rows.share)
         return replace(previous, offset=offset, seen=seen)
 
@@ -395,9 +395,11 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         # rows.
         return super()._copy_autoencoder(X, None if continues else previous)
 
-    def _fit_rows(self, data: TrainingRows, seen: Seen, training: Training) -> FittedDetector:
-        """Fit a model to validated rows."""
-        train, calibration = self._split(data, seen.seed)
+    def _fit_rows(
+        self, data: TrainingRows, seen: Seen, training: Training, is_stream: bool = False
+    ) -> FittedDetector:
+        """Fit a model to validated rows. In a stream, there may still be few of them."""
+        train, calibration = self._split(data, seen.seed, is_stream)
         model = self._make_model(data, train)
         if self._trains_autoencoder():
             model.autoencoder.set_params(trim=self.trim, random_state=seen.seed)
@@ -405,6 +407,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
                 model.fit_autoencoder(train)
         criterion = self._fit_criterion(model, train)
         calibrated = self._calibrate(model, criterion["score"], calibration)
+        if self.calibration_fraction > 0 and not is_stream:
+            _warn_about_few_rows(calibrated["at_least"])
         return FittedDetector(**vars(model), **criterion, **calibrated, seen=seen)
 
     def _attributes(self) -> dict[str, Any]:
@@ -414,12 +418,19 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
             attributes["_seen_"] = attributes["_seen_"].without_rows()
         return attributes
 
-    def _split(self, data: TrainingRows, seed: int) -> tuple[DistinctRows, DistinctRows]:
-        """Divide the distinct rows of a table into training and calibration rows."""
+    def _split(
+        self, data: TrainingRows, seed: int, is_stream: bool = False
+    ) -> tuple[DistinctRows, DistinctRows]:
+        """Divide the distinct rows of a table into training and calibration rows.
+
+        In a stream, the first rows are training rows.
+        """
         rows = DistinctRows.merge(data.X, data.weight, seed)
         # The rows are sorted by their hashes, so that the first of them are a random sample. If all
         # would be held out, none is.
         count = round(self.calibration_fraction * len(rows)) % len(rows)
+        if is_stream:
+            count = min(count, max(0, len(rows) - 2))
         calibration, train = rows.take(slice(count)), rows.take(slice(count, None))
         if len(calibration) and len(train) < 2:
             raise ValueError(
@@ -482,8 +493,6 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         # unequal weight contain less information than n rows of equal weight.
         counts = weight[order] * weight.sum() / max((weight**2).sum(), np.finfo(float).tiny)
         at_least = 1 + np.append(counts[::-1].cumsum()[::-1], 0.0)
-        if self.calibration_fraction > 0:
-            _warn_about_few_rows(at_least)
         return {"calibration": anomaly[order], "at_least": at_least}
 
     # ---------------------------------------------------------------- inference
