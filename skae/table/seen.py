@@ -70,7 +70,7 @@ class ColumnMoments(Stored):
             cells = values[block].astype(np.float64)
             observed, share = ~np.isnan(cells), weight[block]
             cells = np.where(observed, cells, 0.0).clip(-LARGEST, LARGEST)
-            largest = share.max()
+            largest = share.max() or 1.0
             share = share / largest
             known = (share @ observed).astype(np.float64)
             # Differences from a row of the table are exact where a column is constant.
