@@ -625,9 +625,10 @@ class BaseAutoencoder(
           architectures than "mlp", and those with tied weights, keep the center and scale of their
           start.
 
-        The number format and, if it is a share of the variance, the number of components are those
-        of the latest start. No rows are held out, and there is no pre-training. `history_` contains
-        the latest 100 epochs only, where a call is one epoch.
+        With `precision="auto"`, the first call determines the number format. If it is a share of
+        the variance, the number of components is that of the latest start. No rows are held out,
+        and there is no pre-training. `history_` contains the latest 100 epochs only, where a call
+        is one epoch.
 
         Parameters may change between calls. Their present values are used, unless they require
         weights of other shapes. Weights of targets, such as `class_weight`, are an exception: a row

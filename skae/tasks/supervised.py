@@ -653,7 +653,7 @@ class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
 
         Training continues from the last call of `fit` or `partial_fit`; the `partial_fit` of the
         autoencoder has the details. The linear map is refitted to the sample whenever the number of
-        rows seen has grown by a quarter. Until then, it is trained together with the network.
+        rows seen has grown by a quarter. Until then, predictions use the map of the latest refit.
 
         Parameters
         ----------
@@ -823,9 +823,10 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
 
         Training continues from the last call of `fit` or `partial_fit`; the `partial_fit` of the
         autoencoder has the details. The linear map is refitted to the sample whenever the number of
-        rows seen has grown by a quarter. Until then, it is trained together with the network. The
-        first call determines the units of the targets, their means and standard deviations, so that
-        it should contain typical targets.
+        rows seen has grown by a quarter. Until then, predictions use the map of the latest refit.
+
+        The first call determines the units of the targets, their means and standard deviations, so
+        that it should contain typical targets.
 
         Parameters
         ----------
