@@ -9,8 +9,9 @@ from skae.inspection.reports import (
 )
 from skae.model_selection import ComponentsPath, components_path
 from skae.state import load
+from skae.tasks.classifier import AutoencoderClassifier
 from skae.tasks.outlier import AutoencoderOutlierDetector
-from skae.tasks.supervised import AutoencoderClassifier, AutoencoderRegressor
+from skae.tasks.regressor import AutoencoderRegressor
 from skae.training.checkpoint import Checkpoint
 from skae.variants.adversarial import AdversarialAutoencoder
 from skae.variants.autoencoder import Autoencoder

@@ -48,7 +48,7 @@ from skae.parameters import Declared, check_integer, short_repr
 from skae.starting import restore, row_shape
 from skae.state import Fitted, FittedAttribute, Saved, TableInfo
 from skae.table.cells import read_cells
-from skae.table.rows import Floats
+from skae.table.rows import Floats, Rows
 from skae.table.schema import ColumnKey, MatrixLike
 from skae.table.sequences import row_shapes
 from skae.table.targets import Targets
@@ -501,6 +501,10 @@ class BaseAutoencoder(
         """
         return None
 
+    def _target_weight(self, total: float) -> float:
+        """Return the weight of each target, given the weight of all rows."""
+        return 1.0
+
     # -------------------------------------------------------------------------------- fitting
 
     def fit(
@@ -601,17 +605,18 @@ class BaseAutoencoder(
         sample_weight: MatrixLike | None = None,
         X_corrupted: MatrixLike | None = None,
     ) -> Self:
-        """Train for one pass over new rows, beside a sample of the rows seen before.
+        """Train on new rows, beside a sample of the rows seen before.
 
         The calls may have any size, down to one row, and the rows may come in any order, such as
         sorted by a column. The model describes all rows of the last call of `fit`, if any, and of
         all later calls of `partial_fit`. A row that comes again counts again.
 
         - The model keeps a sample of at most 2,048 of the distinct rows, with at most 2**20 cells.
-          Hashes of the rows choose it, so that their order has no influence. Each step uses new
-          rows and rows of the sample, with weights such that its expected gradient is that of all
-          rows seen. A pickle contains the sample. A file of `save` does not: after `skae.load`, a
-          sample of later rows begins.
+          Hashes of the rows choose it, so that their order has no influence. Each new row is part
+          of one step. The other rows of a step are drawn from the sample and the new rows, and all
+          rows have weights such that the expected gradient is that of all rows seen. In large
+          calls, a new row is thus used several times. A pickle contains the sample. A file of
+          `save` does not: after `skae.load`, a sample of later rows begins.
         - The learning rate rises during the first 50 steps, and it falls with the square root of
           the number of rows once training has passed over 4,096 rows, in all epochs together. The
           penalty of `weight_decay` is divided by the number of all rows seen. The momentum of the
@@ -623,9 +628,13 @@ class BaseAutoencoder(
           objective is higher than that of such a start, or if it has been trained on fewer than 256
           rows. The first calls may therefore have fewer rows than components. Networks of other
           architectures than "mlp", and those with tied weights, keep the center and scale of their
-          start.
+          start, and start anew in the first calls only.
+        - After `skae.load`, the model is estimated anew only when the later rows are as many as
+          those before.
 
-        With `precision="auto"`, the first call determines the number format. If it is a share of
+        The first call determines the levels of columns of conditions. Their centers and scales are
+        those of the latest start. With `precision="auto"`, the first call determines the number
+        format. If it is a share of
         the variance, the number of components is that of the latest start. No rows are held out,
         and there is no pre-training. `history_` contains the latest 100 epochs only, where a call
         is one epoch.
@@ -647,7 +656,7 @@ class BaseAutoencoder(
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row, as in `fit`.
         X_corrupted : array-like of shape (n_samples, n_features), default=None
-            Corrupted versions of the rows, as in `fit`.
+            Corrupted versions of the rows, as in `fit`. All calls or none must have them.
 
         Returns
         -------
@@ -657,16 +666,17 @@ class BaseAutoencoder(
         Raises
         ------
         ValueError
-            As in `fit`, or if a call after the first one has other columns, or if the parameters
-            have changed since the last call so that they describe a different network. The first
-            call may have a single row.
+            As in `fit`, or if a call after the first one has other columns, if only some of the
+            calls have an `X_corrupted`, or if the parameters have changed since the last call so
+            that they describe a different network. The first call may have a single row.
         TypeError
             As in `fit`.
 
         Warns
         -----
         ConvergenceWarning
-            As in `fit`. Training has diverged if the objective on the new rows has risen.
+            As in `fit`. The objective on all rows seen is estimated from 512 of the rows before and
+            after the training of this call.
         UserWarning
             If the new rows are far from those seen before: the mean of a column differs by more
             than 10 standard deviations of the column, and by more than sqrt(n / m) for m new rows
@@ -770,6 +780,10 @@ class BaseAutoencoder(
         """
         fitted = self._read_fitted()
         return inference.codes(fitted.schema.read(X), fitted)
+
+    def _encode(self, rows: Rows) -> Floats:
+        """Compute the codes of rows that have been read."""
+        return inference.codes(rows, self._read_fitted())
 
     def inverse_transform(self, X: MatrixLike) -> Floats:
         """Decode codes into rows.

@@ -229,9 +229,8 @@ def new_net(
         split = split.training_part()
         table = _DistinctTable.from_rows(rows, split)
     network.start(table.x, table.weight, table.moments, generator, table.conditions)
-    batch = make_batch(
-        rows.take(split.index[split.representatives]), network, split.weight[split.representatives]
-    )
+    chosen = split.index[split.representatives]
+    batch = make_batch(rows.take(chosen), network, split.representative_weight)
     if smaller is not None:
         grow(network, copy.deepcopy(smaller).to(network.like), batch, generator)
     network.start_latent(batch, generator)
@@ -278,7 +277,7 @@ def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
         raise NetworkMismatchError(
             "The parameters describe a different network than the fitted one, so training cannot "
             f"resume from it. The changed parameters are: {', '.join(changed)}. Restore those that "
-            "determine the network, or fit from scratch with warm_start=False."
+            "determine the network, or call fit with warm_start=False to start from scratch."
         ) from error
     # A known noise variance is a parameter, but it is also a part of the stored state.
     network.likelihood.fix_noise()

@@ -181,7 +181,8 @@ def split_of(rows, validation=0.1, repeated=0, seed=0):
     """The split of a table whose first rows are repeated, with random weights."""
     table = Rows(np.concatenate([rows, rows[:repeated]]))
     weight = np.random.default_rng(0).random(len(table)) + 0.5
-    return Split.from_rows(table, weight, [], np.zeros(len(table), dtype=bool), validation, seed)
+    hashes = table.hash(seed)
+    return Split.from_hashes(hashes, hashes, weight, np.zeros(len(table), dtype=bool), validation)
 
 
 def pairs(split):

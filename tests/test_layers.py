@@ -160,7 +160,7 @@ def test_imports_follow_the_arrows(path):
         ("skae.training.loop", "from skae.density.laplace import Laplace"),
         ("skae.variants.variational", "from skae.variants.autoencoder import Autoencoder"),
         ("skae.variants.variational", "from .autoencoder import Autoencoder"),
-        ("skae.variants.variational", "from skae.tasks.supervised import AutoencoderClassifier"),
+        ("skae.variants.variational", "from skae.tasks.classifier import AutoencoderClassifier"),
         ("skae.metrics", "from skae.base import BaseAutoencoder"),
         ("skae.inspection.display", "from skae.nn.network import Network"),
         ("skae.files", "import torch"),

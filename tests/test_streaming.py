@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import PCA, IncrementalPCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from small_models import AUTOENCODERS, X, for_each, tiny
@@ -17,16 +18,17 @@ from test_common import train
 import skae
 from skae import (
     Autoencoder,
-    AutoencoderClassifier,
     AutoencoderOutlierDetector,
-    AutoencoderRegressor,
 )
 from skae.fitting import stream as steps
+from skae.fitting.prepare import FitData
 from skae.nn.batch import Batch
+from skae.nn.step.adam import Adam
 from skae.nn.units import change_units
 from skae.table.rows import Rows
 from skae.table.seen import SAMPLE_CELLS, SAMPLE_ROWS, ColumnMoments, Sample, Seen
 from skae.training.budget import Budget
+from skae.training.loop import Net
 from skae.training.rehearsal import Rehearsal, StreamPlan, step_sizes
 
 RNG = np.random.default_rng(0)
@@ -103,7 +105,7 @@ def sampled(rows, weight, parts, size=50):
     for part in parts:
         new = Sample.hashed(Rows(rows[part]), weight[part], None, None, 3)
         joined = seen.join(new)
-        seen = seen.after(joined, new, 0.0, True)
+        seen = joined.seen
     return seen.sample, joined
 
 
@@ -328,49 +330,83 @@ def test_a_loaded_model_is_not_replaced_by_one_of_the_new_rows(tmp_path):
     assert len(sample_of(loaded)) == 100
 
 
-# ------------------------------------------------------------------------------------- targets
+@pytest.mark.parametrize("first", [True, False])
+def test_all_calls_or_none_have_corrupted_rows(first):
+    model = tiny(Autoencoder, corruption=None if first else "masking")
+    model.partial_fit(X, X_corrupted=X + 1 if first else None)
+    before = model._fitted
+    with pytest.raises(ValueError, match="X_corrupted must be passed to all calls or to none"):
+        model.partial_fit(X, X_corrupted=None if first else X + 1)
+    assert model._fitted is before
+    model.partial_fit(X[:5], X_corrupted=X[:5] + 1 if first else None)
 
 
-@pytest.mark.parametrize("size", [10, 90])
-def test_classes_that_come_one_after_the_other_are_learned(size):
-    rows = np.concatenate([RNG.normal(size=(90, 4)) + 4 * np.eye(4)[c] for c in range(3)])
-    y = np.repeat(["a", "b", "c"], 90)
-    model = AutoencoderClassifier(random_state=0)
-    for i in range(0, len(rows), size):
-        model.partial_fit(rows[i : i + size], y[i : i + size], classes=["c", "a", "b"])
-    assert model.score(rows, y) > 0.9
-    with pytest.raises(ValueError, match="classes must be those of the first call"):
-        model.partial_fit(rows, y, classes=["a", "b"])
+def test_a_training_that_diverges_warns():
+    rows = curved(300)
+    model = Autoencoder(2, random_state=0).partial_fit(rows[::2])
+    with pytest.warns(ConvergenceWarning, match="Training diverged"):
+        model.set_params(learning_rate=30.0).partial_fit(rows[1::2])
 
 
-@pytest.mark.parametrize(
-    "estimator_class", [AutoencoderClassifier, skae.SemiSupervisedVariationalAutoencoder]
-)
-def test_few_labels_are_learned(estimator_class):
-    rows = RNG.normal(size=(400, 4)) + 4 * (np.arange(400) % 2)[:, None]
-    y = np.where(np.arange(400) < 20, np.arange(400) % 2, -1)
-    model = estimator_class(random_state=0)
-    for i in range(0, 400, 100):
-        model.partial_fit(rows[i : i + 100], y[i : i + 100], classes=[0, 1])
-    assert model.score(rows, np.arange(400) % 2) > 0.9
+# --------------------------------------------------------------- shares of the rows of a call
 
 
-def test_numbers_are_learned():
-    rows = RNG.normal(size=(400, 5))
-    y = 30 + 5 * rows[:, 0] - 2 * rows[:, 1]
-    model = AutoencoderRegressor(random_state=0)
-    for i in range(0, 400, 40):
-        model.partial_fit(rows[i : i + 40], y[i : i + 40])
-    assert model.score(rows, y) > 0.8
+def test_all_rows_of_a_call_have_equal_shares_of_the_density():
+    """New rows count as often as the rows of the sample represent."""
+    rows = RNG.normal(size=(9000, 2))
+    model = tiny(Autoencoder).partial_fit(rows[:6000])
+    data = FitData(rows[6000:] + 100, None, None, None)
+    stream = steps.read_stream(model, data, model._fitted)
+    split = stream.fit.split
+    is_new = stream.joined.is_new[split.representatives]
+    assert split.representative_weight[is_new].sum() == pytest.approx(3000, rel=0.1)
+    assert split.representative_weight.sum() == pytest.approx(9000)
+    assert split.weight[stream.joined.is_new].sum() == pytest.approx(3000)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "match"),
-    [({"fine_tune": False}, "fine_tune"), ({"class_weight": "balanced"}, "class_weight")],
-)
-def test_what_cannot_be_streamed_is_refused_by_name(parameters, match):
-    with pytest.raises(ValueError, match=match):
-        AutoencoderClassifier(**parameters).partial_fit(X, np.arange(len(X)) % 2)
+def test_networks_are_compared_in_the_same_units(monkeypatch):
+    rows, units = curved(600), []
+    model = Autoencoder(2, random_state=0).partial_fit(rows[:300])
+
+    def evaluate(net, batches):
+        units.append(float(net.module_.inputs.scale))
+        return net.module_.reduce(*net.row_losses(batches)).item()
+
+    monkeypatch.setattr(Net, "evaluate", evaluate)
+    model.partial_fit(3 * rows[300:])
+    assert units[0] == units[1] == float(model.module_.inputs.scale)
+    assert units[0] == pytest.approx(moments_of(model).scale)
+
+
+def test_parameters_that_are_not_used_do_not_estimate_the_model_anew():
+    model = tiny(Autoencoder).partial_fit(X)
+    for name, value in {"max_epochs": 7, "tol": 0.5, "early_stopping": True}.items():
+        assert not steps.has_changed(model.set_params(**{name: value}), model._fitted), name
+    assert steps.has_changed(model.set_params(noise=0.5), model._fitted)
+
+
+def test_a_start_that_was_kept_counts_as_an_epoch():
+    model = Autoencoder(1, hidden_layer_sizes=(), random_state=0).fit(X)
+    assert model.best_epoch_ == 0
+    assert model._fitted.seen.n_passed == len(X)
+
+
+def test_cells_are_not_converted_to_the_format_of_earlier_rows():
+    rows = Rows(np.ones((2, 1), np.float32)).append(Rows(np.array([[1e40]])))
+    assert rows.values.max() == 1e40
+
+
+def test_new_parameters_of_an_optimizer_start_their_own_steps():
+    old, new = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    groups = [{"params": [old, new], "penalized": False, "weight_decay": 0.0}]
+    adam = Adam(groups, lr=0.1)
+    state = {"step": torch.tensor(500.0), "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}
+    adam.restore({old: state})
+    adam.update([torch.ones(2), torch.full((2,), 5.0)], 0.1)
+    assert float(adam.state[old]["step"]) == 501
+    assert float(adam.state[new]["step"]) == 1
+    # The first step of Adam has the size of the learning rate, whatever the gradient.
+    torch.testing.assert_close(new.data, torch.full((2,), -0.1), rtol=1e-4, atol=0)
 
 
 # ------------------------------------------------------------------------------- the detector

@@ -111,14 +111,14 @@ def test_labels_cost_the_sum_of_their_cross_entropies_over_known_cells():
 
 
 def test_numbers_cost_half_their_squared_error():
-    family, targets = Numbers.standardize(TARGETS[:30], np.ones(30))
-    values = torch.from_numpy(targets.values)
+    targets = Numbers.targets(TARGETS[:30], np.ones(30))
+    values = torch.from_numpy(targets.standardized)
     counts = torch.from_numpy(targets.observed)
-    head, code, out = started(family, values, counts)
+    head, code, out = started(Numbers(), values, counts)
     nats = 0.5 * ((out - values) ** 2).sum(-1)
     torch.testing.assert_close(costs(head, code, values, counts), nats)
-    np.testing.assert_allclose(targets.values.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(targets.values.std(axis=0), 1)
+    np.testing.assert_allclose(targets.standardized.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(targets.standardized.std(axis=0), 1)
 
 
 def test_a_target_costs_its_mean_over_draws():

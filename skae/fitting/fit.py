@@ -1,7 +1,8 @@
 """The steps of a fit, from the table of the user to a fitted model."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -143,27 +144,36 @@ def fit_prepared(
             estimator, begun, net.duplicate(copy.deepcopy(net.module_)), net.epochs_done
         )
     )
-    try:
+    with removing_useless_checkpoints(net):
         best_epoch, messages = train_net(net, train, valid, plan)
         prepared, noise = use_all_rows(estimator, prepared, net, plan, best_epoch)
         net.notify("on_train_end", X=train, y=None)
         if not estimator.warm_start:
             net.reset_optimizer()
         fitted = make_fitted(estimator, prepared, net, best_epoch, noise)
-    except DivergenceError:
-        # To resume just before the failure would only repeat it.
-        net.remove_checkpoints()
-        raise
     if prepared.resume is None:
         shape = prepared.schema.feature_shape
         messages += about_shape(estimator.architecture, estimator.corruption, shape)
-    batch = prepared.batch(prepared.split.representatives, net.module_)
+    batch = prepared.representatives(net.module_)
     n_validation = int(begun.split.held_out.sum())
     likelihood, n_rows = fitted.density.likelihood, len(begun.split.index) - n_validation
     is_validated = n_validation >= estimator._density.min_validation_rows
     messages += about_codes(net.module_, batch)
     messages += about_noise(net.module_, likelihood, batch, n_rows, is_validated)
     return fitted, messages, net.remove_checkpoints
+
+
+@contextmanager
+def removing_useless_checkpoints(net: Net) -> Iterator[None]:
+    """Remove the checkpoints of a training that breaks down in this context.
+
+    To resume from them, just before the failure, would only repeat it.
+    """
+    try:
+        yield
+    except DivergenceError:
+        net.remove_checkpoints()
+        raise
 
 
 def check_callbacks(estimator: BaseEstimator) -> None:
@@ -232,7 +242,9 @@ def make_batches(
     if prepared.corrupted is not None:
         table = table._replace(x=tensor(prepared.corrupted.values, network), clean=table.x)
     if targets is not None:
-        values, observed = (tensor(part, network) for part in (targets.values, targets.observed))
+        factor = estimator._target_weight(float(split.weight.sum()))
+        values = tensor(targets.standardized, network)
+        observed = tensor(factor * targets.observed, network)
         table = table._replace(targets=values, target_weight=observed)
     corrupt = None if prepared.corrupted is not None else estimator.corruption
     if isinstance(corrupt, str):
@@ -263,7 +275,7 @@ def start_auxiliary_loss(
     network: Network = net.module_
     loss: AuxiliaryLoss = copy.deepcopy(targets.loss).to(network.like)
     network.auxiliary = loss
-    if not anew and loss.resume(network.like):
+    if not anew and loss.resume(network.like, targets.units):
         net.rebuild_optimizer()
         return
     chunks = [*train.chunks()]
@@ -400,8 +412,8 @@ def estimate_density(
     """
     split, targets = prepared.split, prepared.targets
     network = to_float64_device(net.module_.eval())
-    positions = split.representatives[: None if targets is None else targets.density_rows]
-    batch = prepared.batch(positions, network)
+    batch = prepared.representatives(network, None if targets is None else targets.density_rows)
+    positions = split.representatives[: len(batch.x)]
     held_out = torch.from_numpy(split.held_out[positions]).to(batch.x.device)
     likelihood = network.likelihood if noise is None else network.likelihood.known(noise)
     try:
@@ -434,10 +446,11 @@ def make_fitted(
     # Validation rows that the user has chosen are not among the rows of the model.
     split, rows, resume = prepared.split, prepared.rows, prepared.resume
     split = split.training_part() if split.is_given else split
-    weight = np.zeros(len(rows))
-    weight[split.index] = split.weight
-    n_passed = best_epoch * len(split.index) + (0 if resume is None else resume.seen.n_passed)
-    seen = Seen.all_at_once(prepared.seed, prepared.sample(split), rows, weight, n_passed)
+    # A start that was kept because training did not improve it is as good as a trained network.
+    n_passed = float(max(1, best_epoch) * len(split.index))
+    n_passed += 0 if resume is None else resume.seen.n_passed
+    parts = prepared.table, split.index, split.weight
+    seen = Seen.all_at_once(prepared.seed, *parts, n_passed)
     conditions = None if resume is None else resume.conditions
     if rows.n_levels:
         own = rows.take(split.index)

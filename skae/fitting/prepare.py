@@ -15,9 +15,9 @@ from skae.nn.batch import Batch
 from skae.nn.network import Network
 from skae.starting import row_shape, support
 from skae.state import Fitted
-from skae.table.rows import Floats, Rows, hash_rows, max_abs_values
+from skae.table.rows import Floats, Rows, max_abs_values
 from skae.table.schema import MatrixLike, Schema
-from skae.table.seen import Sample
+from skae.table.seen import Sample, hash_content
 from skae.table.targets import Targets, join_targets, rare_rows
 from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
 from skae.training.precision import check_overflow
@@ -68,6 +68,8 @@ class PreparedFit:
         Targets of the rows, if the estimator uses targets.
     split : Split
         The distinct rows, and which of them are held out.
+    hashes : ndarray of shape (n,), uint64
+        Hashes of the rows with their corrupted versions and targets.
     resume : Fitted or None
         Model from which training resumes. None starts with a new model.
     seed : int
@@ -83,32 +85,31 @@ class PreparedFit:
     corrupted: Rows | None
     targets: Targets | None
     split: Split
+    hashes: NDArray[np.uint64]
     resume: Fitted | None
     seed: int
     pace: float = 1.0
 
     @property
     def learned(self) -> dict[str, Any]:
-        """What was learned from targets, such as their classes, in this fit or the resumed one."""
-        if self.resume is not None:
-            return self.resume.learned
-        return {} if self.targets is None else self.targets.learned
+        """What was learned from targets, such as their classes. What was learned first is kept."""
+        new = {} if self.targets is None else self.targets.learned
+        return new if self.resume is None else new | self.resume.learned
 
-    def batch(self, positions: NDArray[np.intp], network: Network) -> Batch:
-        """Return the distinct rows at positions in `split.index` as a batch, without targets."""
-        index = self.split.index[positions]
-        return make_batch(self.rows.take(index), network, self.split.weight[positions])
+    @property
+    def table(self) -> Sample:
+        """All rows, with all that belongs to them."""
+        targets = self.targets and self.targets.alone
+        return Sample(self.rows, self.weight, self.corrupted, targets, self.hashes)
 
-    def sample(self, split: Split) -> Sample:
-        """Return the representatives of a split of the rows."""
-        index, targets = split.index[split.representatives], self.targets
-        return Sample.hashed(
-            self.rows.take(index),
-            split.weight[split.representatives],
-            None if self.corrupted is None else self.corrupted.take(index),
-            None if targets is None else targets.take(index),
-            self.seed,
-        )
+    def representatives(self, network: Network, n_rows: int | None = None) -> Batch:
+        """Return the representatives of the rows, or the first `n_rows` of them, without targets.
+
+        The batch suits the network.
+        """
+        index = self.split.index[self.split.representatives[:n_rows]]
+        weight = self.split.representative_weight[:n_rows]
+        return make_batch(self.rows.take(index), network, weight)
 
 
 class Table(NamedTuple):
@@ -175,11 +176,10 @@ def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
     elif estimator.early_stopping is not False:
         validation = estimator.validation_fraction
     seed = draw_seed(estimator.random_state)
-    hashes = [] if corrupted is None else [corrupted.hash(seed)]
-    if targets is not None:
-        hashes += [hash_rows(values, seed) for values in (targets.values, targets.observed)]
-    split = Split.from_rows(rows, weight, hashes, rare_rows(targets, weight), validation, seed)
-    return PreparedFit(schema, rows, weight, corrupted, targets, split, resume, seed)
+    own = rows.hash(seed)
+    hashes = hash_content(own, corrupted, targets, seed)
+    split = Split.from_hashes(own, hashes, weight, rare_rows(targets, weight), validation)
+    return PreparedFit(schema, rows, weight, corrupted, targets, split, hashes, resume, seed)
 
 
 def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets | None) -> None:

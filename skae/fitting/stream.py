@@ -1,4 +1,4 @@
-"""The steps of `partial_fit`: one pass over new rows beside a sample of all rows that were seen."""
+"""The steps of `partial_fit`: training on new rows beside a sample of all rows that were seen."""
 
 import copy
 from dataclasses import replace
@@ -17,21 +17,22 @@ from skae.fitting.fit import (
     fitted_model,
     make_batches,
     make_plan,
+    removing_useless_checkpoints,
     start_auxiliary_loss,
     train_again_if_needed,
 )
 from skae.fitting.prepare import FitData, PreparedFit, draw_seed, read_table
-from skae.nn.units import change_units
+from skae.nn.units import can_change_units, change_units
 from skae.starting import new_net, resumed_net
 from skae.state import Fitted
 from skae.table.conditions import SeenConditions
-from skae.table.seen import ColumnMoments, Joined, Sample, Seen
+from skae.table.rows import Rows
+from skae.table.seen import Joined, Sample, Seen
 from skae.training.batches import Batches
 from skae.training.budget import Budget
-from skae.training.loop import DivergenceError, Net
+from skae.training.loop import Net
 from skae.training.messages import Message, about_codes, about_distance, about_shape, about_training
-from skae.training.rehearsal import Rehearsal, StreamPlan
-from skae.training.rehearsal import step_sizes as sizes_of_steps
+from skae.training.rehearsal import Rehearsal, StreamPlan, step_sizes
 from skae.training.split import Split
 
 START_ROWS = 256.0
@@ -40,6 +41,18 @@ the model starts anew from all rows that were seen."""
 
 HISTORY = 100
 """Largest number of epochs in the history of a model that `partial_fit` has trained."""
+
+
+UNUSED = {
+    "early_stopping",
+    "layerwise_epochs",
+    "max_epochs",
+    "n_iter_no_change",
+    "tol",
+    "validation_fraction",
+    "warm_start",
+}
+"""Parameters that `partial_fit` does not use."""
 
 
 class Stream(NamedTuple):
@@ -51,26 +64,29 @@ class Stream(NamedTuple):
         The sample and the new rows, with weights that represent all rows that were seen.
     before : Seen
         What the model had seen before.
-    joined : Joined
-        The distinct rows of the sample and the new rows.
     new : Sample
         The new rows.
+    joined : Joined
+        The distinct rows of the sample and the new rows.
     is_due : bool
         Whether the units and the density of the model are estimated anew, and its start is compared
         with that from the present rows.
+    step_sizes : tuple of (int, int)
+        Numbers of new rows and of other rows per step.
     """
 
     fit: PreparedFit
     before: Seen
-    joined: Joined
     new: Sample
+    joined: Joined
     is_due: bool
+    step_sizes: tuple[int, int]
 
 
 def fit_stream(
     estimator: BaseEstimator, data: FitData, resume: Fitted | None, make_callback: MakeCallback
 ) -> Result:
-    """Train a model in one pass over new rows. `fit_table` documents the arguments."""
+    """Train a model on new rows and a sample. `fit_table` documents the arguments."""
     check_callbacks(estimator)
     stream = read_stream(estimator, data, resume)
 
@@ -85,29 +101,26 @@ def fit_read_stream(
     estimator: BaseEstimator, stream: Stream, make_callback: MakeCallback
 ) -> Result:
     """Train a model on validated rows, as `fit_stream`."""
-    fit = stream.fit
+    fit, joined = stream.fit, stream.joined
     net, everything, n_passed = stream_net(estimator, stream)
-    train = make_rehearsal(estimator, stream, everything)
+    train = make_rehearsal(stream, everything)
     plan = make_stream_plan(estimator, stream, net, n_passed)
     plan.contexts = make_callback(
         lambda net: make_stream_fitted(
             estimator, stream, net.duplicate(copy.deepcopy(net.module_)), n_passed
         )
     )
-    try:
-        messages = about_distance(stream.before.moments, stream.new, fit.schema.column_label)
+    label = fit.schema.column_label
+    messages = about_distance(stream.before.moments, joined.new_moments, label)
+    with removing_useless_checkpoints(net):
         messages += train_stream(net, train, plan)
         net.notify("on_train_end", X=train, y=None)
         fitted = make_stream_fitted(estimator, stream, net, n_passed)
-    except DivergenceError:
-        # To resume just before the failure would only repeat it.
-        net.remove_checkpoints()
-        raise
     if fit.resume is None:
         shape = fit.schema.feature_shape
         messages += about_shape(estimator.architecture, estimator.corruption, shape)
     if stream.is_due:
-        messages += about_codes(net.module_, fit.batch(fit.split.representatives, net.module_))
+        messages += about_codes(net.module_, fit.representatives(net.module_))
     return fitted, messages, net.remove_checkpoints
 
 
@@ -118,55 +131,69 @@ def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
         before = Seen.nothing(draw_seed(estimator.random_state), rows.n_modelled)
     else:
         before = resume.seen
+    check_corrupted(before, corrupted)
     new = Sample.hashed(rows, weight, corrupted, targets, before.seed)
     joined = before.join(new)
-    table, index = joined.table, joined.places
-    if targets is not None and table.targets is not None:
-        targets = replace(targets, values=table.targets.values, observed=table.targets.observed)
-    split = Split(index, joined.weight, np.zeros(len(index), dtype=np.bool_), joined.chosen)
-    parts = table.rows, table.weight, table.corrupted, targets, split
+    table, seen, index = joined.table, joined.seen, joined.places
+    if table.targets is not None:
+        values, observed = table.targets.values, table.targets.observed
+        targets = replace(targets or table.targets, values=values, observed=observed)
+        targets.units = seen.target_units
+    held_out = np.zeros(len(index), dtype=np.bool_)
+    split = Split(index, joined.weight, held_out, joined.chosen, seen.sample_weight)
+    parts = table.rows, table.weight, table.corrupted, targets, split, table.hashes
     prepared = PreparedFit(schema, *parts, resume, before.seed)
-    added = float(weight.sum())
-    is_due = before.weight + added >= before.due or has_changed(estimator, resume)
-    return Stream(prepared, before, joined, new, is_due and before.represents_most(added))
+    is_due = seen.weight >= before.due or has_changed(estimator, resume)
+    sizes = step_sizes(estimator.batch_size, len(index), int(joined.is_new.sum()), seen.weight)
+    return Stream(prepared, before, new, joined, is_due and seen.represents_most, sizes)
+
+
+def check_corrupted(before: Seen, corrupted: Rows | None) -> None:
+    """Raise ValueError if only some of the calls have corrupted versions of their rows."""
+    if before.sample is None or (before.sample.corrupted is None) == (corrupted is None):
+        return
+    done = "was not" if before.sample.corrupted is None else "was"
+    raise ValueError(
+        f"X_corrupted must be passed to all calls or to none, but it {done} passed for the rows "
+        "seen before. Set the parameter corruption, so that rows are corrupted in training."
+    )
 
 
 def has_changed(estimator: BaseEstimator, resume: Fitted | None) -> bool:
-    """Return whether parameters have changed since a model was fitted."""
+    """Return whether parameters that `partial_fit` uses have changed since a model was fitted."""
     now = estimator.get_params(deep=False)
     known = {} if resume is None else resume.parameters
-    return any(repr(now[name]) != repr(value) for name, value in known.items())
+    return any(repr(now[name]) != repr(known[name]) for name in known.keys() - UNUSED)
 
 
 def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, float]:
     """Return the net to train, all rows, and the number of rows that the net has passed over.
 
     It is a new net until training has passed over `START_ROWS` rows, and whenever a new net has a
-    lower objective than the trained one. Both are compared only if the model is estimated anew.
+    lower objective than the trained one. Both are compared, in the same units, only if the model is
+    estimated anew.
     """
-    fit, n_passed = stream.fit, stream.before.n_passed
+    fit, n_passed, moments = stream.fit, stream.before.n_passed, stream.joined.seen.moments
     if fit.resume is None:
         return *started_net(estimator, stream), 0.0
+    units = torch.from_numpy(moments.mean), torch.tensor(moments.scale, dtype=torch.float64)
     net = resumed_net(estimator, fit.resume)
     del net.history[: 1 - HISTORY]
+    if stream.is_due:
+        change_units(net.module_, *units)
     everything = start_on_all_rows(estimator, stream, net, stream.is_due)
-    if not stream.is_due:
-        return net, everything, n_passed
     is_started = n_passed < START_ROWS
-    if is_started or net.module_.latent.ranks_epochs:
-        new, rows = started_net(estimator, stream)
-        # Rounding errors do not decide between networks that are equally good.
-        limit = net.evaluate(everything) - MIN_IMPROVEMENT
-        if is_started or new.evaluate(rows) < limit:
-            new.generator.set_state(net.generator.get_state())
-            new.history = net.history
-            return new, rows, n_passed if is_started else 0.0
-    moments = stream.before.moments.joined(
-        ColumnMoments.from_rows(stream.new.rows.modelled, stream.new.weight)
-    )
-    center = torch.from_numpy(moments.mean).to(net.module_.like.device)
-    change_units(net.module_, center, center.new_tensor(moments.scale))
-    return net, everything, n_passed
+    may_start = is_started or (net.module_.latent.ranks_epochs and can_change_units(net.module_))
+    if not (stream.is_due and may_start):
+        return net, everything, n_passed
+    new, rows = started_net(estimator, stream)
+    change_units(new.module_, *units)
+    # Rounding errors do not decide between networks that are equally good.
+    if not is_started and new.evaluate(rows) >= net.evaluate(everything) - MIN_IMPROVEMENT:
+        return net, everything, n_passed
+    new.generator.set_state(net.generator.get_state())
+    new.history = net.history
+    return new, rows, n_passed if is_started else 0.0
 
 
 def started_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches]:
@@ -192,7 +219,7 @@ def start_on_all_rows(
     return everything
 
 
-def make_rehearsal(estimator: BaseEstimator, stream: Stream, everything: Batches) -> Rehearsal:
+def make_rehearsal(stream: Stream, everything: Batches) -> Rehearsal:
     """Return batches of the new rows and of the sample."""
     index = torch.from_numpy(stream.fit.split.index).to(everything.index.device)
     table = everything.take(index)
@@ -200,25 +227,17 @@ def make_rehearsal(estimator: BaseEstimator, stream: Stream, everything: Batches
     weight = table.weight * torch.bincount(everything.index)[index]
     table = table._replace(weight=weight / weight.sum())
     is_new = torch.from_numpy(stream.joined.is_new).to(table.x.device)
-    n_rehearsed = step_sizes(estimator, stream)[1]
     options = everything.corrupt, everything.n_conditions, everything.width
-    return Rehearsal(table, is_new.nonzero()[:, 0], *options, is_new, n_rehearsed)
-
-
-def step_sizes(estimator: BaseEstimator, stream: Stream) -> tuple[int, int]:
-    """Return the numbers of new rows and of other rows per step."""
-    split, n_new = stream.fit.split, int(stream.joined.is_new.sum())
-    total = float(split.weight.sum())
-    return sizes_of_steps(estimator.batch_size, len(split.index), n_new, total)
+    return Rehearsal(table, is_new.nonzero()[:, 0], *options, is_new, stream.step_sizes[1])
 
 
 def make_stream_plan(
     estimator: BaseEstimator, stream: Stream, net: Net, n_passed: float
 ) -> StreamPlan:
-    """Make the plan of the pass over the new rows."""
+    """Make the plan of the training on the new rows."""
     plan = make_plan(estimator, stream.fit, net.module_)
     options = vars(plan) | {
-        "budget": Budget(1, step_sizes(estimator, stream)[0]),
+        "budget": Budget(1, stream.step_sizes[0]),
         "layerwise_epochs": 0,
         "from_start": False,
     }
@@ -231,8 +250,10 @@ def train_stream(net: Net, train: Rehearsal, plan: StreamPlan) -> list[Message]:
 
     Raises DivergenceError if the objective becomes infinite or NaN.
     """
-    before = net.evaluate(train)
+    checked = train.checked()
+    before = net.evaluate(checked)
     outcome = net.fit_rows(train, None, plan)
+    outcome = replace(outcome, loss=net.evaluate(checked))
     return about_training(net.module_, plan, train, outcome, before)
 
 
@@ -240,7 +261,7 @@ def make_stream_fitted(
     estimator: BaseEstimator, stream: Stream, net: Net, n_passed: float
 ) -> Fitted:
     """Return the model of a trained net, whose density is estimated if it is due."""
-    fit, new = stream.fit, stream.new
+    fit, new, joined = stream.fit, stream.new, stream.joined
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
         net.rebuild_optimizer()
@@ -249,8 +270,7 @@ def make_stream_fitted(
     else:
         density = fit.resume.density
         net.module_.eval()
-    n_passed += float(stream.joined.is_new.sum())
-    seen = stream.before.after(stream.joined, new, n_passed, stream.is_due)
+    seen = joined.seen.passed(n_passed + float(joined.is_new.sum()), stream.is_due)
     conditions = None if fit.resume is None else fit.resume.conditions
     if new.rows.n_levels:
         conditions = SeenConditions.from_rows(new.rows, new.weight, conditions)

@@ -122,17 +122,17 @@ class Inputs(nn.Module):
     def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Replace the centers (n_modelled,) and the scale of the modelled columns.
 
-        Return the gain () and the shift (n_modelled,), in float64, with which the old input of the
-        encoder is gain * u + shift, where u is the new one.
+        Return the gain () and the shift (n_modelled,), in float64 on the CPU, with which the old
+        input of the encoder is gain * u + shift, where u is the new one.
         """
-        old_center, old_scale = self.center.double().clone(), self.scale.double().clone()
+        old_center, old_scale = (part.cpu().double().clone() for part in (self.center, self.scale))
         self.center.copy_(center)
         self.scale.copy_(scale)
-        gain = self.scale.double() / old_scale
+        gain = self.scale.cpu().double() / old_scale
         if self.shift is not None:
             for part in (self.shift.weight, self.shift.bias):
                 part.div_(gain.to(part))
-        return gain, (self.center.double() - old_center) / old_scale
+        return gain, (self.center.cpu().double() - old_center) / old_scale
 
     @torch.no_grad()
     def start(

@@ -1,6 +1,7 @@
 """The network of all autoencoders: inputs, encoder, latent, decoder and likelihood."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +45,11 @@ class AuxiliaryLoss(nn.Module, ABC):
         """Initialize parameters from the codes (n, k) of the training rows, before training."""
         return
 
-    def resume(self, like: Tensor) -> bool:
+    def resume(self, like: Tensor, units: tuple[Any, Any] | None) -> bool:
         """Initialize parameters with those of the previous training. Return whether it is known.
 
-        `like` has the dtype and the device of the codes.
+        `like` has the dtype and the device of the codes. `units` are the centers and scales of
+        targets that are numbers.
         """
         return False
 

@@ -6,28 +6,37 @@ from torch import Tensor
 from skae.nn.network import Network
 
 
+def can_change_units(network: Network) -> bool:
+    """Return whether `change_units` can change the units of a network.
+
+    It cannot if the first or the last layer is not dense, or if the decoder has tied weights.
+    """
+    return network.encoder.ends() is not None and network.decoder.ends() is not None
+
+
 @torch.no_grad()
 def change_units(network: Network, center: Tensor, scale: Tensor) -> None:
     """Change the centers and the scale of a network, but not its function of rows.
 
-    The first and the last layers are adjusted, up to rounding. If one of them is not a dense layer,
-    or if the decoder has tied weights, the units stay unchanged.
+    The first and the last layers are adjusted, up to rounding. If this is not possible, the units
+    stay unchanged.
 
     Parameters
     ----------
     network : Network
         Network to change.
     center : Tensor of shape (n_modelled,)
-        New centers of the modelled columns.
+        New centers of the modelled columns, in float64 on the CPU: other devices may not support
+        float64.
     scale : Tensor of shape ()
-        New global scale.
+        New global scale, in float64 on the CPU.
     """
     ends = network.encoder.ends(), network.decoder.ends()
     if ends[0] is None or ends[1] is None:
         return
     gain, shift = network.inputs.change_units(center, scale)
     for layer, _ in ends[0]:
-        layer.bias.add_((layer.weight.double() @ shift).to(layer.bias))
+        layer.bias.add_((layer.weight.cpu().double() @ shift).to(layer.bias))
         layer.weight.mul_(gain.to(layer.weight))
     gain, shift = network.likelihood.change_units(center, scale)
     for _, layer in ends[1]:

@@ -62,7 +62,7 @@ class Rows:
 
     def append(self, other: "Rows") -> "Rows":
         """Return these rows, followed by other rows of the same columns."""
-        values = np.concatenate([self.values, other.values.astype(self.values.dtype)])
+        values = np.concatenate([self.values, other.values])
         may_have_missing = self.may_have_missing or other.may_have_missing
         return Rows(values, self.n_levels, may_have_missing)
 

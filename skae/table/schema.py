@@ -254,7 +254,7 @@ class Schema(Stored):
             raise ValueError(
                 f"{self.parameter}={short_repr(key)} selects the columns {now}, but the first fit "
                 f"selected {before}, so that training cannot resume. Restore {self.parameter}, or "
-                "set warm_start=False to fit from the start."
+                "call fit with warm_start=False to start from scratch."
             )
 
     def _fitted_validator(self) -> BaseEstimator:

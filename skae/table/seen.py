@@ -16,7 +16,7 @@ from skae.table.rows import (
     row_chunks,
     select_by_hash,
 )
-from skae.table.targets import Targets
+from skae.table.targets import Targets, Units
 
 SAMPLE_ROWS = 2048
 SAMPLE_CELLS = 2**20
@@ -155,17 +155,23 @@ class Sample:
         seed: int,
     ) -> Self:
         """Compute the hashes of rows."""
-        hashes = rows.hash(seed)
-        parts = [] if corrupted is None else [corrupted.hash(seed)]
-        if targets is not None:
-            parts += [hash_rows(part, seed) for part in (targets.values, targets.observed)]
-            targets = Targets(targets.values, targets.observed)
-        for part in parts:
-            hashes = mix_bits(mix_bits(hashes) + part)
-        return cls(rows, weight, corrupted, targets, hashes)
+        hashes = hash_content(rows.hash(seed), corrupted, targets, seed)
+        return cls(rows, weight, corrupted, targets and targets.alone, hashes)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def is_labeled(self) -> NDArray[np.bool_]:
+        """Mask (n,) of the rows with a known target."""
+        if self.targets is None:
+            return np.zeros(len(self), dtype=np.bool_)
+        return self.targets.any_observed
+
+    @property
+    def labeled_weight(self) -> float:
+        """Sum of the weights of the rows with a known target."""
+        return float(self.weight[self.is_labeled].sum())
 
     def take(self, index: NDArray[np.intp], weight: Floats) -> Self:
         """Return the rows at an index, with other weights."""
@@ -177,19 +183,24 @@ class Sample:
             self.hashes[index],
         )
 
+    def without_targets(self, seed: int) -> Self:
+        """Return the rows without their targets."""
+        return self.hashed(self.rows, self.weight, self.corrupted, None, seed)
+
     def append(self, new: Self) -> Self:
-        """Return these rows, followed by new rows."""
-        corrupted, targets = None, new.targets
-        if self.corrupted is not None or new.corrupted is not None:
-            # Rows without a corrupted version are their own.
-            corrupted = (self.corrupted or self.rows).append(new.corrupted or new.rows)
-        if self.targets is not None and targets is not None:
-            values = np.concatenate([self.targets.values, targets.values])
-            targets = Targets(values, np.concatenate([self.targets.observed, targets.observed]))
-        weight, hashes = (
-            np.append(self.weight, new.weight),
-            np.append(self.hashes, new.hashes),
-        )
+        """Return these rows, followed by new rows.
+
+        Corrupted versions are those of both or of none. If only some rows have targets, those of
+        the others are missing.
+        """
+        corrupted, targets = None, None
+        if self.corrupted is not None and new.corrupted is not None:
+            corrupted = self.corrupted.append(new.corrupted)
+        known = new.targets or self.targets
+        if known is not None:
+            parts = [part.targets or known.missing(len(part)) for part in (self, new)]
+            targets = parts[0].append(parts[1])
+        weight, hashes = np.append(self.weight, new.weight), np.append(self.hashes, new.hashes)
         return type(self)(self.rows.append(new.rows), weight, corrupted, targets, hashes)
 
 
@@ -204,22 +215,23 @@ class Joined(NamedTuple):
         Indices of the distinct rows in the table.
     weight : ndarray of shape (n_distinct,)
         Weights of the distinct rows. Their sum is that of the weights of all rows that were seen.
-    chosen : ndarray of int
-        Positions in `places` of the rows of the next sample, in pseudorandom order.
     is_new : ndarray of shape (n_distinct,), bool
         Whether a distinct row is among the new rows.
+    chosen : ndarray of int
+        Positions in `places` of the rows of the next sample, in pseudorandom order.
+    new_moments : ColumnMoments
+        Moments of the new rows.
+    seen : Seen
+        What was seen, including the new rows. `n_passed` and `due` are those before.
     """
 
     table: Sample
     places: NDArray[np.intp]
     weight: NDArray[np.float64]
-    chosen: NDArray[np.intp]
     is_new: NDArray[np.bool_]
-
-    def next_sample(self) -> Sample:
-        """Return the sample of the rows that were seen, including the new ones."""
-        total = merge_equal_rows(self.table.weight, self.table.hashes)[1]
-        return self.table.take(self.places[self.chosen], total[self.chosen])
+    chosen: NDArray[np.intp]
+    new_moments: ColumnMoments
+    seen: "Seen"
 
 
 @dataclass(frozen=True)
@@ -242,10 +254,15 @@ class Seen(Stored):
     sample : Sample or None
         Those of the distinct rows that have the smallest hashes. A row is in the sample from the
         first time that it was seen, so that its weight is that of all times, and the order of the
-        rows has no influence. None if the model was loaded from a file, which contains no rows.
+        rows has no influence. Rows with a known target fill at least half of the sample if there
+        are so many of them. None if the model was loaded from a file, which contains no rows.
     sampled : float
         Sum of the sample weights of the rows that the sample represents. It is smaller than
         `weight` if the model was loaded from a file.
+    labeled, sampled_labeled : float
+        As `weight` and `sampled`, for the rows with a known target alone.
+    target_moments : ColumnMoments or None
+        Moments of the targets, if they are numbers.
     """
 
     seed: int
@@ -255,10 +272,14 @@ class Seen(Stored):
     due: float
     sample: Sample | None
     sampled: float
+    labeled: float = 0.0
+    sampled_labeled: float = 0.0
+    target_moments: ColumnMoments | None = None
 
     def _check_state(self) -> None:
-        numbers = self.weight, self.n_passed, self.due, self.sampled
-        if not (np.isfinite(numbers).all() and min(numbers) >= 0 and self.weight > 0):
+        numbers = np.array([self.weight, self.n_passed, self.due, self.sampled])
+        numbers = np.append(numbers, [self.labeled, self.sampled_labeled])
+        if not (np.isfinite(numbers).all() and (numbers >= 0).all() and self.weight > 0):
             raise ValueError("the weight of the rows seen must be positive and finite")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"the seed of a sample must be in [0, 2**63), got {self.seed}")
@@ -280,53 +301,150 @@ class Seen(Stored):
         return cls(0, float(weight), moments, 100 * float(weight), GROWTH * weight, None, 0.0)
 
     @classmethod
-    def all_at_once(cls, seed: int, sample: Sample, rows: Rows, weight: Floats, n: float) -> Self:
-        """Return the state after a fit of `rows`, which has passed over `n` rows."""
-        total, size = float(weight.sum()), sample_size(rows)
-        moments = ColumnMoments.from_rows(rows.modelled, weight)
-        kept = sample.take(np.arange(len(sample))[:size], sample.weight[:size])
-        return cls(seed, total, moments, n, GROWTH * total, kept, total)
+    def all_at_once(
+        cls, seed: int, table: Sample, index: NDArray[np.intp], weight: Floats, n_passed: float
+    ) -> Self:
+        """Return the state after a fit, which has passed over `n_passed` rows.
+
+        `index` are the indices of the distinct rows in the table, and `weight` are their weights.
+        """
+        total, size = float(weight.sum()), sample_size(table.rows)
+        chosen = choose_sample(table.hashes[index], table.is_labeled[index], size)
+        known = float(weight[table.is_labeled[index]].sum())
+        each = np.zeros(len(table))
+        each[index] = weight
+        moments = ColumnMoments.from_rows(table.rows.modelled, each)
+        sample, due = table.take(index[chosen], weight[chosen]), GROWTH * total
+        state = seed, total, moments, n_passed, due, sample, total, known, known
+        return cls(*state, _target_moments(table.targets, each))
 
     def without_rows(self) -> Self:
         """Return the state without the sample."""
-        return replace(self, sample=None, sampled=0.0)
+        return replace(self, sample=None, sampled=0.0, sampled_labeled=0.0)
 
-    def represents_most(self, added: float) -> bool:
-        """Return whether the sample and new rows of weight `added` represent most rows seen.
+    def without_targets(self) -> Self:
+        """Return the state without targets, which are those of another estimator."""
+        sample = None if self.sample is None else self.sample.without_targets(self.seed)
+        changed = replace(self, sample=sample, target_moments=None)
+        return replace(changed, labeled=0.0, sampled_labeled=0.0)
 
-        If not, a model must not be estimated from them alone.
+    @property
+    def represents_most(self) -> bool:
+        """Whether the sample represents most rows seen.
+
+        If not, a model must not be estimated from the sample alone.
         """
-        return self.sampled + added >= self.weight
+        return self.sampled >= 0.5 * self.weight
+
+    @property
+    def represents_most_targets(self) -> bool:
+        """Whether the sample represents most rows with a known target."""
+        return self.sampled_labeled >= 0.5 * self.labeled
+
+    @property
+    def sample_weight(self) -> NDArray[np.float64]:
+        """Weights of the rows of the sample with which they represent all rows that were seen."""
+        assert self.sample is not None
+        weight, known = self.sample.weight.astype(np.float64), self.sample.is_labeled
+        if known.any() and not known.all():
+            # The rows with a known target have another share of the sample than of all rows.
+            weight[known] *= self.sampled_labeled / weight[known].sum()
+            weight[~known] *= (self.sampled - self.sampled_labeled) / weight[~known].sum()
+        return weight * (self.weight / weight.sum())
+
+    @property
+    def target_units(self) -> Units | None:
+        """Means and standard deviations of the targets, if they are numbers."""
+        if self.target_moments is None:
+            return None
+        deviation = np.sqrt(self.target_moments.variance)
+        return Units(self.target_moments.mean, np.where(deviation > 0, deviation, 1.0))
 
     def join(self, new: Sample) -> Joined:
         """Return the distinct rows of the sample and of new rows."""
-        total = new.weight.sum()
+        added = float(new.weight.sum())
         if self.sample is None:
-            table, weight = new, new.weight * ((self.weight + total) / total)
+            table, weight = new, new.weight * ((self.weight + added) / added)
         else:
             table = self.sample.append(new)
-            known = self.sample.weight * (self.weight / self.sample.weight.sum())
-            weight = np.append(known, new.weight)
+            weight = np.append(self.sample_weight, new.weight)
         index, weight = merge_equal_rows(weight, table.hashes)
+        own = merge_equal_rows(table.weight, table.hashes)[1]
         is_new = np.arange(len(table)) >= len(table) - len(new)
         count = merge_equal_rows(is_new.astype(np.float64), table.hashes)[1]
-        chosen = select_by_hash(table.hashes[index], sample_size(table.rows))
-        return Joined(table, index, weight, chosen, count > 0)
+        chosen = choose_sample(
+            table.hashes[index], table.is_labeled[index], sample_size(table.rows)
+        )
+        moments = ColumnMoments.from_rows(new.rows.modelled, new.weight)
+        targets = _target_moments(new.targets, new.weight)
+        if targets is not None and self.target_moments is not None:
+            targets = self.target_moments.joined(targets)
+        seen = replace(
+            self,
+            weight=self.weight + added,
+            moments=self.moments.joined(moments),
+            sample=table.take(index[chosen], own[chosen]),
+            sampled=self.sampled + added,
+            labeled=self.labeled + new.labeled_weight,
+            sampled_labeled=self.sampled_labeled + new.labeled_weight,
+            target_moments=targets or self.target_moments,
+        )
+        return Joined(table, index, weight, count > 0, chosen, moments, seen)
 
-    def after(self, joined: Joined, new: Sample, n_passed: float, is_due: bool) -> Self:
-        """Return the state after a call with new rows, of which `joined` is the result of `join`.
+    def passed(self, n_passed: float, is_due: bool) -> Self:
+        """Return the state after a training.
 
         `n_passed` is the number of rows that training has passed over in all calls. `is_due` is
         whether the model was estimated anew in this call.
         """
-        added = float(new.weight.sum())
-        weight = self.weight + added
-        moments = self.moments.joined(ColumnMoments.from_rows(new.rows.modelled, new.weight))
-        due = GROWTH * weight if is_due else self.due
-        sample = joined.next_sample()
-        return type(self)(self.seed, weight, moments, n_passed, due, sample, self.sampled + added)
+        due = GROWTH * self.weight if is_due else self.due
+        return replace(self, n_passed=n_passed, due=due)
+
+
+def hash_content(
+    hashes: NDArray[np.uint64], corrupted: Rows | None, targets: Targets | None, seed: int
+) -> NDArray[np.uint64]:
+    """Return hashes of rows with their corrupted versions and targets, if there are any.
+
+    `hashes` are those of the rows alone. They are also those of rows without a known target.
+    """
+    if corrupted is not None:
+        hashes = mix_bits(hashes + mix_bits(corrupted.hash(seed)))
+    if targets is not None:
+        own = mix_bits(hash_rows(targets.values, seed))
+        own = mix_bits(own + hash_rows(targets.observed, seed))
+        hashes = np.where(targets.any_observed, hashes + own, hashes)
+    return hashes
+
+
+def choose_sample(
+    hashes: NDArray[np.uint64], is_labeled: NDArray[np.bool_], size: int
+) -> NDArray[np.intp]:
+    """Choose at most `size` of distinct rows by their hashes. Return them in pseudorandom order.
+
+    Rows with a known target, which `is_labeled` marks, fill half of the sample, or more if there
+    are too few other rows.
+    """
+    if not is_labeled.any() or is_labeled.all():
+        return select_by_hash(hashes, size)
+    groups = np.flatnonzero(is_labeled), np.flatnonzero(~is_labeled)
+    n_labeled = min(len(groups[0]), max(size // 2, size - len(groups[1])))
+    sizes = n_labeled, size - n_labeled
+    parts = [
+        group[select_by_hash(hashes[group], n)] for group, n in zip(groups, sizes, strict=True)
+    ]
+    chosen = np.concatenate(parts)
+    return chosen[select_by_hash(hashes[chosen], size)]
 
 
 def sample_size(rows: Rows) -> int:
     """Return the largest number of rows of a sample."""
-    return max(1, min(SAMPLE_ROWS, SAMPLE_CELLS // rows.values.shape[1]))
+    return max(2, min(SAMPLE_ROWS, SAMPLE_CELLS // rows.values.shape[1]))
+
+
+def _target_moments(targets: Targets | None, weight: Floats) -> ColumnMoments | None:
+    """Return the moments of the targets of weighted rows, if they are numbers."""
+    if targets is None or targets.units is None:
+        return None
+    values = np.where(targets.observed > 0, targets.values, np.nan)
+    return ColumnMoments.from_rows(values, weight)

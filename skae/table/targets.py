@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,19 @@ UNLABELED = -1
 """Value that marks an unlabeled row, as in scikit-learn's semi-supervised estimators."""
 
 
+class Units(NamedTuple):
+    """Units of targets that are numbers.
+
+    Attributes
+    ----------
+    center, scale : ndarray of shape (n_values,)
+        Means and standard deviations by which the targets are standardized.
+    """
+
+    center: Floats
+    scale: Floats
+
+
 @dataclass
 class Targets:
     """Targets of rows, and the auxiliary loss that makes training use them.
@@ -32,8 +45,8 @@ class Targets:
     Attributes
     ----------
     values : ndarray of shape (n_samples, n_values)
-        Classes in one-hot encoding, labels of 0 and 1, or standardized numbers. Missing targets
-        have values of 0.
+        Classes in one-hot encoding, labels of 0 and 1, or numbers in the user's units. Missing
+        targets have values of 0.
     observed : ndarray of shape (n_samples, n_values) or (n_samples, 1)
         Weight of each target, 0 where it is missing. It does not include the sample weight. There
         is a single column if all values of a row form one target, as those of a class do.
@@ -46,6 +59,8 @@ class Targets:
         Maximum number of rows from which the density is estimated. None uses the number that an
         autoencoder without targets uses. A task whose predictions do not use the density sets a
         smaller number.
+    units : Units or None
+        Units in which the loss receives numbers. None for classes and labels.
     """
 
     values: Floats
@@ -53,15 +68,41 @@ class Targets:
     loss: Any = None
     learned: dict[str, Any] = field(default_factory=dict)
     density_rows: int | None = None
+    units: Units | None = None
 
     def take(self, rows: NDArray[Any]) -> "Targets":
         """Select the targets of rows."""
         return replace(self, values=self.values[rows], observed=self.observed[rows])
 
     @property
+    def alone(self) -> "Targets":
+        """The same targets without the loss and all other properties of a fit."""
+        return Targets(self.values, self.observed, units=self.units)
+
+    def append(self, other: "Targets") -> "Targets":
+        """Return these targets, followed by other targets of the same kind."""
+        values = np.concatenate([self.values, other.values])
+        return replace(
+            self, values=values, observed=np.concatenate([self.observed, other.observed])
+        )
+
+    def missing(self, n: int) -> "Targets":
+        """Return `n` targets of the same kind, all of which are missing."""
+        values, observed = (np.zeros((n, *part.shape[1:])) for part in (self.values, self.observed))
+        return replace(self, values=values, observed=observed)
+
+    @property
     def any_observed(self) -> NDArray[np.bool_]:
         """Mask (n_samples,) of the rows that have at least one target of positive weight."""
         return np.any(self.observed > 0, axis=1)
+
+    @property
+    def standardized(self) -> Floats:
+        """The values in the units in which the loss receives them."""
+        if self.units is None:
+            return self.values
+        center, scale = self.units
+        return np.where(self.observed > 0, (self.values - center) / scale, 0.0)
 
 
 def targets_of_positive_weight(
@@ -311,19 +352,17 @@ def infer_numbers(y: Any) -> Any:
     return y
 
 
-def read_classes_and_prior(
-    y: Any, weight: Floats, label_weight: float, classes: NDArray[Any] | None
-) -> Targets:
+def read_classes_and_prior(y: Any, weight: Floats, classes: NDArray[Any] | None) -> Targets:
     """Read y as classes, and estimate the proportions of the classes from rows of weight `weight`.
 
-    Each observed class has the weight `label_weight`. `classes` is as in `read_classes`. The
-    classes and their proportions are in `learned` of the targets.
+    `classes` is as in `read_classes`. The classes and their proportions are in `learned` of the
+    targets.
     """
     classes, values = read_classes(y, classes)
     # Adding one row of each class keeps all proportions positive.
     number = weight @ values + 1
     learned = {"classes_": classes, "class_prior_": number / number.sum()}
-    return Targets(values, label_weight * values.sum(axis=1, keepdims=True), learned=learned)
+    return Targets(values, values.sum(axis=1, keepdims=True), learned=learned)
 
 
 def _is_unlabeled(y: NDArray[Any]) -> NDArray[np.bool_]:

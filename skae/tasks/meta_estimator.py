@@ -223,8 +223,8 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         if type(copied) is not type(previous.autoencoder):
             raise ValueError(
                 f"autoencoder is a {type(copied).__name__}, but the previous fit trained a "
-                f"{type(previous.autoencoder).__name__}, so that training cannot resume. Set the "
-                "autoencoder's warm_start=False to fit from scratch."
+                f"{type(previous.autoencoder).__name__}, so that training cannot resume. Call fit "
+                "with warm_start=False of the autoencoder to start from scratch."
             )
         copied._fitted = previous.autoencoder._fitted
         return copied, previous

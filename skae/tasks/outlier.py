@@ -349,8 +349,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     ) -> FittedDetector:
         data = self._read_training_rows(X, sample_weight, previous)
         before = Seen.nothing(draw_seed(self.random_state), data.X.shape[1])
-        new = _as_sample(data, before.seed)
-        return self._fit_rows(data, before.after(before.join(new), new, 0.0, True), training)
+        seen = before.join(_as_sample(data, before.seed)).seen
+        return self._fit_rows(data, seen.passed(0.0, True), training)
 
     def _stream_model(
         self,
@@ -371,17 +371,18 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
                 "partial_fit continues from a sample of the rows seen before, which files of save "
                 "do not contain. Call fit, or store the detector with pickle or joblib."
             )
-        new = _as_sample(data, before.seed)
+        joined = before.join(_as_sample(data, before.seed))
         names = data.columns["feature_names_in"]
         for message in about_distance(
-            before.moments, new, lambda j: column_label(j, None if names is None else names[j])
+            before.moments,
+            joined.new_moments,
+            lambda j: column_label(j, None if names is None else names[j]),
         ):
             warn(*message)
-        joined = before.join(new)
-        is_due = before.weight + float(new.weight.sum()) >= before.due
-        seen, sample = before.after(joined, new, 0.0, is_due), joined.next_sample()
-        weight = sample.weight.astype(np.float64) * (seen.weight / sample.weight.sum())
-        data = replace(data, X=sample.rows.values, weight=weight)
+        is_due = joined.seen.weight >= before.due
+        seen = joined.seen.passed(0.0, is_due)
+        assert seen.sample is not None
+        data = replace(data, X=seen.sample.rows.values, weight=seen.sample_weight)
         if previous is None or is_due:
             return self._fit_rows(data, seen, training, is_stream=True)
         rows = self._split(data, seen.seed, is_stream=True)[0]

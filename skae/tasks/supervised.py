@@ -1,4 +1,4 @@
-"""Classifier and regressor on codes that are trained to serve both rows and targets."""
+"""Base of classifiers and regressors on codes that are trained for both rows and targets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,39 +11,30 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.random import RandomState
-from numpy.typing import NDArray
 from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
-    MultiOutputMixin,
-    RegressorMixin,
     TransformerMixin,
 )
-from sklearn.utils import Tags, column_or_1d, get_tags
+from sklearn.utils import Tags, get_tags
 from torch import Tensor
 
-from skae._compat.sklearn import Interval, StrOptions, fit_context
+from skae._compat.sklearn import Interval, fit_context
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.files import check_numbers
 from skae.fitting.prepare import draw_seed
 from skae.parameters import short_repr
 from skae.state import FittedAttribute
 from skae.table.rows import hash_rows, merge_equal_rows
+from skae.table.seen import Seen
 from skae.table.targets import (
-    ProbabilisticClassifier,
     Targets,
-    check_same_classes,
     column_names,
-    n_columns,
-    read_binary_label,
-    read_multiclass,
-    read_multilabel,
-    read_numbers,
     targets_of_positive_weight,
 )
 from skae.table.weights import read_weight
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator, FittedTask, Training
 from skae.training.budget import FULL_BATCH_ROWS
-from skae.training.heads import Classes, Family, Head, Labels, Numbers, fit_linear_map
+from skae.training.heads import Family, Head, fit_linear_map
 from skae.training.threads import one_thread
 from skae.variants.autoencoder import Autoencoder
 
@@ -114,57 +105,13 @@ class FittedSupervised(FittedTask):
         return np.asarray(self.autoencoder.transform(X))
 
 
-@dataclass(frozen=True)
-class FittedClassifier(FittedSupervised):
-    """Fitted model of a classifier.
-
-    Attributes
-    ----------
-    classes : ndarray of shape (n_classes,)
-        The sorted classes, or the column indices of the labels.
-    """
-
-    classes: NDArray[Any]
-
-    def _check_state(self) -> None:
-        super()._check_state()
-        classes = self.classes
-        has_known = self.label_names is None or len(classes) == len(self.label_names)
-        if not has_known or classes.ndim != 1 or not np.array_equal(classes, np.unique(classes)):
-            raise ValueError(f"the classes must be sorted distinct values, got {classes!r}")
-
-    def _n_outputs(self) -> int:
-        if self.label_names is not None:
-            return super()._n_outputs()
-        return 1 if len(self.classes) == 2 else len(self.classes)
-
-    @property
-    def outputs(self) -> list[Any] | None:
-        return self.classes.tolist() if self.label_names is None else self.label_names
-
-
-@dataclass(frozen=True)
-class FittedRegressor(FittedSupervised):
-    """Fitted model of a regressor.
-
-    Attributes
-    ----------
-    is_vector : bool
-        Whether `fit` received a vector of targets.
-    units : list of ndarray or None
-        Means and standard deviations (n_targets,) by which the first call standardized the targets.
-        None for models from files of earlier versions.
-    """
-
-    is_vector: bool
-    units: list[Floats] | None = None
-
-
 ReadTargets = tuple[Family, Targets, dict[str, Any]]
 """Family of the targets of `fit`, the targets, and fields of the fitted model."""
 
 
-class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, AutoencoderMetaEstimator, ABC):
+class SupervisedMetaEstimator(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, AutoencoderMetaEstimator, ABC
+):
     """Base class of supervised meta-estimators on the codes of an autoencoder.
 
     Parameters
@@ -344,7 +291,7 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         training: Training,
         classes: MatrixLike | None = None,
     ) -> FittedSupervised:
-        """Continue the training of a model in one pass over new rows."""
+        """Continue the training of a model on new rows, and refit the linear map."""
         if not self.fine_tune:
             raise ValueError(
                 "partial_fit trains the encoder, which fine_tune=False excludes. Set "
@@ -354,6 +301,11 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
             raise ValueError(
                 "partial_fit would change the codes, but the labels of add_label belong to the "
                 "present codes. Call partial_fit before add_label."
+            )
+        if previous is not None and not previous.autoencoder._fitted.seen.labeled:
+            raise ValueError(
+                "partial_fit continues from rows with their targets, which a fit with "
+                "fine_tune=False and files of earlier versions do not keep. Call fit first."
             )
         data = self._read_training_rows(X, sample_weight, previous, True)
         X = data.X[data.weight > 0]
@@ -366,20 +318,17 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
             raise TypeError(
                 f"autoencoder must not require y, got the classifier {short_repr(autoencoder)}."
             )
-        known = None if previous is None else (previous.maps[0], previous.maps[1])
         before = autoencoder._fitted
+        if previous is None and before is not None:
+            before = autoencoder._fitted = replace(before, seen=before.seen.without_targets())
+        known = None if previous is None else (previous.maps[0], previous.maps[1])
         autoencoder.set_params(random_state=draw_seed(self.random_state))
         head = Head(family, self.label_weight, self.reconstruction_weight, known)
         with training(autoencoder):
             with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
             autoencoder._partial_fit_targets(X, with_loss, weight)
-        seen = autoencoder._fitted.seen
-        maps = known or ()
-        if before is None or not maps or seen.due != before.seen.due:
-            # The sample represents all rows that were seen.
-            rows, targets, weight = seen.sample.rows.values, seen.sample.targets, seen.sample.weight
-            codes = np.asarray(autoencoder.transform(rows)).astype(np.float64)
-            maps = fit_linear_map(family, codes, targets, weight)
+        earlier = None if before is None else before.seen
+        maps = _refit(family, autoencoder, earlier, X, targets, weight) or known or ()
         return self._fitted_class(autoencoder=autoencoder, **data.columns, maps=[*maps], **outputs)
 
     @abstractmethod
@@ -519,394 +468,42 @@ class _Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Autoencoder
         return tags
 
 
-class AutoencoderClassifier(ProbabilisticClassifier, _Supervised):
-    """Classifier on the codes of an autoencoder that is trained on both rows and labels.
+def names_in_stream(y: MatrixLike, previous: FittedSupervised | None) -> list[str]:
+    """Return the names of the columns of `y`. Raises ValueError if they are not those before."""
+    names = column_names(y)
+    if previous is None:
+        return names
+    known = previous.label_names or []
+    if len(names) != len(known) or (hasattr(y, "columns") and names != known):
+        raise ValueError(
+            f"y must have the same columns as in the first call, {short_repr(known)}, in the same "
+            f"order, got {short_repr(names)}."
+        )
+    return known
 
-    The autoencoder is trained to reconstruct each row from its code and to predict the class of the
-    row from the same code by a linear map. Rows without a class are reconstructed, too, so that
-    they also shape the codes. After training, the linear map is refitted: it is a logistic
-    regression on codes.
 
-    If `y` has one column, it contains classes, which are numbers or strings. As in scikit-learn's
-    semi-supervised estimators, a class of -1 marks an unlabeled row. If -1 and 1 are the only
-    values, however, both are ordinary classes. `score` counts unlabeled rows as wrong predictions.
+def _refit(
+    family: Family,
+    autoencoder: BaseAutoencoder,
+    before: Seen | None,
+    X: Floats,
+    targets: Targets,
+    weight: Floats,
+) -> tuple[Floats, Floats] | None:
+    """Fit a linear map to new rows and to the sample of the rows that were seen before.
 
-    If `y` has several columns, each column is a label (multilabel classification). A label is 0, 1,
-    or NaN where it is missing. All labels are predicted from the same code, and `add_label` adds
-    more labels after fitting.
-
-    Parameters
-    ----------
-    class_weight : dict, list of dict, "balanced" or None, default=None
-        Weights of classes, as in `sklearn.linear_model.LogisticRegression`. A dict contains the
-        weight of each class, at least 0. "balanced" weights classes inversely to their frequency
-        among the observed classes. None gives every class a weight of 1.
-
-        For multilabel targets, "balanced" and a dict with the weights of 0 and 1 apply to every
-        label. A list contains one dict for each label that is passed to `fit`. The labels that
-        `add_label` adds then have weights of 1.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        The sorted classes. For multilabel targets, the column indices of the labels, from 0 on.
-
-    See Also
-    --------
-    SemiSupervisedVariationalAutoencoder : Classifier that treats the classes of rows without a
-        label as latent variables of a generative model.
-    sklearn.neural_network.MLPClassifier : Neural network that is trained on labels alone.
-    sklearn.semi_supervised.SelfTrainingClassifier : Classifier that is trained repeatedly, with its
-        own predictions as labels of rows without a label.
-
-    Notes
-    -----
-    Most users set only `autoencoder` (for its size or architecture, or a pre-trained one),
-    `label_weight` (to weight labels against reconstruction), `class_weight` (for unbalanced
-    classes) and `random_state`.
-
-    The training objective is a weighted sum of two losses in nats per row, as in [1]_. The
-    objective of the autoencoder has the weight `reconstruction_weight`. The cross-entropy of the
-    observed class has the weight `label_weight` times the weight of this class. If there are
-    several labels, their cross-entropies are summed. If the autoencoder corrupts rows or draws
-    random codes, both losses are computed from the same corrupted row and the same draw. Predicting
-    several labels from one code is multi-task learning [2]_. Training that starts from a
-    pre-trained autoencoder is studied in [3]_.
-
-    The refitted map is that of `sklearn.linear_model.LogisticRegression` with ``C=1``, after the
-    codes are divided by a common scale, so that the mean variance of their components is 1.
-
-    Predicted probabilities of new rows tend to be overconfident, because the linear map is fitted
-    to training rows, whose codes were shaped by their own labels. Use
-    `sklearn.calibration.CalibratedClassifierCV` to obtain calibrated probabilities.
-
-    References
-    ----------
-    .. [1] A. Rasmus, H. Valpola, M. Honkala, M. Berglund and T. Raiko, "Semi-supervised learning
-       with ladder networks", NeurIPS 2015.
-    .. [2] R. Caruana, "Multitask learning", Machine Learning 28, 1997.
-    .. [3] D. Erhan et al., "Why does unsupervised pre-training help deep learning?", JMLR 11, 2010.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from skae import AutoencoderClassifier
-    >>> X, y = load_digits(return_X_y=True)
-    >>> y_partial = y.copy()
-    >>> y_partial[100:] = -1  # Only the first 100 rows have a label.
-    >>> classifier = AutoencoderClassifier(random_state=0).fit(X, y_partial)
-    >>> bool(classifier.score(X[100:], y[100:]) > 0.8)
-    True
-    >>> classifier.transform(X).shape
-    (1797, 16)
+    Return None if the sample and the new rows do not represent most targets.
     """
-
-    class_weight: dict[Any, float] | list[dict[Any, float]] | str | None = None
-
-    _parameter_constraints: ClassVar = {
-        "class_weight": [dict, list, StrOptions({"balanced"}), None],
-    }
-
-    _fitted_class: ClassVar = FittedClassifier
-
-    classes_ = FittedAttribute(lambda fitted: fitted.classes)
-
-    def _read_targets(self, y: MatrixLike, weight: Floats) -> ReadTargets:
-        if n_columns(y) > 1:
-            targets = read_multilabel(y, self.class_weight, weight)
-            return Labels(), targets, self._output_names(column_names(y))
-        return _of_classes(*read_multiclass(y, self.class_weight, weight))
-
-    def _read_stream(
-        self,
-        y: MatrixLike,
-        weight: Floats,
-        previous: FittedClassifier | None,
-        classes: MatrixLike | None,
-    ) -> ReadTargets:
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' is not supported by partial_fit, because the frequencies "
-                "of the classes in later calls are unknown. Pass a dict of weights."
-            )
-        if n_columns(y) > 1:
-            targets = read_multilabel(y, self.class_weight, weight, False)
-            names = column_names(y) if previous is None else previous.label_names
-            if names is None or len(names) != n_columns(y):
-                raise ValueError("y must have the same columns as in the first call.")
-            return Labels(), targets, self._output_names(names)
-        if previous is not None and previous.label_names is not None:
-            raise ValueError("y must have the same columns as in the first call.")
-        known = check_same_classes(None if previous is None else previous.classes, classes)
-        found, targets = read_multiclass(y, self.class_weight, weight, known)
-        return _of_classes(found, targets)
-
-    @fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(
-        self,
-        X: MatrixLike,
-        y: MatrixLike,
-        classes: MatrixLike | None = None,
-        sample_weight: MatrixLike | None = None,
-    ) -> Self:
-        """Train for one pass over new rows, beside a sample of the rows seen before.
-
-        Training continues from the last call of `fit` or `partial_fit`; the `partial_fit` of the
-        autoencoder has the details. The linear map is refitted to the sample whenever the number of
-        rows seen has grown by a quarter. Until then, predictions use the map of the latest refit.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            New rows in the user's units.
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Targets of the rows, as in `fit`.
-        classes : array-like of shape (n_classes,), default=None
-            All classes that any call will contain, in any order. With None, the first call uses the
-            classes in its `y`. Ignored if `y` has several columns.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of rows. None gives all rows a weight of 1.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            As in `fit`, if `y` has other classes or columns than in the first call, if
-            `fine_tune=False` or ``class_weight="balanced"``, or if `add_label` has added outputs.
-        TypeError
-            As in `fit`.
-        """
-        return self._fit(X, y, sample_weight, "_stream_model", classes=classes)
-
-    def _output_names(self, names: list[str]) -> dict[str, Any]:
-        return super()._output_names(names) | {"classes": np.arange(len(names))}
-
-    def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        class_weight = None if isinstance(self.class_weight, list) else self.class_weight
-        return Labels(), read_multilabel(read_binary_label(y), class_weight, weight)
-
-    def decision_function(self, X: MatrixLike) -> Floats:
-        """Compute the scores from which the probabilities of classes or labels are computed.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the user's units.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_labels)
-            For two classes, the log-odds of `classes_[1]`, of shape (n_samples,). For more classes,
-            the logits of the classes in the order of `classes_`; their softmax is `predict_proba`.
-            For multilabel targets, the log-odds that each label is 1, in the order of
-            `label_names_`.
-        """
-        out = self._outputs(X, self._read_fitted())
-        return out[:, 0] if out.shape[1] == 1 else out
-
-    def predict_proba(self, X: MatrixLike) -> Floats:
-        """Compute the probabilities of classes or labels.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the user's units.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-            Probabilities of the classes, in the order of `classes_`. For multilabel targets, the
-            probability that each label is 1.
-        """
-        return self._probabilities(X, self._read_fitted())
-
-    def _probabilities(self, X: MatrixLike, fitted: FittedClassifier) -> Floats:
-        if fitted.label_names is not None:
-            return self._outputs(X, fitted, torch.sigmoid)
-        if len(fitted.classes) == 2:
-            return self._outputs(X, fitted, lambda out: torch.cat([-out, out], 1).sigmoid())
-        return self._outputs(X, fitted, lambda out: out.softmax(1))
-
-    def predict(self, X: MatrixLike) -> NDArray[Any]:
-        """Predict the most likely class, or the labels, of each row.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Predicted classes. For multilabel targets, 1 for each label that has a probability above
-            0.5, and 0 for the others.
-        """
-        fitted = self._read_fitted()
-        probabilities = self._probabilities(X, fitted)
-        if fitted.label_names is not None:
-            return (probabilities > 0.5).astype(np.int64)
-        return fitted.classes[probabilities.argmax(axis=1)]
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-
-class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, _Supervised):
-    """Regressor on the codes of an autoencoder that is trained on both rows and targets.
-
-    The autoencoder is trained to reconstruct each row from its code and to predict the targets of
-    the row from the same code by a linear map. A target of NaN is missing. Rows without a target
-    are reconstructed, too, so that they also shape the codes. After training, the linear map is
-    refitted: it is a ridge regression on codes. `add_label` adds targets after fitting.
-
-    With a linear autoencoder, the codes have the same purpose as those of partial least squares: a
-    few linear components describe both rows and targets. The objective is different.
-
-    See Also
-    --------
-    sklearn.cross_decomposition.PLSRegression : Linear codes for rows and targets.
-    sklearn.neural_network.MLPRegressor : Neural network that is trained on targets alone.
-
-    Notes
-    -----
-    Most users set only `autoencoder` (for its size or architecture, or a pre-trained one),
-    `label_weight` (to weight targets against reconstruction), `fine_tune` (False to keep a
-    pre-trained autoencoder unchanged) and `random_state`.
-
-    The training objective is a weighted sum of two losses in nats per row. The objective of the
-    autoencoder has the weight `reconstruction_weight`. The loss of the targets has the weight
-    `label_weight`. It is half the squared error of each observed target, divided by the variance of
-    the target, and summed over the targets of a row.
-
-    The refitted map is that of `sklearn.linear_model.Ridge` with ``alpha=1``, after two changes of
-    units: each target is divided by its standard deviation, and the codes are divided by a common
-    scale, so that the mean variance of their components is 1.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_diabetes
-    >>> from skae import AutoencoderRegressor
-    >>> X, y = load_diabetes(return_X_y=True)
-    >>> regressor = AutoencoderRegressor(random_state=0).fit(X[:300], y[:300])
-    >>> bool(regressor.score(X[300:], y[300:]) > 0.4)
-    True
-    """
-
-    _fitted_class: ClassVar = FittedRegressor
-
-    def _read_targets(self, y: MatrixLike, weight: Floats) -> ReadTargets:
-        family, targets = Numbers.standardize(read_numbers(y), weight)
-        outputs = {"is_vector": y.ndim == 1, "units": [family.center, family.scale]}
-        return family, targets, self._output_names(column_names(y)) | outputs
-
-    def _read_stream(
-        self,
-        y: MatrixLike,
-        weight: Floats,
-        previous: FittedRegressor | None,
-        classes: MatrixLike | None,
-    ) -> ReadTargets:
-        if previous is None or previous.units is None:
-            return self._read_targets(y, weight)
-        if n_columns(y) != len(previous.label_names or []):
-            raise ValueError("y must have the same columns as in the first call.")
-        family = Numbers(*previous.units)
-        outputs = {name: getattr(previous, name) for name in ("label_names", "is_vector", "units")}
-        return family, family.targets(read_numbers(y, False)), outputs
-
-    @fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(
-        self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None
-    ) -> Self:
-        """Train for one pass over new rows, beside a sample of the rows seen before.
-
-        Training continues from the last call of `fit` or `partial_fit`; the `partial_fit` of the
-        autoencoder has the details. The linear map is refitted to the sample whenever the number of
-        rows seen has grown by a quarter. Until then, predictions use the map of the latest refit.
-
-        The first call determines the units of the targets, their means and standard deviations, so
-        that it should contain typical targets.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            New rows in the user's units.
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Targets of the rows, as in `fit`.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of rows. None gives all rows a weight of 1.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            As in `fit`, if `y` has other columns than in the first call, if `fine_tune=False`, or
-            if `add_label` has added outputs.
-        TypeError
-            As in `fit`.
-        """
-        return self._fit(X, y, sample_weight, "_stream_model")
-
-    def _read_added_label(self, y: MatrixLike, weight: Floats) -> tuple[Family, Targets]:
-        return Numbers.standardize(read_numbers(column_or_1d(y, warn=True)), weight)
-
-    def predict(self, X: MatrixLike) -> Floats:
-        """Predict the targets of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the user's units.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-            Predicted targets, in the units of the targets passed to `fit`. The shape is
-            (n_samples,) if `fit` received a vector and `add_label` has not added a target.
-        """
-        fitted = self._read_fitted()
-        out = self._outputs(X, fitted)
-        return out[:, 0] if fitted.is_vector and out.shape[1] == 1 else out
-
-    def score(self, X: MatrixLike, y: MatrixLike, sample_weight: MatrixLike | None = None) -> float:
-        """Compute the coefficient of determination R2 of the predictions.
-
-        R2 is 1 for perfect predictions, 0 for predictions that are always the mean of `y`, and
-        negative for predictions that are worse than this mean.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the user's units.
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            True targets of the rows, none of which may be missing.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of rows. None gives all rows a weight of 1.
-
-        Returns
-        -------
-        score : float
-            The mean of R2 over targets, at most 1.
-
-        Raises
-        ------
-        ValueError
-            If X is invalid, or if y contains NaN or has the wrong shape.
-        """
-        return super().score(X, y, sample_weight)
-
-
-def _of_classes(classes: NDArray[Any], targets: Targets) -> ReadTargets:
-    """Return the family of targets that are classes. Two classes are one label."""
-    outputs = {"label_names": None, "classes": classes}
-    if len(classes) > 2:
-        return Classes(), targets, outputs
-    return Labels(), replace(targets, values=targets.values[:, 1:]), outputs
+    seen, codes = autoencoder._fitted.seen, np.asarray(autoencoder.transform(X))
+    if not seen.represents_most_targets:
+        return None
+    if before is not None and before.sample is not None:
+        sample = before.sample
+        codes = np.concatenate([autoencoder._encode(sample.rows), codes])
+        targets = (sample.targets or targets.missing(len(sample))).append(targets)
+        weight = np.append(before.sample_weight, weight)
+    targets = replace(targets, units=seen.target_units)
+    return fit_linear_map(family, codes.astype(np.float64), targets, weight)
 
 
 def _distinct_rows(X: Floats, targets: Targets | None) -> Floats:

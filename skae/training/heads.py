@@ -1,7 +1,8 @@
 """Heads: linear maps from codes to targets, trained with the network and refitted afterwards."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from skae.nn.batch import Batch
 from skae.nn.bodies.layers import Dense
 from skae.nn.latent import Code
 from skae.nn.network import AuxiliaryLoss
-from skae.table.targets import Targets
+from skae.table.targets import Targets, Units, infer_numbers, read_multiclass, read_numbers
 
 Floats = NDArray[np.floating]
 
@@ -56,14 +57,6 @@ class Family(ABC):
         intercept : ndarray of shape (n_outputs,)
             Intercepts.
         """
-
-    def to_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
-        """Convert coefficients and intercepts so that they predict in the user's units."""
-        return coef, intercept
-
-    def from_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
-        """Reverse `to_user_units`."""
-        return coef, intercept
 
 
 class Classes(Family):
@@ -115,28 +108,20 @@ class Labels(IndependentTargets):
         return np.zeros(Z.shape[1]), float(np.log((positive + 0.5) / (negative + 0.5)))
 
 
-@dataclass
 class Numbers(IndependentTargets):
-    """Numbers, standardized, with standard normal noise: squared error and ridge regression.
+    """Numbers, standardized, with standard normal noise: squared error and ridge regression."""
 
-    Attributes
-    ----------
-    center, scale : ndarray of shape (m,)
-        Means and standard deviations by which the targets are standardized.
-    """
-
-    center: Floats
-    scale: Floats
-
-    @classmethod
-    def standardize(cls, y: Floats, weight: Floats) -> "tuple[Numbers, Targets]":
-        """Return the family for numbers `y` (n, m), NaN where missing, and standardized targets.
+    @staticmethod
+    def targets(y: Floats, weight: Floats) -> Targets:
+        """Return the targets for numbers `y` (n, m), NaN where missing, with their units.
 
         Raises ValueError if the variance of a target is not finite.
         """
         known = ~np.isnan(y)
         values, counts = np.nan_to_num(y), weight[:, None] * known
         total = counts.sum(axis=0)
+        # A part of a stream of rows may contain columns without numbers.
+        total = np.where(known.any(axis=0), total, 1.0)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             center = (counts * values).sum(axis=0) / total
             scale = np.sqrt((counts * (values - center) ** 2).sum(axis=0) / total)
@@ -145,13 +130,8 @@ class Numbers(IndependentTargets):
                 f"The variance of column {np.isfinite(scale).argmin()} of y is not finite. Rescale "
                 "the column, or give rows in which it is observed a positive sample_weight."
             )
-        family = cls(center, np.where(scale > 0, scale, 1.0))
-        return family, family.targets(y)
-
-    def targets(self, y: Floats) -> Targets:
-        """Return standardized targets for numbers `y` (n, m), NaN where missing."""
-        known = ~np.isnan(y)
-        return Targets(np.nan_to_num((y - self.center) / self.scale), known.astype(float))
+        units = Units(center, np.where(scale > 0, scale, 1.0))
+        return Targets(values, known.astype(float), units=units)
 
     def loss(self, out: Tensor, values: Tensor) -> Tensor:
         return 0.5 * (out - values) ** 2
@@ -164,11 +144,53 @@ class Numbers(IndependentTargets):
         model = Ridge().fit(Z[known], value[known], weight[known])
         return model.coef_, model.intercept_
 
-    def to_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
-        return coef * self.scale, intercept * self.scale + self.center
 
-    def from_user_units(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
-        return coef / self.scale, (intercept - self.center) / self.scale
+def read_classes_or_numbers(
+    y: Any, weight: Floats, known: NDArray[Any] | None, is_part: bool
+) -> tuple[Family, Targets | None]:
+    """Read y as numbers if some of them are fractions, and as classes otherwise.
+
+    Constant targets contain no information. They have the same effect as None, unless they are a
+    part of a stream of rows.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Targets.
+    weight : ndarray of shape (n,)
+        Weights of the rows.
+    known : ndarray of shape (n_classes,) or None
+        Classes of earlier rows, without any if their targets are numbers. They determine what `y`
+        is.
+    is_part : bool
+        Whether `y` is a part of a stream of rows.
+
+    Returns
+    -------
+    family : Family
+        Kind of the targets.
+    targets : Targets or None
+        The targets, whose `learned` contains the classes.
+    """
+    y = infer_numbers(np.asarray(y))
+    if known is None and (y == y[:1]).all():
+        if not is_part:
+            return Classes(), None
+        raise ValueError(
+            "The first y that partial_fit receives must contain at least two different values, "
+            "which show whether they are classes or numbers."
+        )
+    if known is None:
+        is_number = y.dtype.kind == "f" and not (y == np.round(y)).all()
+    else:
+        is_number = not len(known)
+    family: Family = Classes()
+    if is_number:
+        family, classes = Numbers(), np.zeros(0)
+        targets = Numbers.targets(read_numbers(y, known is None), weight)
+    else:
+        classes, targets = read_multiclass(y, None, weight, known)
+    return family, replace(targets, learned={"y_classes_": classes})
 
 
 def _logistic() -> LogisticRegression:
@@ -197,9 +219,12 @@ def fit_linear_map(
     targets, Z, weight = targets.take(observed), Z[observed], weight[observed]
     center, scale = center_and_scale(Z, weight)
     counts = targets.observed * weight[:, None]
-    coef, intercept = family.solve((Z - center) / scale, targets.values, counts)
+    coef, intercept = family.solve((Z - center) / scale, targets.standardized, counts)
     coef = coef / scale
-    return family.to_user_units(coef, intercept - center @ coef)
+    intercept = intercept - center @ coef
+    if targets.units is None:
+        return coef, intercept
+    return coef * targets.units.scale, intercept * targets.units.scale + targets.units.center
 
 
 class Head(AuxiliaryLoss):
@@ -218,8 +243,8 @@ class Head(AuxiliaryLoss):
     reconstruction_weight : float
         Weight of the loss of the autoencoder itself.
     known : tuple of (ndarray, ndarray) or None
-        Coefficients and intercepts with which `resume` initializes the map, in the units of the
-        targets.
+        Coefficients and intercepts with which `resume` initializes the map. They predict in the
+        user's units.
     """
 
     center: Tensor
@@ -250,10 +275,12 @@ class Head(AuxiliaryLoss):
         self._set(center, scale, *found, codes)
 
     @torch.no_grad()
-    def resume(self, like: Tensor) -> bool:
+    def resume(self, like: Tensor, units: tuple[Floats, Floats] | None) -> bool:
         if self.known is None:
             return False
-        coef, intercept = self.family.from_user_units(*self.known)
+        coef, intercept = self.known
+        if units is not None:
+            coef, intercept = coef / units[1], (intercept - units[0]) / units[1]
         self._set(np.zeros(len(coef)), 1.0, coef, intercept, like)
         return True
 

@@ -207,9 +207,8 @@ class Net(NeuralNet):
         """Make an optimizer for the present parameters, and keep the state of those it had."""
         before = self.optimizer_.state
         self.reset_optimizer()
-        for p in self._trainable_parameters():
-            for name, value in before.get(p, {}).items():
-                self.optimizer_.state[p][name].copy_(value)
+        known = [p for p in self._trainable_parameters() if p in before]
+        self.optimizer_.restore({p: before[p] for p in known})
 
     def arrays(self) -> dict[str, Any]:
         """Return the training state (history, generator, optimizer), with tensors as arrays.
@@ -234,9 +233,8 @@ class Net(NeuralNet):
         else:
             # The state is that of a generator on another type of device.
             self.generator.manual_seed(derive_seed(state.numpy().tobytes(), "training"))
-        for p, saved in zip(self._trainable_parameters(), arrays["optimizer"], strict=False):
-            for name, value in saved.items():
-                self.optimizer_.state[p][name].copy_(torch.tensor(value))
+        states = map(to_tensors, arrays["optimizer"])
+        self.optimizer_.restore(dict(zip(self._trainable_parameters(), states, strict=False)))
 
     def fingerprint(self) -> str:
         """Compute a text that identifies this training, before its first step.

@@ -10,7 +10,7 @@ from skae.nn.corruption import FOR_IMAGES
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 from skae.nn.pca import column_moments
-from skae.table.seen import ColumnMoments, Sample
+from skae.table.seen import ColumnMoments
 from skae.training.batches import Batches
 from skae.training.epochs import Outcome
 from skae.training.plan import Plan
@@ -101,13 +101,13 @@ def _can_learn(network: Network, plan: Plan, train: Batches) -> bool:
 
 
 def about_distance(
-    before: ColumnMoments, new: Sample, label: Callable[[int], str]
+    before: ColumnMoments, new: ColumnMoments, label: Callable[[int], str]
 ) -> list[Message]:
-    """Return a list with a warning if new rows are far from those with moments `before`.
+    """Return a list with a warning if rows with moments `new` are far from those seen `before`.
 
     `label` returns the name of a column.
     """
-    found = before.farthest(ColumnMoments.from_rows(new.rows.modelled, new.weight))
+    found = before.farthest(new)
     if found is None:
         return []
     text = (

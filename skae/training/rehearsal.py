@@ -21,6 +21,9 @@ BATCH_ROWS = 256
 """Number of rows per step with `batch_size="auto"`. Smaller steps were worse for an equal number of
 steps: they contain few new rows, but many rehearsed ones."""
 
+CHECKED_ROWS = 512
+"""Number of rows on which the objective is compared before and after training."""
+
 LEAST_NEW_ROWS = 8
 NEW_SHARE = 5e-4
 """Smallest number of new rows per step, and their number as a share of the rows seen in all."""
@@ -30,9 +33,9 @@ NEW_SHARE = 5e-4
 class Rehearsal(Batches):
     """New rows, and batches of them with a sample of all rows.
 
-    `index` are the new rows, which alone are evaluated. The weights of all rows of the table sum to
-    1. Each batch contains new rows and a pseudorandom part of the table, with weights such that its
-    expected loss is the weighted mean loss of the table.
+    `index` are the new rows. The rows of the table are in pseudorandom order, and their weights sum
+    to 1. Each batch contains new rows and a pseudorandom part of the table,
+    with weights such that its expected loss is the weighted mean loss of the table.
 
     Attributes
     ----------
@@ -66,6 +69,13 @@ class Rehearsal(Batches):
             factor = torch.cat([factor.new_full((len(own),), share * len(self) / len(own)), factor])
             weight = batch.weight * factor * len(batch.x)
             yield self._corrupt_batch(batch._replace(weight=weight), generator)
+
+    def checked(self) -> Batches:
+        """Return pseudorandom rows of the table on which the objective is checked."""
+        index = torch.arange(min(CHECKED_ROWS, len(self.table.x)), device=self.table.x.device)
+        table = self.take(index)
+        table = table._replace(weight=table.weight / table.weight.mean())
+        return Batches(table, index, self.corrupt, self.n_conditions, self.width)
 
     def _shuffled(self, n: int, times: int, generator: torch.Generator) -> Tensor:
         """Return the numbers from 0 to n - 1, several times, each time in another order."""

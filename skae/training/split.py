@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skae.table.rows import Floats, Rows, merge_equal_rows, select_by_hash
+from skae.table.rows import Floats, merge_equal_rows, select_by_hash
 
 RARE_SHARE = 0.2
 """Approximate share of rows with known targets in a batch, if such rows are rare."""
@@ -43,6 +43,8 @@ class Split:
     representatives : ndarray of int
         Positions in `index` of a pseudorandom sample of the distinct rows, in pseudorandom order.
         Validation rows are included. They are at most half of the sample if `is_given`.
+    representative_weight : ndarray
+        Weights with which the representatives stand for all rows.
     is_given : bool
         Whether the user has chosen the validation rows, so that they never become training rows.
     """
@@ -51,46 +53,45 @@ class Split:
     weight: NDArray[np.float64]
     held_out: NDArray[np.bool_]
     representatives: NDArray[np.intp]
+    representative_weight: NDArray[np.float64]
     is_given: bool = False
 
     @classmethod
-    def from_rows(
+    def from_hashes(
         cls,
-        rows: Rows,
+        hashes: NDArray[np.uint64],
+        content: NDArray[np.uint64],
         weight: Floats,
-        other_hashes: list[NDArray[np.uint64]],
         rare: NDArray[np.bool_],
         validation: float | NDArray[np.bool_],
-        seed: int,
     ) -> Self:
         """Merge equal rows and hold out some of the distinct rows.
 
         Parameters
         ----------
-        rows : Rows
-            The table.
+        hashes : ndarray of shape (n,), uint64
+            Hashes of the rows, which determine the split.
+        content : ndarray of shape (n,), uint64
+            Hashes of the rows with their corrupted versions and targets. Rows are merged only if
+            these are equal, too. They are `hashes` itself if there is nothing but rows.
         weight : ndarray of shape (n,)
             Sample weights.
-        other_hashes : list of ndarray of shape (n,), uint64
-            Hashes of corrupted versions and of targets. Rows are merged only if all of these are
-            equal, too.
         rare : ndarray of shape (n,), bool
             Mask of rows that must not be held out, because their targets are rare.
         validation : float or ndarray of shape (n,), bool
             Fraction of the distinct rows that is held out, before the rows in `rare` are excluded,
             or mask of the rows that are held out. If it is a mask, equal rows are merged only if
             both or none of them are held out.
-        seed : int
-            Seed of the hashes, and thereby of the split.
 
         Returns
         -------
         split : Split
         """
-        hashes, is_given = rows.hash(seed), isinstance(validation, np.ndarray)
+        is_given = isinstance(validation, np.ndarray)
+        keys = [hashes] if content is hashes else [hashes, content]
         if isinstance(validation, np.ndarray):
-            other_hashes = [*other_hashes, validation.astype(np.uint64)]
-        index, total = merge_equal_rows(weight, hashes, *other_hashes)
+            keys.append(validation.astype(np.uint64))
+        index, total = merge_equal_rows(weight, *keys)
         hashes = hashes[index]
         if isinstance(validation, np.ndarray):
             held_out = validation[index]
@@ -99,20 +100,23 @@ class Split:
             held_out = hold_out(hashes, validation) & ~np.isin(hashes, hashes[rare[index]])
             groups = [np.ones_like(held_out)]
         size = DENSITY_ROWS // len(groups)
-        chosen = [np.flatnonzero(group)[select_by_hash(hashes[group], size)] for group in groups]
-        return cls(index, total, held_out, np.concatenate(chosen), is_given)
+        chosen = np.concatenate(
+            [np.flatnonzero(group)[select_by_hash(hashes[group], size)] for group in groups]
+        )
+        return cls(index, total, held_out, chosen, total[chosen], is_given)
 
     def training_part(self) -> Self:
         """Return the training rows alone, as a split without validation rows."""
         kept = ~self.held_out
         positions = kept.cumsum() - 1
-        chosen = self.representatives[kept[self.representatives]]
+        is_kept = kept[self.representatives]
         return replace(
             self,
             index=self.index[kept],
             weight=self.weight[kept],
             held_out=self.held_out[kept],
-            representatives=positions[chosen],
+            representatives=positions[self.representatives[is_kept]],
+            representative_weight=self.representative_weight[is_kept],
         )
 
     def joined(self) -> Self:

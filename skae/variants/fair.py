@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -20,14 +19,8 @@ from skae.nn.latent import Code, Encode, Latent
 from skae.state import TableInfo
 from skae.table.audit import audit
 from skae.table.schema import ColumnKey
-from skae.table.targets import (
-    Targets,
-    infer_numbers,
-    read_multiclass,
-    read_numbers,
-    targets_of_positive_weight,
-)
-from skae.training.heads import Classes, Family, Head, Numbers
+from skae.table.targets import Targets, targets_of_positive_weight
+from skae.training.heads import Head, read_classes_or_numbers
 from skae.variants.conditioned import COLUMN_KEY, ConditionedAutoencoder
 from skae.variants.variational import Variational
 
@@ -245,20 +238,41 @@ class FairAutoencoder(ConditionedAutoencoder):
         widths = [max(1, n_levels) for n_levels in schema.n_levels]
         return Fair(n_components, self.leak_weight * len(schema.modelled), widths)
 
-    def _read_targets(self, y: Any, weight: Floats, learned: dict[str, Any]) -> Targets | None:
+    def _read_targets(
+        self, y: Any, weight: Floats, learned: dict[str, Any], is_part: bool = False
+    ) -> Targets | None:
         if y is None:
             return None
         y, weight = targets_of_positive_weight(y, weight, self)
-        y = infer_numbers(np.asarray(y))
-        # Constant targets contain no information. They have the same effect as None.
-        if (y == y[:1]).all():
-            return None
-        family: Family = Classes()
-        if y.dtype.kind == "f" and not (y == np.round(y)).all():
-            family, targets = Numbers.standardize(read_numbers(y), weight)
-        else:
-            targets = read_multiclass(y, None, weight)[1]
-        return replace(targets, loss=Head(family, self.label_weight, 1.0))
+        known = learned.get("y_classes_") if is_part else None
+        family, targets = read_classes_or_numbers(y, weight, known, is_part)
+        return targets and replace(targets, loss=Head(family, self.label_weight, 1.0))
+
+    def partial_fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike | None = None,
+        sample_weight: MatrixLike | None = None,
+        X_corrupted: MatrixLike | None = None,
+    ) -> Self:
+        """Train on new rows, beside a sample of the rows seen before.
+
+        `Autoencoder.partial_fit` has the details.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,), default=None
+            Targets that the codes should predict, as in `fit`. The first call with targets must
+            contain at least two different ones. It determines whether they are numbers or classes,
+            and which classes there are. With None, the call trains without targets.
+
+        Raises
+        ------
+        ValueError
+            As in `Autoencoder.partial_fit`, or if the targets are not of the kind of the first
+            ones.
+        """
+        return self._partial_fit(X, y, sample_weight, X_corrupted, is_part=True)
 
     def audit(self, X: MatrixLike, y: MatrixLike | None = None) -> pd.DataFrame:
         """Measure how well the sensitive columns and `y` can be predicted from the codes.

@@ -130,11 +130,9 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
     label_weight : float or "auto", default="auto"
         Weight of the classification loss of a labeled row, relative to the evidence lower bound of
         this row. The classification loss is the negative log-probability of the class, in nats. The
-        weight must be positive. "auto" is a tenth of the summed sample weight of all rows passed to
-        `fit` or `partial_fit`, so that a few labels have an influence among many rows. Set a number
-        if `partial_fit` gets few rows in each call. In [1]_,
-        this number is divided by the number of labeled rows, which makes the labels a small part of
-        the objective.
+        weight must be positive. "auto" is a tenth of the summed sample weight of all rows that were
+        seen, so that a few labels have an influence among many rows. In [1]_, this number is
+        divided by the number of labeled rows, which makes the labels a small part of the objective.
 
     Attributes
     ----------
@@ -202,10 +200,11 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
         return ClassAndStyle(n_components, torch.from_numpy(np.log(prior)))
 
     def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
-        y, weight = targets_of_positive_weight(y, weight, self)
-        label_weight = 0.1 * weight.sum() if self.label_weight == "auto" else self.label_weight
-        classes = check_same_classes(learned.get("classes_"), classes)
-        return read_classes_and_prior(y, weight, float(label_weight), classes)
+        known = check_same_classes(learned.get("classes_"), classes)
+        return read_classes_and_prior(*targets_of_positive_weight(y, weight, self), known)
+
+    def _target_weight(self, total: float) -> float:
+        return 0.1 * total if self.label_weight == "auto" else float(self.label_weight)
 
     def partial_fit(
         self,
@@ -215,7 +214,7 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
         X_corrupted: MatrixLike | None = None,
         classes: MatrixLike | None = None,
     ) -> Self:
-        """Train for one pass over new rows, beside a sample of the rows seen before.
+        """Train on new rows, beside a sample of the rows seen before.
 
         `Autoencoder.partial_fit` has the details. The first call of `fit` or `partial_fit`
         determines the classes and their prior probabilities, too.

@@ -96,9 +96,9 @@ class Likelihood(nn.Module, ABC):
         """Replace the means (n_columns,) of columns and the global scale.
 
         Likelihoods whose outputs do not depend on them do nothing. The noise of training is that of
-        the new scale, but a trained noise is kept. Return the gain and the shift, broadcastable to
-        (n_outputs,), with which the outputs gain * out + shift have the same mean as `out` had
-        before.
+        the new scale, but a trained noise is kept. Return the gain and the shift, on the CPU and
+        broadcastable to (n_outputs,), with which the outputs gain * out + shift have the same mean
+        as `out` had before.
         """
         return torch.ones(()), torch.zeros(())
 

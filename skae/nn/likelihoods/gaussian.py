@@ -75,14 +75,15 @@ class Gaussian(Likelihood):
         self.noise_variance.fill_(float(self.noise) if self.is_known else self.scale**2)
 
     def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        old_center, old_scale = self.center.double().clone(), self.scale.double().clone()
+        old_center, old_scale = (part.cpu().double().clone() for part in (self.center, self.scale))
         self.center.copy_(center)
         self.scale.copy_(scale)
         self.fix_noise()
-        gain = old_scale / self.scale.double()
+        new_center, new_scale = self.center.cpu().double(), self.scale.cpu().double()
+        gain = old_scale / new_scale
         if self.log_noise is not None:
             self.log_noise.data += (2 * gain.log() / NOISE_PACE).to(self.log_noise)
-        return gain, (old_center - self.center.double()) / self.scale.double()
+        return gain, (old_center - new_center) / new_scale
 
     def start_noise(self, variance: Tensor) -> None:
         if self.log_noise is not None:

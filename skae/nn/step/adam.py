@@ -32,18 +32,27 @@ class Adam(torch.optim.Adam):
         super().__setstate__(state)
         self._collect()
 
+    def restore(self, states: dict[Tensor, dict[str, Tensor]]) -> None:
+        """Replace the states of some parameters by copies of earlier states."""
+        for p, state in states.items():
+            self.state[p] |= {
+                name: value.to(self.state[p][name], copy=True) for name, value in state.items()
+            }
+        self._collect()
+
     def _collect(self) -> None:
-        """Collect the tensors of an update once, and let all parameters share one step counter."""
-        states = [self.state[p] for p in self.parameters()]
-        for state in states:
-            state["step"] = states[0]["step"]
-        self._step = states[0]["step"]
+        """Collect the tensors of an update once. Parameters of equal age share a step counter."""
+        counters: dict[float, Tensor] = {}
+        for p in self.parameters():
+            step = self.state[p]["step"]
+            self.state[p]["step"] = counters.setdefault(float(step), step)
+        self._counters = [*counters.values()]
         self._lists = []
         for group in self.param_groups:
             params = group["params"]
             means = [self.state[p]["exp_avg"] for p in params]
             squares = [self.state[p]["exp_avg_sq"] for p in params]
-            steps = [self._step] * len(params)
+            steps = [self.state[p]["step"] for p in params]
             self._lists.append(([p.detach() for p in params], means, squares, steps))
 
     def parameters(self) -> list[Tensor]:
@@ -54,7 +63,8 @@ class Adam(torch.optim.Adam):
         """Take one step with the learning rate `lr`."""
         end = 0
         with torch.inference_mode():
-            self._step.add_(1)
+            for counter in self._counters:
+                counter.add_(1)
             groups = zip(self.param_groups, self._lists, strict=True)
             for group, (params, means, squares, steps) in groups:
                 start, end = end, end + len(params)
