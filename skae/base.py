@@ -612,10 +612,11 @@ class BaseAutoencoder(
         all later calls of `partial_fit`. A row that comes again counts again.
 
         - The model keeps a sample of at most 2,048 of the distinct rows, with at most 2**20 cells.
-          Hashes of the rows choose it, so that their order has no influence. Each new row is part
-          of one step. The other rows of a step are drawn from the sample and the new rows, and all
-          rows have weights such that the expected gradient is that of all rows seen. In large
-          calls, a new row is thus used several times. A pickle contains the sample. A file of
+          Hashes of the rows choose it, so that their order has no influence. If the sample and the
+          new rows fit into one step, each step uses all of them. Otherwise, each new row is part of
+          one step, whose other rows are drawn from the sample and the new rows. All rows have
+          weights such that the expected gradient is that of all rows seen. In large calls, a new
+          row is thus used several times. A pickle contains the sample. A file of
           `save` does not: after `skae.load`, a sample of later rows begins.
         - The learning rate rises during the first 50 steps, and it falls with the square root of
           the number of rows once training has passed over 4,096 rows, in all epochs together. The

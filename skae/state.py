@@ -130,6 +130,10 @@ class Fitted:
         """Return the model without its sample of training rows, for files."""
         return replace(self, seen=self.seen.without_rows())
 
+    def without_targets(self) -> Self:
+        """Return the model without the targets of its sample, which are not those of its task."""
+        return replace(self, seen=self.seen.without_targets())
+
     def tree(self) -> dict[str, Any]:
         """Convert the model to a dict of plain values, numpy arrays and `Stored` objects.
 

@@ -41,7 +41,7 @@ from skae.variants.variational import VariationalAutoencoder
 # ---------------------------------------------------------------------------- inherited methods
 
 OVERRIDES = {
-    "partial_fit": {"SemiSupervisedVariationalAutoencoder"},
+    "partial_fit": {"FairAutoencoder", "SemiSupervisedVariationalAutoencoder"},
     "score": {"SemiSupervisedVariationalAutoencoder"},
     "inverse_transform": {"ConditionalVariationalAutoencoder", "FairAutoencoder"},
     "sample": {"ConditionalVariationalAutoencoder", "FairAutoencoder"},

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.decomposition import PCA, IncrementalPCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
@@ -383,6 +384,15 @@ def test_parameters_that_are_not_used_do_not_estimate_the_model_anew():
     for name, value in {"max_epochs": 7, "tol": 0.5, "early_stopping": True}.items():
         assert not steps.has_changed(model.set_params(**{name: value}), model._fitted), name
     assert steps.has_changed(model.set_params(noise=0.5), model._fitted)
+
+
+def test_a_copied_architecture_is_no_change():
+    class Mlp:
+        def decoder(self, n_in):
+            return torch.nn.Linear(n_in, 3)
+
+    model = tiny(Autoencoder, architecture=Mlp()).partial_fit(X)
+    assert not steps.has_changed(clone(model), model._fitted)
 
 
 def test_a_start_that_was_kept_counts_as_an_epoch():

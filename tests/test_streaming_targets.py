@@ -156,6 +156,29 @@ def test_targets_of_another_estimator_are_not_those_of_a_regressor():
     assert model.autoencoder_._fitted.seen.target_moments.mean > 900
 
 
+def test_rows_of_another_estimator_keep_what_they_represent(monkeypatch):
+    """Also if few of them had targets, which filled half of their sample."""
+    monkeypatch.setattr("skae.table.seen.SAMPLE_ROWS", 300)
+    seen = Seen.nothing(0, 2).join(labeled_sample(2000, np.arange(2000) < 200)).seen
+    alone = seen.without_targets()
+    assert alone.sample.targets is None
+    assert alone.labeled == 0
+    np.testing.assert_allclose(alone.sample_weight, seen.sample_weight)
+    new = np.random.default_rng(1).normal(size=(1000, 2))
+    for part in np.split(new, 5):
+        rows = Sample.hashed(Rows(part), np.ones(200), None, None, alone.seed)
+        alone = alone.join(rows).seen
+    is_new = np.isin(alone.sample.rows.values[:, 0], new[:, 0])
+    assert alone.sample_weight[is_new].sum() == pytest.approx(1000, rel=0.3)
+
+
+def test_a_frozen_autoencoder_may_have_been_fitted_to_corrupted_rows():
+    rows, y = two_groups(60)
+    frozen = FrozenEstimator(tiny(Autoencoder).fit(rows, X_corrupted=rows + 1))
+    model = AutoencoderClassifier(frozen, random_state=0).partial_fit(rows, y)
+    assert model.autoencoder_._fitted.seen.weight == 120
+
+
 # --------------------------------------------------------------------------------- the map
 
 
@@ -207,6 +230,32 @@ def test_a_loaded_map_stays_until_there_are_as_many_new_targets(tmp_path):
     assert not np.array_equal(before[0], model._fitted.maps[0])
 
 
+def test_a_loaded_network_stays_until_there_are_as_many_new_targets(tmp_path):
+    """Another network would not suit the map."""
+    rows, y = two_groups(40)
+    AutoencoderClassifier(tiny(Autoencoder), random_state=0).fit(rows[:20], y[:20]).save(
+        tmp_path / "model"
+    )
+    model = skae.load(tmp_path / "model")
+    before = model.score(rows, y)
+    model.partial_fit(rows[20:], np.append(y[20:21], np.full(19, -1)), classes=[0, 1])
+    assert model.score(rows, y) > before - 0.1
+
+
+def test_class_weights_of_labels_may_be_missing_in_a_call():
+    labels = np.column_stack([np.arange(len(X)) % 2, np.arange(len(X)) % 3 > 0])
+    model = AutoencoderClassifier(class_weight={1: 5.0}, random_state=0).partial_fit(X, labels)
+    model.partial_fit(X[:1], [[0, 0]])
+    assert {*model.autoencoder_._fitted.seen.sample.targets.observed.ravel()} == {1.0, 5.0}
+
+
+def test_batches_of_a_stream_do_not_have_the_size_of_an_earlier_fit():
+    y = np.arange(len(X)) % 2
+    model = AutoencoderClassifier(random_state=0).fit(X, y)
+    assert model.autoencoder_.batch_size == len(X)
+    assert model.partial_fit(X, y).autoencoder_.batch_size == "auto"
+
+
 def test_conditions_may_be_anywhere_in_the_table():
     """Also if the columns of the table are in another order than those of the sample."""
     rows, y = two_groups(200)
@@ -237,6 +286,17 @@ def test_a_fit_without_targets_cannot_continue_with_them():
     model = AutoencoderClassifier(fine_tune=False, random_state=0).fit(X, y)
     with pytest.raises(ValueError, match="fine_tune=False"):
         model.set_params(fine_tune=True).partial_fit(X, y)
+    frozen = FrozenEstimator(AutoencoderRegressor(random_state=0).fit(X, y).autoencoder_)
+    model = AutoencoderClassifier(frozen, fine_tune=False, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match="fine_tune=False"):
+        model.set_params(fine_tune=True).partial_fit(X, y)
+
+
+def test_a_resumed_fit_determines_the_kind_of_targets_anew():
+    y = (np.arange(len(X)) % 3).astype(float)
+    model = tiny(FairAutoencoder, sensitive=0, warm_start=True).fit(X, y).fit(X, y + 0.5)
+    model.partial_fit(X[:3], y[:3] + 0.5)
+    assert model._fitted.seen.target_moments is not None
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers"])

@@ -92,9 +92,9 @@ class PreparedFit:
 
     @property
     def learned(self) -> dict[str, Any]:
-        """What was learned from targets, such as their classes. What was learned first is kept."""
+        """What was learned from targets, such as their classes, in this and in earlier fits."""
         new = {} if self.targets is None else self.targets.learned
-        return new if self.resume is None else new | self.resume.learned
+        return new if self.resume is None else self.resume.learned | new
 
     @property
     def table(self) -> Sample:

@@ -43,7 +43,8 @@ HISTORY = 100
 """Largest number of epochs in the history of a model that `partial_fit` has trained."""
 
 
-UNUSED = {
+IRRELEVANT = {
+    "architecture",
     "early_stopping",
     "layerwise_epochs",
     "max_epochs",
@@ -52,7 +53,7 @@ UNUSED = {
     "validation_fraction",
     "warm_start",
 }
-"""Parameters that `partial_fit` does not use."""
+"""Parameters that `partial_fit` does not use, and `architecture`, whose network cannot change."""
 
 
 class Stream(NamedTuple):
@@ -136,16 +137,22 @@ def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
     joined = before.join(new)
     table, seen, index = joined.table, joined.seen, joined.places
     if table.targets is not None:
-        values, observed = table.targets.values, table.targets.observed
-        targets = replace(targets or table.targets, values=values, observed=observed)
-        targets.units = seen.target_units
+        targets = replace(
+            targets or table.targets,
+            values=table.targets.values,
+            observed=table.targets.observed,
+            units=seen.target_units,
+        )
     held_out = np.zeros(len(index), dtype=np.bool_)
     split = Split(index, joined.weight, held_out, joined.chosen, seen.sample_weight)
     parts = table.rows, table.weight, table.corrupted, targets, split, table.hashes
     prepared = PreparedFit(schema, *parts, resume, before.seed)
     is_due = seen.weight >= before.due or has_changed(estimator, resume)
     sizes = step_sizes(estimator.batch_size, len(index), int(joined.is_new.sum()), seen.weight)
-    return Stream(prepared, before, new, joined, is_due and seen.represents_most, sizes)
+    # A model must not be estimated from the sample alone if it represents too little of what was
+    # seen, as after loading a file.
+    is_due &= seen.represents_most and seen.represents_most_targets
+    return Stream(prepared, before, new, joined, is_due, sizes)
 
 
 def check_corrupted(before: Seen, corrupted: Rows | None) -> None:
@@ -163,7 +170,7 @@ def has_changed(estimator: BaseEstimator, resume: Fitted | None) -> bool:
     """Return whether parameters that `partial_fit` uses have changed since a model was fitted."""
     now = estimator.get_params(deep=False)
     known = {} if resume is None else resume.parameters
-    return any(repr(now[name]) != repr(known[name]) for name in known.keys() - UNUSED)
+    return any(repr(now[name]) != repr(known[name]) for name in known.keys() - IRRELEVANT)
 
 
 def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, float]:
@@ -188,9 +195,11 @@ def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, 
         return net, everything, n_passed
     new, rows = started_net(estimator, stream)
     change_units(new.module_, *units)
-    # Rounding errors do not decide between networks that are equally good.
-    if not is_started and new.evaluate(rows) >= net.evaluate(everything) - MIN_IMPROVEMENT:
-        return net, everything, n_passed
+    if not is_started:
+        # Rounding errors do not decide between networks that are equally good.
+        is_better = new.evaluate(rows) < net.evaluate(everything) - MIN_IMPROVEMENT
+        if not is_better:
+            return net, everything, n_passed
     new.generator.set_state(net.generator.get_state())
     new.history = net.history
     return new, rows, n_passed if is_started else 0.0

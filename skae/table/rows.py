@@ -174,11 +174,23 @@ def merge_equal_rows(
 
     Rows are equal if all their `hashes` are equal. The groups are sorted by their hashes.
     """
+    index, group = group_equal_rows(*hashes)
+    return index, np.bincount(group, weight).astype(np.float64)
+
+
+def group_equal_rows(
+    *hashes: NDArray[np.uint64],
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the index of one of each group of equal rows, and the group (n,) of each row.
+
+    The groups are those of `merge_equal_rows`.
+    """
     order = np.lexsort(hashes[::-1])
     is_new = np.ones(len(order), dtype=bool)
     is_new[1:] = np.any([np.diff(h[order]) != 0 for h in hashes], axis=0)
-    totals = np.bincount(is_new.cumsum() - 1, weight[order])
-    return order[is_new], totals.astype(np.float64)
+    group = np.empty(len(order), dtype=np.intp)
+    group[order] = is_new.cumsum() - 1
+    return order[is_new], group
 
 
 def max_abs_values(X: Floats) -> Floats:

@@ -10,8 +10,8 @@ from skae.files import Stored
 from skae.table.rows import (
     Floats,
     Rows,
+    group_equal_rows,
     hash_rows,
-    merge_equal_rows,
     mix_bits,
     row_chunks,
     select_by_hash,
@@ -183,10 +183,6 @@ class Sample:
             self.hashes[index],
         )
 
-    def without_targets(self, seed: int) -> Self:
-        """Return the rows without their targets."""
-        return self.hashed(self.rows, self.weight, self.corrupted, None, seed)
-
     def append(self, new: Self) -> Self:
         """Return these rows, followed by new rows.
 
@@ -323,9 +319,14 @@ class Seen(Stored):
         return replace(self, sample=None, sampled=0.0, sampled_labeled=0.0)
 
     def without_targets(self) -> Self:
-        """Return the state without targets, which are those of another estimator."""
-        sample = None if self.sample is None else self.sample.without_targets(self.seed)
-        changed = replace(self, sample=sample, target_moments=None)
+        """Return the state without targets and corrupted rows, which another estimator received."""
+        sample, seed = self.sample, self.seed
+        if sample is not None and not (sample.targets is None and sample.corrupted is None):
+            # Rows without their targets are no longer those with the smallest hashes. They get
+            # independent hashes and the weights of the rows that they represent.
+            weight, seed = self.sample_weight * (self.sampled / self.weight), seed ^ 2**32
+            sample = Sample.hashed(sample.rows, weight, None, None, seed)
+        changed = replace(self, seed=seed, sample=sample, target_moments=None)
         return replace(changed, labeled=0.0, sampled_labeled=0.0)
 
     @property
@@ -349,7 +350,8 @@ class Seen(Stored):
         if known.any() and not known.all():
             # The rows with a known target have another share of the sample than of all rows.
             weight[known] *= self.sampled_labeled / weight[known].sum()
-            weight[~known] *= (self.sampled - self.sampled_labeled) / weight[~known].sum()
+            rest = max(0.0, self.sampled - self.sampled_labeled)
+            weight[~known] *= rest / weight[~known].sum()
         return weight * (self.weight / weight.sum())
 
     @property
@@ -364,14 +366,13 @@ class Seen(Stored):
         """Return the distinct rows of the sample and of new rows."""
         added = float(new.weight.sum())
         if self.sample is None:
-            table, weight = new, new.weight * ((self.weight + added) / added)
+            table, each = new, new.weight * ((self.weight + added) / added)
         else:
             table = self.sample.append(new)
-            weight = np.append(self.sample_weight, new.weight)
-        index, weight = merge_equal_rows(weight, table.hashes)
-        own = merge_equal_rows(table.weight, table.hashes)[1]
-        is_new = np.arange(len(table)) >= len(table) - len(new)
-        count = merge_equal_rows(is_new.astype(np.float64), table.hashes)[1]
+            each = np.append(self.sample_weight, new.weight)
+        index, group = group_equal_rows(table.hashes)
+        is_new = np.bincount(group, np.arange(len(table)) >= len(table) - len(new)) > 0
+        weight, own = (np.bincount(group, w).astype(np.float64) for w in (each, table.weight))
         chosen = choose_sample(
             table.hashes[index], table.is_labeled[index], sample_size(table.rows)
         )
@@ -389,7 +390,7 @@ class Seen(Stored):
             sampled_labeled=self.sampled_labeled + new.labeled_weight,
             target_moments=targets or self.target_moments,
         )
-        return Joined(table, index, weight, count > 0, chosen, moments, seen)
+        return Joined(table, index, weight, is_new, chosen, moments, seen)
 
     def passed(self, n_passed: float, is_due: bool) -> Self:
         """Return the state after a training.

@@ -352,16 +352,18 @@ def infer_numbers(y: Any) -> Any:
     return y
 
 
-def read_classes_and_prior(y: Any, weight: Floats, classes: NDArray[Any] | None) -> Targets:
+def read_classes_and_prior(
+    y: Any, weight: Floats, classes: NDArray[Any] | None, learned: dict[str, Any]
+) -> Targets:
     """Read y as classes, and estimate the proportions of the classes from rows of weight `weight`.
 
     `classes` is as in `read_classes`. The classes and their proportions are in `learned` of the
-    targets.
+    targets. Those in the argument `learned`, of earlier rows, are kept.
     """
     classes, values = read_classes(y, classes)
     # Adding one row of each class keeps all proportions positive.
     number = weight @ values + 1
-    learned = {"classes_": classes, "class_prior_": number / number.sum()}
+    learned = {"classes_": classes, "class_prior_": number / number.sum()} | learned
     return Targets(values, values.sum(axis=1, keepdims=True), learned=learned)
 
 
@@ -447,10 +449,12 @@ def read_multilabel(
     weight = np.zeros_like(y)
     for j, cells in enumerate(y.T):
         known = ~np.isnan(cells)
-        classes, indices = np.unique(cells[known], return_inverse=True)
-        if len(classes):
-            weights = _class_weights(by_column[j], classes, cells[known], sample_weight[known])
-            weight[known, j] = weights[indices]
+        classes, own = np.unique(cells[known]), by_column[j]
+        # A dict may contain the weight of a value that is missing in a part of a stream.
+        classes = np.array([0.0, 1.0]) if isinstance(own, dict) else classes
+        if known.any():
+            weights = _class_weights(own, classes, cells[known], sample_weight[known])
+            weight[known, j] = weights[np.searchsorted(classes, cells[known])]
     counts = weight * sample_weight[:, None] > 0
     has_both = (counts & (y == 1)).any(axis=0) & (counts & (y == 0)).any(axis=0)
     if is_complete and not has_both.any():

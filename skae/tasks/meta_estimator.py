@@ -82,7 +82,7 @@ class TrainingRows:
     X : ndarray of shape (n, n_features)
         All rows, including those of weight 0.
     weight : ndarray of shape (n,)
-        Weights of the rows, at least 0. At least two of them are positive.
+        Weights of the rows, at least 0. At least two of them are positive, or one in `partial_fit`.
     """
 
     autoencoder: BaseAutoencoder | None

@@ -285,12 +285,13 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Hashes of the rows choose it, so that their order has no influence. A row that comes again
         counts again.
 
-        - Each call computes the threshold anew, from the anomaly scores of the rows in the sample.
+        - Each call computes the threshold anew, from the anomaly scores of the rows in the sample,
+          except for calibration rows.
         - Whenever the weight of the rows seen has grown by a quarter, the detector is fitted anew
           to the sample: its autoencoder, robust units, criterion and calibration rows. The
           calibration rows are thus always rows that the present autoencoder was not trained on. If
           the sample contains all rows, this is the same as `fit` on all rows. Changes of parameters
-          other than `contamination` have an effect from the next such call.
+          other than `contamination` have an effect on the model from the next such call.
 
         A pickle contains the sample. A file of `save` does not, so that `partial_fit` cannot
         continue after `skae.load`. The `warm_start` of the autoencoder has no effect.

@@ -71,7 +71,7 @@ class FittedSupervised(FittedTask):
     ----------
     maps : list of ndarray
         Coefficients (n_components, n_outputs) and intercepts (n_outputs,) of one linear map after
-        the other. The map of `fit` is the first.
+        the other. That of `fit` or `partial_fit` is the first.
     label_names : list of str or None
         Names of the outputs. None for a classifier of a single column of classes.
     """
@@ -262,10 +262,7 @@ class SupervisedMetaEstimator(
         family, targets, outputs = self._read_targets(y, weight)
         rows = _distinct_rows(X, targets if self.fine_tune else None)
         autoencoder = data.autoencoder or _default_autoencoder(rows)
-        if get_tags(autoencoder).target_tags.required:
-            raise TypeError(
-                f"autoencoder must not require y, got the classifier {short_repr(autoencoder)}."
-            )
+        _check_uses_no_targets(autoencoder)
         model: FittedSupervised = self._fitted_class(
             autoencoder=autoencoder, **data.columns, maps=[], **outputs
         )
@@ -279,6 +276,8 @@ class SupervisedMetaEstimator(
         if self._trains_autoencoder():
             with training(autoencoder):
                 self._train(autoencoder, X, family, targets, weight)
+        if not self.fine_tune:
+            autoencoder._fitted = autoencoder._fitted.without_targets()
         maps = fit_linear_map(family, model.encode(X).astype(np.float64), targets, weight)
         return replace(model, maps=[*maps])
 
@@ -313,14 +312,14 @@ class SupervisedMetaEstimator(
         family, targets, outputs = self._read_stream(y, weight, previous, classes)
         if previous is None and not targets.any_observed.any():
             raise ValueError("y of the first call must contain a known target.")
-        autoencoder = data.autoencoder or _default_autoencoder(X).set_params(batch_size="auto")
-        if get_tags(autoencoder).target_tags.required:
-            raise TypeError(
-                f"autoencoder must not require y, got the classifier {short_repr(autoencoder)}."
-            )
+        autoencoder = data.autoencoder or _default_autoencoder(X)
+        _check_uses_no_targets(autoencoder)
+        if self.autoencoder is None:
+            # The batch size of the default depends on the number of rows of a fit.
+            autoencoder.set_params(batch_size="auto")
         before = autoencoder._fitted
         if previous is None and before is not None:
-            before = autoencoder._fitted = replace(before, seen=before.seen.without_targets())
+            before = autoencoder._fitted = before.without_targets()
         known = None if previous is None else (previous.maps[0], previous.maps[1])
         autoencoder.set_params(random_state=draw_seed(self.random_state))
         head = Head(family, self.label_weight, self.reconstruction_weight, known)
@@ -328,7 +327,8 @@ class SupervisedMetaEstimator(
             with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
             autoencoder._partial_fit_targets(X, with_loss, weight)
         earlier = None if before is None else before.seen
-        maps = _refit(family, autoencoder, earlier, X, targets, weight) or known or ()
+        maps = _refit(family, autoencoder, earlier, X, targets, weight) or known
+        assert maps is not None
         return self._fitted_class(autoencoder=autoencoder, **data.columns, maps=[*maps], **outputs)
 
     @abstractmethod
@@ -480,6 +480,14 @@ def names_in_stream(y: MatrixLike, previous: FittedSupervised | None) -> list[st
             f"order, got {short_repr(names)}."
         )
     return known
+
+
+def _check_uses_no_targets(autoencoder: BaseAutoencoder) -> None:
+    """Raise TypeError if an autoencoder requires targets itself."""
+    if get_tags(autoencoder).target_tags.required:
+        raise TypeError(
+            f"autoencoder must not require y, got the classifier {short_repr(autoencoder)}."
+        )
 
 
 def _refit(

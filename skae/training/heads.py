@@ -231,8 +231,8 @@ class Head(AuxiliaryLoss):
     """Auxiliary loss of a linear map from codes to targets.
 
     Its gradient trains the map and the encoder, so that the targets can be predicted from the
-    codes. The map is initialized by `Family.solve` for the initial codes, and it is discarded after
-    training.
+    codes. The map is initialized by `Family.solve` for the initial codes, or with the known one if
+    training continues, and it is discarded after training.
 
     Parameters
     ----------

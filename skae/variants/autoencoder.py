@@ -27,7 +27,7 @@ class Autoencoder(BaseAutoencoder):
         small to be halved twice. "recurrent" needs at least one layer.
 
     learning_rate : float, default=0.008
-        Peak of the one-cycle schedule in `fit`, and the constant rate in `partial_fit`. The
+        Peak of the one-cycle schedule in `fit`, and the largest rate in `partial_fit`. The
         schedule rises during the first quarter of the steps and then falls to almost zero. If the
         loss becomes infinite or NaN, `fit` starts again with a third of this rate, once, and warns.
         On nine tables, narrow layers with this rate reconstructed as well as wider ones with the

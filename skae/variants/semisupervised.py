@@ -130,9 +130,10 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
     label_weight : float or "auto", default="auto"
         Weight of the classification loss of a labeled row, relative to the evidence lower bound of
         this row. The classification loss is the negative log-probability of the class, in nats. The
-        weight must be positive. "auto" is a tenth of the summed sample weight of all rows that were
-        seen, so that a few labels have an influence among many rows. In [1]_, this number is
-        divided by the number of labeled rows, which makes the labels a small part of the objective.
+        weight must be positive. "auto" is a tenth of the summed sample weight of all rows, those of
+        `X_val` and of earlier calls of `partial_fit` included, so that a few labels have an
+        influence among many rows. In [1]_, this number is divided by the number of labeled rows,
+        which makes the labels a small part of the objective.
 
     Attributes
     ----------
@@ -201,7 +202,7 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
 
     def _read_targets(self, y: Any, weight: Floats, learned: Any, classes: Any = None) -> Targets:
         known = check_same_classes(learned.get("classes_"), classes)
-        return read_classes_and_prior(*targets_of_positive_weight(y, weight, self), known)
+        return read_classes_and_prior(*targets_of_positive_weight(y, weight, self), known, learned)
 
     def _target_weight(self, total: float) -> float:
         return 0.1 * total if self.label_weight == "auto" else float(self.label_weight)
