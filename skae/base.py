@@ -616,13 +616,13 @@ class BaseAutoencoder(
           new rows fit into one step, each step uses all of them. Otherwise, each new row is part of
           one step, whose other rows are drawn from the sample and the new rows. All rows have
           weights such that the expected gradient is that of all rows seen. In large calls, a new
-          row is thus used several times. A pickle contains the sample. A file of
-          `save` does not: after `skae.load`, a sample of later rows begins.
+          row is thus used several times. A pickle contains the sample. A file of `save` does not:
+          after `skae.load`, a sample of later rows begins.
         - The learning rate rises during the first 50 steps, and it falls with the square root of
           the number of rows once training has passed over 4,096 rows, in all epochs together. The
           penalty of `weight_decay` is divided by the number of all rows seen. The momentum of the
           optimizer is kept.
-        - Whenever the number of rows seen has grown by a quarter, or parameters have changed, the
+        - Whenever the number of rows seen has grown by a quarter, or a parameter has changed, the
           model is estimated anew: the center and scale of the columns, to which the network is
           adapted so that it stays the same function of rows, the noise variance, and the
           distribution of codes. The network then starts anew, at PCA of the rows seen, if its
@@ -635,10 +635,9 @@ class BaseAutoencoder(
 
         The first call determines the levels of columns of conditions. Their centers and scales are
         those of the latest start. With `precision="auto"`, the first call determines the number
-        format. If it is a share of
-        the variance, the number of components is that of the latest start. No rows are held out,
-        and there is no pre-training. `history_` contains the latest 100 epochs only, where a call
-        is one epoch.
+        format. If `n_components` is a share of the variance, the number of components is that of
+        the latest start. No rows are held out, and there is no pre-training. `history_` contains
+        the latest 100 epochs only, where a call is one epoch.
 
         Parameters may change between calls. Their present values are used, unless they require
         weights of other shapes. Weights of targets, such as `class_weight`, are an exception: a row
