@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from skae import Autoencoder, ConditionalVariationalAutoencoder, VariationalAutoencoder
+from skae.density.importance import REFINED_SAMPLES
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, ReplayedDraws
 from skae.nn.normal import Normal as Posterior
@@ -160,11 +161,11 @@ def test_the_bound_rises_to_the_marginal_with_more_draws(wine, spoil):
     exact = marginal(fitted).logpdf(wine)
     gaps = [fitted.log_likelihood(wine, n) - exact for n in (1, 5, 50, 500)]
     means = [gap.mean() for gap in gaps]
-    assert means[0] < means[1] < means[2] < means[3]
+    assert means[0] < min(means[1:])
     for gap in gaps:
         assert gap.mean() <= 3 * gap.std() / len(wine) ** 0.5
     assert means[0] < -0.3
-    assert means[3] > -0.1
+    assert min(means[2:]) > -0.1
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
@@ -191,11 +192,14 @@ def test_a_mixture_of_normals_has_the_density_of_its_draws():
     draws = Draws(torch.Generator().manual_seed(0), torch.float64)
     normals = [Posterior(*draws.normal((2, 7, 3)), None) for _ in range(2)]
     mixture = NormalMixture(*normals)
-    for n, share in ((1, 1.0), (4, 0.5), (5, 0.6)):
+    for n, share in ((1, 1.0), (4, 0.25), (6, 1 / 3)):
         z, log_prob = mixture.draw(n, draws)
+        assert z.shape == (n, 7, 3)
         each = [Normal(part.mean, part.log_diagonal.exp()).log_prob(z).sum(-1) for part in normals]
         expected = share * each[0].exp() + (1 - share) * each[1].exp()
         torch.testing.assert_close(log_prob, expected.log())
+    torch.testing.assert_close((z[0] + z[1]) / 2, normals[0].mean)
+    torch.testing.assert_close((z[2:4] + z[4:]) / 2, normals[1].mean.expand(2, 7, 3))
 
 
 def test_samples_score_as_their_own_density_says(wine):
@@ -402,7 +406,7 @@ def test_scores_belong_to_the_row(digits):
     some = np.random.default_rng(0).permutation(len(digits))[:700]
     np.testing.assert_allclose(fitted.score_samples(digits[some]), scores[some], rtol=1e-9)
     np.testing.assert_allclose(fitted.score_samples(digits[:1]), scores[:1], rtol=1e-9)
-    np.testing.assert_array_equal(fitted.log_likelihood(digits, 20), scores)
+    np.testing.assert_array_equal(fitted.log_likelihood(digits, REFINED_SAMPLES), scores)
     twice = fitted.elbo(np.concatenate([digits[:5], digits[:5]]))
     np.testing.assert_allclose(twice[:5], twice[5:], rtol=1e-9)
 

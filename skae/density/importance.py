@@ -20,7 +20,7 @@ from skae.nn.normal import Normal, NormalMixture
 from skae.nn.prior import WIDEST, inverse
 
 POSTERIOR_SAMPLES = 100
-REFINED_SAMPLES = 20
+REFINED_SAMPLES = 12
 """Default numbers of codes that are drawn for each row from its posterior, and from a mixture with
 a distribution that is closer to the exact posterior."""
 

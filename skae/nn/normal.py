@@ -105,7 +105,10 @@ class Normal(NamedTuple):
 
 
 class NormalMixture(NamedTuple):
-    """Equal mixtures of two normal distributions, for instance one mixture per row."""
+    """Mixtures of two normal distributions, for instance one mixture per row.
+
+    The share of the first distribution is a third.
+    """
 
     first: Normal
     second: Normal
@@ -113,12 +116,17 @@ class NormalMixture(NamedTuple):
     def draw(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         """Draw `n` codes (n, n_rows, k) of each mixture, and return them with log-densities.
 
-        Half of the codes are drawn from each distribution. If `n` is odd, one more is drawn from
-        the first, and the log-density is that of the mixture with these shares.
+        The numbers of codes from each distribution are fixed, and the log-density is that of the
+        mixture with their shares. The codes come in pairs with opposite noise, so that means over
+        them vary less (antithetic variates).
         """
-        noise, n_first = draws.normal((n, *self.first.mean.shape)), n - n // 2
-        z = torch.cat([self.first.place(noise[:n_first])[0], self.second.place(noise[n_first:])[0]])
-        log_shares = (noise.new_tensor([n_first, n // 2]) / n).log()
+        n_first = max(1, n // 3)
+        sizes, codes = (n_first, n - n_first), []
+        for part, size in zip(self, sizes, strict=True):
+            noise = draws.normal(((size + 1) // 2, *part.mean.shape))
+            codes.append(part.place(torch.cat([noise, -noise])[:size])[0])
+        z = torch.cat(codes)
+        log_shares = (z.new_tensor(sizes) / n).log()
         parts = [part.log_prob(z) for part in self]
         return z, torch.logaddexp(parts[0] + log_shares[0], parts[1] + log_shares[1])
 

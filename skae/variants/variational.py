@@ -112,8 +112,8 @@ class VariationalAutoencoder(BaseAutoencoder):
     that training cannot improve on it.
 
     `transform` returns the mean of the posterior and is not random. `score_samples` estimates the
-    importance-weighted bound of the log-density [4]_ from 20 draws of the code. Half of them are
-    drawn from the posterior, and half from a normal distribution that is closer to the exact
+    importance-weighted bound of the log-density [4]_ from 12 draws of the code. A third of them is
+    drawn from the posterior, and the others from a normal distribution that is closer to the exact
     posterior of the row. Its mean is one Gauss-Newton step away from that of the posterior, and its
     precision is that of a linear approximation of the decoder. With more than 64 components, all of
     100 draws are from the posterior. The random numbers are computed from the row, so that equal
@@ -282,7 +282,7 @@ class VariationalAutoencoder(BaseAutoencoder):
     def log_likelihood(self, X: MatrixLike, n_samples: int = 100) -> Floats:
         """Estimate the importance-weighted bound of the log-density of each row.
 
-        `score_samples` returns the same values as this method with `n_samples=20`, or 100 if there
+        `score_samples` returns the same values as this method with `n_samples=12`, or 100 if there
         are more than 64 components.
 
         Parameters
