@@ -77,11 +77,14 @@ class BaseAutoencoder(
 
     Parameters
     ----------
-    n_components : int, float or "auto", default="auto"
+    n_components : int, float, "auto", "mle" or None, default="auto"
         Number of components of the code. It may exceed the number of columns. A float in (0, 1)
         selects as many components as PCA needs to explain that share of the variance. "auto" is
         the square root of the number of columns, rounded. This is only a starting point:
-        `skae.components_path` compares several sizes on held-out rows.
+        `skae.components_path` compares several sizes on held-out rows. "mle" is the number that
+        Minka's maximum likelihood estimate selects for PCA, as in `sklearn.decomposition.PCA`; it
+        requires at least as many rows as columns. None is the smaller of the numbers of distinct
+        rows and of columns, the largest number of principal axes.
 
     hidden_layer_sizes : tuple of int or "auto", default="auto"
         Widths of the encoder's hidden layers. The decoder has the same widths in reverse order.
@@ -135,6 +138,13 @@ class BaseAutoencoder(
         weights. The initial codes then have the scale of PCA's codes, even in estimators whose
         initial codes otherwise have unit variance. Tied weights require `architecture="mlp"`. They
         are not available if there is a condition, or in `SemiSupervisedVariationalAutoencoder`.
+
+    whiten : bool, default=False
+        Whether `transform` divides each component of the code by its standard deviation over the
+        training rows, as `sklearn.decomposition.PCA` does. Components are then uncorrelated and
+        have unit variance. This requires components that `fit` orders, see `explained_variance_`:
+        other estimators and networks raise a ValueError, and so does `partial_fit` unless it
+        continues from a `fit`. A fit that resumes keeps the standard deviations of the earlier fit.
 
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code. "gaussian" trains with the squared error.
@@ -321,6 +331,47 @@ class BaseAutoencoder(
         Number of components of the code. For `SemiSupervisedVariationalAutoencoder`, it does not
         include the probabilities of the classes.
 
+    explained_variance_ : ndarray of shape (n_components,)
+        Variance of each component of the codes of the training rows, with Bessel's correction and
+        before whitening. In `Autoencoder`, `DenoisingAutoencoder` and `ContractiveAutoencoder`,
+        codes have the units of `X` and a mean of 0. At the end of `fit`, they are rotated such that
+        components are uncorrelated on the training rows, and ordered by
+        `explained_variance_ratio_`. The rotation is part of the encoder and of the decoder, so that
+        reconstructions and densities do not change. For the solution of PCA, the components are
+        those of PCA, up to signs.
+
+        There is no rotation if weights are tied, if a network is a module of the user, in
+        `partial_fit`, or in a fit that resumes from another one, as with `warm_start` or
+        `FrozenEstimator`. All other autoencoders keep the axes of their codes, because these have a
+        meaning: a prior or a penalty applies to each component.
+
+    explained_variance_ratio_ : ndarray of shape (n_components,)
+        Share of the variance of the training rows that is no longer explained if a component is
+        set to its mean. For a linear autoencoder at PCA's solution, it is equal to the attribute of
+        PCA. For nonlinear decoders, the shares do not add up to the explained variance exactly.
+        Large tables are represented by a sample of rows. `skae.metrics.component_importance`
+        computes the shares for any rows.
+
+    singular_values_ : ndarray of shape (n_components,)
+        Norms of the components of the centered codes of the training rows:
+        ``sqrt((n_samples_ - 1) * explained_variance_)``.
+
+    components_ : ndarray of shape (n_components, n_features)
+        Derivatives of the codes, before whitening, with respect to the rows. Defined only for
+        linear autoencoders with deterministic codes: `hidden_layer_sizes=()` in the estimators
+        whose components are ordered. Initially, they are the principal axes of PCA.
+
+    mean_ : ndarray of shape (n_features,)
+        Row whose code is 0. Defined like `components_`. Initially, it is the mean of the rows.
+
+    n_samples_ : int or float
+        Number of training rows: the sum of their sample weights. In `partial_fit`, it is the
+        number of all rows seen.
+
+    n_samples_seen_ : int or float
+        The same number as `n_samples_`, by the name that it has in
+        `sklearn.decomposition.IncrementalPCA`.
+
     noise_variance_ : float or ndarray of shape (n_modelled,)
         Variance of the Gaussian likelihood, in the squared units of `X`. If `noise="diagonal"`, it
         is an array with one number for each of the n_modelled columns, which are all columns except
@@ -369,6 +420,7 @@ class BaseAutoencoder(
     feature_shape: tuple[int, ...] | None = None
     linear_skip: bool | str = "auto"
     tied_weights: bool = False
+    whiten: bool = False
     likelihood: str = "gaussian"
     noise: str | float = "isotropic"
     corruption: str | Corruption | None = None
@@ -395,7 +447,8 @@ class BaseAutoencoder(
         "n_components": [
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="neither"),
-            StrOptions({"auto"}),
+            StrOptions({"auto", "mle"}),
+            None,
         ],
         "hidden_layer_sizes": [tuple, list, StrOptions({"auto"})],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -403,6 +456,7 @@ class BaseAutoencoder(
         "feature_shape": [tuple, list, None],
         "linear_skip": ["boolean", StrOptions({"auto"})],
         "tied_weights": ["boolean"],
+        "whiten": ["boolean"],
         "likelihood": [StrOptions(set(LIKELIHOODS))],
         "noise": [
             StrOptions({"isotropic", "diagonal"}),
@@ -449,6 +503,13 @@ class BaseAutoencoder(
     feature_names_in_ = FittedAttribute(lambda fitted: fitted.feature_names)
     n_components_ = FittedAttribute(lambda fitted: fitted.network.latent.n_components)
     _n_features_out = FittedAttribute(lambda fitted: fitted.network.latent.n_outputs)
+    n_samples_ = FittedAttribute(lambda fitted: fitted.n_samples)
+    n_samples_seen_ = FittedAttribute(lambda fitted: fitted.n_samples)
+    explained_variance_ = FittedAttribute(lambda fitted: fitted.components.known("variance"))
+    explained_variance_ratio_ = FittedAttribute(lambda fitted: fitted.components.known("share"))
+    singular_values_ = FittedAttribute(lambda fitted: fitted.singular_values)
+    components_ = FittedAttribute(lambda fitted: inference.linear_map(fitted)[0])
+    mean_ = FittedAttribute(lambda fitted: inference.linear_map(fitted)[1])
     noise_variance_ = FittedAttribute(lambda fitted: fitted.noise_variance)
     module_ = FittedAttribute(lambda fitted: fitted.network)
     history_ = FittedAttribute(lambda fitted: as_history(fitted.history))
@@ -962,6 +1023,42 @@ class BaseAutoencoder(
         """
         log_prob = self.score_samples(X)
         return float(np.average(log_prob, weights=read_weight(sample_weight, log_prob[:, None])))
+
+    def get_covariance(self) -> Floats:
+        """Compute the covariance of rows under a linear model.
+
+        Returns
+        -------
+        covariance : ndarray of shape (n_features, n_features)
+            Covariance of the rows that `sample` draws, in the squared units of `X`. For PCA's
+            solution, it is that of `sklearn.decomposition.PCA.get_covariance`.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        AttributeError
+            If the model is not linear, see `components_`. The covariance of rows from `sample`
+            estimates that of other models.
+        """
+        return inference.linear_covariance(self._read_fitted())
+
+    def get_precision(self) -> Floats:
+        """Compute the inverse of the covariance of rows under a linear model.
+
+        Returns
+        -------
+        precision : ndarray of shape (n_features, n_features)
+            Inverse of `get_covariance`.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        AttributeError
+            If the model is not linear, see `components_`.
+        """
+        return np.linalg.inv(self.get_covariance())
 
     def sample(
         self,

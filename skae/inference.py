@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from skae.density.importance import Importance
+from skae.density.laplace import Laplace
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, derive_seed
 from skae.nn.network import Network
+from skae.nn.prior import NormalPrior
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows
 from skae.training.precision import or_float64
@@ -79,7 +81,60 @@ def _largest(distances: Tensor) -> int:
 
 def codes(rows: Rows, fitted: Fitted) -> Floats:
     """Compute the codes (n, k) of rows, in the dtype of the rows. k is the latent's `n_outputs`."""
-    return map_rows(lambda batch: fitted.network.encode(batch).mean, rows, fitted)
+    network = fitted.network
+    offset, scale = code_units(fitted, network)
+    return map_rows(lambda batch: (network.encode(batch).mean - offset) * scale, rows, fitted)
+
+
+def code_units(fitted: Fitted, network: Network) -> tuple[Tensor, Tensor]:
+    """Return an offset and a scale (k,): users see (z - offset) * scale for codes z (n, k).
+
+    `network` determines the dtype and the device.
+    """
+    components = fitted.components
+    return tensor(components.offset, network), tensor(components.scale, network)
+
+
+@torch.no_grad()
+def linear_map(fitted: Fitted) -> tuple[Floats, Floats]:
+    """Return the components (k, d) and the mean (d,) of a linear model.
+
+    Codes before whitening are (x - mean) @ components.T. Raises AttributeError unless the encoder,
+    the decoder and the expected rows are linear and the axes of the codes are free.
+    """
+    network, units = _linear_network(fitted), fitted.components
+    center, scale = (part.cpu().double() for part in (network.inputs.center, network.inputs.scale))
+    eye = torch.eye(len(center)).to(network.like)
+    linear = network.encoder.linearize(torch.zeros_like(eye[:1]), eye)
+    matrix = linear.jacobian()[0].cpu().double()
+    shift = torch.from_numpy(units.offset) - linear.out[0].cpu().double()
+    mean = center + scale * (torch.linalg.pinv(matrix) @ shift)
+    return (units.unit / scale * matrix).numpy(), mean.numpy()
+
+
+@torch.no_grad()
+def linear_covariance(fitted: Fitted) -> Floats:
+    """Return the covariance (d, d) of rows under a linear model. Raises as `linear_map`."""
+    network, density = _linear_network(fitted), cast(Laplace, fitted.density)
+    prior = cast(NormalPrior, density.prior).covariance.cpu()
+    z = torch.eye(1 + len(prior), len(prior)).roll(1, 0).to(network.like)
+    rows = network.likelihood.mean(network.decoder(z)).cpu().double()
+    axes = rows[1:] - rows[0]
+    noise = density.likelihood.noise_variance.cpu().double()
+    return (axes.mT @ prior @ axes + noise.expand(axes.shape[1]).diag()).numpy()
+
+
+def _linear_network(fitted: Fitted) -> Network:
+    """Return the network of a linear model, or raise AttributeError."""
+    network = fitted.network
+    is_linear = network.encoder.is_linear and network.decoder.is_linear
+    if not (is_linear and network.latent.has_free_axes and network.likelihood.is_linear):
+        raise AttributeError(
+            "This is defined for linear autoencoders only: hidden_layer_sizes=(), "
+            "likelihood='gaussian' and deterministic codes without a prior or a penalty on "
+            "components. skae.metrics.loadings describes the components of all autoencoders."
+        )
+    return network
 
 
 def map_codes(
@@ -98,7 +153,7 @@ def map_codes(
         Maps the decoder's outputs for m codes, a tensor of shape (m, n_outputs), to a tensor of
         shape (m, ...).
     Z : ndarray of shape (n, k)
-        Codes.
+        Codes in the user's units.
     conditions : ndarray of shape (n, n_conditions) or None
         Conditions of the codes, if the decoder receives conditions.
     fitted : Fitted
@@ -123,12 +178,13 @@ def map_codes(
     # The decoder reads the conditions from a batch of rows, whose modelled cells it ignores.
     n_levels = fitted.schema.n_levels
     blank = len(fitted.schema.modelled) if n_levels else 0
+    offset, scale = code_units(fitted, network)
 
     def block(rows: Rows) -> Tensor:
         z, cells = rows.values[:, : Z.shape[1]], rows.values[:, Z.shape[1] :]
         values = np.hstack([np.zeros((len(z), blank), Z.dtype), cells])
         batch = make_batch(Rows(values, n_levels), network)
-        return function(network.outputs(tensor(z, network), batch))
+        return function(network.outputs(tensor(z, network) / scale + offset, batch))
 
     def farthest(row: int) -> str:
         cells = np.append(np.full(len(fitted.schema.modelled), np.nan), conditions[row])
@@ -246,8 +302,10 @@ def draw_rows(
     network, density = to_float64_device(fitted.network), fitted.density
     generator = torch.Generator(network.like.device).manual_seed(derive_seed(seed, "sample"))
     draws = Draws(generator, network.like.dtype)
+    components = fitted.components
     try:
         Z = density.draw_codes(network, n, draws).cpu().numpy()
+        Z = (Z - components.offset) * components.scale
     except (RuntimeError, TypeError, OverflowError) as error:
         raise ValueError(f"n_samples={n} rows do not fit into memory.") from error
     if conditions is None and fitted.conditions is not None:

@@ -10,7 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from skae._compat.sklearn import validate_parameters
+from skae._compat.sklearn import infer_dimension, validate_parameters
 from skae.files import matches_type
 from skae.nn.bodies.architectures import WIDTHS, make_architecture
 from skae.nn.bodies.body import make_bodies
@@ -26,10 +26,13 @@ from skae.nn.pca import (
     column_moments,
     components_for_share,
     of_observed_cells,
+    principal_axes,
 )
+from skae.nn.rotation import can_rotate
 from skae.parameters import short_repr
 from skae.state import Fitted, NetworkMismatchError, TableInfo
 from skae.table.columns import Support
+from skae.table.components import Components
 from skae.table.conditions import DistinctConditions, SeenConditions
 from skae.table.rows import Rows, max_abs_values
 from skae.table.schema import Schema
@@ -205,13 +208,7 @@ def new_net(
     if smaller is not None:
         keep_auto_widths(estimator, smaller.state_dict())
     generator = torch.Generator().manual_seed(seed)
-    if estimator.n_components == "auto":
-        k = estimator._auto_components(d)
-    elif isinstance(estimator.n_components, Integral):
-        k = int(estimator.n_components)
-    else:
-        share = float(estimator.n_components)
-        k = components_for_share(table.x, table.weight, table.moments, share, generator)
+    k = _choose_components(estimator, table, generator)
     try:
         network = build_network(estimator, schema, learned, k).to(dtype)
     except (RuntimeError, TypeError, OverflowError) as error:
@@ -225,6 +222,12 @@ def new_net(
             f"tied_weights=True is not supported by {type(estimator).__name__}, whose decoder does "
             "not receive outputs of its encoder. Leave tied_weights at its default."
         )
+    if estimator.whiten and not can_rotate(network):
+        raise ValueError(
+            f"whiten=True is not supported by this {type(estimator).__name__}, whose components "
+            "are not ordered, because its codes have a prior or a penalty, its weights are tied, "
+            "or a network is a module of the user. Set whiten=False."
+        )
     if split.held_out.any():
         split = split.training_part()
         table = _DistinctTable.from_rows(rows, split)
@@ -237,6 +240,33 @@ def new_net(
     if device.type != "cpu":
         generator = torch.Generator(device).manual_seed(derive_seed(seed, "training"))
     return Net.from_module(network.to(device), generator)
+
+
+def _choose_components(
+    estimator: BaseEstimator, table: _DistinctTable, generator: torch.Generator
+) -> int:
+    """Return the number of components that the parameter `n_components` means for a table."""
+    n, d = table.x.shape
+    wanted = estimator.n_components
+    if wanted is None:
+        return min(n, d)
+    if wanted == "auto":
+        return int(estimator._auto_components(d))
+    if isinstance(wanted, Integral):
+        return int(wanted)
+    parts = table.x, table.weight, table.moments
+    if wanted != "mle":
+        return components_for_share(*parts, float(wanted), generator)
+    total = float(table.weight.sum())
+    if total < d:
+        raise ValueError(
+            f"n_components='mle' requires at least as many rows as columns, got {total:g} rows and "
+            f"{d} columns. Set n_components to a number."
+        )
+    variances = np.zeros(d)
+    found = principal_axes(*parts, d, generator)[0] * table.moments.scale**2
+    variances[: len(found)] = found.cpu().numpy() * total / max(total - 1, 1.0)
+    return infer_dimension(variances, total)
 
 
 def components_of_resumed(estimator: BaseEstimator, resume: Fitted) -> int | None:
@@ -344,6 +374,14 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     likelihood.load_state_dict(to_tensors(tree.pop("likelihood")))
     tensors = {name: values.to(device) for name, values in to_tensors(tree.pop("density")).items()}
     density = estimator._density.restore(network, likelihood, tensors)
+    n_outputs = network.latent.n_outputs
+    if "components" not in tree:  # Files of earlier versions do not contain it.
+        tree["components"] = Components.plain(n_outputs)
+    if (
+        not isinstance(tree["components"], Components)
+        or len(tree["components"].offset) != n_outputs
+    ):
+        raise ValueError(f"the components of codes must be {n_outputs}")
     has_same_tensors = density.tensors().keys() == tensors.keys()
     numbers = [*tensors.values(), *likelihood.state_dict().values()]
     if not (

@@ -19,6 +19,7 @@ from skae.nn.likelihoods import LIKELIHOODS
 from skae.nn.network import Network
 from skae.parameters import short_repr
 from skae.table.columns import Column, Support
+from skae.table.components import Components
 from skae.table.conditions import DistinctConditions, SeenConditions
 from skae.table.schema import Schema
 from skae.table.seen import Seen
@@ -81,6 +82,8 @@ class Fitted:
         from which it resumed. None if there are no columns of conditions.
     learned : dict
         What was learned from targets, such as their classes. It is empty without targets.
+    components : Components
+        Units, variances and shares of the components of the codes.
     start_epoch : int
         Number of epochs before the latest fit.
     """
@@ -94,6 +97,7 @@ class Fitted:
     seen: Seen
     conditions: SeenConditions | None
     learned: dict[str, Any]
+    components: Components
     start_epoch: int = 0
 
     @property
@@ -109,6 +113,18 @@ class Fitted:
     def curve(self, name: str) -> list[float]:
         """Return the values of a number in the history, one for each epoch that recorded it."""
         return [epoch[name] for epoch in self.history if name in epoch]
+
+    @property
+    def n_samples(self) -> float:
+        """Sum of the weights of the rows seen, as an int if it is a whole number."""
+        weight = self.seen.weight
+        return int(weight) if weight.is_integer() else weight
+
+    @property
+    def singular_values(self) -> NDArray[Any]:
+        """Norms of the components of the centered codes of the training rows."""
+        variance: NDArray[Any] = self.components.known("variance")
+        return np.sqrt(max(self.seen.weight - 1, 1.0) * variance)
 
     @property
     def feature_names(self) -> NDArray[Any]:

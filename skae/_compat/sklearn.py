@@ -10,6 +10,9 @@ from typing import Any
 import sklearn
 import sklearn.base
 from sklearn.base import _fit_context as fit_context
+
+# Minka's estimate of the number of principal axes, given all variances.
+from sklearn.decomposition._pca import _infer_dimension
 from sklearn.utils import _safe_indexing as safe_indexing
 
 # Selects columns as `ColumnTransformer` does: by name, number, slice, mask or callable.
@@ -36,6 +39,11 @@ from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 from skae.parameters import short_repr
+
+
+def infer_dimension(variances: Any, n_samples: float) -> int:
+    """Return the number of components that PCA selects with `n_components="mle"`."""
+    return int(_infer_dimension(variances, n_samples))
 
 
 class BaseEstimator(sklearn.base.BaseEstimator):

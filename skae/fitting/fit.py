@@ -14,12 +14,14 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from skae.density.base import Density
+from skae.fitting.components import find_components
 from skae.fitting.prepare import FitData, PreparedFit, prepare_fit
 from skae.nn.corruption import ColumnStatistics, NamedCorruption
 from skae.nn.network import AuxiliaryLoss, Network
 from skae.nn.pca import DistinctRows
 from skae.starting import components_of_resumed, new_net, resumed_net
 from skae.state import Fitted
+from skae.table.components import Components
 from skae.table.conditions import SeenConditions
 from skae.table.seen import Seen
 from skae.table.sequences import fill_with_means
@@ -31,7 +33,14 @@ from skae.training.checkpoint import has_checkpoint, signature
 from skae.training.epochs import Outcome
 from skae.training.layerwise import pretrain
 from skae.training.loop import DivergenceError, Net
-from skae.training.messages import Message, about_codes, about_noise, about_shape, about_training
+from skae.training.messages import (
+    Message,
+    about_codes,
+    about_noise,
+    about_shape,
+    about_size,
+    about_training,
+)
 from skae.training.plan import Plan
 from skae.training.split import n_repeats
 from skae.training.tensors import as_tensor, make_batch, tensor, to_float64_device
@@ -154,6 +163,8 @@ def fit_prepared(
     if prepared.resume is None:
         shape = prepared.schema.feature_shape
         messages += about_shape(estimator.architecture, estimator.corruption, shape)
+        is_corrupted = estimator.corruption is not None or prepared.corrupted is not None
+        messages += about_size(net.module_, is_corrupted)
     batch = prepared.representatives(net.module_)
     n_validation = int(begun.split.held_out.sum())
     likelihood, n_rows = fitted.density.likelihood, len(begun.split.index) - n_validation
@@ -442,20 +453,23 @@ def make_fitted(
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
         net.reset_optimizer()
+    resume = prepared.resume
+    kept = None if resume is None else resume.components
+    components = find_components(prepared, net, estimator.whiten, kept)
     density = estimate_density(estimator, prepared, net, noise)
     # Validation rows that the user has chosen are not among the rows of the model.
-    split, rows, resume = prepared.split, prepared.rows, prepared.resume
+    split, rows = prepared.split, prepared.rows
     split = split.training_part() if split.is_given else split
     # A start that was kept because training did not improve it is as good as a trained network.
     n_passed = float(max(1, best_epoch) * len(split.index))
     n_passed += 0 if resume is None else resume.seen.n_passed
-    parts = prepared.table, split.index, split.weight
-    seen = Seen.all_at_once(prepared.seed, *parts, n_passed)
+    seen = Seen.all_at_once(prepared.seed, prepared.table, split.index, split.weight, n_passed)
     conditions = None if resume is None else resume.conditions
     if rows.n_levels:
         own = rows.take(split.index)
         conditions = SeenConditions.from_rows(own, split.weight, conditions)
-    return fitted_model(estimator, prepared, net, density, seen, conditions, best_epoch)
+    parts = density, components, seen, conditions
+    return fitted_model(estimator, prepared, net, *parts, best_epoch)
 
 
 def fitted_model(
@@ -463,6 +477,7 @@ def fitted_model(
     prepared: PreparedFit,
     net: Net,
     density: Density,
+    components: Components,
     seen: Seen,
     conditions: SeenConditions | None,
     best_epoch: int,
@@ -480,5 +495,6 @@ def fitted_model(
         seen=seen,
         conditions=conditions,
         learned=prepared.learned,
+        components=components,
         start_epoch=net.history[net.first_epoch - 1]["epoch"] if net.first_epoch else 0,
     )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
+from skae.fitting.components import find_components
 from skae.fitting.fit import (
     MIN_IMPROVEMENT,
     MakeCallback,
@@ -25,13 +26,21 @@ from skae.fitting.prepare import FitData, PreparedFit, draw_seed, read_table
 from skae.nn.units import can_change_units, change_units
 from skae.starting import new_net, resumed_net
 from skae.state import Fitted
+from skae.table.components import Components
 from skae.table.conditions import SeenConditions
 from skae.table.rows import Rows
 from skae.table.seen import Joined, Sample, Seen
 from skae.training.batches import Batches
 from skae.training.budget import Budget
 from skae.training.loop import Net
-from skae.training.messages import Message, about_codes, about_distance, about_shape, about_training
+from skae.training.messages import (
+    Message,
+    about_codes,
+    about_distance,
+    about_shape,
+    about_size,
+    about_training,
+)
 from skae.training.rehearsal import Rehearsal, StreamPlan, step_sizes
 from skae.training.split import Split
 
@@ -103,12 +112,12 @@ def fit_read_stream(
 ) -> Result:
     """Train a model on validated rows, as `fit_stream`."""
     fit, joined = stream.fit, stream.joined
-    net, everything, n_passed = stream_net(estimator, stream)
+    net, everything, n_passed, kept = stream_net(estimator, stream)
     train = make_rehearsal(stream, everything)
     plan = make_stream_plan(estimator, stream, net, n_passed)
     plan.contexts = make_callback(
         lambda net: make_stream_fitted(
-            estimator, stream, net.duplicate(copy.deepcopy(net.module_)), n_passed
+            estimator, stream, net.duplicate(copy.deepcopy(net.module_)), n_passed, kept
         )
     )
     label = fit.schema.column_label
@@ -116,10 +125,12 @@ def fit_read_stream(
     with removing_useless_checkpoints(net):
         messages += train_stream(net, train, plan)
         net.notify("on_train_end", X=train, y=None)
-        fitted = make_stream_fitted(estimator, stream, net, n_passed)
+        fitted = make_stream_fitted(estimator, stream, net, n_passed, kept)
     if fit.resume is None:
         shape = fit.schema.feature_shape
         messages += about_shape(estimator.architecture, estimator.corruption, shape)
+        is_corrupted = estimator.corruption is not None or fit.corrupted is not None
+        messages += about_size(net.module_, is_corrupted)
     if stream.is_due:
         messages += about_codes(net.module_, fit.representatives(net.module_))
     return fitted, messages, net.remove_checkpoints
@@ -128,6 +139,11 @@ def fit_read_stream(
 def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Stream:
     """Validate the arguments, and join the new rows with the sample of those seen before."""
     schema, rows, weight, corrupted, targets, _ = read_table(estimator, data, resume, 1)
+    if resume is None and estimator.whiten:
+        raise ValueError(
+            "whiten=True is not supported by partial_fit unless fit was called before, because "
+            "only fit makes components uncorrelated. Set whiten=False, or call fit."
+        )
     if resume is None:
         before = Seen.nothing(draw_seed(estimator.random_state), rows.n_modelled)
     else:
@@ -173,8 +189,12 @@ def has_changed(estimator: BaseEstimator, resume: Fitted | None) -> bool:
     return any(repr(now[name]) != repr(known[name]) for name in known.keys() - IRRELEVANT)
 
 
-def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, float]:
+def stream_net(
+    estimator: BaseEstimator, stream: Stream
+) -> tuple[Net, Batches, float, Components | None]:
     """Return the net to train, all rows, and the number of rows that the net has passed over.
+
+    The components of its codes follow, or None if the net is a new one.
 
     It is a new net until training has passed over `START_ROWS` rows, and whenever a new net has a
     lower objective than the trained one. Both are compared, in the same units, only if the model is
@@ -182,7 +202,7 @@ def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, 
     """
     fit, n_passed, moments = stream.fit, stream.before.n_passed, stream.joined.seen.moments
     if fit.resume is None:
-        return *started_net(estimator, stream), 0.0
+        return *started_net(estimator, stream), 0.0, None
     units = torch.from_numpy(moments.mean), torch.tensor(moments.scale, dtype=torch.float64)
     net = resumed_net(estimator, fit.resume)
     del net.history[: 1 - HISTORY]
@@ -192,17 +212,17 @@ def stream_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches, 
     is_started = n_passed < START_ROWS
     may_start = is_started or (net.module_.latent.ranks_epochs and can_change_units(net.module_))
     if not (stream.is_due and may_start):
-        return net, everything, n_passed
+        return net, everything, n_passed, fit.resume.components
     new, rows = started_net(estimator, stream)
     change_units(new.module_, *units)
     if not is_started:
         # Rounding errors do not decide between networks that are equally good.
         is_better = new.evaluate(rows) < net.evaluate(everything) - MIN_IMPROVEMENT
         if not is_better:
-            return net, everything, n_passed
+            return net, everything, n_passed, fit.resume.components
     new.generator.set_state(net.generator.get_state())
     new.history = net.history
-    return new, rows, n_passed if is_started else 0.0
+    return new, rows, n_passed if is_started else 0.0, None
 
 
 def started_net(estimator: BaseEstimator, stream: Stream) -> tuple[Net, Batches]:
@@ -267,13 +287,20 @@ def train_stream(net: Net, train: Rehearsal, plan: StreamPlan) -> list[Message]:
 
 
 def make_stream_fitted(
-    estimator: BaseEstimator, stream: Stream, net: Net, n_passed: float
+    estimator: BaseEstimator,
+    stream: Stream,
+    net: Net,
+    n_passed: float,
+    kept: Components | None,
 ) -> Fitted:
     """Return the model of a trained net, whose density is estimated if it is due."""
     fit, new, joined = stream.fit, stream.new, stream.joined
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
         net.rebuild_optimizer()
+    components = kept
+    if stream.is_due or components is None:
+        components = find_components(fit, net, estimator.whiten, kept, orders=False)
     if stream.is_due or fit.resume is None:
         density = estimate_density(estimator, fit, net)
     else:
@@ -283,4 +310,5 @@ def make_stream_fitted(
     conditions = None if fit.resume is None else fit.resume.conditions
     if new.rows.n_levels:
         conditions = SeenConditions.from_rows(new.rows, new.weight, conditions)
-    return fitted_model(estimator, fit, net, density, seen, conditions, 1)
+    parts = density, components, seen, conditions
+    return fitted_model(estimator, fit, net, *parts, 1)

@@ -94,6 +94,14 @@ class Latent(nn.Module, ABC):
     """Whether the objective may decide which weights are kept: those of the best epoch on
     validation rows, or the initial ones if training does not improve it."""
 
+    restricts_codes = True
+    """Whether a penalty, noise or a form of the codes prevents that codes with more components than
+    rows have columns copy the rows."""
+
+    has_free_axes = False
+    """Whether any rotation and any unit of the codes is as good as any other, so that `fit` may
+    order the components by their importance."""
+
     def __init__(
         self, n_components: int, n_inputs: int | None = None, n_outputs: int | None = None
     ) -> None:
@@ -253,6 +261,9 @@ class Discrete(Latent):
 class Deterministic(Latent):
     """Latent whose code is the output of the encoder."""
 
+    restricts_codes = False
+    has_free_axes = True
+
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         return Code(h, h, h)
 
@@ -270,6 +281,8 @@ class Standardized(Deterministic):
     """
 
     prior = StandardNormalPrior
+    restricts_codes = True
+    has_free_axes = False
 
     def __init__(self, n_components: int, penalty_weight: float) -> None:
         super().__init__(n_components)

@@ -321,8 +321,12 @@ class SupervisedMetaEstimator(
         if previous is None and before is not None:
             before = autoencoder._fitted = before.without_targets()
         known = None if previous is None else (previous.maps[0], previous.maps[1])
+        of_network = None
+        if previous is not None:
+            components = previous.autoencoder._fitted.components
+            of_network = components.map_of_network(previous.maps[0], previous.maps[1])
         autoencoder.set_params(random_state=draw_seed(self.random_state))
-        head = Head(family, self.label_weight, self.reconstruction_weight, known)
+        head = Head(family, self.label_weight, self.reconstruction_weight, of_network)
         with training(autoencoder):
             with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
             autoencoder._partial_fit_targets(X, with_loss, weight)

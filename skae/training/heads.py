@@ -244,7 +244,7 @@ class Head(AuxiliaryLoss):
         Weight of the loss of the autoencoder itself.
     known : tuple of (ndarray, ndarray) or None
         Coefficients and intercepts with which `resume` initializes the map. They predict in the
-        user's units.
+        user's units from the network's codes.
     """
 
     center: Tensor

@@ -49,6 +49,21 @@ def about_shape(architecture: object, corruption: object, shape: tuple[int, ...]
     return [(text, UserWarning)]
 
 
+def about_size(network: Network, is_corrupted: bool) -> list[Message]:
+    """Return a list with a warning if codes are so long that they can copy rows.
+
+    `is_corrupted` is whether the encoder receives corrupted rows in training.
+    """
+    k, d = network.latent.n_components, network.inputs.n_outputs
+    if k <= d or is_corrupted or network.latent.restricts_codes:
+        return []
+    text = (
+        f"n_components={k} exceeds the number of columns, {d}, so that codes can copy the rows. "
+        "Lower n_components, or set corruption, with which longer codes are useful."
+    )
+    return [(text, UserWarning)]
+
+
 def about_training(
     network: Network, plan: Plan, train: Batches, outcome: Outcome, start_loss: float
 ) -> list[Message]:

@@ -26,6 +26,8 @@ class Contractive(Deterministic):
         it exactly.
     """
 
+    restricts_codes = True
+
     def __init__(self, n_components: int, weight: float, n_projections: int | None) -> None:
         super().__init__(n_components)
         self.weight = weight

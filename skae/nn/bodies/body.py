@@ -94,6 +94,25 @@ class Body(nn.Module):
         return None if is_tied else ends
 
     @property
+    def is_linear(self) -> bool:
+        """Whether the sum is an affine map."""
+        return self.residual is None or self.residual.is_linear
+
+    def input_parameters(self) -> list[Tensor] | None:
+        """Return the parameters whose last axis is that of the input.
+
+        It is None if the input is used in other ways, too, or if the weights are tied.
+        """
+        return _joined([part.input_parameters() for part in self._parts()])
+
+    def output_parameters(self) -> list[Tensor] | None:
+        """Return the parameters whose first axis is that of the output, in the same way."""
+        return _joined([part.output_parameters() for part in self._parts()])
+
+    def _parts(self) -> list[Dense | Residual]:
+        return [part for part in (self.skip, self.residual) if part is not None]
+
+    @property
     def out_bias(self) -> Tensor:
         """Bias of the output: that of the linear map if there is one."""
         if self.skip is not None:
@@ -135,6 +154,12 @@ class Body(nn.Module):
         """Set the output of the residual network to zero if there is a linear map."""
         if self.skip is not None and self.residual is not None:
             self.residual.start_at_zero()
+
+
+def _joined(parts: list[list[Tensor] | None]) -> list[Tensor] | None:
+    """Concatenate lists, or return None if one of them is None."""
+    known = [part for part in parts if part is not None]
+    return [p for part in known for p in part] if len(known) == len(parts) else None
 
 
 def make_bodies(

@@ -122,12 +122,23 @@ class Dense(Layer):
     def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
         return Linearization(self(x), [Term(directions, self.matrix)])
 
+    def input_parameters(self) -> list[Tensor] | None:
+        """Return the parameters whose last axis is that of the input, or None if they are tied."""
+        return None if self.transposed or self.mirrored else [self.weight]
+
+    def output_parameters(self) -> list[Tensor] | None:
+        """Return the parameters whose first axis is that of the output, or None if tied."""
+        return None if self.transposed or self.mirrored else [self.weight, self.bias]
+
 
 class Residual(nn.Module, ABC):
     """Base of residual networks, the nonlinear parts of encoders and decoders.
 
     They map rows (..., n_in) to rows (..., n_out).
     """
+
+    is_linear = False
+    """Whether the network is an affine map."""
 
     n_hidden = 256
     """Largest number of hidden units per row that are in memory at once."""
@@ -162,6 +173,17 @@ class Residual(nn.Module, ABC):
 
         It is None if one of them is not dense.
         """
+        return None
+
+    def input_parameters(self) -> list[Tensor] | None:
+        """Return the parameters whose last axis is that of the input.
+
+        It is None if the input is used in other ways, too, or if other parts use the parameters.
+        """
+        return None
+
+    def output_parameters(self) -> list[Tensor] | None:
+        """Return the parameters whose first axis is that of the output, in the same way."""
         return None
 
 
@@ -206,6 +228,18 @@ class Chain(Residual):
         if isinstance(first, Dense) and isinstance(last, Dense):
             return first, last
         return None
+
+    @property
+    def is_linear(self) -> bool:  # type: ignore[override]
+        return len(self.layers) == 1
+
+    def input_parameters(self) -> list[Tensor] | None:
+        first = self.layers[0]
+        return first.input_parameters() if isinstance(first, Dense) else None
+
+    def output_parameters(self) -> list[Tensor] | None:
+        last = self.layers[-1]
+        return last.output_parameters() if isinstance(last, Dense) else None
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         *hidden, last = self.layers

@@ -109,6 +109,9 @@ class SequenceEncoder(Sequences):
         last = steps.take_along_dim((length - 1)[:, None, None], 1)[:, 0]
         return self.readout(last).reshape(*x.shape[:-1], -1)
 
+    def output_parameters(self) -> list[Tensor] | None:
+        return self.readout.output_parameters()
+
 
 class SequenceDecoder(Sequences):
     """Decoder that generates a sequence step by step.
@@ -153,6 +156,9 @@ class SequenceDecoder(Sequences):
             steps = apply_dropout(layer(steps, state), draws, self.dropout)
             state = None
         return self.readout(steps).reshape(*x.shape[:-1], -1) + self.bias
+
+    def input_parameters(self) -> list[Tensor] | None:
+        return [self.first.weight, self.layers[0].of_input.weight, self.clock]
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, silent: bool) -> None:

@@ -57,6 +57,9 @@ class Likelihood(nn.Module, ABC):
     is_known = True
     """Whether the noise variance is known or there is no noise, so that nothing is estimated."""
 
+    is_linear = False
+    """Whether expected rows are an affine map of the outputs."""
+
     is_trained = False
     """Whether the noise variance is trained with the network."""
 

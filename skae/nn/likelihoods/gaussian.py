@@ -42,6 +42,8 @@ class Gaussian(Likelihood):
     `Likelihood` documents the parameters.
     """
 
+    is_linear = True
+
     center: Tensor
     scale: Tensor
     floor: Tensor
