@@ -144,7 +144,8 @@ class BaseAutoencoder(
         training rows, as `sklearn.decomposition.PCA` does. Components are then uncorrelated and
         have unit variance. This requires components that `fit` orders, see `explained_variance_`:
         other estimators and networks raise a ValueError, and so does `partial_fit` unless it
-        continues from a `fit`. A fit that resumes keeps the standard deviations of the earlier fit.
+        continues from a `fit`. A fit that resumes keeps the axes of the codes and, if they were
+        whitened, the standard deviations of the earlier fit.
 
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code. "gaussian" trains with the squared error.
@@ -1037,7 +1038,7 @@ class BaseAutoencoder(
         ------
         NotFittedError
             If the model is not fitted.
-        AttributeError
+        ValueError
             If the model is not linear, see `components_`. The covariance of rows from `sample`
             estimates that of other models.
         """
@@ -1055,7 +1056,7 @@ class BaseAutoencoder(
         ------
         NotFittedError
             If the model is not fitted.
-        AttributeError
+        ValueError
             If the model is not linear, see `components_`.
         """
         return np.linalg.inv(self.get_covariance())

@@ -14,6 +14,7 @@ from skae.nn.draws import Draws, derive_seed
 from skae.nn.network import Network
 from skae.nn.prior import NormalPrior
 from skae.state import Fitted
+from skae.table.components import UndefinedError
 from skae.table.rows import Floats, Rows
 from skae.training.precision import or_float64
 from skae.training.tensors import make_batch, tensor, to_float64_device
@@ -86,6 +87,22 @@ def codes(rows: Rows, fitted: Fitted) -> Floats:
     return map_rows(lambda batch: (network.encode(batch).mean - offset) * scale, rows, fitted)
 
 
+def restoration(fitted: Fitted) -> Callable[[Batch], Tensor]:
+    """Return a function that encodes rows and decodes their codes to outputs (n, n_outputs).
+
+    The codes are converted to the user's units and back, so that the results have the same bits as
+    those of `decode` for the results of `codes`.
+    """
+    network = fitted.network
+    offset, scale = code_units(fitted, network)
+
+    def restored(batch: Batch) -> Tensor:
+        z = (network.encode(batch).mean - offset) * scale
+        return network.outputs(z / scale + offset, batch)
+
+    return restored
+
+
 def code_units(fitted: Fitted, network: Network) -> tuple[Tensor, Tensor]:
     """Return an offset and a scale (k,): users see (z - offset) * scale for codes z (n, k).
 
@@ -99,7 +116,7 @@ def code_units(fitted: Fitted, network: Network) -> tuple[Tensor, Tensor]:
 def linear_map(fitted: Fitted) -> tuple[Floats, Floats]:
     """Return the components (k, d) and the mean (d,) of a linear model.
 
-    Codes before whitening are (x - mean) @ components.T. Raises AttributeError unless the encoder,
+    Codes before whitening are (x - mean) @ components.T. Raises UndefinedError unless the encoder,
     the decoder and the expected rows are linear and the axes of the codes are free.
     """
     network, units = _linear_network(fitted), fitted.components
@@ -125,11 +142,11 @@ def linear_covariance(fitted: Fitted) -> Floats:
 
 
 def _linear_network(fitted: Fitted) -> Network:
-    """Return the network of a linear model, or raise AttributeError."""
+    """Return the network of a linear model, or raise UndefinedError."""
     network = fitted.network
     is_linear = network.encoder.is_linear and network.decoder.is_linear
     if not (is_linear and network.latent.has_free_axes and network.likelihood.is_linear):
-        raise AttributeError(
+        raise UndefinedError(
             "This is defined for linear autoencoders only: hidden_layer_sizes=(), "
             "likelihood='gaussian' and deterministic codes without a prior or a penalty on "
             "components. skae.metrics.loadings describes the components of all autoencoders."
@@ -216,8 +233,8 @@ def reconstructions(rows: Rows, fitted: Fitted) -> Floats:
 
     Conditions are copied from the rows.
     """
-    network = fitted.network
-    cells = map_rows(lambda batch: network.likelihood.mean(network.restored(batch)), rows, fitted)
+    restored, likelihood = restoration(fitted), fitted.network.likelihood
+    cells = map_rows(lambda batch: likelihood.mean(restored(batch)), rows, fitted)
     return fitted.schema.write(cells, rows.conditions)
 
 
@@ -227,11 +244,11 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
     If `per_feature` is True, it returns the errors (n, n_columns) of cells instead, with the
     columns of X. Those of conditions are 0.
     """
-    network = fitted.network
+    network, restored = fitted.network, restoration(fitted)
 
     def error(batch: Batch) -> Tensor:
         rows = network.inputs.modelled(batch)
-        cells = network.likelihood.deviance(rows, network.restored(batch))
+        cells = network.likelihood.deviance(rows, restored(batch))
         return cells if per_feature else cells.sum(-1)
 
     result = map_rows(error, rows, fitted, np.float64)

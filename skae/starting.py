@@ -222,12 +222,7 @@ def new_net(
             f"tied_weights=True is not supported by {type(estimator).__name__}, whose decoder does "
             "not receive outputs of its encoder. Leave tied_weights at its default."
         )
-    if estimator.whiten and not can_rotate(network):
-        raise ValueError(
-            f"whiten=True is not supported by this {type(estimator).__name__}, whose components "
-            "are not ordered, because its codes have a prior or a penalty, its weights are tied, "
-            "or a network is a module of the user. Set whiten=False."
-        )
+    _check_whiten(estimator, network)
     if split.held_out.any():
         split = split.training_part()
         table = _DistinctTable.from_rows(rows, split)
@@ -240,6 +235,16 @@ def new_net(
     if device.type != "cpu":
         generator = torch.Generator(device).manual_seed(derive_seed(seed, "training"))
     return Net.from_module(network.to(device), generator)
+
+
+def _check_whiten(estimator: BaseEstimator, network: Network) -> None:
+    """Raise ValueError if codes cannot be whitened, because their components are not ordered."""
+    if estimator.whiten and not can_rotate(network):
+        raise ValueError(
+            f"whiten=True is not supported by this {type(estimator).__name__}, whose components "
+            "are not ordered: its codes have a prior or a penalty, its weights are tied, or a "
+            "network is a module of the user. Set whiten=False."
+        )
 
 
 def _choose_components(
@@ -309,6 +314,7 @@ def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
             f"resume from it. The changed parameters are: {', '.join(changed)}. Restore those that "
             "determine the network, or call fit with warm_start=False to start from scratch."
         ) from error
+    _check_whiten(estimator, network)
     # A known noise variance is a parameter, but it is also a part of the stored state.
     network.likelihood.fix_noise()
     net = Net.from_module(network, torch.Generator(device))
@@ -375,13 +381,10 @@ def restore(estimator: BaseEstimator, tree: dict[str, Any]) -> Fitted:
     tensors = {name: values.to(device) for name, values in to_tensors(tree.pop("density")).items()}
     density = estimator._density.restore(network, likelihood, tensors)
     n_outputs = network.latent.n_outputs
-    if "components" not in tree:  # Files of earlier versions do not contain it.
-        tree["components"] = Components.plain(n_outputs)
-    if (
-        not isinstance(tree["components"], Components)
-        or len(tree["components"].offset) != n_outputs
-    ):
-        raise ValueError(f"the components of codes must be {n_outputs}")
+    # Files of earlier versions do not contain components.
+    components = tree.setdefault("components", Components.plain(n_outputs))
+    if not isinstance(components, Components) or len(components.offset) != n_outputs:
+        raise ValueError(f"a model with codes of length {n_outputs} cannot have {components!r}")
     has_same_tensors = density.tensors().keys() == tensors.keys()
     numbers = [*tensors.values(), *likelihood.state_dict().values()]
     if not (

@@ -88,6 +88,12 @@ def curved():
     return X + 0.05 * rng.normal(size=X.shape)
 
 
+@pytest.fixture
+def kept_axes(monkeypatch):
+    """No fit rotates the codes, so that weights are those that training has found."""
+    monkeypatch.setattr("skae.fitting.components.can_rotate", lambda network: False)
+
+
 @pytest.fixture(autouse=True)
 def same_thread_count():
     """No test leaves the process with another number of torch threads."""

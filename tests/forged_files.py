@@ -173,6 +173,8 @@ def calls(estimator, rows, tmp_path):
         "get_metadata_routing": lambda method: method(),
         "inverse_transform": lambda method: method(estimator.transform(rows)),
         "sample": lambda method: method(3, random_state=0),
+        "get_covariance": lambda method: method(),
+        "get_precision": lambda method: method(),
         "posterior_predictive": lambda method: method(rows, 3, random_state=0),
         "interpolate": lambda method: method(rows[:1], rows[1:2], 3),
         "traverse": lambda method: method(rows[:1], 0, [0.0, 1.0]),
@@ -191,7 +193,7 @@ def calls(estimator, rows, tmp_path):
         yield name, lambda name=name: calls[name](getattr(estimator, name))
 
 
-UNDEFINED = {"feature_names_in_", "label_names_"}
+UNDEFINED = {"feature_names_in_", "label_names_", "components_", "mean_"}
 """Attributes that a fitted estimator need not have."""
 
 

@@ -70,9 +70,7 @@ INVALID_VALUES = {
     "reconstruction_weight": [-1.0, np.nan, np.inf, "a", None],
     "fine_tune": NOT_A_FLAG,
     "class_weight": [5, "heavy", (1, 2)],
-    "n_components": [
-        *(0, -1, 0.0, 1.0, 2.5, np.nan, np.inf, None, "many", [2], 2 + 0j, 10**15, 10**30)
-    ],
+    "n_components": [*(0, -1, 0.0, 1.0, 2.5, np.nan, np.inf, "many", [2], 2 + 0j, 10**15, 10**30)],
     "hidden_layer_sizes": [
         *(5, None, "ab", {4}, (0,), (8, -1), (2.5,), ("a",), (None,), ((4,),), (np.nan,)),
         *((True,), (10**15,), (10**30,)),
@@ -82,6 +80,7 @@ INVALID_VALUES = {
     "feature_shape": [5, "ab", (4,), (0, 3), (-1, -1), (1.5, 2), (None,), (10**30,)],
     "linear_skip": NOT_A_FLAG,
     "tied_weights": NOT_A_FLAG,
+    "whiten": NOT_A_FLAG,
     "likelihood": ["cauchy", None, 1, ["gaussian"]],
     "noise": [0.0, -1.0, np.nan, np.inf, "full", None, [1.0]],
     "corruption": [

@@ -9,6 +9,7 @@ from test_common import train
 
 import skae
 from skae import Autoencoder, DenoisingAutoencoder
+from skae.inference import code_units
 from skae.nn.corruption import CORRUPTIONS, FOR_IMAGES, ColumnStatistics, NamedCorruption
 from skae.training.threads import one_thread
 
@@ -161,12 +162,14 @@ def test_nothing_is_corrupted_after_training(curved, kind):
     """Answers are those of the network alone, bit for bit, and the same at every call."""
     fitted = small(corruption=kind).fit(curved)
     network = fitted.module_
+    offset, scale = code_units(fitted._fitted, network)
 
     @one_thread
     @torch.no_grad()
     def codes_and_rows():
-        codes = network.encoder(network.inputs.standardize(torch.tensor(curved)))
-        return codes, network.likelihood.mean(network.decoder(codes))
+        z = network.encoder(network.inputs.standardize(torch.tensor(curved)))
+        codes = (z - offset) * scale
+        return codes, network.likelihood.mean(network.decoder(codes / scale + offset))
 
     codes, rows = codes_and_rows()
     np.testing.assert_array_equal(fitted.transform(curved), codes)

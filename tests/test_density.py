@@ -34,10 +34,17 @@ def curve():
     return X + 0.1 * rng.normal(size=X.shape)
 
 
+def prior_of_codes(fitted):
+    """Mean and covariance of the prior of codes, in the user's units."""
+    prior, units = fitted._fitted.density.prior, fitted._fitted.components
+    mean = (prior.mean.numpy() - units.offset) * units.scale
+    return mean, prior.covariance.numpy() * np.outer(units.scale, units.scale)
+
+
 def grid_of_codes(fitted, n=4001, width=9.0):
     """Codes of one dimension across their distribution, and the logarithm of their masses."""
-    mean = float(fitted._fitted.density.prior.mean[0])
-    deviation = float(fitted._fitted.density.prior.covariance[0, 0]) ** 0.5
+    (mean,), covariance = prior_of_codes(fitted)
+    deviation = covariance[0, 0] ** 0.5
     z = np.linspace(mean - width * deviation, mean + width * deviation, n)
     log_prior = -0.5 * ((z - mean) / deviation) ** 2 - np.log(deviation * np.sqrt(2 * np.pi))
     return z[:, None], log_prior + np.log(z[1] - z[0])
@@ -125,8 +132,7 @@ def marginal(fitted):
     k = fitted.n_components_
     origin = fitted.inverse_transform(np.zeros((1, k)))
     J = (fitted.inverse_transform(np.eye(k)) - origin).T
-    prior = fitted._fitted.density.prior
-    m, S = prior.mean.numpy(), prior.covariance.numpy()
+    m, S = prior_of_codes(fitted)
     noise = np.broadcast_to(fitted.noise_variance_, len(J))
     return multivariate_normal(origin[0] + J @ m, J @ S @ J.T + np.diag(noise))
 
@@ -143,6 +149,7 @@ def test_linear_density_is_exact(noise, max_epochs, k):
     np.testing.assert_allclose(linear.score_samples(X), marginal(linear).logpdf(X), rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:n_components=7 exceeds:UserWarning")
 def test_linear_density_is_exact_when_overcomplete():
     X = load_iris().data
     linear = Autoencoder(7, hidden_layer_sizes=(), noise=0.1, max_epochs=0, random_state=0).fit(X)

@@ -215,7 +215,9 @@ def test_every_attribute_of_the_autoencoder_is_documented(curved):
     public = {name for name in dir(Autoencoder) if name.endswith("_") and name[0] != "_"}
     assert set(documented(Autoencoder.__doc__, "Attributes")) == public
     assert not hasattr(Autoencoder(), "n_components_")
-    assert all(hasattr(fitted, name) for name in public - {"feature_names_in_"})
+    assert all(
+        hasattr(fitted, name) for name in public - {"feature_names_in_", "components_", "mean_"}
+    )
 
 
 def test_documented_defaults_are_the_defaults():
@@ -371,8 +373,9 @@ def own_methods(estimator):
 def test_every_parameter_of_every_method_is_documented(estimator):
     for name, method in own_methods(estimator).items():
         doc = inspect.getdoc(method)
-        told = ", ".join(documented(doc, "Parameters")).split(", ")
-        assert told == list(inspect.signature(method).parameters)[1:], name
+        expected = list(inspect.signature(method).parameters)[1:]
+        told = ", ".join(documented(doc, "Parameters")).split(", ") if expected else []
+        assert told == expected, name
         assert name == "save" or section(doc, "Returns"), name
 
 

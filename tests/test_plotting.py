@@ -506,6 +506,7 @@ def test_sequences_of_several_lengths():
             draw.from_estimator(model, X, with_pca=True)
 
 
+@pytest.mark.filterwarnings("ignore:n_components=20 exceeds:UserWarning")
 def test_pca_has_no_more_components_than_there_are():
     model = small(20).fit(WINE)
     display = ReconstructionDisplay.from_estimator(model, WINE, n_rows=1, with_pca=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 from test_common import configured, public_estimators, train
-from test_density import grid_of_codes, mixture
+from test_density import grid_of_codes, mixture, prior_of_codes
 
 import skae
 from skae import Autoencoder, DenoisingAutoencoder, VariationalAutoencoder
@@ -77,7 +77,9 @@ def test_padded_and_cut_sequences_have_the_same_code(trained):
         bare = (torch.from_numpy(cut) - center) / network.inputs.scale
         with torch.no_grad():
             alone = network.encoder(bare.reshape(90, -1))
-        np.testing.assert_allclose(alone.numpy(), codes, atol=1e-12)
+        units = trained._fitted.components
+        alone = (alone.numpy() - units.offset) * units.scale
+        np.testing.assert_allclose(alone, codes, atol=1e-12)
 
 
 def test_what_comes_back_has_full_length(trained):
@@ -136,10 +138,11 @@ def test_the_density_is_that_of_steps_that_are_there(noise):
 def test_a_linear_skip_alone_gives_the_marginal_density():
     """Where the networks are silent, rows are normal: a short one's density is its marginal's."""
     model = Autoencoder(2, **RNN | {"max_epochs": 0, "linear_skip": True}).fit(ROWS)
-    prior, network = model._fitted.density.prior, model.module_
+    (prior_mean, prior_covariance), network = prior_of_codes(model), model.module_
     V = (network.decoder.skip.weight * network.inputs.scale).detach().numpy()
-    covariance = V @ prior.covariance.numpy() @ V.T + model.noise_variance_ * np.eye(len(V))
-    mean = model.inverse_transform(prior.mean.numpy()[None])[0]
+    V = V / model._fitted.components.scale
+    covariance = V @ prior_covariance @ V.T + model.noise_variance_ * np.eye(len(V))
+    mean = model.inverse_transform(prior_mean[None])[0]
     for row, score in zip(ROWS[:20], model.score_samples(ROWS[:20]), strict=True):
         there = ~np.isnan(row)
         exact = multivariate_normal(mean[there], covariance[np.ix_(there, there)]).logpdf(

@@ -125,7 +125,16 @@ CASES = {
 """One changed value of each parameter that has an effect on numbers."""
 
 TESTED_BELOW = {
-    *("autoencoder", "callbacks", "device", "fine_tune", "precision", "verbose", "warm_start")
+    *(
+        "whiten",
+        "autoencoder",
+        "callbacks",
+        "device",
+        "fine_tune",
+        "precision",
+        "verbose",
+        "warm_start",
+    )
 }
 """Parameters whose effects other tests of this module state."""
 

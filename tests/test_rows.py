@@ -182,6 +182,7 @@ CROSSED_FITS = crossed(FITS_THAT_WORK, applies=has_method_and_parameters)
 
 
 @pytest.mark.filterwarnings("ignore:The noise variance cannot be estimated:UserWarning")
+@pytest.mark.filterwarnings("ignore:n_components=. exceeds the number of columns:UserWarning")
 @pytest.mark.parametrize(("estimator_class", "method", "rows", "parameters"), CROSSED_FITS)
 def test_fits_that_work(estimator_class, method, rows, parameters):
     estimator = train(tiny(estimator_class, **parameters), rows, method)

@@ -275,6 +275,7 @@ def test_the_fitted_estimator_is_a_fitted_one(estimator_class):
 
     def use(model):
         names = [name for name in dir(type(model)) if name.endswith("_") and name[0] != "_"]
+        names = [name for name in names if hasattr(model, name)]
         return {name: getattr(model, name) for name in names}, model.get_params()
 
     callback = InUse(use)

@@ -475,6 +475,7 @@ def test_noise_is_of_rows_that_the_network_had_not_used(estimator_class, monkeyp
         assert differ(state(model.module_), state(without.module_))
 
 
+@pytest.mark.usefixtures("kept_axes")
 @pytest.mark.parametrize("parameters", [{"early_stopping": True}, {"early_stopping": False}])
 def test_network_is_not_trained_further_otherwise(parameters):
     """If validation rows select the epoch, and if there are none."""

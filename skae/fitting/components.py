@@ -91,9 +91,11 @@ def find_components(
     deviation *= components.unit
     if kept is None and is_free:
         components = replace(components, offset=mean.numpy())
-        if whiten:
-            is_constant = deviation <= ROUNDING * deviation.max()
-            components = replace(components, deviation=np.where(is_constant, 1.0, deviation))
+    if not whiten:
+        components = replace(components, deviation=np.ones(k))
+    elif not components.is_whitened:
+        is_constant = deviation <= ROUNDING * deviation.max()
+        components = replace(components, deviation=np.where(is_constant, 1.0, deviation))
     return replace(components, variance=deviation**2, share=shares.numpy())
 
 

@@ -11,6 +11,13 @@ from skae.files import Stored, check_numbers
 Floats = NDArray[np.float64]
 
 
+class UndefinedError(ValueError, AttributeError):
+    """Error of an attribute or a method that is not defined for a fitted model.
+
+    It is an AttributeError, so that `hasattr` returns False.
+    """
+
+
 @dataclass(frozen=True)
 class Components(Stored):
     """The k components of the codes of a model.
@@ -55,6 +62,11 @@ class Components(Stored):
         """Return components whose codes are those of the network, multiplied by `unit`."""
         return cls(unit, np.zeros(k), np.ones(k))
 
+    @property
+    def is_whitened(self) -> bool:
+        """Whether codes are divided by their standard deviations."""
+        return bool((self.deviation != 1).any())
+
     def extended(self, k: int) -> Self:
         """Return `k` components, of which those of this object are the first."""
         new = k - len(self.offset)
@@ -63,10 +75,10 @@ class Components(Stored):
         return replace(self, offset=offset, deviation=deviation, variance=None, share=None)
 
     def known(self, name: str) -> Floats:
-        """Return the variances or the shares, or raise AttributeError if they are unknown."""
+        """Return the variances or the shares, or raise UndefinedError if they are unknown."""
         values: Floats | None = getattr(self, name)
         if values is None:
-            raise AttributeError(
+            raise UndefinedError(
                 f"The {name} of the components is unknown, because the model was loaded from a "
                 "file of an earlier version. Fit it again."
             )
