@@ -73,7 +73,7 @@ def of_network(value, **others):
 
 
 CASES = {
-    "activation": Case("tanh"),
+    "activation": Case("tanh", {}, DIFFERS, DIFFERS),
     "architecture": of_network("conv"),
     "batch_size": Case(16),
     "beta": Case(3.0),

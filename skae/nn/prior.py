@@ -235,12 +235,12 @@ class NormalPrior(Prior):
         return type(self)(mean, covariance) if is_positive else None
 
     def change(self, other: Self) -> float:
-        """Compute the largest difference of the covariances, relative to the largest entry.
+        """Compute the Frobenius norm of the difference of the covariances, relative to the other's.
 
-        The means are not compared.
+        It does not depend on a rotation of the codes. The means are not compared.
         """
-        difference = (other.covariance - self.covariance).abs().max()
-        return float(difference / other.covariance.abs().max().clamp_min(1e-300))
+        difference = (other.covariance - self.covariance).norm()
+        return float(difference / other.covariance.norm().clamp_min(1e-300))
 
 
 class StandardNormalPrior(NormalPrior):
