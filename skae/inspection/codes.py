@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
@@ -26,6 +27,12 @@ MAX_CLASSES = 20
 
 MAX_COMPONENTS = 5
 """Maximum number of components that a traversal shows by default."""
+
+N_DRAWN = 256
+"""Number of rows that are drawn from a model to estimate how much their codes vary."""
+
+NORMAL_95 = 1.645
+"""The 95th percentile of the standard normal distribution."""
 
 
 class _CodesDisplay(Display):
@@ -436,13 +443,18 @@ class TraversalDisplay(_CodesDisplay):
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units. The values of a component are evenly spaced from its 5th to
-            its 95th percentile over the codes of these rows.
+            its 95th percentile over the codes of these rows. If both percentiles are equal, as they
+            are for a single row, the values are centered at the code of `row` and extend 1.645
+            standard deviations to each side, which is the same share of a normal distribution. This
+            standard deviation is that of the codes of 256 rows that the model draws. It is 0 for a
+            component that the encoder never changes.
         row : int, default=0
             Index in `X` of the row whose code is changed, from 0 to ``n_samples - 1``.
         components : int or array-like of int, default=None
             Indices of the components to change. If None, they are the five components with the
             largest variances over the codes of `X`, in decreasing order of variance, or all
-            components if the code has fewer than five.
+            components if the code has fewer than five. For a single row, the variances are those
+            over the codes of the drawn rows.
         n_values : int, default=7
             Number of values of each component, at least 2.
         """
@@ -450,15 +462,15 @@ class TraversalDisplay(_CodesDisplay):
         autoencoder, X, names = _unpack_with_rows(estimator, X)
         codes = _flatten_rows(autoencoder.transform(X))
         check_integer(row, "row", 0, len(codes) - 1)
+        low, high, variance = _component_ranges(autoencoder, codes, row)
         if components is None:
-            components = (-codes.var(axis=0)).argsort(kind="stable")[:MAX_COMPONENTS]
+            components = (-variance).argsort(kind="stable")[:MAX_COMPONENTS]
         indices, k = np.atleast_1d(components), codes.shape[1]
         if indices.dtype.kind not in "iu" or not np.isin(indices, range(k)).all():
             raise ValueError(
                 f"components must be integers in [0, {k - 1}], got {short_repr(components)}."
             )
-        low, high = np.percentile(codes[:, indices], [5, 95], axis=0)
-        values = np.linspace(low, high, n_values, axis=1)
+        values = np.linspace(low[indices], high[indices], n_values, axis=1)
         original = safe_indexing(X, [row])
         pairs = zip(indices, values, strict=True)
         rows = [autoencoder.traverse(original, j, grid) for j, grid in pairs]
@@ -503,6 +515,29 @@ class TraversalDisplay(_CodesDisplay):
             )
         check_consistent_length(rows, components)
         return cls(rows, values, components, feature_shape, feature_names).plot(ax)
+
+
+def _component_ranges(autoencoder: Any, codes: Floats, row: int) -> tuple[Floats, Floats, Floats]:
+    """Return the lowest and the highest value of each component in a traversal, and its variance.
+
+    They are those of `codes`. A component whose percentiles over `codes` are equal has a range
+    around the code of `row` instead. The width of this range is that of the codes of rows that the
+    model draws.
+    """
+    low, high = np.percentile(codes, [5, 95], axis=0)
+    # The codes of equal rows may differ by rounding errors.
+    variance, equal = codes.var(axis=0), np.isclose(low, high, rtol=1e-5, atol=0)
+    if equal.any():
+        drawn = autoencoder.sample(N_DRAWN, random_state=0)
+        # A model that was fitted to a data frame warns about rows without column names.
+        if hasattr(autoencoder, "feature_names_in_"):
+            drawn = pd.DataFrame(drawn, columns=autoencoder.feature_names_in_)
+        drawn_variance = _flatten_rows(autoencoder.transform(drawn)).var(axis=0)
+        margin = np.where(equal, NORMAL_95 * np.sqrt(drawn_variance), 0)
+        low = np.where(equal, codes[row], low) - margin
+        high = np.where(equal, codes[row], high) + margin
+        variance = drawn_variance if len(codes) == 1 else variance
+    return low, high, variance
 
 
 def _unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
