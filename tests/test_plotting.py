@@ -27,10 +27,13 @@ from matplotlib.colors import to_rgba
 
 import skae
 from skae import (
+    AttributionDisplay,
     Autoencoder,
     AutoencoderClassifier,
     AutoencoderOutlierDetector,
     AutoencoderRegressor,
+    BiplotDisplay,
+    ComponentImportanceDisplay,
     ComponentsPathDisplay,
     LatentSpaceDisplay,
     LossCurveDisplay,
@@ -197,8 +200,23 @@ DRAWN = {
     "outliers": lambda ax, _, detector: OutlierExplanationDisplay.from_estimator(
         detector, WINE, ax=ax
     ),
+    "biplot": lambda ax, pipeline, _: BiplotDisplay.from_estimator(pipeline, WINE, ax=ax),
+    "attribution": lambda ax, pipeline, _: AttributionDisplay.from_estimator(pipeline, WINE, ax=ax),
+    "importance": lambda ax, pipeline, _: ComponentImportanceDisplay.from_estimator(
+        pipeline, WINE, ax=ax
+    ),
 }
-N_AXES = {"loss": 1, "codes": 2, "rows": 2, "traversal": 3, "path": 2, "outliers": 3}
+N_AXES = {
+    "loss": 1,
+    "codes": 2,
+    "rows": 2,
+    "traversal": 3,
+    "path": 2,
+    "outliers": 3,
+    "biplot": 1,
+    "attribution": 1,
+    "importance": 1,
+}
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -229,6 +247,9 @@ OF_ESTIMATORS = {
     "rows": lambda estimator: ReconstructionDisplay.from_estimator(estimator, WINE),
     "traversal": lambda estimator: TraversalDisplay.from_estimator(estimator, WINE),
     "outliers": lambda estimator: OutlierExplanationDisplay.from_estimator(estimator, WINE),
+    "biplot": lambda estimator: BiplotDisplay.from_estimator(estimator, WINE),
+    "attribution": lambda estimator: AttributionDisplay.from_estimator(estimator, WINE),
+    "importance": lambda estimator: ComponentImportanceDisplay.from_estimator(estimator, WINE),
 }
 
 

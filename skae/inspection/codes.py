@@ -11,9 +11,16 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_consistent_length
 
 from skae._compat.sklearn import safe_indexing
-from skae.inspection.display import Display, fit_pca, flatten_rows, image_shape, unpack_with_rows
+from skae.inspection.display import (
+    Display,
+    component_indices,
+    fit_pca,
+    flatten_rows,
+    image_shape,
+    unpack_with_rows,
+)
 from skae.inspection.drawing import as_images, draw_dots, draw_images, name_columns
-from skae.parameters import check_integer, short_repr
+from skae.parameters import check_integer
 from skae.table.sequences import as_padded
 
 __all__ = ["LatentSpaceDisplay", "ReconstructionDisplay", "TraversalDisplay"]
@@ -453,11 +460,7 @@ class TraversalDisplay(_CodesDisplay):
         low, high, variance = _component_ranges(autoencoder, codes, row)
         if components is None:
             components = (-variance).argsort(kind="stable")[:MAX_COMPONENTS]
-        indices, k = np.atleast_1d(components), codes.shape[1]
-        if indices.dtype.kind not in "iu" or not np.isin(indices, range(k)).all():
-            raise ValueError(
-                f"components must be integers in [0, {k - 1}], got {short_repr(components)}."
-            )
+        indices = component_indices(components, codes.shape[1])
         values = np.linspace(low[indices], high[indices], n_values, axis=1)
         original = safe_indexing(X, [row])
         pairs = zip(indices, values, strict=True)

@@ -18,7 +18,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import check_matplotlib_support
-from skae.parameters import inherit_doc, split_sections
+from skae.parameters import inherit_doc, short_repr, split_sections
 from skae.table.sequences import as_padded
 
 Floats = NDArray[np.floating]
@@ -213,6 +213,16 @@ def unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
     X, names = apply_preprocessing(estimator, X)
     # An autoencoder that another estimator contains was fitted without column names.
     return autoencoder, X if autoencoder is last else np.asarray(X), names
+
+
+def component_indices(components: Any, n_components: int) -> NDArray[np.integer]:
+    """Return indices of components as a vector, and raise ValueError if one is invalid."""
+    indices = np.atleast_1d(components)
+    if indices.dtype.kind not in "iu" or not np.isin(indices, range(n_components)).all():
+        raise ValueError(
+            f"components must be integers in [0, {n_components - 1}], got {short_repr(components)}."
+        )
+    return indices
 
 
 def flatten_rows(X: Any) -> Floats:

@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.isotonic import isotonic_regression
 from sklearn.utils import column_or_1d
 
 Floats = NDArray[np.floating]
 
 MAX_COLUMN_NAMES = 30
 """Maximum number of columns for which their names are written below an axis. More do not fit."""
+
+MAX_NAME_LENGTH = 20
+"""Maximum number of characters of a name within axes. Longer names are shortened."""
 
 MAX_CLASSES = 20
 """Maximum number of distinct values for which whole numbers are treated as classes."""
@@ -71,14 +75,68 @@ def name_columns(axes: Any, n_features: int, names: Any) -> None:
     """
     if names is None or n_features > MAX_COLUMN_NAMES:
         axes[-1].set_xlabel("column")
-    elif len(names) != n_features:
-        raise ValueError(
-            f"feature_names must have {n_features} names, one for each column, got {len(names)}."
-        )
     else:
+        check_column_names(names, n_features)
         for ax in axes:
             ax.set_xticks(range(n_features), [])
         axes[-1].set_xticks(range(n_features), names, rotation=90)
+
+
+def check_column_names(names: Any, n_features: int) -> None:
+    """Raise ValueError if there are names, but not as many as columns."""
+    if names is not None and len(names) != n_features:
+        raise ValueError(
+            f"feature_names must have {n_features} names, one for each column, got {len(names)}."
+        )
+
+
+def name_tips(ax: Any, origin: Floats, tips: Floats, names: Any) -> list[Any]:
+    """Write names beside the tips of arrows, of shape (n, 2), that start at `origin`.
+
+    The names stand at the side of the tip that is away from the origin. They are moved up or down
+    so that they do not overlap, and the axes are widened so that they contain the names. Long names
+    are shortened. Returns the Annotations.
+    """
+    from matplotlib import patheffects
+
+    ax.update_datalim(tips)
+    ax.autoscale_view()
+    right = tips[:, 0] >= origin[0]
+    text_height, axes_height = 10, ax.bbox.height * 72 / ax.figure.dpi  # in points
+    gap = 1.2 * text_height / axes_height * np.ptp(ax.get_ylim())
+    heights = tips[:, 1].copy()
+    for side in (np.flatnonzero(right == is_right) for is_right in np.unique(right)):
+        ordered = side[heights[side].argsort()]
+        steps = gap * np.arange(len(ordered))
+        # The smallest shifts, in squared terms, that leave a gap between neighbors.
+        heights[ordered] = isotonic_regression(heights[ordered] - steps) + steps
+    line = {"arrowstyle": "-", "lw": 0.5, "color": "0.5", "shrinkA": 0, "shrinkB": 0}
+    texts = [
+        ax.annotate(
+            name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…",
+            tip,
+            (5 if is_right else -5, (height - tip[1]) / gap * 1.2 * text_height),
+            textcoords="offset points",
+            ha="left" if is_right else "right",
+            va="center",
+            fontsize="small",
+            arrowprops=line | {"relpos": (1 - is_right, 0.5)},
+            path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
+            zorder=4,
+        )
+        for name, tip, height, is_right in zip(names, tips, heights, right, strict=True)
+    ]
+    _widen(ax, texts)
+    return texts
+
+
+def _widen(ax: Any, texts: Any) -> None:
+    """Extend the limits of the axes until they contain texts that are placed relative to data."""
+    for _ in range(5):  # The texts take a smaller part of wider axes.
+        boxes = [text.get_window_extent().transformed(ax.transData.inverted()) for text in texts]
+        corners = np.concatenate([box.get_points() for box in boxes])
+        ax.update_datalim(corners)
+        ax.autoscale_view()
 
 
 def draw_dots(axes: Any, points: Any, y: Any) -> list[Any]:
