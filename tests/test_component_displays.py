@@ -58,6 +58,10 @@ def arrows(display):
     return np.column_stack([display.arrows_.U, display.arrows_.V])
 
 
+def shortened(names):
+    return [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
+
+
 def texts(labels):
     return [label.get_text() for label in labels]
 
@@ -100,7 +104,7 @@ def test_biplot_shows_codes_and_loadings(wine):
     np.testing.assert_array_equal(display.loadings, columns)
     lengths = np.linalg.norm(columns, axis=1)
     longest = (-lengths).argsort()[:6]
-    assert texts(display.texts_) == list(WINE.columns[longest])
+    assert texts(display.texts_) == shortened(WINE.columns[longest])
     np.testing.assert_allclose(offsets(display.arrows_), np.tile(codes.mean(axis=0), (6, 1)))
     # All arrows have the same scale, in standard deviations of the components.
     standardized = arrows(display) / codes.std(axis=0, ddof=1)
@@ -120,9 +124,7 @@ def test_biplot_of_a_row_starts_at_its_code(wine):
     np.testing.assert_allclose(offsets(display.arrows_), np.tile(codes[7, :2], (13, 1)))
     local = pipeline[-1].decoder_jacobian(X[7:8])[0] * codes.std(axis=0, ddof=1)
     np.testing.assert_allclose(display.loadings, local[:, :2])
-    assert sorted(texts(display.texts_)) == sorted(
-        name if len(name) <= 20 else f"{name[:19]}…" for name in WINE.columns
-    )
+    assert sorted(texts(display.texts_)) == sorted(shortened(WINE.columns))
     assert texts(display.ax_.get_legend().get_texts()) == ["0", "1", "2"]
     assert display.ax_.get_title().endswith("at row 7")
 

@@ -141,7 +141,7 @@ class BiplotDisplay(_ComponentsDisplay):
 
     def plot(self, ax: Any = None) -> Self:
         axes = self._make_axes(ax, (1, 1), (7.2, 5.2))[0]
-        (self.scatter_,), ax = draw_dots(axes, [self.codes], self.y), axes[0]
+        self.scatter_ = draw_dots(axes, [self.codes], self.y)[0]
         mean, scale = self.codes.mean(axis=0), self.codes.std(axis=0, ddof=1)
         origin = mean if self.row is None else self.codes[self.row]
         lengths = np.linalg.norm(self.loadings, axis=1)
@@ -150,15 +150,15 @@ class BiplotDisplay(_ComponentsDisplay):
         arrows = self.loadings[drawn] * scale * reach / (lengths.max() or 1)
         start = np.broadcast_to(origin, arrows.shape)
         style = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.004, "zorder": 3}
-        self.arrows_ = ax.quiver(*start.T, *arrows.T, color="0.2", **style)
+        self.arrows_ = axes[0].quiver(*start.T, *arrows.T, color="0.2", **style)
         names = self.feature_names
         names = [f"x{column}" if names is None else names[column] for column in drawn]
-        self.texts_ = name_tips(ax, origin, origin + arrows, names)
+        self.texts_ = name_tips(axes[0], origin, origin + arrows, names)
         xlabel, ylabel = (f"component {component}" for component in self.components)
         title = "Codes of rows, and loadings of columns"
         if self.row is not None:
             title = f"Codes of rows, and local loadings of columns at row {self.row}"
-        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes[0].set(title=title, xlabel=xlabel, ylabel=ylabel)
         return self
 
     @classmethod
@@ -400,6 +400,9 @@ class AttributionDisplay(_ComponentsDisplay):
 
 class ComponentImportanceDisplay(_ComponentsDisplay):
     """Bar plot of the share of the variance that each component explains.
+
+    The shares add up to the explained variance of the reconstructions if the decoder is linear and
+    the components are uncorrelated, as those of PCA are.
 
     Parameters
     ----------
