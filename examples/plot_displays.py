@@ -1,18 +1,23 @@
 """
-Displays: training, codes, reconstructions and outliers
-=======================================================
+Displays: training, codes, reconstructions, components and outliers
+====================================================================
 
 The displays of skae show how a fitted autoencoder was trained, where its codes lie, how well it
-reconstructs rows, what each component does, and why a row is an outlier.
+reconstructs rows, what each component means, and why a row is an outlier.
 """
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits, load_wine
 from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skae import (
+    AttributionDisplay,
     Autoencoder,
     AutoencoderOutlierDetector,
+    BiplotDisplay,
+    ComponentImportanceDisplay,
     LatentSpaceDisplay,
     LossCurveDisplay,
     OutlierExplanationDisplay,
@@ -62,11 +67,39 @@ TraversalDisplay.from_estimator(autoencoder, test, row=5, feature_shape=(8, 8))
 plt.show()
 
 # %%
-# Row 7 of a table of wines is given an alcohol content of 0. The display shows the two rows that
+# Each bar is the share of the variance that a component explains: it is lost if the component is
+# set to its mean. The line shows the components of PCA, which is fitted to the same held-out rows.
+ComponentImportanceDisplay.from_estimator(autoencoder, test)
+plt.show()
+
+# %%
+# Each image shows the shares of the pixels in the variance of a component. They add up to 1 in each
+# image. The pixels at the border, which hardly vary, contribute to no component.
+AttributionDisplay.from_estimator(autoencoder, test, feature_shape=(8, 8))
+plt.show()
+
+# %%
+# The columns of a table of wines have different units, so that they are standardized first. Each
+# dot is the code of a wine. Each arrow points to the wines in which a column is large, and columns
+# with arrows in the same direction increase together. Flavanoids and total phenols, for example,
+# separate the wines of class 0 from those of class 2.
+wine, cultivar = load_wine(return_X_y=True, as_frame=True)
+model = make_pipeline(StandardScaler(), Autoencoder(2, random_state=0)).fit(wine)
+BiplotDisplay.from_estimator(model, wine, cultivar.map("class {}".format))
+plt.show()
+
+# %%
+# The code of a single wine can be explained, too. The contributions of its columns to a component
+# add up to the difference between the code of this wine and that of the mean wine. They are
+# positive (red) if a column increases the component, and negative (blue) if it decreases it.
+AttributionDisplay.from_estimator(model, wine, row=0)
+plt.show()
+
+# %%
+# Row 7 of the table of wines is given an alcohol content of 0. The display shows the two rows that
 # the detector ranks as the most unusual ones. In row 7, alcohol has the largest share, and the text
 # next to its bar shows the deviation and the expected value. Row 121 was not changed, and several
 # of its columns have similar shares.
-wine = load_wine(as_frame=True).data
 wine.loc[7, "alcohol"] = 0.0
 detector = AutoencoderOutlierDetector(random_state=0).fit(wine)
 OutlierExplanationDisplay.from_estimator(detector, wine, n_rows=2)

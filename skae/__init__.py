@@ -2,6 +2,11 @@
 
 from skae import metrics
 from skae.inspection.codes import LatentSpaceDisplay, ReconstructionDisplay, TraversalDisplay
+from skae.inspection.components import (
+    AttributionDisplay,
+    BiplotDisplay,
+    ComponentImportanceDisplay,
+)
 from skae.inspection.reports import (
     ComponentsPathDisplay,
     LossCurveDisplay,
@@ -29,11 +34,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdversarialAutoencoder",
+    "AttributionDisplay",
     "Autoencoder",
     "AutoencoderClassifier",
     "AutoencoderOutlierDetector",
     "AutoencoderRegressor",
+    "BiplotDisplay",
     "Checkpoint",
+    "ComponentImportanceDisplay",
     "ComponentsPath",
     "ComponentsPathDisplay",
     "ConditionalVariationalAutoencoder",

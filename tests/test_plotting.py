@@ -27,10 +27,13 @@ from matplotlib.colors import to_rgba
 
 import skae
 from skae import (
+    AttributionDisplay,
     Autoencoder,
     AutoencoderClassifier,
     AutoencoderOutlierDetector,
     AutoencoderRegressor,
+    BiplotDisplay,
+    ComponentImportanceDisplay,
     ComponentsPathDisplay,
     LatentSpaceDisplay,
     LossCurveDisplay,
@@ -197,8 +200,23 @@ DRAWN = {
     "outliers": lambda ax, _, detector: OutlierExplanationDisplay.from_estimator(
         detector, WINE, ax=ax
     ),
+    "biplot": lambda ax, pipeline, _: BiplotDisplay.from_estimator(pipeline, WINE, ax=ax),
+    "attribution": lambda ax, pipeline, _: AttributionDisplay.from_estimator(pipeline, WINE, ax=ax),
+    "importance": lambda ax, pipeline, _: ComponentImportanceDisplay.from_estimator(
+        pipeline, WINE, ax=ax
+    ),
 }
-N_AXES = {"loss": 1, "codes": 2, "rows": 2, "traversal": 3, "path": 2, "outliers": 3}
+N_AXES = {
+    "loss": 1,
+    "codes": 2,
+    "rows": 2,
+    "traversal": 3,
+    "path": 2,
+    "outliers": 3,
+    "biplot": 1,
+    "attribution": 1,
+    "importance": 1,
+}
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -229,6 +247,9 @@ OF_ESTIMATORS = {
     "rows": lambda estimator: ReconstructionDisplay.from_estimator(estimator, WINE),
     "traversal": lambda estimator: TraversalDisplay.from_estimator(estimator, WINE),
     "outliers": lambda estimator: OutlierExplanationDisplay.from_estimator(estimator, WINE),
+    "biplot": lambda estimator: BiplotDisplay.from_estimator(estimator, WINE),
+    "attribution": lambda estimator: AttributionDisplay.from_estimator(estimator, WINE),
+    "importance": lambda estimator: ComponentImportanceDisplay.from_estimator(estimator, WINE),
 }
 
 
@@ -565,6 +586,52 @@ def test_traversal_of_tables(wine):
     assert texts(display.ax_.get_xticklabels()) == list(WINE.columns)
     brightness = [sum(to_rgba(line.get_color())[:3]) for line in display.lines_[0]]
     assert brightness == sorted(brightness)
+
+
+def test_traversal_of_one_row_is_centered_at_its_code(wine):
+    pipeline, X = wine
+    autoencoder = pipeline[-1]
+    alone = TraversalDisplay.from_estimator(pipeline, WINE[5:6])
+    code = pipeline.transform(WINE[5:6])[0, alone.components]
+    np.testing.assert_allclose(alone.values[:, 3], code)
+    np.testing.assert_allclose(alone.values.mean(axis=1), code)
+    drawn = autoencoder.transform(autoencoder.sample(256, random_state=0))
+    spread = drawn.std(axis=0)[alone.components]
+    assert (np.diff(spread) <= 0).all()
+    np.testing.assert_allclose(np.ptp(alone.values, axis=1), 2 * 1.645 * spread)
+    assert (np.ptp(ydata(alone.lines_).reshape(3, 7, 13), axis=1).max(axis=1) > 0.1).all()
+    # The codes of training rows have about the same range.
+    among = TraversalDisplay.from_estimator(pipeline, WINE, row=5, components=alone.components)
+    ratio = np.ptp(alone.values, axis=1) / np.ptp(among.values, axis=1)
+    assert ((ratio > 0.5) & (ratio < 2)).all()
+    np.testing.assert_allclose(ydata(alone.lines_[:, 3]), [autoencoder.reconstruct(X[5:6])[0]] * 3)
+
+
+def test_components_whose_codes_coincide_are_changed_around_the_row(wine):
+    class HalfConstant(Autoencoder):
+        """Component 1 of the code is the first column, and component 0 is the second one."""
+
+        def transform(self, X):
+            return np.asarray(X)[:, 1::-1].astype(float)
+
+    X = WINE.to_numpy()
+    model = HalfConstant(2, **QUICK).fit(X)
+    X = X.copy()
+    X[:, 0] = 13
+    display = TraversalDisplay.from_estimator(model, X, row=4, n_values=5)
+    np.testing.assert_array_equal(display.components, [0, 1])
+    np.testing.assert_allclose(display.values[0, [0, -1]], np.percentile(X[:, 1], [5, 95]))
+    spread = 1.645 * model.sample(256, random_state=0)[:, 0].std()
+    np.testing.assert_allclose(display.values[1], np.linspace(13 - spread, 13 + spread, 5))
+
+
+@pytest.mark.parametrize("columns", [["hue", "malic_acid"], ["hue", "malic_acid", "grape"]])
+def test_traversal_of_one_row_of_a_data_frame(columns):
+    X = WINE.assign(grape=np.array(["a", "b", "c"])[GRAPE])[columns]
+    model = skae.ConditionalVariationalAutoencoder(2, condition=columns[2:] or None, **QUICK)
+    display = TraversalDisplay.from_estimator(model.fit(X), X[:1])
+    assert display.rows.shape == (2, 7, 2)
+    assert (np.ptp(display.values, axis=1) > 0).all()
 
 
 def test_traversal_of_an_estimator_over_an_autoencoder():

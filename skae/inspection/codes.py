@@ -5,27 +5,36 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 
 from skae._compat.sklearn import safe_indexing
-from skae.inspection.display import Display, apply_preprocessing, unpack_estimator
-from skae.parameters import check_integer, short_repr
+from skae.inspection.display import (
+    Display,
+    component_indices,
+    fit_pca,
+    flatten_rows,
+    image_shape,
+    unpack_with_rows,
+)
+from skae.inspection.drawing import as_images, draw_dots, draw_images, name_columns
+from skae.parameters import check_integer
 from skae.table.sequences import as_padded
 
 __all__ = ["LatentSpaceDisplay", "ReconstructionDisplay", "TraversalDisplay"]
 
 Floats = NDArray[np.floating]
 
-MAX_COLUMN_NAMES = 30
-"""Maximum number of columns for which their names are written below an axis. More do not fit."""
-
-MAX_CLASSES = 20
-"""Maximum number of distinct values for which whole numbers are treated as classes."""
-
 MAX_COMPONENTS = 5
 """Maximum number of components that a traversal shows by default."""
+
+N_DRAWN = 256
+"""Number of rows that are drawn from a model to estimate how much their codes vary."""
+
+NORMAL_95 = 1.645
+"""The 95th percentile of the standard normal distribution."""
 
 
 class _CodesDisplay(Display):
@@ -119,19 +128,12 @@ class LatentSpaceDisplay(_CodesDisplay):
 
     def plot(self, ax: Any = None) -> Self:
         axes = self._make_axes(ax, (1, len(self.codes)), (4.8, 4.2))[0]
-        y = None if self.y is None else column_or_1d(self.y)
-        colors, classes = _colors(y)
-        self.scatters_ = []
-        for ax, (name, codes) in zip(axes, self.codes.items(), strict=True):
-            dots, xlabel, ylabel = _project(codes)
-            self.scatters_.append(ax.scatter(*dots.T, s=12, linewidths=0, **colors))
+        projections = [_project(codes) for codes in self.codes.values()]
+        self.scatters_ = draw_dots(axes, [dots for dots, *_ in projections], self.y)
+        tables = zip(axes, self.codes.items(), projections, strict=True)
+        for ax, (name, codes), (_, xlabel, ylabel) in tables:
             title = f"{name} (n_components={codes.shape[1]})"
             ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        if classes is not None:
-            handles, _ = self.scatters_[-1].legend_elements(num=None)
-            axes[-1].legend(handles, classes, loc="center left", bbox_to_anchor=(1, 0.5))
-        elif y is not None:
-            self.figure_.colorbar(self.scatters_[-1], ax=axes.tolist(), label="y")
         return self
 
     @classmethod
@@ -154,9 +156,9 @@ class LatentSpaceDisplay(_CodesDisplay):
             Axes to plot into: one if `with_pca=False`, otherwise two. If None, a new figure is
             created.
         """
-        autoencoder, X, _ = _unpack_with_rows(estimator, X)
+        autoencoder, X, _ = unpack_with_rows(estimator, X)
         name, codes = type(autoencoder).__name__, autoencoder.transform(X)
-        pca_codes = _fit_pca(X, 2).transform(_flatten_rows(X)) if with_pca else None
+        pca_codes = fit_pca(X, 2).transform(flatten_rows(X)) if with_pca else None
         return cls.from_predictions(codes, y, name=name, pca_codes=pca_codes, ax=ax)
 
     @classmethod
@@ -196,7 +198,7 @@ class LatentSpaceDisplay(_CodesDisplay):
             )
         tables = {name: codes} if pca_codes is None else {name: codes, "PCA": pca_codes}
         check_consistent_length(*tables.values(), y)
-        return cls({name: _flatten_rows(table) for name, table in tables.items()}, y).plot(ax)
+        return cls({name: flatten_rows(table) for name, table in tables.items()}, y).plot(ax)
 
 
 class ReconstructionDisplay(_CodesDisplay):
@@ -253,7 +255,7 @@ class ReconstructionDisplay(_CodesDisplay):
         rows = np.stack([self.X, *self.reconstructions.values()])
         names = ["original", *self.reconstructions]
         titles = [f"row {number}" for number in range(len(self.X))]
-        images = _as_images(rows, self.feature_shape)
+        images = as_images(rows, self.feature_shape)
         if images is None:
             axes = self._make_axes(ax, (len(self.X), 1), (8, 1.4), label_height=1.6)[:, 0]
             styles: list[dict[str, Any]] = [{"label": name} for name in names]
@@ -265,7 +267,7 @@ class ReconstructionDisplay(_CodesDisplay):
         else:
             axes = self._make_axes(ax, images.shape[:2], (1.1, 1.1))
             low, high = np.nanmin(images[0]), np.nanmax(images[0])
-            self.images_ = _draw_images(axes, images, low, high, names, titles)
+            self.images_ = draw_images(axes, images, low, high, names, titles)
         return self
 
     @classmethod
@@ -294,19 +296,19 @@ class ReconstructionDisplay(_CodesDisplay):
             contains NaN, `with_pca` must be False.
         """
         check_integer(n_rows, "n_rows", 1)
-        autoencoder, X, names = _unpack_with_rows(estimator, X)
+        autoencoder, X, names = unpack_with_rows(estimator, X)
         plotted, k = safe_indexing(X, slice(n_rows)), autoencoder.n_components_
         reconstructed = np.asarray(autoencoder.reconstruct(plotted))
         numbers = _columns_of_numbers(reconstructed)
-        cells = _flatten_rows(as_padded(numbers(plotted), reconstructed.shape[1]))
+        cells = flatten_rows(as_padded(numbers(plotted), reconstructed.shape[1]))
         title = f"{type(autoencoder).__name__}({k})"
-        reconstructions = {title: _flatten_rows(numbers(reconstructed))}
+        reconstructions = {title: flatten_rows(numbers(reconstructed))}
         names = None if names is None else numbers(np.asarray(names)[None])[0]
         if with_pca:
-            pca = _fit_pca(numbers(X), k)
+            pca = fit_pca(numbers(X), k)
             name = f"PCA({pca.n_components_})"
             reconstructions[name] = pca.inverse_transform(pca.transform(cells))
-        shape = _image_shape(autoencoder, feature_shape)
+        shape = image_shape(autoencoder, feature_shape)
         return cls(cells, reconstructions, shape, names).plot(ax)
 
     @classmethod
@@ -335,7 +337,7 @@ class ReconstructionDisplay(_CodesDisplay):
             number of columns, if `feature_names` are to be written and their number is not that of
             the columns, or if `ax` does not hold as many axes as `ax_`.
         """
-        X, reconstructed = _flatten_rows(X), _flatten_rows(X_reconstructed)
+        X, reconstructed = flatten_rows(X), flatten_rows(X_reconstructed)
         if X.shape != reconstructed.shape:
             raise ValueError(
                 f"X_reconstructed must have the shape of X, {X.shape}, got {reconstructed.shape}."
@@ -397,7 +399,7 @@ class TraversalDisplay(_CodesDisplay):
     def plot(self, ax: Any = None) -> Self:
         components = range(len(self.rows)) if self.components is None else self.components
         names = [f"component {component}" for component in components]
-        images = _as_images(self.rows, self.feature_shape)
+        images = as_images(self.rows, self.feature_shape)
         if images is None:
             axes = self._make_axes(ax, (len(self.rows), 1), (8, 1.7), label_height=1.6)[:, 0]
             from matplotlib import colormaps
@@ -413,7 +415,7 @@ class TraversalDisplay(_CodesDisplay):
             axes = self._make_axes(ax, images.shape[:2], (1.1, 1.2))
             titles = [f"{value:.2g}" for value in self.values.flat]
             low, high = np.nanpercentile(images, [2, 98])
-            self.images_ = _draw_images(axes, images, low, high, names, titles)
+            self.images_ = draw_images(axes, images, low, high, names, titles)
         return self
 
     @classmethod
@@ -436,36 +438,37 @@ class TraversalDisplay(_CodesDisplay):
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the user's units. The values of a component are evenly spaced from its 5th to
-            its 95th percentile over the codes of these rows.
+            its 95th percentile over the codes of these rows. If both percentiles are equal, as they
+            are for a single row, the values are centered at the code of `row` and extend 1.645
+            standard deviations to each side, which is the same share of a normal distribution. This
+            standard deviation is that of the codes of 256 rows that the model draws. It is 0 for a
+            component that the encoder never changes.
         row : int, default=0
             Index in `X` of the row whose code is changed, from 0 to ``n_samples - 1``.
         components : int or array-like of int, default=None
             Indices of the components to change. If None, they are the five components with the
             largest variances over the codes of `X`, in decreasing order of variance, or all
-            components if the code has fewer than five.
+            components if the code has fewer than five. For a single row, the variances are those
+            over the codes of the drawn rows.
         n_values : int, default=7
             Number of values of each component, at least 2.
         """
         check_integer(n_values, "n_values", 2)
-        autoencoder, X, names = _unpack_with_rows(estimator, X)
-        codes = _flatten_rows(autoencoder.transform(X))
+        autoencoder, X, names = unpack_with_rows(estimator, X)
+        codes = flatten_rows(autoencoder.transform(X))
         check_integer(row, "row", 0, len(codes) - 1)
+        low, high, variance = _component_ranges(autoencoder, codes, row)
         if components is None:
-            components = (-codes.var(axis=0)).argsort(kind="stable")[:MAX_COMPONENTS]
-        indices, k = np.atleast_1d(components), codes.shape[1]
-        if indices.dtype.kind not in "iu" or not np.isin(indices, range(k)).all():
-            raise ValueError(
-                f"components must be integers in [0, {k - 1}], got {short_repr(components)}."
-            )
-        low, high = np.percentile(codes[:, indices], [5, 95], axis=0)
-        values = np.linspace(low, high, n_values, axis=1)
+            components = (-variance).argsort(kind="stable")[:MAX_COMPONENTS]
+        indices = component_indices(components, codes.shape[1])
+        values = np.linspace(low[indices], high[indices], n_values, axis=1)
         original = safe_indexing(X, [row])
         pairs = zip(indices, values, strict=True)
         rows = [autoencoder.traverse(original, j, grid) for j, grid in pairs]
         numbers = _columns_of_numbers(rows[0])
-        cells = np.stack([_flatten_rows(numbers(table)) for table in rows])
+        cells = np.stack([flatten_rows(numbers(table)) for table in rows])
         names = None if names is None else numbers(np.asarray(names)[None])[0]
-        shape = _image_shape(autoencoder, feature_shape)
+        shape = image_shape(autoencoder, feature_shape)
         return cls(cells, values, indices, shape, names).plot(ax)
 
     @classmethod
@@ -505,28 +508,27 @@ class TraversalDisplay(_CodesDisplay):
         return cls(rows, values, components, feature_shape, feature_names).plot(ax)
 
 
-def _unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
-    """Return the autoencoder of an estimator, its input for rows `X`, and its column names.
+def _component_ranges(autoencoder: Any, codes: Floats, row: int) -> tuple[Floats, Floats, Floats]:
+    """Return the lowest and the highest value of each component in a traversal, and its variance.
 
-    The names are None if they are unknown. Raises TypeError if the estimator contains no
-    autoencoder or has no method `transform`, and NotFittedError if it is not fitted.
+    They are those of `codes`. A component whose percentiles over `codes` are equal has a range
+    around the code of `row` instead. The width of this range is that of the codes of rows that the
+    model draws.
     """
-    last, autoencoder = unpack_estimator(estimator)
-    if autoencoder is not last and not hasattr(last, "transform"):
-        raise TypeError(
-            "estimator must be an autoencoder or have a method 'transform', got "
-            f"{type(last).__name__}, whose autoencoder is fitted to rescaled rows. Pass an "
-            "autoencoder, or use LossCurveDisplay or OutlierExplanationDisplay."
-        )
-    X, names = apply_preprocessing(estimator, X)
-    # An autoencoder that another estimator contains was fitted without column names.
-    return autoencoder, X if autoencoder is last else np.asarray(X), names
-
-
-def _flatten_rows(X: Any) -> Floats:
-    """Validate rows or codes of shape (n_samples, ...), and flatten them to two axes."""
-    X = check_array(as_padded(X), ensure_all_finite="allow-nan", allow_nd=True)
-    return X.reshape(len(X), -1)
+    low, high = np.percentile(codes, [5, 95], axis=0)
+    # The codes of equal rows may differ by rounding errors.
+    variance, equal = codes.var(axis=0), np.isclose(low, high, rtol=1e-5, atol=0)
+    if equal.any():
+        drawn = autoencoder.sample(N_DRAWN, random_state=0)
+        # A model that was fitted to a data frame warns about rows without column names.
+        if hasattr(autoencoder, "feature_names_in_"):
+            drawn = pd.DataFrame(drawn, columns=autoencoder.feature_names_in_)
+        drawn_variance = flatten_rows(autoencoder.transform(drawn)).var(axis=0)
+        margin = np.where(equal, NORMAL_95 * np.sqrt(drawn_variance), 0)
+        low = np.where(equal, codes[row], low) - margin
+        high = np.where(equal, codes[row], high) + margin
+        variance = drawn_variance if len(codes) == 1 else variance
+    return low, high, variance
 
 
 def _columns_of_numbers(rows: NDArray[Any]) -> Callable[[Any], Any]:
@@ -548,74 +550,6 @@ def _columns_of_numbers(rows: NDArray[Any]) -> Callable[[Any], Any]:
     return select
 
 
-def _fit_pca(X: Any, n_components: int) -> PCA:
-    """Fit PCA to rows, with fewer than `n_components` if there are fewer rows or columns.
-
-    Raises ValueError if the rows contain NaN.
-    """
-    X = _flatten_rows(X)
-    if np.isnan(X).any():
-        raise ValueError("X contains NaN, which PCA does not support. Set with_pca=False.")
-    return PCA(min(n_components, *X.shape), random_state=0).fit(X)
-
-
-def _image_shape(autoencoder: Any, feature_shape: Sequence[int] | None) -> Any:
-    """Return the argument `feature_shape` or, if it is None, that parameter of the autoencoder.
-
-    For a recurrent autoencoder, the argument is returned even if it is None. The parameter then
-    holds the numbers of time steps and of channels, which would be taken for the height and the
-    width of an image.
-    """
-    if feature_shape is not None or autoencoder.architecture == "recurrent":
-        return feature_shape
-    return autoencoder.feature_shape
-
-
-def _as_images(rows: Floats, feature_shape: Sequence[int] | None) -> Floats | None:
-    """Reshape rows of shape (..., n_features) to images, or return None if they are not images.
-
-    The images have the shape (..., height, width) or (..., height, width, 3). Raises ValueError if
-    `feature_shape` does not fit `n_features`.
-    """
-    if feature_shape is None:
-        return None
-    n_features = rows.shape[-1]
-    try:
-        shape = np.empty(n_features).reshape(feature_shape).shape
-    except ValueError:
-        raise ValueError(
-            f"feature_shape must fit rows with {n_features} columns, got {tuple(feature_shape)}."
-        ) from None
-    if len(shape) == 2:
-        shape = 1, *shape
-    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) == 1:
-        return None
-    images = np.moveaxis(rows.reshape(*rows.shape[:-1], *shape), -3, -1)
-    return images[..., 0] if shape[0] == 1 else images
-
-
-def _draw_images(axes: Any, images: Floats, low: Any, high: Any, labels: Any, titles: Any) -> Any:
-    """Draw images in a grid, black at `low` and white at `high`, and return the AxesImages.
-
-    `axes` and the result have the shape (n_rows, n_columns), and `images` the shape
-    (n_rows, n_columns, height, width) or (n_rows, n_columns, height, width, 3). `labels` has one
-    label for each row of the grid. `titles` has one title for each image, or for each image of the
-    first row only.
-    """
-    if images.ndim > 4:  # matplotlib requires colors in [0, 1]
-        images = np.clip((images - low) / (high - low or 1), 0, 1)
-    artists = np.empty(axes.shape, dtype=object)
-    for place, ax in np.ndenumerate(axes):
-        artists[place] = ax.imshow(images[place], cmap="gray", vmin=low, vmax=high)
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    for ax, label in zip(axes[:, 0], labels, strict=True):
-        ax.set_ylabel(label, rotation=0, ha="right", va="center")
-    for ax, title in zip(axes.flat, titles, strict=False):
-        ax.set_title(title, size="small")
-    return artists
-
-
 def _draw_lines(axes: Any, rows: Floats, styles: Any, titles: Any, names: Any) -> Any:
     """Draw rows, an array of shape (n_groups, n_rows, n_features), as lines.
 
@@ -624,21 +558,11 @@ def _draw_lines(axes: Any, rows: Floats, styles: Any, titles: Any, names: Any) -
     unless there are too many. Returns an array of Line2D of shape (n_groups, n_rows). Raises
     ValueError if the number of names to write is not that of the columns.
     """
-    n_features = rows.shape[-1]
     lines = []
     for ax, group, title in zip(axes, rows, titles, strict=True):
         lines.append([ax.plot(row, **style)[0] for row, style in zip(group, styles, strict=True)])
         ax.set_title(title, loc="left", size="small")
-    if names is None or n_features > MAX_COLUMN_NAMES:
-        axes[-1].set_xlabel("column")
-    elif len(names) != n_features:
-        raise ValueError(
-            f"feature_names must have {n_features} names, one for each column, got {len(names)}."
-        )
-    else:
-        for ax in axes:
-            ax.set_xticks(range(n_features), [])
-        axes[-1].set_xticks(range(n_features), names, rotation=90)
+    name_columns(axes, rows.shape[-1], names)
     return np.array(lines, dtype=object)
 
 
@@ -651,22 +575,3 @@ def _project(codes: Floats) -> tuple[Floats, str, str]:
         return codes, "component 0", "component 1"
     axes = f"principal axis of {k} components"
     return PCA(2, random_state=0).fit_transform(codes), f"first {axes}", f"second {axes}"
-
-
-def _colors(y: NDArray[Any] | None) -> tuple[dict[str, Any], NDArray[Any] | None]:
-    """Return options of `scatter` that color rows by `y`, and the classes.
-
-    The classes are None if `y` is None or holds numbers that are not classes.
-    """
-    if y is None:
-        return {}, None
-    classes, class_index = np.unique(y, return_inverse=True)
-    n = len(classes)
-    if y.dtype.kind in "iuf" and (n > MAX_CLASSES or (classes % 1 > 0).any()):
-        return {"c": y}, None
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    palette = colormaps["tab10" if n <= 10 else "tab20"]
-    colors = ListedColormap([palette(i % palette.N) for i in range(n)])
-    return {"c": class_index, "cmap": colors, "vmin": -0.5, "vmax": n - 0.5}, classes

@@ -5,16 +5,23 @@ matplotlib is an optional dependency. It is imported only when something is plot
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self, dataclass_transform
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import check_matplotlib_support
-from skae.parameters import inherit_doc, split_sections
+from skae.parameters import inherit_doc, short_repr, split_sections
+from skae.table.sequences import as_padded
+
+Floats = NDArray[np.floating]
 
 
 @dataclass_transform(eq_default=False)
@@ -188,3 +195,60 @@ def apply_preprocessing(estimator: Any, X: Any) -> tuple[Any, Any]:
                 names = estimator[:-1].get_feature_names_out(known)
         estimator = estimator[-1]
     return X, getattr(estimator, "feature_names_in_", names)
+
+
+def unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
+    """Return the autoencoder of an estimator, its input for rows `X`, and its column names.
+
+    The names are None if they are unknown. Raises TypeError if the estimator contains no
+    autoencoder or has no method `transform`, and NotFittedError if it is not fitted.
+    """
+    last, autoencoder = unpack_estimator(estimator)
+    if autoencoder is not last and not hasattr(last, "transform"):
+        raise TypeError(
+            "estimator must be an autoencoder or have a method 'transform', got "
+            f"{type(last).__name__}, whose autoencoder is fitted to rescaled rows. Pass an "
+            "autoencoder, or use LossCurveDisplay or OutlierExplanationDisplay."
+        )
+    X, names = apply_preprocessing(estimator, X)
+    # An autoencoder that another estimator contains was fitted without column names.
+    return autoencoder, X if autoencoder is last else np.asarray(X), names
+
+
+def component_indices(components: Any, n_components: int) -> NDArray[np.integer]:
+    """Return indices of components as a vector, and raise ValueError if one is invalid."""
+    indices = np.atleast_1d(components)
+    if indices.dtype.kind not in "iu" or not np.isin(indices, range(n_components)).all():
+        raise ValueError(
+            f"components must be integers in [0, {n_components - 1}], got {short_repr(components)}."
+        )
+    return indices
+
+
+def flatten_rows(X: Any) -> Floats:
+    """Validate rows or codes of shape (n_samples, ...), and flatten them to two axes."""
+    X = check_array(as_padded(X), ensure_all_finite="allow-nan", allow_nd=True)
+    return X.reshape(len(X), -1)
+
+
+def fit_pca(X: Any, n_components: int) -> PCA:
+    """Fit PCA to rows, with fewer than `n_components` if there are fewer rows or columns.
+
+    Raises ValueError if the rows contain NaN.
+    """
+    X = flatten_rows(X)
+    if np.isnan(X).any():
+        raise ValueError("X contains NaN, which PCA does not support. Set with_pca=False.")
+    return PCA(min(n_components, *X.shape), random_state=0).fit(X)
+
+
+def image_shape(autoencoder: Any, feature_shape: Sequence[int] | None) -> Any:
+    """Return the argument `feature_shape` or, if it is None, that parameter of the autoencoder.
+
+    For a recurrent autoencoder, the argument is returned even if it is None. The parameter then
+    holds the numbers of time steps and of channels, which would be taken for the height and the
+    width of an image.
+    """
+    if feature_shape is not None or autoencoder.architecture == "recurrent":
+        return feature_shape
+    return autoencoder.feature_shape
