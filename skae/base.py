@@ -18,7 +18,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import validate_data
 
-from skae import inference
+from skae import derivatives, inference
 from skae._compat.sklearn import (
     BaseEstimator,
     HasMethods,
@@ -873,19 +873,19 @@ class BaseAutoencoder(
         fitted = self._read_fitted()
         return inference.decode(self._read_codes(X, fitted), None, fitted)
 
-    def _read_codes(self, X: MatrixLike, fitted: Fitted) -> Floats:
+    def _read_codes(self, X: MatrixLike, fitted: Fitted, name: str = "X") -> Floats:
         """Validate codes and their number of components."""
-        read = partial(check_array, dtype=[np.float64, np.float32], input_name="X")
+        read = partial(check_array, dtype=[np.float64, np.float32], input_name=name)
         Z = read_cells(read, X, True)
         k = fitted.network.latent.n_outputs
         if Z.shape[1] != k:
             raise ValueError(
-                f"X has {Z.shape[1]} columns, but the codes of this {type(self).__name__} have {k} "
-                f"components. Pass codes of shape (n_samples, {k})."
+                f"{name} has {Z.shape[1]} columns, but the codes of this {type(self).__name__} "
+                f"have {k} components. Pass codes of shape (n_samples, {k})."
             )
         return Z
 
-    def reconstruct(self, X: MatrixLike) -> Floats:
+    def reconstruct(self, X: MatrixLike, Z: MatrixLike | None = None) -> Floats:
         """Encode rows and decode their codes.
 
         The missing last steps of sequences are reconstructed, too. The columns of a condition are
@@ -895,6 +895,9 @@ class BaseAutoencoder(
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows, in the user's units.
+        Z : array-like of shape (n_samples, n_components), default=None
+            Codes to decode in place of those of the rows, under the conditions of the rows. None
+            decodes the codes of the rows.
 
         Returns
         -------
@@ -906,12 +909,149 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If `X` is invalid or too far from the training rows.
+            If `X` is invalid or too far from the training rows, or if `Z` is invalid, has another
+            number of rows than `X`, or is too far from the codes of training rows.
         TypeError
             If `X` is sparse.
         """
         fitted = self._read_fitted()
-        return inference.reconstructions(fitted.schema.read(X), fitted)
+        rows = fitted.schema.read(X)
+        if Z is None:
+            return inference.reconstructions(rows, fitted)
+        codes = self._read_codes(Z, fitted, "Z")
+        if len(codes) != len(rows):
+            raise ValueError(f"Z must have a code for each row of X, got {len(codes)} codes.")
+        return inference.decode(codes, rows.conditions, fitted)
+
+    def encoder_jacobian(self, X: MatrixLike) -> Floats:
+        """Compute the derivatives of the codes of rows with respect to their cells.
+
+        `skae.metrics.feature_attribution` summarizes them over rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows, in the user's units.
+
+        Returns
+        -------
+        jacobian : ndarray of shape (n_samples, n_components, n_features)
+            Change of each component per unit of each column. It is 0 for missing cells and for the
+            columns of a condition. For vectors of a codebook, it is that of the vectors for which
+            the nearest ones are selected.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid or too far from the training rows.
+        TypeError
+            If `X` is sparse.
+
+        Examples
+        --------
+        The derivatives of a linear autoencoder are the same for all rows.
+
+        >>> from sklearn.datasets import load_iris
+        >>> from skae import Autoencoder
+        >>> X = load_iris().data
+        >>> linear = Autoencoder(2, hidden_layer_sizes=(), random_state=0).fit(X)
+        >>> bool(abs(linear.encoder_jacobian(X) - linear.components_).max() < 1e-9)
+        True
+        """
+        fitted = self._read_fitted()
+        return derivatives.encoder_jacobian(fitted.schema.read(X), fitted)
+
+    def decoder_jacobian(self, X: MatrixLike) -> Floats:
+        """Compute the derivatives of decoded rows with respect to their codes.
+
+        `skae.metrics.loadings` summarizes them over rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows, in the user's units, whose codes are decoded under their conditions.
+
+        Returns
+        -------
+        jacobian : ndarray of shape (n_samples, n_features, n_components)
+            Change of each column of the expected row per unit of each component, at the code of
+            each row. It is 0 for the columns of a condition.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid or too far from the training rows.
+        TypeError
+            If `X` is sparse.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skae import Autoencoder
+        >>> X = load_iris().data
+        >>> autoencoder = Autoencoder(2, max_epochs=5, random_state=0).fit(X)
+        >>> autoencoder.decoder_jacobian(X[:3]).shape
+        (3, 4, 2)
+        """
+        fitted = self._read_fitted()
+        return derivatives.decoder_jacobian(fitted.schema.read(X), fitted)
+
+    def integrated_gradients(self, X: MatrixLike) -> Floats:
+        """Attribute the code of each row to its cells.
+
+        The attribution of a component to a cell is the mean derivative along the straight line from
+        the mean row to the row, times the difference between the cell and the mean of its column
+        [1]_. The mean is that of 16 Gauss-Legendre points. The attributions of a row add up to the
+        difference between its code and the code of the mean row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows, in the user's units. The mean row is that of these rows. For each row, it has the
+            same missing cells and the same condition as the row.
+
+        Returns
+        -------
+        attributions : ndarray of shape (n_samples, n_components, n_features)
+            Attributions, in the units of the codes. They are 0 for missing cells and for the
+            columns of a condition.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid or too far from the training rows.
+        TypeError
+            If `X` is sparse.
+
+        Notes
+        -----
+        A small error of the integral remains, which is larger for activations with kinks, such as
+        "relu". Codes that are random or discrete differ from those that are derived. These rests
+        are distributed over the cells in proportion to the absolute attributions.
+
+        References
+        ----------
+        .. [1] M. Sundararajan, A. Taly and Q. Yan, "Axiomatic attribution for deep networks",
+           ICML 2017.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skae import Autoencoder
+        >>> X = load_iris().data
+        >>> autoencoder = Autoencoder(2, max_epochs=5, random_state=0).fit(X)
+        >>> change = autoencoder.transform(X) - autoencoder.transform(X.mean(axis=0)[None])
+        >>> bool(abs(autoencoder.integrated_gradients(X).sum(axis=2) - change).max() < 1e-9)
+        True
+        """
+        fitted = self._read_fitted()
+        return derivatives.integrated_gradients(fitted.schema.read(X), fitted)
 
     def reconstruction_error(self, X: MatrixLike, per_feature: bool = False) -> Floats:
         """Compute the error between rows and their reconstructions.

@@ -1,10 +1,12 @@
 """Metrics of codes, reconstructions and samples: scorers for cross-validation and searches."""
 
+from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
@@ -30,13 +32,24 @@ from skae._compat.sklearn import (
     check_sample_weight,
     safe_indexing,
 )
+from skae.inspection.attribution import (
+    attribution_shares,
+    explained_variance,
+    importance,
+    mean_loadings,
+)
+from skae.inspection.display import apply_preprocessing, unpack_with_rows
 from skae.table.audit import FOLDS, PROBES
+from skae.table.containers import default_names, is_frame, table_in_frame, tables_in_frame
 from skae.table.sequences import as_padded
 
 __all__ = [
     "active_units",
     "code_stability",
+    "component_importance",
     "explained_variance_ratio",
+    "feature_attribution",
+    "loadings",
     "neg_two_sample_auc",
     "probe_score",
     "trustworthiness",
@@ -148,27 +161,243 @@ def explained_variance_ratio(
     row_weight = check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
-    # Both tables are shifted by the smallest cell of each column below. The cells of a constant
-    # column are then exactly 0, and so is their variance.
-    smallest = np.fmin.reduce(rows)
     if reconstructed.shape != rows.shape:
         raise ValueError(
             f"estimator must return reconstructions of shape {rows.shape}, got "
             f"{reconstructed.shape}."
         )
-    rows, reconstructed = rows - smallest, reconstructed - smallest
-    missing = np.isnan(rows)
-    if np.isnan(reconstructed[~missing]).any():
+    if np.isnan(reconstructed[~np.isnan(rows)]).any():
         raise ValueError(
             "estimator returned reconstructions that contain NaN where X does not. Check that its "
             "fitted parameters are finite."
         )
-    weight = np.where(missing, 0.0, row_weight[:, None])
-    rows, errors = np.where(missing, 0.0, rows), np.where(missing, 0.0, rows - reconstructed)
-    column_weight = weight.sum(axis=0)
-    center = (weight * rows).sum(axis=0) / np.where(column_weight > 0, column_weight, 1.0)
-    unexplained, total = (weight * errors**2).sum(), (weight * (rows - center) ** 2).sum()
-    return float(1 - unexplained / total) if total else float(unexplained == 0)
+    return explained_variance(rows, reconstructed, row_weight)
+
+
+def feature_attribution(
+    estimator: BaseEstimator, X: ArrayLike, y: object = None, *, per_row: bool = False
+) -> Any:
+    """Compute which columns the components of the codes depend on.
+
+    Parameters
+    ----------
+    estimator : autoencoder, estimator that contains one, or Pipeline
+        A fitted autoencoder, a fitted estimator that contains one, such as `AutoencoderClassifier`
+        or `AutoencoderOutlierDetector`, or a Pipeline that ends with one of these. The columns are
+        those of the autoencoder's input: those after the earlier steps of a Pipeline.
+    X : array-like of shape (n_samples, n_features)
+        Rows in the user's units, at least two of which differ.
+    y : None
+        Ignored.
+    per_row : bool, default=False
+        Whether to attribute the code of each row to its cells, in place of the variance of each
+        component to the columns.
+
+    Returns
+    -------
+    attribution : ndarray or data frame
+        If `per_row=False`, the share of each column in the variance of each component, of shape
+        (n_components, n_features). The shares are not negative, and those of a component sum to 1.
+        If `X` is a pandas DataFrame, it is a DataFrame with the names of the components and of the
+        columns. If `X` is a data frame of another library, such as polars, it is one of this
+        library, whose first column, "component", contains the names of the components.
+
+        If `per_row=True`, the attributions of
+        `skae.base.BaseAutoencoder.integrated_gradients`, of shape (n_samples, n_components,
+        n_features). Those of a row add up to the difference between its code and the code of the
+        mean row. If `X` is a pandas DataFrame, it is a DataFrame with a column for each pair of a
+        component and a column. If `X` is a data frame of another library, it is a dict of data
+        frames, by component.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` contains no autoencoder of skae.
+    NotFittedError
+        If `estimator` is not fitted.
+    ValueError
+        If `X` is invalid, or if all of its rows are equal.
+
+    See Also
+    --------
+    loadings : How columns change with the components, from the derivatives of the decoder.
+    component_importance : How much each component explains.
+
+    Notes
+    -----
+    Let J be the derivatives of a component with respect to the columns at a row, and S the
+    covariance of the columns. The variance of the component is about the mean of J S J' over the
+    rows. Correlated columns explain a part of it together. To divide it, each column is replaced by
+    its uncorrelated counterpart, as in Johnson's relative weights [1]_: the share of a column is
+    proportional to the mean of the squared entry of J S^(1/2), where S^(1/2) is the symmetric
+    square root. A column that does not vary has the share 0.
+
+    For PCA's solution and its training rows, the shares are PCA's squared loadings,
+    ``components_**2``. If a component depends on no column, the shares of the columns that vary are
+    equal. The attributions of single rows are integrated gradients [2]_.
+
+    References
+    ----------
+    .. [1] J. W. Johnson, "A heuristic method for estimating the relative weight of predictor
+       variables in multiple regression", Multivariate Behavioral Research 35, 2000.
+    .. [2] M. Sundararajan, A. Taly and Q. Yan, "Axiomatic attribution for deep networks", ICML
+       2017.
+
+    Examples
+    --------
+    The second component depends mainly on the width of the sepals.
+
+    >>> from sklearn.datasets import load_iris
+    >>> from skae import Autoencoder
+    >>> from skae.metrics import feature_attribution
+    >>> X = load_iris(as_frame=True).data
+    >>> autoencoder = Autoencoder(2, hidden_layer_sizes=(), max_epochs=0).fit(X)
+    >>> feature_attribution(autoencoder, X).round(2).idxmax(axis=1)["autoencoder1"]
+    'sepal width (cm)'
+    """
+    autoencoder, rows, names = unpack_with_rows(estimator, X)
+    components = autoencoder.get_feature_names_out()
+    if per_row:
+        attributions = autoencoder.integrated_gradients(rows)
+        return tables_in_frame(X, components, attributions, names)
+    shares = attribution_shares(autoencoder, rows)
+    return table_in_frame(X, shares, ("component", components), names)
+
+
+def loadings(estimator: BaseEstimator, X: ArrayLike, y: object = None) -> Any:
+    """Compute how much each column changes with each component of the codes.
+
+    Parameters
+    ----------
+    estimator : autoencoder, estimator that contains one, or Pipeline
+        A fitted estimator, as for `feature_attribution`. The columns are those of the autoencoder's
+        input, and so are their units.
+    X : array-like of shape (n_samples, n_features)
+        Rows in the user's units, at least two.
+    y : None
+        Ignored.
+
+    Returns
+    -------
+    loadings : ndarray or data frame of shape (n_features, n_components)
+        Mean derivative of the columns of the decoded rows with respect to the components, times the
+        standard deviation of each component: the change of a column per standard deviation of a
+        component, in the units of the column. If `X` is a data frame, it is one of the same
+        library. That of pandas has the names of the columns as its index; those of other libraries
+        have them in their first column, "feature".
+
+    Raises
+    ------
+    TypeError
+        If `estimator` contains no autoencoder of skae.
+    NotFittedError
+        If `estimator` is not fitted.
+    ValueError
+        If `X` is invalid or has a single row.
+
+    See Also
+    --------
+    feature_attribution : What the components depend on, from the derivatives of the encoder.
+
+    Notes
+    -----
+    For PCA's solution and its training rows, they are PCA's loadings [1]_,
+    ``components_.T * sqrt(explained_variance_)``. If the columns are standardized, PCA's loadings
+    are the correlations between columns and components.
+
+    Those of a nonlinear decoder differ between rows, and positive and negative derivatives cancel
+    in the mean. `skae.base.BaseAutoencoder.decoder_jacobian` computes the derivatives at each row.
+
+    References
+    ----------
+    .. [1] I. T. Jolliffe, "Principal component analysis", 2nd edition, Springer 2002.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skae import Autoencoder
+    >>> from skae.metrics import loadings
+    >>> X = load_iris(as_frame=True).data
+    >>> autoencoder = Autoencoder(1, max_epochs=5, random_state=0).fit(X)
+    >>> loadings(autoencoder, X)["autoencoder0"].abs().idxmax()
+    'petal length (cm)'
+    """
+    autoencoder, rows, names = unpack_with_rows(estimator, X)
+    values, components = mean_loadings(autoencoder, rows), autoencoder.get_feature_names_out()
+    return table_in_frame(X, values, ("feature", default_names(names, len(values))), components)
+
+
+def component_importance(estimator: BaseEstimator, X: ArrayLike, y: object = None) -> Any:
+    """Compute the share of the variance of rows that each component of the codes explains.
+
+    It is the explained variance of the reconstructions minus that of reconstructions for which the
+    component is set to its mean.
+
+    Parameters
+    ----------
+    estimator : estimator or Pipeline
+        A fitted estimator, as for `feature_attribution`, or any other estimator with the methods
+        `transform` and `inverse_transform`, such as PCA. The reconstructions are compared with its
+        input: that after the earlier steps of a Pipeline.
+    X : array-like of shape (n_samples, n_features)
+        Rows in the user's units.
+    y : None
+        Ignored.
+
+    Returns
+    -------
+    importance : ndarray, Series or data frame of shape (n_components,)
+        Share of each component, at most 1. It is negative if the reconstructions are better without
+        the component. If `X` is a pandas DataFrame, it is a Series with the names of the
+        components. If `X` is a data frame of another library, it is one with the columns
+        "component" and "importance".
+
+    Raises
+    ------
+    TypeError
+        If the estimator does not have the required methods.
+    NotFittedError
+        If `estimator` is not fitted.
+    ValueError
+        If `X` is invalid.
+
+    See Also
+    --------
+    explained_variance_ratio : Explained variance of all components together.
+
+    Notes
+    -----
+    For PCA and its training rows, it is ``explained_variance_ratio_`` [1]_. If the decoder is
+    nonlinear, the shares do not add up to the explained variance of all components, because the
+    effect of one component may depend on the others.
+
+    References
+    ----------
+    .. [1] I. T. Jolliffe, "Principal component analysis", 2nd edition, Springer 2002.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from skae.metrics import component_importance
+    >>> X = load_iris().data
+    >>> pca = PCA(2).fit(X)
+    >>> bool(np.allclose(component_importance(pca, X), pca.explained_variance_ratio_))
+    True
+    """
+    last = _last_step(estimator)
+    if hasattr(last, "reconstruct") or hasattr(last, "autoencoder"):
+        autoencoder, rows, _ = unpack_with_rows(estimator, X)
+        decode = partial(autoencoder.reconstruct, rows)
+    else:
+        _require(last, "transform", "inverse_transform")
+        autoencoder, rows = last, apply_preprocessing(estimator, X)[0]
+        decode = autoencoder.inverse_transform
+    shares = importance(np.asarray(autoencoder.transform(rows)), decode, rows)
+    names = autoencoder.get_feature_names_out()
+    table = table_in_frame(X, shares[:, None], ("component", names), ["importance"])
+    return table["importance"] if isinstance(X, pd.DataFrame) else table if is_frame(X) else shares
 
 
 def active_units(

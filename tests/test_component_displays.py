@@ -275,6 +275,7 @@ def test_importance_without_pca(wine):
     assert display.ax_.get_legend() is None
 
 
+@pytest.mark.filterwarnings("ignore:n_components=20 exceeds:UserWarning")
 def test_importance_of_more_components_than_columns():
     model = Autoencoder(20, **QUICK).fit(WINE)
     display = ComponentImportanceDisplay.from_estimator(model, WINE)

@@ -23,7 +23,7 @@ BELOW_BASE = {
 }  # fmt: skip
 
 ARROWS = {
-    "metrics": SCIENCE | {"skae.table"},
+    "metrics": SCIENCE | {"skae.inspection", "skae.table"},
     "model_selection": SCIENCE | {"skae.parameters", "skae.state"},
     "inspection": SCIENCE | {"matplotlib", "skae.model_selection", "skae.parameters", "skae.table"},
     "tasks": SCIENCE
@@ -38,11 +38,13 @@ ARROWS = {
     "base": SCIENCE
     | BELOW_BASE
     | {
+        "skae.derivatives",
         "skae.fitting",
         "skae.inference",
         "skae.starting",
         "skae.state",
     },
+    "derivatives": SCIENCE | BELOW_BASE | {"skae.inference", "skae.state"},
     "fitting": SCIENCE | BELOW_BASE | {"skae.starting", "skae.state"},
     "starting": SCIENCE | BELOW_BASE | {"skae.state"},
     "inference": SCIENCE | BELOW_BASE | {"skae.state"},

@@ -454,7 +454,8 @@ def test_a_pipelines_draws_are_in_units_of_its_input():
 
 
 def test_all_are_listed():
-    assert sorted(metrics.__all__) == sorted([*SCORERS, "two_sample_auc"])
+    of_components = "component_importance", "feature_attribution", "loadings"
+    assert sorted(metrics.__all__) == sorted([*SCORERS, "two_sample_auc", *of_components])
 
 
 @pytest.mark.parametrize("name", SCORERS)

@@ -270,11 +270,12 @@ def test_estimators_that_are_not_fitted_are_refused(draw, over):
 
 
 @pytest.mark.parametrize("name", ["codes", "rows", "traversal"])
-def test_detectors_have_no_codes_to_draw(name, detector):
-    with pytest.raises(
-        TypeError, match="have a method 'transform', got AutoencoderOutlierDetector"
-    ):
-        OF_ESTIMATORS[name](detector)
+def test_what_detectors_receive_is_drawn(name, detector):
+    """In the robust units in which they pass rows to their autoencoder."""
+    display = OF_ESTIMATORS[name](detector)
+    if name == "codes":
+        codes = detector.autoencoder_.transform(detector.preprocess(WINE))
+        np.testing.assert_array_equal(display.codes["Autoencoder"], codes)
 
 
 # -------------------------------------------------------------------------------- loss curves

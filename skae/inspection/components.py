@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -9,15 +10,14 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 from skae._compat.sklearn import safe_indexing
-from skae.inspection.attribution import component_importance, feature_attribution, loadings
+from skae.inspection.attribution import attribution_shares, importance, mean_loadings
 from skae.inspection.display import (
     Display,
-    apply_preprocessing,
     component_indices,
     fit_pca,
     flatten_rows,
     image_shape,
-    unpack_estimator,
+    unpack_with_rows,
 )
 from skae.inspection.drawing import (
     as_images,
@@ -185,18 +185,18 @@ class BiplotDisplay(_ComponentsDisplay):
             rows unless the decoder is linear. If None, the arrows show the mean of the derivatives
             over all rows, which `skae.metrics.loadings` computes.
         """
-        autoencoder, X, names = _unpack(estimator, X)
+        autoencoder, X, names = unpack_with_rows(estimator, X)
         codes = flatten_rows(autoencoder.transform(X))
         indices = component_indices(components, codes.shape[1])
         if row is None:
-            arrows = loadings(autoencoder, X)
+            arrows = mean_loadings(autoencoder, X)
         else:
             check_integer(row, "row", 0, len(codes) - 1)
             jacobian = autoencoder.decoder_jacobian(safe_indexing(X, [row]))[0]
             arrows = jacobian * codes.std(axis=0, ddof=1)
         return cls.from_predictions(
             codes[:, indices],
-            np.asarray(arrows)[:, indices],
+            arrows[:, indices],
             y,
             components=indices,
             row=row,
@@ -362,11 +362,13 @@ class AttributionDisplay(_ComponentsDisplay):
             Shape of a row if rows are images, as for the class. If None, it is the parameter
             `feature_shape` of the autoencoder, unless the autoencoder is recurrent.
         """
-        autoencoder, X, names = _unpack(estimator, X)
-        attributions = np.asarray(feature_attribution(autoencoder, X, per_row=row is not None))
-        if row is not None:
-            check_integer(row, "row", 0, len(attributions) - 1)
-            attributions = attributions[row]
+        autoencoder, X, names = unpack_with_rows(estimator, X)
+        if row is None:
+            attributions = attribution_shares(autoencoder, X)
+        else:
+            of_rows = autoencoder.integrated_gradients(X)
+            check_integer(row, "row", 0, len(of_rows) - 1)
+            attributions = of_rows[row]
         shape = image_shape(autoencoder, feature_shape)
         return cls(attributions, row, shape, names).plot(ax)
 
@@ -472,10 +474,11 @@ class ComponentImportanceDisplay(_ComponentsDisplay):
         ax : matplotlib Axes, default=None
             Axes to plot into. If None, a new figure is created.
         """
-        autoencoder, X, _ = _unpack(estimator, X)
-        importance = component_importance(autoencoder, X)
-        pca = fit_pca(X, len(importance)).explained_variance_ratio_ if with_pca else None
-        return cls(importance, pca).plot(ax)
+        autoencoder, X, _ = unpack_with_rows(estimator, X)
+        codes = np.asarray(autoencoder.transform(X))
+        shares = importance(codes, partial(autoencoder.reconstruct, X), X)
+        pca = fit_pca(X, len(shares)).explained_variance_ratio_ if with_pca else None
+        return cls(shares, pca).plot(ax)
 
     @classmethod
     def from_predictions(
@@ -505,14 +508,3 @@ class ComponentImportanceDisplay(_ComponentsDisplay):
 def _vector(shares: Any) -> Floats:
     """Return shares as an array. Raises ValueError if they are not a vector of finite numbers."""
     return column_or_1d(check_array(shares, ensure_2d=False))
-
-
-def _unpack(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
-    """Return the autoencoder of an estimator, its input for rows `X`, and its column names.
-
-    The names are None if they are unknown. Raises TypeError if the estimator contains no
-    autoencoder, and NotFittedError if it is not fitted.
-    """
-    last, autoencoder = unpack_estimator(estimator)
-    X, names = apply_preprocessing(estimator, X)
-    return autoencoder, X if autoencoder is last else last.preprocess(X), names

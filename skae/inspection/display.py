@@ -201,18 +201,11 @@ def unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
     """Return the autoencoder of an estimator, its input for rows `X`, and its column names.
 
     The names are None if they are unknown. Raises TypeError if the estimator contains no
-    autoencoder or has no method `transform`, and NotFittedError if it is not fitted.
+    autoencoder, and NotFittedError if it is not fitted.
     """
     last, autoencoder = unpack_estimator(estimator)
-    if autoencoder is not last and not hasattr(last, "transform"):
-        raise TypeError(
-            "estimator must be an autoencoder or have a method 'transform', got "
-            f"{type(last).__name__}, whose autoencoder is fitted to rescaled rows. Pass an "
-            "autoencoder, or use LossCurveDisplay or OutlierExplanationDisplay."
-        )
     X, names = apply_preprocessing(estimator, X)
-    # An autoencoder that another estimator contains was fitted without column names.
-    return autoencoder, X if autoencoder is last else np.asarray(X), names
+    return autoencoder, X if autoencoder is last else last.preprocess(X), names
 
 
 def component_indices(components: Any, n_components: int) -> NDArray[np.integer]:

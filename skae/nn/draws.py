@@ -108,7 +108,7 @@ class KeyedDraws(Draws):
         self.dtype = x.dtype
         self._calls = 0
         # Adding zero turns -0.0 into 0.0.
-        bits = (x.double() + 0.0).view(torch.int64)
+        bits = (x.detach().double() + 0.0).view(torch.int64)
         # The keys of columns are added before the bits are mixed, so that a value has unrelated
         # parts in different columns. A product would keep the trailing zero bits of the value.
         column_keys = _mix(torch.arange(1, x.shape[1] + 1, device=x.device))

@@ -114,6 +114,13 @@ class Latent(nn.Module, ABC):
     def forward(self, h: Tensor, draws: Draws | None) -> Code:
         """Compute codes from raw outputs. Without `draws`, the codes are deterministic."""
 
+    def smooth(self, code: Code) -> Tensor:
+        """Return the codes (n, n_outputs) that `transform` returns, or a smooth substitute.
+
+        Derivatives of codes with respect to rows are those of the result.
+        """
+        return code.mean
+
     def penalty(
         self, code: Code, x: Tensor, encode: Encode, weight: Tensor, draws: Draws | None
     ) -> Tensor | float:
@@ -248,6 +255,10 @@ class Discrete(Latent):
     def __init__(self, n_components: int, sizes: tuple[int, int]) -> None:
         super().__init__(n_components)
         self.n_codebooks, self.n_codes = sizes
+
+    def smooth(self, code: Code) -> Tensor:
+        # The selected vectors are a step function of the raw output of the encoder.
+        return code.h
 
     @abstractmethod
     def indices(self, h: Tensor) -> Tensor:

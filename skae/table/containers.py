@@ -11,6 +11,48 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 
+def is_frame(X: Any) -> bool:
+    """Return whether `X` is a data frame of pandas, polars or another library."""
+    return isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
+
+
+def default_names(names: Any, n: int) -> list[str]:
+    """Return names of columns, which are "x0", "x1" and so on if `names` is None."""
+    return [f"x{j}" for j in range(n)] if names is None else [*names]
+
+
+def table_in_frame(X: Any, table: Floats, index: tuple[str, Any], names: Any) -> Any:
+    """Return a table as a data frame of the library of `X`, or unchanged if `X` is an array.
+
+    `index` is a title and the names of the rows: the index of a pandas DataFrame, and the first
+    column of others. `names` are those of the columns, or None.
+    """
+    if not is_frame(X):
+        return table
+    title, rows = index
+    names = default_names(names, table.shape[1])
+    if isinstance(X, pd.DataFrame):
+        return pd.DataFrame(table, pd.Index(rows, name=None), names)
+    columns = {title: [*rows]} | dict(zip(names, table.T, strict=True))
+    library = nw.get_native_namespace(nw.from_native(X, eager_only=True))
+    return nw.from_dict(columns, backend=library).to_native()
+
+
+def tables_in_frame(X: Any, titles: Sequence[str], tables: Floats, names: Any) -> Any:
+    """Return tables (n_samples, n_tables, n_columns) as `tables_like`, or unchanged for arrays.
+
+    `names` are those of the columns, which may differ from those of `X`, or None.
+    """
+    if not is_frame(X):
+        return tables
+    names = default_names(names, tables.shape[2])
+    if isinstance(X, pd.DataFrame):
+        return tables_like(pd.DataFrame(index=X.index, columns=names), titles, tables, None)
+    library = nw.get_native_namespace(nw.from_native(X, eager_only=True))
+    empty = nw.from_numpy(tables[:0, 0], schema=names, backend=library)
+    return tables_like(empty.to_native(), titles, tables, None)
+
+
 def tables_like(X: Any, titles: Sequence[str], tables: Floats, names: Any) -> Any:
     """Arrange several tables with the columns of `X` side by side.
 

@@ -52,6 +52,10 @@ class FittedTask(Stored):
         ):
             raise ValueError(f"there must be {self.n_features_in} names of columns, got {names!r}")
 
+    def to_autoencoder(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Convert validated rows to those that the autoencoder receives."""
+        return X
+
     def defined(self, name: str) -> Any:
         """Return the value of a field, or raise AttributeError if it is None."""
         value = getattr(self, name)
@@ -235,6 +239,35 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         """Validate rows for a fitted model."""
         validator, options = _make_validator(self, fitted), self._validation_options
         return validate_rows(validator, fitted.autoencoder, X, reset=False, **options)
+
+    def preprocess(self, X: MatrixLike) -> NDArray[Any]:
+        """Convert rows to those that the autoencoder in `autoencoder_` receives.
+
+        The methods of `autoencoder_` accept the result. `AutoencoderOutlierDetector` trains its
+        autoencoder in robust units of the columns, in which extreme cells are clipped, unless its
+        likelihood restricts the range of cells. The other estimators do not change rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the user's units.
+
+        Returns
+        -------
+        X_preprocessed : ndarray of shape (n_samples, n_features)
+            Rows for the autoencoder, without column names.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If `X` is invalid.
+        TypeError
+            If `X` is sparse.
+        """
+        fitted = self._read_fitted()
+        return fitted.to_autoencoder(self._read_rows(X, fitted))
 
     # -------------------------------------------------------------------- state
 

@@ -189,6 +189,9 @@ class ScaledAutoencoder(FittedTask):
         # The detector keeps its own sample of the rows, in the user's units.
         self.autoencoder._fitted = self.autoencoder._fitted.without_rows()
 
+    def to_autoencoder(self, X: NDArray[Any]) -> NDArray[Any]:
+        return self.inputs.to_network(self.units.round(X))
+
     def encode(self, X: Floats) -> Floats:
         """Compute the codes (n, n_components) of rows in the user's units."""
         return np.asarray(self.autoencoder.transform(self.inputs.to_network(X)), dtype=np.float64)

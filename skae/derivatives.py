@@ -1,0 +1,120 @@
+"""Derivatives of codes with respect to rows, and of decoded rows with respect to codes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skae.inference import BLOCK_ROWS, code_units, map_rows
+from skae.nn.batch import Batch
+from skae.nn.bodies.linearization import forward_mode
+from skae.state import Fitted
+from skae.table.rows import Floats, Rows
+from skae.training.tensors import tensor
+
+PATH_POINTS = 16
+"""Number of points at which the integrals of `integrated_gradients` evaluate derivatives."""
+
+BLOCK_CELLS = 2**22
+"""Largest number of derivatives that are computed at once, unless one row has more."""
+
+
+def encoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
+    """Compute the derivatives (n, k, n_columns) of codes with respect to the cells of rows.
+
+    Those with respect to conditions and to missing cells are 0.
+    """
+    scale = code_units(fitted, fitted.network)[1]
+    return _map(lambda batch: _jacobian(batch, fitted) * scale[:, None], rows, fitted)
+
+
+def integrated_gradients(rows: Rows, fitted: Fitted) -> Floats:
+    """Attribute the codes of rows to their cells, (n, k, n_columns).
+
+    The attributions of a row add up to the difference between its code and that of the mean row
+    with the same missing cells and the same conditions.
+    """
+    network = fitted.network
+    scale = code_units(fitted, network)[1]
+    known = ~np.isnan(rows.modelled)
+    total = np.where(known, rows.modelled, 0.0).sum(axis=0, dtype=np.float64)
+    mean = tensor(total / np.maximum(known.sum(axis=0), 1), network)
+    nodes, shares = np.polynomial.legendre.leggauss(PATH_POINTS)
+
+    def attribute(batch: Batch) -> Tensor:
+        cells = batch.x[:, : len(mean)]
+        missing = cells.isnan()
+        difference = (cells - mean).nan_to_num()
+
+        def point(share: float) -> Batch:
+            x = batch.x.clone()
+            x[:, : len(mean)] = (mean + share * difference).masked_fill(missing, torch.nan)
+            return batch._replace(x=x)
+
+        gradient = sum(
+            share / 2 * _jacobian(point((1 + node) / 2), fitted)
+            for node, share in zip(nodes.tolist(), shares.tolist(), strict=True)
+        )
+        parts = gradient * scale[:, None] * difference[:, None]
+        change = network.encode(batch).mean - network.encode(point(0.0)).mean
+        return _completed(parts.double(), change.double() * scale, ~missing)
+
+    return _map(attribute, rows, fitted)
+
+
+def decoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
+    """Compute the derivatives (n, n_columns, k) of expected rows with respect to codes.
+
+    They are those at the codes of rows, under their conditions. Those of conditions are 0.
+    """
+    network = fitted.network
+    scale = code_units(fitted, network)[1]
+
+    def derive(batch: Batch) -> Tensor:
+        def decode(z: Tensor) -> Tensor:
+            return network.likelihood.mean(network.outputs(z, batch))
+
+        z = network.encode(batch).mean
+        axes = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        return forward_mode(decode, z, axes).derivatives().transpose(0, 1) / scale[:, None]
+
+    return _map(derive, rows, fitted).swapaxes(1, 2)
+
+
+def _map(function: Callable[[Batch], Tensor], rows: Rows, fitted: Fitted) -> Floats:
+    """Apply a function of batches, which returns cells (n, k, n_modelled), to blocks of rows.
+
+    The result has the shape (n, k, n_columns). The columns of conditions are 0.
+    """
+    k = fitted.network.latent.n_outputs
+    block_rows = max(1, min(BLOCK_ROWS, BLOCK_CELLS // (k * fitted.schema.n_columns)))
+    cells = map_rows(function, rows, fitted, np.float64, block_rows=block_rows)
+    return fitted.schema.write(cells.reshape(-1, cells.shape[2])).reshape(len(cells), k, -1)
+
+
+def _jacobian(batch: Batch, fitted: Fitted) -> Tensor:
+    """Compute the derivatives (n, k, n_modelled) of the network's codes."""
+    network = fitted.network
+    with torch.enable_grad():
+        x = batch.x.detach().clone().requires_grad_()
+        z = network.latent.smooth(network.encode(batch._replace(x=x)))
+        # Rows do not influence each other, so that the gradient of a sum has that of each row.
+        rows = [
+            torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)[0]
+            for column in z.unbind(1)
+        ]
+    return torch.stack(rows, 1)[..., : network.inputs.n_outputs].nan_to_num()
+
+
+def _completed(parts: Tensor, total: Tensor, observed: Tensor) -> Tensor:
+    """Distribute the rest of a total (n, k) over its parts (n, k, d), so that they add up to it.
+
+    The rest is distributed in proportion to the absolute parts or, if all of them are 0, equally
+    over the observed cells.
+    """
+    weight = parts.abs()
+    is_empty = weight.sum(-1, keepdim=True) == 0
+    weight = torch.where(is_empty, observed[:, None].to(weight), weight)
+    rest = total - parts.sum(-1)
+    return parts + rest[..., None] * weight / weight.sum(-1, keepdim=True).clamp_min(1e-300)
