@@ -1032,8 +1032,9 @@ class BaseAutoencoder(
         Notes
         -----
         A small error of the integral remains, which is larger for activations with kinks, such as
-        "relu". Codes that are random or discrete differ from those that are derived. These rests
-        are distributed over the cells in proportion to the absolute attributions.
+        "relu". Discrete codes differ from the smooth ones whose derivatives are used. These rests
+        are distributed over the cells in proportion to the absolute attributions. If codes contain
+        noise, as those of `FairAutoencoder`, the code of the mean row has the noise of the row.
 
         References
         ----------

@@ -9,6 +9,7 @@ from torch import Tensor
 from skae.inference import BLOCK_ROWS, code_units, map_rows
 from skae.nn.batch import Batch
 from skae.nn.bodies.linearization import forward_mode
+from skae.nn.draws import Draws
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows
 from skae.training.tensors import tensor
@@ -33,7 +34,7 @@ def integrated_gradients(rows: Rows, fitted: Fitted) -> Floats:
     """Attribute the codes of rows to their cells, (n, k, n_columns).
 
     The attributions of a row add up to the difference between its code and that of the mean row
-    with the same missing cells and the same conditions.
+    with the same missing cells, the same conditions and, if codes contain noise, the same noise.
     """
     network = fitted.network
     scale = code_units(fitted, network)[1]
@@ -41,6 +42,9 @@ def integrated_gradients(rows: Rows, fitted: Fitted) -> Floats:
     total = np.where(known, rows.modelled, 0.0).sum(axis=0, dtype=np.float64)
     mean = tensor(total / np.maximum(known.sum(axis=0), 1), network)
     nodes, shares = np.polynomial.legendre.leggauss(PATH_POINTS)
+
+    def noise(batch: Batch) -> Draws | None:
+        return network.latent.inference_draws(network.inputs.modelled(batch).x)
 
     def attribute(batch: Batch) -> Tensor:
         cells = batch.x[:, : len(mean)]
@@ -53,11 +57,13 @@ def integrated_gradients(rows: Rows, fitted: Fitted) -> Floats:
             return batch._replace(x=x)
 
         gradient = sum(
-            share / 2 * _jacobian(point((1 + node) / 2), fitted)
+            share / 2 * _jacobian(point((1 + node) / 2), fitted, noise(batch))
             for node, share in zip(nodes.tolist(), shares.tolist(), strict=True)
         )
         parts = gradient * scale[:, None] * difference[:, None]
-        change = network.encode(batch).mean - network.encode(point(0.0)).mean
+        # The code of the mean row has the noise of the row, if codes contain noise.
+        start = network.encode(point(0.0), noise(batch)).mean
+        change = network.encode(batch, noise(batch)).mean - start
         return _completed(parts.double(), change.double() * scale, ~missing)
 
     return _map(attribute, rows, fitted)
@@ -93,12 +99,15 @@ def _map(function: Callable[[Batch], Tensor], rows: Rows, fitted: Fitted) -> Flo
     return fitted.schema.write(cells.reshape(-1, cells.shape[2])).reshape(len(cells), k, -1)
 
 
-def _jacobian(batch: Batch, fitted: Fitted) -> Tensor:
-    """Compute the derivatives (n, k, n_modelled) of the network's codes."""
+def _jacobian(batch: Batch, fitted: Fitted, draws: Draws | None = None) -> Tensor:
+    """Compute the derivatives (n, k, n_modelled) of the network's codes.
+
+    Without `draws`, codes that contain noise have that of their rows.
+    """
     network = fitted.network
     with torch.enable_grad():
         x = batch.x.detach().clone().requires_grad_()
-        z = network.latent.smooth(network.encode(batch._replace(x=x)))
+        z = network.latent.smooth(network.encode(batch._replace(x=x), draws))
         # Rows do not influence each other, so that the gradient of a sum has that of each row.
         rows = [
             torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)[0]

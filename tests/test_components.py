@@ -117,6 +117,14 @@ def test_the_start_has_the_attributes_of_pca(table, n_components, whiten):
         np.testing.assert_allclose(start.noise_variance_, pca.noise_variance_, rtol=1e-6)
 
 
+def test_the_shares_of_many_linear_components_are_exact():
+    """They are computed from all rows, although decoding each of them would take long."""
+    rows = np.random.default_rng(0).normal(size=(3000, 120))
+    start = Autoencoder(120, precision="float64", **LINEAR).fit(rows)
+    expected = PCA(120).fit(rows).explained_variance_ratio_
+    np.testing.assert_allclose(start.explained_variance_ratio_, expected, rtol=1e-8)
+
+
 def test_fewer_rows_than_columns_have_as_many_components_as_rows():
     rows = np.random.default_rng(0).normal(size=(10, 20))
     with pytest.warns(UserWarning, match="The noise variance cannot be estimated"):

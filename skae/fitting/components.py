@@ -1,11 +1,12 @@
 """The components of a trained model: their order, their variances and their shares."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skae.fitting.prepare import PreparedFit
@@ -13,7 +14,7 @@ from skae.nn.batch import Batch
 from skae.nn.network import Network
 from skae.nn.rotation import can_rotate, rotate
 from skae.table.components import Components
-from skae.table.rows import Floats
+from skae.table.rows import Floats, Rows
 from skae.training.loop import Net
 from skae.training.tensors import make_batch
 
@@ -61,12 +62,11 @@ def find_components(
     components : Components
     """
     network: Network = net.module_.eval()
-    split, is_free = prepared.split, network.latent.has_free_axes
+    is_free = network.latent.has_free_axes
     # Validation rows that the user has chosen are not among the rows of the model.
-    index, weight = split.index, split.weight
-    if split.is_given:
-        index, weight = split.training, weight[~split.held_out]
-    mean, covariance = _code_moments(network, prepared, index, weight)
+    split = prepared.split.training_part() if prepared.split.is_given else prepared.split
+    rows = _Rows(network, prepared.rows, split.index, split.weight)
+    mean, covariance = _code_moments(rows)
     k = len(mean)
     axes = torch.eye(k, dtype=mean.dtype)
     rotates = orders and kept is None and can_rotate(network)
@@ -74,12 +74,16 @@ def find_components(
         axes = torch.linalg.eigh(covariance)[1].flip(1)
         # The sign of a component is that of the initial component that it resembles most.
         axes *= axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    if len(index) * _share_cost(network) > SHARE_COST:
-        n_rows = max(LEAST_ROWS, int(SHARE_COST / _share_cost(network)))
-        chosen = prepared.split.representatives[:n_rows]
-        shares = _shares(network, prepared, split.index[chosen], split.weight[chosen], mean, axes)
+    if network.decoder.is_linear and network.likelihood.is_linear:
+        lost = _lost_if_linear(rows, mean, axes)
     else:
-        shares = _shares(network, prepared, index, weight, mean, axes)
+        cost = (1 + k) * sum(p.numel() for p in network.decoder.parameters())
+        if len(split.index) * cost > SHARE_COST:
+            chosen = split.representatives[: max(LEAST_ROWS, int(SHARE_COST / cost))]
+            rows = replace(rows, index=split.index[chosen], weight=split.weight[chosen])
+        lost = _lost(rows, mean, axes)
+    total = _total_variance(rows)
+    shares = lost / total if total > 0 else torch.zeros_like(lost)
     if rotates:
         order = shares.argsort(descending=True, stable=True)
         axes, shares = axes[:, order], shares[order]
@@ -99,68 +103,100 @@ def find_components(
     return replace(components, variance=deviation**2, share=shares.numpy())
 
 
-def _batches(
-    network: Network, prepared: PreparedFit, index: NDArray[np.intp], weight: Floats
-) -> Iterator[Batch]:
-    """Iterate over rows of the table at an index, with their weights."""
-    for start in range(0, len(index), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        yield make_batch(prepared.rows.take(index[block]), network, weight[block])
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a table, in batches for a network.
+
+    Attributes
+    ----------
+    network : Network
+    table : Rows
+        The table.
+    index : ndarray of shape (n,)
+        Indices of the rows in the table.
+    weight : ndarray of shape (n,)
+        Weights of the rows. The results of the functions below are sums with weights that add up
+        to 1.
+    """
+
+    network: Network
+    table: Rows
+    index: NDArray[np.intp]
+    weight: Floats
+
+    def __iter__(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """Iterate over batches, with the codes and the weights of their rows, both in float64."""
+        share = self.weight / self.weight.sum()
+        for block in gen_batches(len(self.index), BLOCK_ROWS):
+            batch = make_batch(self.table.take(self.index[block]), self.network)
+            z = self.network.encode(batch).mean
+            yield batch, z, torch.from_numpy(share[block])
+
+    def residuals(self, batch: Batch, z: Tensor) -> Tensor:
+        """Return rows minus those that codes are decoded to, 0 for missing cells, in float64."""
+        network = self.network
+        rows = network.likelihood.mean(network.outputs(z, batch))
+        return _exact((network.inputs.modelled(batch).x - rows).nan_to_num())
 
 
-def _code_moments(
-    network: Network, prepared: PreparedFit, index: NDArray[np.intp], weight: Floats
-) -> tuple[Tensor, Tensor]:
+def _exact(values: Tensor) -> Tensor:
+    return values.cpu().double()
+
+
+def _code_moments(rows: _Rows) -> tuple[Tensor, Tensor]:
     """Compute the mean (k,) and the covariance (k, k) of codes, in float64 on the CPU.
 
     Bessel's correction applies if the total weight is at least 2, as in PCA.
     """
-    total = float(weight.sum())
-    shift, first, second = torch.zeros(()), torch.zeros(()), torch.zeros(())
-    for i, batch in enumerate(_batches(network, prepared, index, weight)):
-        z = network.encode(batch).mean.cpu().double()
-        share = batch.weight.cpu().double() / total
-        if i == 0:
-            # Squares of differences from a value near the mean lose few digits.
-            shift = z.mean(0)
-        centered = z - shift
-        first = first + share @ centered
-        second = second + (centered.mT * share) @ centered
+    shift, first, second = None, torch.zeros(()), torch.zeros(())
+    for _, z, weight in rows:
+        codes = _exact(z)
+        # Squares of differences from a value near the mean lose few digits.
+        shift = codes.mean(0) if shift is None else shift
+        centered = codes - shift
+        first = first + weight @ centered
+        second = second + (centered.mT * weight) @ centered
+    assert shift is not None
+    total = float(rows.weight.sum())
     bessel = total / (total - 1) if total >= 2 else 1.0
     return shift + first, bessel * (second - torch.outer(first, first))
 
 
-def _share_cost(network: Network) -> int:
-    """Return the approximate number of multiplications for the shares of components, per row."""
-    return (1 + network.latent.n_outputs) * sum(p.numel() for p in network.decoder.parameters())
+def _total_variance(rows: _Rows) -> float:
+    """Compute the sum of the variances of columns, from observed cells."""
+    inputs = rows.network.inputs
+    sums = torch.zeros(3, inputs.n_outputs, dtype=torch.float64)
+    for batch, _, weight in rows:
+        shifted = _exact(inputs.modelled(batch).x - inputs.center)
+        known, cells = ~shifted.isnan(), shifted.nan_to_num()
+        sums += torch.stack([weight @ part for part in (known.double(), cells, cells.square())])
+    return float((sums[2] - sums[1].square() / sums[0].clamp_min(1e-300)).sum())
 
 
-def _shares(
-    network: Network,
-    prepared: PreparedFit,
-    index: NDArray[np.intp],
-    weight: Floats,
-    mean: Tensor,
-    axes: Tensor,
-) -> Tensor:
-    """Compute the share (k,) of the variance of rows that is explained by each axis of the codes.
+def _lost(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
+    """Compute how much larger the squared error is without each axis (k,) of the codes.
 
-    It is the share that is no longer explained if the coordinate of the codes along the axis is
-    that of the mean code.
+    The coordinate of codes along the axis is then that of the mean code.
     """
     errors = torch.zeros(1 + len(mean), dtype=torch.float64)
-    sums = torch.zeros(3, network.inputs.n_outputs, dtype=torch.float64)
-    mean, axes = mean.to(network.like), axes.to(network.like)
-    for batch in _batches(network, prepared, index, weight):
-        x, z = network.inputs.modelled(batch).x, network.encode(batch).mean
-        row_weight = batch.weight.cpu().double()
-        for j, axis in enumerate([None, *axes.mT]):
-            code = z if axis is None else z - ((z - mean) @ axis)[:, None] * axis
-            difference = x - network.likelihood.mean(network.outputs(code, batch))
-            squares = difference.nan_to_num().cpu().double().square()
-            errors[j] += row_weight @ squares.sum(-1)
-        shifted = (x - network.inputs.center).cpu().double()
-        powers = (~shifted.isnan()).double(), shifted.nan_to_num(), shifted.nan_to_num().square()
-        sums += torch.stack([row_weight @ power for power in powers])
-    total = (sums[2] - sums[1].square() / sums[0].clamp_min(1e-300)).sum()
-    return (errors[1:] - errors[0]) / total if total > 0 else torch.zeros_like(errors[1:])
+    for batch, z, weight in rows:
+        centered, directions = z - mean.to(z), axes.mT.to(z)
+        for j, axis in enumerate([torch.zeros_like(mean).to(z), *directions]):
+            without = z - (centered @ axis)[:, None] * axis
+            errors[j] += weight @ rows.residuals(batch, without).square().sum(-1)
+    return errors[1:] - errors[0]
+
+
+def _lost_if_linear(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
+    """Compute the result of `_lost` for a linear decoder, without decoding once for each axis."""
+    k, scatter, product = len(mean), torch.zeros(()), torch.zeros(())
+    for batch, z, weight in rows:
+        weighted = (_exact(z) - mean).mT * weight
+        scatter = scatter + weighted @ (_exact(z) - mean)
+        product = product + weighted @ rows.residuals(batch, z)
+    basis = torch.eye(k + 1, k).roll(1, 0)[:, None].to(z)
+    one_row = batch.map(lambda part: part[:1])
+    decoded = -rows.residuals(one_row, basis)[:, 0]
+    matrix = axes.mT @ (decoded[1:] - decoded[0])
+    along = (axes * (scatter @ axes)).sum(0)
+    return along * matrix.square().sum(1) + 2 * ((axes.mT @ product) * matrix).sum(1)
