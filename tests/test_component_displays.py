@@ -79,6 +79,28 @@ def test_estimators_over_an_autoencoder(over, draw):
         assert list(display.feature_names) == list(WINE.columns)
 
 
+@pytest.mark.parametrize("options", [{}, {"row": 3}], ids=["all", "row"])
+@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_data_frames_give_the_numbers_of_arrays(library, draw, options):
+    X = WINE if library == "pandas" else pytest.importorskip("polars").from_pandas(WINE)
+    options = {} if draw is DRAW["importance"] else options
+    display = draw(Autoencoder(2, **QUICK).fit(X), X, **options)
+    expected = draw(Autoencoder(2, **QUICK).fit(WINE.to_numpy()), WINE.to_numpy(), **options)
+    for name in ("codes", "loadings", "attributions", "importance", "pca_importance"):
+        if hasattr(expected, name):
+            np.testing.assert_allclose(getattr(display, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
+def test_sequences_of_several_lengths(draw):
+    X = np.sin(np.arange(12) + np.arange(30)[:, None]).repeat(2, axis=1)
+    X[:10, 16:] = np.nan
+    model = Autoencoder(2, architecture="recurrent", feature_shape=(-1, 2), max_epochs=1).fit(X)
+    display = draw(model, X, **{"with_pca": False} if draw is DRAW["importance"] else {})
+    assert display.ax_.figure is display.figure_
+
+
 @pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 def test_conditions_that_are_strings(draw):
     X = WINE.iloc[:, :4].assign(grape=np.array(["a", "b", "c"])[GRAPE])

@@ -60,10 +60,10 @@ class _CodesDisplay(Display):
         Parameters
         ----------
         estimator : autoencoder, estimator that contains one, or Pipeline
-            A fitted autoencoder, or a fitted estimator that contains an autoencoder and has a
-            method `transform`, such as `AutoencoderClassifier`, or a fitted Pipeline that ends with
-            one of these. Rows are plotted in the units of the autoencoder's input, which are those
-            after the earlier steps of a Pipeline.
+            A fitted autoencoder, or a fitted estimator that contains an autoencoder, such as
+            `AutoencoderClassifier`, or a fitted Pipeline that ends with one of these. Rows are
+            plotted in the units of the autoencoder's input: those after the earlier steps of a
+            Pipeline, and the robust units of `AutoencoderOutlierDetector`.
         feature_shape : tuple of int or None, default=None
             Shape of a row if rows are images, as for the class. If None, it is the parameter
             `feature_shape` of the autoencoder. The rows of a recurrent autoencoder are sequences.
@@ -73,8 +73,7 @@ class _CodesDisplay(Display):
         Raises
         ------
         TypeError
-            If `estimator` contains no autoencoder or has no method `transform`, or if a parameter
-            has an invalid type.
+            If `estimator` contains no autoencoder, or if a parameter has an invalid type.
         NotFittedError
             If `estimator` is not fitted.
         ValueError
@@ -145,9 +144,8 @@ class LatentSpaceDisplay(_CodesDisplay):
         Parameters
         ----------
         estimator : autoencoder, estimator that contains one, or Pipeline
-            A fitted autoencoder, or a fitted estimator that contains an autoencoder and has a
-            method `transform`, such as `AutoencoderClassifier`, or a fitted Pipeline that ends with
-            one of these.
+            A fitted autoencoder, or a fitted estimator that contains an autoencoder, such as
+            `AutoencoderClassifier`, or a fitted Pipeline that ends with one of these.
         with_pca : bool, default=True
             Whether to plot codes of PCA with two components as well, as a baseline. PCA is fitted
             to the autoencoder's input, which is `X` after the earlier steps of a Pipeline. If this
