@@ -84,7 +84,7 @@ class BaseAutoencoder(
         `skae.components_path` compares several sizes on held-out rows. "mle" is the number that
         Minka's maximum likelihood estimate selects for PCA, as in `sklearn.decomposition.PCA`; it
         requires at least as many rows as columns. None is the smaller of the numbers of distinct
-        rows and of columns, the largest number of principal axes.
+        rows and of columns, for which PCA explains all of the variance.
 
     hidden_layer_sizes : tuple of int or "auto", default="auto"
         Widths of the encoder's hidden layers. The decoder has the same widths in reverse order.
@@ -333,13 +333,14 @@ class BaseAutoencoder(
         include the probabilities of the classes.
 
     explained_variance_ : ndarray of shape (n_components,)
-        Variance of each component of the codes of the training rows, with Bessel's correction and
-        before whitening. In `Autoencoder`, `DenoisingAutoencoder` and `ContractiveAutoencoder`,
-        codes have the units of `X` and a mean of 0. At the end of `fit`, they are rotated such that
-        components are uncorrelated on the training rows, and ordered by
-        `explained_variance_ratio_`. The rotation is part of the encoder and of the decoder, so that
-        reconstructions and densities do not change. For the solution of PCA, the components are
-        those of PCA, up to signs.
+        Variance of each component of the codes of the training rows, before whitening. If the sum
+        of the sample weights is at least 2, it has Bessel's correction, as in PCA.
+
+        In `Autoencoder`, `DenoisingAutoencoder` and `ContractiveAutoencoder`, codes have the units
+        of `X` and a mean of 0. At the end of `fit`, they are rotated such that components are
+        uncorrelated on the training rows, and ordered by `explained_variance_ratio_`. The rotation
+        is part of the encoder and of the decoder, so that reconstructions and densities do not
+        change. For the solution of PCA, the components are those of PCA, up to signs.
 
         There is no rotation if weights are tied, if a network is a module of the user, in
         `partial_fit`, or in a fit that resumes from another one, as with `warm_start` or
@@ -349,13 +350,13 @@ class BaseAutoencoder(
     explained_variance_ratio_ : ndarray of shape (n_components,)
         Share of the variance of the training rows that is no longer explained if a component is
         set to its mean. For a linear autoencoder at PCA's solution, it is equal to the attribute of
-        PCA. For nonlinear decoders, the shares do not add up to the explained variance exactly.
-        Large tables are represented by a sample of rows. `skae.metrics.component_importance`
-        computes the shares for any rows.
+        PCA. For nonlinear decoders, the shares do not add up to the explained variance exactly, and
+        a share is negative if rows are reconstructed better without the component. Large tables
+        are represented by a sample of rows. `skae.metrics.component_importance` computes the shares
+        for any rows.
 
     singular_values_ : ndarray of shape (n_components,)
-        Norms of the components of the centered codes of the training rows:
-        ``sqrt((n_samples_ - 1) * explained_variance_)``.
+        Norms of the components of the centered codes of the training rows, as in PCA.
 
     components_ : ndarray of shape (n_components, n_features)
         Derivatives of the codes, before whitening, with respect to the rows. Defined only for
@@ -414,7 +415,7 @@ class BaseAutoencoder(
         names are all strings.
     """
 
-    n_components: int | float | str = field(default="auto", kw_only=False)
+    n_components: int | float | str | None = field(default="auto", kw_only=False)
     hidden_layer_sizes: tuple[int, ...] | str = "auto"
     activation: str = "silu"
     architecture: str | ModulePair = "mlp"
@@ -920,7 +921,9 @@ class BaseAutoencoder(
             return inference.reconstructions(rows, fitted)
         codes = self._read_codes(Z, fitted, "Z")
         if len(codes) != len(rows):
-            raise ValueError(f"Z must have a code for each row of X, got {len(codes)} codes.")
+            raise ValueError(
+                f"Z must have a code for each of the {len(rows)} rows of X, got {len(codes)} codes."
+            )
         return inference.decode(codes, rows.conditions, fitted)
 
     def encoder_jacobian(self, X: MatrixLike) -> Floats:
@@ -1173,7 +1176,9 @@ class BaseAutoencoder(
         -------
         covariance : ndarray of shape (n_features, n_features)
             Covariance of the rows that `sample` draws, in the squared units of `X`. For PCA's
-            solution, it is that of `sklearn.decomposition.PCA.get_covariance`.
+            solution, it is that of `sklearn.decomposition.PCA.get_covariance` if the noise variance
+            is estimated from all rows, as with `early_stopping=False`, and there are more rows than
+            columns.
 
         Raises
         ------
@@ -1198,9 +1203,15 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If the model is not linear, see `components_`.
+            If the model is not linear, see `components_`, or if the covariance is singular.
         """
-        return np.linalg.inv(self.get_covariance())
+        try:
+            return np.linalg.inv(self.get_covariance())
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                "The covariance is singular, because the noise variance is 0. Reduce n_components "
+                "or set noise to a number."
+            ) from error
 
     def sample(
         self,

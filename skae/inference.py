@@ -10,6 +10,7 @@ from torch import Tensor
 from skae.density.importance import Importance
 from skae.density.laplace import Laplace
 from skae.nn.batch import Batch
+from skae.nn.bodies.linearization import forward_mode
 from skae.nn.draws import Draws, derive_seed
 from skae.nn.network import Network
 from skae.nn.prior import NormalPrior
@@ -134,9 +135,13 @@ def linear_covariance(fitted: Fitted) -> Floats:
     """Return the covariance (d, d) of rows under a linear model. Raises as `linear_map`."""
     network, density = _linear_network(fitted), cast(Laplace, fitted.density)
     prior = cast(NormalPrior, density.prior).covariance.cpu()
-    z = torch.eye(1 + len(prior), len(prior)).roll(1, 0).to(network.like)
-    rows = network.likelihood.mean(network.decoder(z)).cpu().double()
-    axes = rows[1:] - rows[0]
+    basis = torch.eye(len(prior)).to(network.like)
+
+    def decode(z: Tensor) -> Tensor:
+        return network.likelihood.mean(network.decoder(z))
+
+    axes = forward_mode(decode, torch.zeros_like(basis[:1]), basis).derivatives()[:, 0]
+    axes = axes.cpu().double()
     noise = density.likelihood.noise_variance.cpu().double()
     return (axes.mT @ prior @ axes + noise.expand(axes.shape[1]).diag()).numpy()
 

@@ -226,11 +226,14 @@ def feature_attribution(
     Notes
     -----
     Let J be the derivatives of a component with respect to the columns at a row, and S the
-    covariance of the columns. The variance of the component is about the mean of J S J' over the
-    rows. Correlated columns explain a part of it together. To divide it, each column is replaced by
-    its uncorrelated counterpart, as in Johnson's relative weights [1]_: the share of a column is
-    proportional to the mean of the squared entry of J S^(1/2), where S^(1/2) is the symmetric
-    square root. A column that does not vary has the share 0.
+    covariance of the columns. The mean of J S J' over the rows is the variance that the component
+    would have if it were linear around each row. For strongly nonlinear encoders, it can be several
+    times the variance of the component. Correlated columns explain a part of it together. To divide
+    it, each column is replaced by its uncorrelated counterpart, as in CAR scores [1]_: the share of
+    a column is proportional to the mean of the squared entry of J S^(1/2), where S^(1/2) is the
+    symmetric square root. Nearly equal columns thus have nearly equal shares. A column that does
+    not vary has the share 0. As those of PCA, the shares depend on the units of the columns.
+    Standardize columns with different units.
 
     For PCA's solution and its training rows, the shares are PCA's squared loadings,
     ``components_**2``. If a component depends on no column, the shares of the columns that vary are
@@ -238,8 +241,8 @@ def feature_attribution(
 
     References
     ----------
-    .. [1] J. W. Johnson, "A heuristic method for estimating the relative weight of predictor
-       variables in multiple regression", Multivariate Behavioral Research 35, 2000.
+    .. [1] V. Zuber and K. Strimmer, "High-dimensional regression and variable selection using CAR
+       scores", Statistical Applications in Genetics and Molecular Biology 10, 2011.
     .. [2] M. Sundararajan, A. Taly and Q. Yan, "Axiomatic attribution for deep networks", ICML
        2017.
 

@@ -237,13 +237,26 @@ def new_net(
     return Net.from_module(network.to(device), generator)
 
 
-def _check_whiten(estimator: BaseEstimator, network: Network) -> None:
-    """Raise ValueError if codes cannot be whitened, because their components are not ordered."""
-    if estimator.whiten and not can_rotate(network):
+def _check_whiten(
+    estimator: BaseEstimator, network: Network, components: Components | None = None
+) -> None:
+    """Raise ValueError if codes cannot be whitened, because their components are not ordered.
+
+    `components` are those of the model from which training resumes.
+    """
+    if not estimator.whiten:
+        return
+    if not can_rotate(network):
         raise ValueError(
             f"whiten=True is not supported by this {type(estimator).__name__}, whose components "
             "are not ordered: its codes have a prior or a penalty, its weights are tied, or a "
             "network is a module of the user. Set whiten=False."
+        )
+    if components is not None and not components.is_ordered:
+        raise ValueError(
+            "whiten=True is not supported if training resumes from a model whose components are "
+            "not ordered, as after partial_fit. Set whiten=False, or call fit with "
+            "warm_start=False."
         )
 
 
@@ -268,10 +281,13 @@ def _choose_components(
             f"n_components='mle' requires at least as many rows as columns, got {total:g} rows and "
             f"{d} columns. Set n_components to a number."
         )
-    variances = np.zeros(d)
     found = principal_axes(*parts, d, generator)[0] * table.moments.scale**2
+    if d == 1 or not len(found):
+        return 1
+    variances = np.zeros(d)
     variances[: len(found)] = found.cpu().numpy() * total / max(total - 1, 1.0)
-    return infer_dimension(variances, total)
+    # The estimate does not depend on the unit, but it treats tiny variances as 0.
+    return infer_dimension(variances / min(1.0, variances[0]), total)
 
 
 def components_of_resumed(estimator: BaseEstimator, resume: Fitted) -> int | None:
@@ -314,7 +330,7 @@ def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
             f"resume from it. The changed parameters are: {', '.join(changed)}. Restore those that "
             "determine the network, or call fit with warm_start=False to start from scratch."
         ) from error
-    _check_whiten(estimator, network)
+    _check_whiten(estimator, network, resume.components)
     # A known noise variance is a parameter, but it is also a part of the stored state.
     network.likelihood.fix_noise()
     net = Net.from_module(network, torch.Generator(device))

@@ -124,7 +124,8 @@ class Fitted:
     def singular_values(self) -> NDArray[Any]:
         """Norms of the components of the centered codes of the training rows."""
         variance: NDArray[Any] = self.components.known("variance")
-        return np.sqrt(max(self.seen.weight - 1, 1.0) * variance)
+        weight = self.seen.weight
+        return np.sqrt((weight - 1 if weight >= 2 else weight) * variance)
 
     @property
     def feature_names(self) -> NDArray[Any]:

@@ -133,7 +133,53 @@ def test_jacobians_are_derivatives(unit, kind):
     np.testing.assert_allclose(model.decoder_jacobian(rows), expected, atol=1e-5)
 
 
-def test_the_rest_of_the_integral_is_small(unit, monkeypatch):
+@for_each([c for c in ESTIMATORS if c is not skae.VectorQuantizedAutoencoder])
+def test_the_rest_of_the_integral_is_small_for_continuous_codes(estimator_class, monkeypatch):
+    """Before it is distributed. The codes of sparse autoencoders have kinks."""
+    model = fitted_once(estimator_class)
+    autoencoder, rows = inputs(model, X)
+    expected = autoencoder.integrated_gradients(rows).sum(axis=2)
+    monkeypatch.setattr("skae.derivatives._completed", lambda parts, total, observed: parts)
+    added = autoencoder.integrated_gradients(rows).sum(axis=2)
+    tolerance = 0.05 if estimator_class is skae.SparseAutoencoder else 1e-4
+    np.testing.assert_allclose(added, expected, atol=tolerance * abs(expected).max())
+
+
+def test_fair_codes_have_the_noise_of_the_row(curved, monkeypatch):
+    """The noise of the code of the mean row would be a part of its attributions otherwise."""
+    rows = np.column_stack([curved, curved[:, 0] > 0])
+    fair = skae.FairAutoencoder(2, sensitive=-1, max_epochs=3, random_state=0).fit(rows)
+    expected = fair.integrated_gradients(rows).sum(axis=2)
+    monkeypatch.setattr("skae.derivatives._completed", lambda parts, total, observed: parts)
+    added = fair.integrated_gradients(rows).sum(axis=2)
+    np.testing.assert_allclose(added, expected, atol=1e-3 * abs(expected).max())
+
+
+def test_the_importance_under_a_numeric_condition_is_that_of_the_modelled_columns(curved):
+    condition = 50 * np.random.default_rng(0).normal(size=len(curved))
+    rows = np.column_stack([curved, condition])
+    model = ConditionalVariationalAutoencoder(2, condition=[6], max_epochs=5, random_state=0)
+    shares = component_importance(model.fit(rows), rows)
+    np.testing.assert_allclose(shares, model.explained_variance_ratio_, rtol=1e-4)
+    assert (feature_attribution(model, rows)[:, 6] == 0).all()
+
+
+def test_columns_may_have_the_title_of_the_components():
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame(dict(zip(["component", "feature", "x"], X.T, strict=True)))
+    model = fitted(Autoencoder, frame)
+    shares = feature_attribution(model, frame)
+    assert shares.columns == ["component_", "component", "feature", "x"]
+    np.testing.assert_allclose(shares.to_numpy()[:, 1:].astype(float).sum(axis=1), 1)
+
+
+def test_names_of_columns_that_are_numbers_are_kept():
+    frame = pd.DataFrame(X, columns=[10, 20, 30])
+    model = Autoencoder(2, max_epochs=1, random_state=0).fit(frame)
+    assert list(feature_attribution(model, frame).columns) == [10, 20, 30]
+
+
+def test_the_rest_of_the_integral_is_tiny_for_smooth_activations(unit, monkeypatch):
     """Before it is distributed, for a smooth activation."""
     model = Autoencoder(3, max_epochs=20, precision="float64", random_state=0).fit(unit)
     monkeypatch.setattr("skae.derivatives._completed", lambda parts, total, observed: parts)
@@ -176,7 +222,9 @@ def test_reconstruct_decodes_other_codes_under_the_conditions_of_rows(conditiona
     assert list(other[:, 2]) == list(table["kind"])
     rows = model.inverse_transform(Z[::-1], table["kind"].to_numpy())
     assert other.tolist() == rows.tolist()
-    with pytest.raises(ValueError, match="Z must have a code for each row of X, got 3 codes"):
+    with pytest.raises(
+        ValueError, match="Z must have a code for each of the 120 rows of X, got 3 codes"
+    ):
         model.reconstruct(table, Z[:3])
     with pytest.raises(ValueError, match="Z has 1 columns, but the codes"):
         model.reconstruct(table, Z[:, :1])

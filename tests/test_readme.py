@@ -23,6 +23,7 @@ TASKS = (
     "validating",
     "data-frames",
     "plot-codes",
+    "components",
     "outliers",
     "labels",
     "families/denoising",
@@ -30,7 +31,7 @@ TASKS = (
     "keep-a-model",
     "adding",
 )
-"""Where a new user's ten tasks are found: a page, or a label of one."""
+"""Where a new user's tasks are found: a page, or a label of one."""
 
 
 def test_readme_python_blocks_run(capsys):

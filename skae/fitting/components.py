@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skae.fitting.prepare import PreparedFit
 from skae.nn.batch import Batch
+from skae.nn.bodies.linearization import forward_mode
 from skae.nn.network import Network
 from skae.nn.rotation import can_rotate, rotate
 from skae.table.components import Components
@@ -89,18 +90,16 @@ def find_components(
         axes, shares = axes[:, order], shares[order]
         rotate(network, axes, net.optimizer_.state)
         mean = mean @ axes
-    unit = float(network.inputs.scale) if is_free else 1.0
-    components = Components.plain(k, unit) if kept is None else kept.extended(k)
     deviation = (axes * (covariance @ axes)).sum(0).clamp_min(0).sqrt().numpy()
-    deviation *= components.unit
-    if kept is None and is_free:
-        components = replace(components, offset=mean.numpy())
-    if not whiten:
-        components = replace(components, deviation=np.ones(k))
-    elif not components.is_whitened:
+    components = Components.plain(k)
+    if is_free:
+        unit = float(network.inputs.scale) if kept is None else kept.unit
         is_constant = deviation <= ROUNDING * deviation.max()
-        components = replace(components, deviation=np.where(is_constant, 1.0, deviation))
-    return replace(components, variance=deviation**2, share=shares.numpy())
+        scale = np.where(is_constant, 1.0, unit * deviation)
+        found = Components(unit, mean.numpy(), scale, is_ordered=rotates)
+        components = found if kept is None else kept.extended(found)
+    variance = (components.unit * deviation) ** 2
+    return replace(components, is_whitened=whiten, variance=variance, share=shares.numpy())
 
 
 @dataclass(frozen=True)
@@ -189,14 +188,17 @@ def _lost(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
 
 def _lost_if_linear(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
     """Compute the result of `_lost` for a linear decoder, without decoding once for each axis."""
-    k, scatter, product = len(mean), torch.zeros(()), torch.zeros(())
+    network, scatter, product = rows.network, torch.zeros(()), torch.zeros(())
     for batch, z, weight in rows:
         weighted = (_exact(z) - mean).mT * weight
         scatter = scatter + weighted @ (_exact(z) - mean)
         product = product + weighted @ rows.residuals(batch, z)
-    basis = torch.eye(k + 1, k).roll(1, 0)[:, None].to(z)
-    one_row = batch.map(lambda part: part[:1])
-    decoded = -rows.residuals(one_row, basis)[:, 0]
-    matrix = axes.mT @ (decoded[1:] - decoded[0])
+    one_row, basis = batch.map(lambda part: part[:1]), torch.eye(len(mean)).to(z)
+
+    def decode(z: Tensor) -> Tensor:
+        return network.likelihood.mean(network.outputs(z, one_row))
+
+    jacobian = forward_mode(decode, torch.zeros_like(basis[:1]), basis).jacobian()
+    matrix = axes.mT @ _exact(jacobian[0]).mT
     along = (axes * (scatter @ axes)).sum(0)
     return along * matrix.square().sum(1) + 2 * ((axes.mT @ product) * matrix).sum(1)

@@ -211,7 +211,8 @@ def stream_net(
     everything = start_on_all_rows(estimator, stream, net, stream.is_due)
     is_started = n_passed < START_ROWS
     may_start = is_started or (net.module_.latent.ranks_epochs and can_change_units(net.module_))
-    if not (stream.is_due and may_start):
+    # The components of a new net would not be ordered, as whitening requires.
+    if not (stream.is_due and may_start) or estimator.whiten:
         return net, everything, n_passed, fit.resume.components
     new, rows = started_net(estimator, stream)
     change_units(new.module_, *units)
@@ -298,9 +299,10 @@ def make_stream_fitted(
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
         net.rebuild_optimizer()
-    components = kept
-    if stream.is_due or components is None:
+    if stream.is_due or kept is None:
         components = find_components(fit, net, estimator.whiten, kept, orders=False)
+    else:
+        components = replace(kept, is_whitened=estimator.whiten)
     if stream.is_due or fit.resume is None:
         density = estimate_density(estimator, fit, net)
     else:

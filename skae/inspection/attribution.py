@@ -64,8 +64,8 @@ def importance(codes: Floats, decode: Callable[[Floats], Any], rows: Any) -> Flo
     `skae.metrics.component_importance` documents the shares. `decode` reconstructs rows from codes
     (n, k).
     """
-    full = numbers(decode(codes))
-    cells, weight = numbers(rows, full.shape[1]), np.ones(len(full))
+    full, weight = numbers(decode(codes)), np.ones(len(codes))
+    cells = modelled_cells(codes, decode, rows)
     explained = explained_variance(cells, full, weight)
     shares = np.empty(codes.shape[1])
     for j, component in enumerate(codes.T):
@@ -73,6 +73,18 @@ def importance(codes: Floats, decode: Callable[[Floats], Any], rows: Any) -> Flo
         without[:, j] = component.mean()
         shares[j] = explained - explained_variance(cells, numbers(decode(without)), weight)
     return shares
+
+
+def modelled_cells(codes: Floats, decode: Callable[[Floats], Any], rows: Any) -> Floats:
+    """Return the numbers of rows (n, d), with NaN in columns that `decode` copies.
+
+    These are the columns of a condition, which have the cells of the rows for any code.
+    """
+    mean = np.tile(codes.mean(axis=0), (len(codes), 1))
+    constant = numbers(decode(mean.astype(codes.dtype)))
+    cells = numbers(rows, constant.shape[1])
+    cells[:, ((cells == constant) | np.isnan(cells)).all(axis=0)] = np.nan
+    return cells
 
 
 def explained_variance(rows: Floats, reconstructed: Floats, row_weight: Floats) -> float:

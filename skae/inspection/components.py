@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 from skae._compat.sklearn import safe_indexing
-from skae.inspection.attribution import attribution_shares, importance, mean_loadings
+from skae.inspection.attribution import (
+    attribution_shares,
+    importance,
+    mean_loadings,
+    modelled_cells,
+)
 from skae.inspection.display import (
     Display,
     component_indices,
@@ -187,6 +192,11 @@ class BiplotDisplay(_ComponentsDisplay):
         """
         autoencoder, X, names = unpack_with_rows(estimator, X)
         codes = flatten_rows(autoencoder.transform(X))
+        if min(codes.shape) < 2:
+            raise ValueError(
+                "A biplot requires at least two rows in X and two components, got codes of shape "
+                f"{codes.shape}."
+            )
         indices = component_indices(components, codes.shape[1])
         if row is None:
             arrows = mean_loadings(autoencoder, X)
@@ -468,16 +478,20 @@ class ComponentImportanceDisplay(_ComponentsDisplay):
         ----------
         with_pca : bool, default=True
             Whether to plot the explained variance ratio of each component of PCA as well, as a
-            baseline. PCA is fitted to the autoencoder's input for `X`. It has as many components as
-            the autoencoder, or fewer if there are fewer rows or columns. If the input contains NaN
-            or strings, `with_pca` must be False.
+            baseline. PCA is fitted to the autoencoder's input for `X`, without the columns of a
+            condition. It has as many components as the autoencoder, or fewer if there are fewer
+            rows or columns. If the input contains NaN, `with_pca` must be False.
         ax : matplotlib Axes, default=None
             Axes to plot into. If None, a new figure is created.
         """
         autoencoder, X, _ = unpack_with_rows(estimator, X)
         codes = np.asarray(autoencoder.transform(X))
-        shares = importance(codes, partial(autoencoder.reconstruct, X), X)
-        pca = fit_pca(X, len(shares)).explained_variance_ratio_ if with_pca else None
+        decode = partial(autoencoder.reconstruct, X)
+        shares, pca = importance(codes, decode, X), None
+        if with_pca:
+            cells = modelled_cells(codes, decode, X)
+            cells = cells[:, ~np.isnan(cells).all(axis=0)]
+            pca = fit_pca(cells, len(shares)).explained_variance_ratio_
         return cls(shares, pca).plot(ax)
 
     @classmethod

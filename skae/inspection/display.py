@@ -205,6 +205,8 @@ def unpack_with_rows(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
     """
     last, autoencoder = unpack_estimator(estimator)
     X, names = apply_preprocessing(estimator, X)
+    if names is None:
+        names = getattr(X, "columns", None)
     return autoencoder, X if autoencoder is last else last.preprocess(X), names
 
 

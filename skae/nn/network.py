@@ -246,9 +246,9 @@ class Network(Objective):
         gain = torch.ones_like(values) if up.transposed else start.down
         rank, unit = len(values), noise.sqrt()[:, None]
         # Components beyond the rank of the data get a random direction in the encoder and zeros in
-        # the decoder. If possible, rows do not vary along this direction, as in PCA.
+        # the decoder. If codes are compared with those of PCA, rows do not vary along it.
         encoder = torch.randn(k, d, generator=generator, dtype=torch.float64) / d**0.5
-        if rank < d:
+        if rank < d and self.latent.has_free_axes:
             encoder -= (encoder @ axes) @ axes.mT
         encoder[:rank] = gain[:, None] * (axes / unit).mT
         decoder = torch.zeros(d, k, dtype=torch.float64)

@@ -33,7 +33,12 @@ class Components(Stored):
     offset : ndarray of shape (k,)
         Code of the network that is 0 for users.
     deviation : ndarray of shape (k,)
-        Numbers by which whitened codes are divided. They are 1 without whitening.
+        Numbers by which whitened codes are divided: the standard deviations of the codes of the
+        training rows, in the user's units, or 1 for components that do not vary.
+    is_ordered : bool
+        Whether the components were made uncorrelated and ordered by importance.
+    is_whitened : bool
+        Whether users see whitened codes.
     variance : ndarray of shape (k,) or None
         Variances of the codes of the training rows, in the user's units, before whitening. None if
         they are unknown, because a file of an earlier version does not contain them.
@@ -45,6 +50,8 @@ class Components(Stored):
     unit: float
     offset: Floats
     deviation: Floats
+    is_ordered: bool = False
+    is_whitened: bool = False
     variance: Floats | None = None
     share: Floats | None = None
 
@@ -58,21 +65,17 @@ class Components(Stored):
                 check_numbers(values, k, "the variances and shares of components")
 
     @classmethod
-    def plain(cls, k: int, unit: float = 1.0) -> Self:
-        """Return components whose codes are those of the network, multiplied by `unit`."""
-        return cls(unit, np.zeros(k), np.ones(k))
+    def plain(cls, k: int) -> Self:
+        """Return components whose codes are those of the network."""
+        return cls(1.0, np.zeros(k), np.ones(k))
 
-    @property
-    def is_whitened(self) -> bool:
-        """Whether codes are divided by their standard deviations."""
-        return bool((self.deviation != 1).any())
-
-    def extended(self, k: int) -> Self:
-        """Return `k` components, of which those of this object are the first."""
-        new = k - len(self.offset)
-        offset = np.append(self.offset, np.zeros(new))
-        deviation = np.append(self.deviation, np.ones(new))
-        return replace(self, offset=offset, deviation=deviation, variance=None, share=None)
+    def extended(self, other: Self) -> Self:
+        """Return these components and, for a longer code, the last ones of `other`."""
+        k = len(self.offset)
+        offset = np.append(self.offset, other.offset[k:])
+        return replace(
+            self, offset=offset, deviation=np.append(self.deviation, other.deviation[k:])
+        )
 
     def known(self, name: str) -> Floats:
         """Return the variances or the shares, or raise UndefinedError if they are unknown."""
@@ -87,7 +90,8 @@ class Components(Stored):
     @property
     def scale(self) -> Floats:
         """Factors (k,) from the units of the network to those of the user."""
-        return self.unit / self.deviation
+        deviation = self.deviation if self.is_whitened else np.ones_like(self.deviation)
+        return self.unit / deviation
 
     def map_of_network(self, coef: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         """Convert a linear map of the user's codes to one of the network's codes.

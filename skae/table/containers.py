@@ -31,6 +31,8 @@ def table_in_frame(X: Any, table: Floats, index: tuple[str, Any], names: Any) ->
         return table
     title, rows = index
     names = default_names(names, table.shape[1])
+    while title in names:
+        title += "_"
     if isinstance(X, pd.DataFrame):
         return pd.DataFrame(table, pd.Index(rows, name=None), names)
     columns = {title: [*rows]} | dict(zip(names, table.T, strict=True))

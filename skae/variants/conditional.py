@@ -33,7 +33,7 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
 
     Parameters
     ----------
-    n_components : int, float or "auto", default="auto"
+    n_components : int, float, "auto", "mle" or None, default="auto"
         Number of components of the code. A float in (0, 1) selects as many components as PCA of the
         modelled columns needs to explain that share of their variance. "auto" is the square root of
         the number of modelled columns, rounded.

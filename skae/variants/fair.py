@@ -112,7 +112,7 @@ class FairAutoencoder(ConditionedAutoencoder):
 
     Parameters
     ----------
-    n_components : int, float or "auto", default="auto"
+    n_components : int, float, "auto", "mle" or None, default="auto"
         Number of components of the code. A float in (0, 1) selects as many components as PCA of the
         columns that are not sensitive needs to explain that share of their variance. "auto" is
         twice the rounded square root of the number of these columns. The factor of two compensates

@@ -98,7 +98,7 @@ class VectorQuantizedAutoencoder(BaseAutoencoder):
 
     Parameters
     ----------
-    n_components : int, float or "auto", default="auto"
+    n_components : int, float, "auto", "mle" or None, default="auto"
         Length of the code, which must be a multiple of `n_codebooks`. A float in (0, 1) selects as
         many components as PCA needs to explain that share of the variance. "auto" is the number of
         columns, at most 64, rounded down to a multiple of `n_codebooks`, and at least

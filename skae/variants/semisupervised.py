@@ -122,7 +122,7 @@ class SemiSupervisedVariationalAutoencoder(ProbabilisticClassifier, BaseAutoenco
 
     Parameters
     ----------
-    n_components : int, float or "auto", default="auto"
+    n_components : int, float, "auto", "mle" or None, default="auto"
         Number of components of the style. A float in (0, 1) selects as many components as PCA needs
         to explain that share of the variance. "auto" is the square root of the number of columns,
         rounded, and at most 10, because a long style can describe rows without the class.

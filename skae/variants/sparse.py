@@ -90,7 +90,7 @@ class SparseAutoencoder(BaseAutoencoder):
 
     Parameters
     ----------
-    n_components : int, float or "auto", default="auto"
+    n_components : int, float, "auto", "mle" or None, default="auto"
         Number of components of the code. A float in (0, 1) selects as many components as PCA needs
         to explain that share of the variance. "auto" is twice the number of columns, at most 256.
 
