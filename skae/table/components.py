@@ -70,12 +70,14 @@ class Components(Stored):
         return cls(1.0, np.zeros(k), np.ones(k))
 
     def extended(self, other: Self) -> Self:
-        """Return these components and, for a longer code, the last ones of `other`."""
+        """Return these components and, for a longer code, the last ones of `other`.
+
+        The offsets of the latter are 0, so that a code of zeros is decoded as without them.
+        """
         k = len(self.offset)
-        offset = np.append(self.offset, other.offset[k:])
-        return replace(
-            self, offset=offset, deviation=np.append(self.deviation, other.deviation[k:])
-        )
+        offset = np.append(self.offset, np.zeros_like(other.offset[k:]))
+        deviation = np.append(self.deviation, other.deviation[k:])
+        return replace(self, offset=offset, deviation=deviation)
 
     def known(self, name: str) -> Floats:
         """Return the variances or the shares, or raise UndefinedError if they are unknown."""
