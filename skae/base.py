@@ -1203,15 +1203,10 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If the model is not linear, see `components_`, or if the covariance is singular.
+            If the model is not linear, see `components_`, or if the covariance is singular up to
+            rounding errors.
         """
-        try:
-            return np.linalg.inv(self.get_covariance())
-        except np.linalg.LinAlgError as error:
-            raise ValueError(
-                "The covariance is singular, because the noise variance is 0. Reduce n_components "
-                "or set noise to a number."
-            ) from error
+        return inference.linear_precision(self._read_fitted())
 
     def sample(
         self,

@@ -146,6 +146,19 @@ def linear_covariance(fitted: Fitted) -> Floats:
     return (axes.mT @ prior @ axes + noise.expand(axes.shape[1]).diag()).numpy()
 
 
+def linear_precision(fitted: Fitted) -> Floats:
+    """Return the inverse of `linear_covariance`, or raise ValueError if it is singular."""
+    covariance = linear_covariance(fitted)
+    values, axes = np.linalg.eigh(covariance)
+    if values[0] <= len(values) * np.finfo(np.float64).eps * values[-1]:
+        raise ValueError(
+            "The covariance is singular up to rounding errors, because the noise variance is too "
+            "small. Reduce n_components or set noise to a larger number."
+        )
+    precision: Floats = (axes / values) @ axes.T
+    return precision
+
+
 def _linear_network(fitted: Fitted) -> Network:
     """Return the network of a linear model, or raise UndefinedError."""
     network = fitted.network
