@@ -6,6 +6,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import adjusted_rand_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from small_models import ESTIMATORS, META_ESTIMATORS, X, fitted, fitted_once, for_each
@@ -339,6 +340,26 @@ def test_the_detector_passes_robust_units_to_its_autoencoder():
 def test_preprocess_of_an_unfitted_estimator_is_refused(estimator_class):
     with pytest.raises(NotFittedError):
         estimator_class().preprocess(X)
+
+
+def planted(seed):
+    """Standardized columns that depend on three independent causes, and the cause of each."""
+    rng = np.random.default_rng(seed)
+    causes, groups = rng.normal(size=(1500, 3)), np.repeat([0, 1, 2], 4)
+    slope, shift, size = rng.normal(size=(3, 3, 12))
+    rows = (size * np.tanh(slope * causes[:, None, groups] + shift)).sum(axis=1)
+    rows = rows / rows.std(axis=0) + 0.1 * rng.normal(size=rows.shape)
+    return StandardScaler().fit_transform(rows), groups
+
+
+@pytest.mark.slow
+def test_attributions_find_planted_causes():
+    found = []
+    for seed in range(5):
+        rows, groups = planted(seed)
+        model = Autoencoder(3, random_state=0).fit(rows)
+        found.append(adjusted_rand_score(groups, feature_attribution(model, rows).argmax(axis=0)))
+    assert np.median(found) > 0.9
 
 
 # -------------------------------------------------------------------------------- errors
