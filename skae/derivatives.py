@@ -100,7 +100,7 @@ def _map(function: Callable[[Batch], Tensor], rows: Rows, fitted: Fitted) -> Flo
 
 
 def _jacobian(batch: Batch, fitted: Fitted, draws: Draws | None = None) -> Tensor:
-    """Compute the derivatives (n, k, n_modelled) of the network's codes.
+    """Compute the derivatives (n, k, n_modelled) of the network's codes, 0 for missing cells.
 
     Without `draws`, codes that contain noise have that of their rows.
     """
@@ -113,7 +113,8 @@ def _jacobian(batch: Batch, fitted: Fitted, draws: Draws | None = None) -> Tenso
             torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)[0]
             for column in z.unbind(1)
         ]
-    return torch.stack(rows, 1)[..., : network.inputs.n_outputs].nan_to_num()
+    cells = torch.stack(rows, 1)[..., : network.inputs.n_outputs]
+    return cells.masked_fill(network.inputs.modelled(batch).x.isnan()[:, None], 0.0)
 
 
 def _completed(parts: Tensor, total: Tensor, observed: Tensor) -> Tensor:

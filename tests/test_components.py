@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 from small_models import AUTOENCODERS, X, fitted_once, for_each, tiny
 from test_common import train
 from torch import nn
@@ -259,6 +261,36 @@ def test_momentum_is_rotated_as_gradients_are(curved, network):
     for p, gradient in zip(trained, gradients(), strict=True):
         momentum = net.optimizer_.state[p]["exp_avg"]
         torch.testing.assert_close(momentum, gradient, rtol=1e-8, atol=1e-8)
+
+
+class AtTheEnd(Callback):
+    """Keeps a copy of the module at the end of training, for all clones of the callback."""
+
+    modules: ClassVar = []
+
+    def on_train_end(self, net, **kwargs):
+        self.modules.append(copy.deepcopy(net.module_))
+
+
+def test_the_weights_at_the_end_of_training_are_those_of_the_model(curved):
+    """The head of a classifier is rotated with the codes."""
+    y = curved[:, 0] > 0
+    model = Autoencoder(3, hidden_layer_sizes=(9, 6), max_epochs=20, callbacks=[AtTheEnd()])
+    fitted = AutoencoderClassifier(model, random_state=0).fit(curved, y).autoencoder_.module_
+    network = AtTheEnd.modules[-1]
+    for name, weights in fitted.state_dict().items():
+        assert torch.equal(weights, network.state_dict()[name]), name
+    x = torch.tensor(curved, dtype=network.like.dtype)
+    batch = Batch(x, torch.ones(len(x), dtype=x.dtype))
+
+    def predictions():
+        head, z = network.auxiliary, network.encode(batch).mean
+        return head.linear((z - head.center) / head.scale).detach()
+
+    outputs = [predictions()]
+    rotate(network, torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0], {})
+    outputs.append(predictions())
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("network", ["mlp", "recurrent"])

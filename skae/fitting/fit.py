@@ -148,18 +148,21 @@ def fit_prepared(
     """Train a model on prepared data, as `fit_table`."""
     net, train, valid, plan = start_net(estimator, prepared)
     begun = prepared
-    plan.contexts = make_callback(
-        lambda net: make_fitted(
-            estimator, begun, net.duplicate(copy.deepcopy(net.module_)), net.epochs_done
-        )
-    )
+
+    def fitted_of(net: Net) -> Fitted:
+        copied = net.duplicate(copy.deepcopy(net.module_))
+        components = order_components(estimator, begun, copied)
+        return make_fitted(estimator, begun, copied, net.epochs_done, components)
+
+    plan.contexts = make_callback(fitted_of)
     with removing_useless_checkpoints(net):
         best_epoch, messages = train_net(net, train, valid, plan)
         prepared, noise = use_all_rows(estimator, prepared, net, plan, best_epoch)
+        components = order_components(estimator, prepared, net)
         net.notify("on_train_end", X=train, y=None)
         if not estimator.warm_start:
             net.reset_optimizer()
-        fitted = make_fitted(estimator, prepared, net, best_epoch, noise)
+        fitted = make_fitted(estimator, prepared, net, best_epoch, components, noise)
     if prepared.resume is None:
         shape = prepared.schema.feature_shape
         messages += about_shape(estimator.architecture, estimator.corruption, shape)
@@ -439,11 +442,18 @@ def estimate_density(
     return density
 
 
+def order_components(estimator: BaseEstimator, prepared: PreparedFit, net: Net) -> Components:
+    """Describe the components of a trained net, and order them if it is a new one."""
+    kept = None if prepared.resume is None else prepared.resume.components
+    return find_components(prepared, net, estimator.whiten, kept)
+
+
 def make_fitted(
     estimator: BaseEstimator,
     prepared: PreparedFit,
     net: Net,
     best_epoch: int,
+    components: Components,
     noise: Tensor | None = None,
 ) -> Fitted:
     """Estimate the density of a trained net, unless `noise` is its noise, and return the model.
@@ -453,12 +463,9 @@ def make_fitted(
     if net.module_.auxiliary is not None:
         net.module_.auxiliary = None
         net.reset_optimizer()
-    resume = prepared.resume
-    kept = None if resume is None else resume.components
-    components = find_components(prepared, net, estimator.whiten, kept)
     density = estimate_density(estimator, prepared, net, noise)
     # Validation rows that the user has chosen are not among the rows of the model.
-    split, rows = prepared.split, prepared.rows
+    split, rows, resume = prepared.split, prepared.rows, prepared.resume
     split = split.training_part() if split.is_given else split
     # A start that was kept because training did not improve it is as good as a trained network.
     n_passed = float(max(1, best_epoch) * len(split.index))

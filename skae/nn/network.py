@@ -57,6 +57,10 @@ class AuxiliaryLoss(nn.Module, ABC):
         """Return the weights to which weight decay applies."""
         return []
 
+    def input_tensors(self) -> list[Tensor]:
+        """Return the tensors whose last axis is that of the code, if it depends on the code."""
+        return []
+
 
 class Network(Objective):
     """Network of any autoencoder. Variants pass different parts and never subclass this class.

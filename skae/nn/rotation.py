@@ -20,7 +20,9 @@ def can_rotate(network: Network) -> bool:
 
 @torch.no_grad()
 def rotate(network: Network, axes: Tensor, states: Mapping[Tensor, Mapping[str, Tensor]]) -> None:
-    """Rotate the codes of a network from z (n, k) to z @ axes, and the decoder accordingly.
+    """Rotate the codes of a network from z (n, k) to z @ axes.
+
+    The decoder and the auxiliary loss are adapted, so that they are the same functions of rows.
 
     Parameters
     ----------
@@ -35,26 +37,22 @@ def rotate(network: Network, axes: Tensor, states: Mapping[Tensor, Mapping[str, 
     outputs, inputs = network.encoder.output_parameters(), network.decoder.input_parameters()
     assert outputs is not None
     assert inputs is not None
-    for p in outputs:
-        for values, matrix in _with_state(p, axes, states[p]):
-            _replace(values, matrix.mT @ _exact(values))
+    for values, matrix in _with_states(outputs, axes, states):
+        values.copy_((matrix.mT @ values.cpu().double()).to(values))
     # The decoder receives conditions after the code.
     full = torch.block_diag(axes, torch.eye(network.inputs.n_conditions, dtype=axes.dtype))
-    for p in inputs:
-        for values, matrix in _with_state(p, full, states[p]):
-            _replace(values, _exact(values) @ matrix)
+    pairs = _with_states(inputs, full, states)
+    if network.auxiliary is not None:
+        pairs += _with_states(network.auxiliary.input_tensors(), axes, states)
+    for values, matrix in pairs:
+        values.copy_((values.cpu().double() @ matrix).to(values))
 
 
-def _with_state(
-    p: Tensor, axes: Tensor, state: Mapping[str, Tensor]
+def _with_states(
+    tensors: list[Tensor], axes: Tensor, states: Mapping[Tensor, Mapping[str, Tensor]]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return a parameter and its means of gradients and of their squares, with their matrices."""
-    return [(p, axes), (state["exp_avg"], axes), (state["exp_avg_sq"], axes.square())]
-
-
-def _exact(values: Tensor) -> Tensor:
-    return values.cpu().double()
-
-
-def _replace(values: Tensor, by: Tensor) -> None:
-    values.copy_(by.to(values))
+    """Return tensors and the means of gradients and of their squares, each with its matrix."""
+    pairs = [(tensor, axes) for tensor in tensors]
+    for state in (states[tensor] for tensor in tensors if tensor in states):
+        pairs += [(state["exp_avg"], axes), (state["exp_avg_sq"], axes.square())]
+    return pairs

@@ -302,6 +302,9 @@ class Head(AuxiliaryLoss):
     def penalized(self) -> list[Tensor]:
         return [self.linear.weight]
 
+    def input_tensors(self) -> list[Tensor]:
+        return [self.center, self.linear.weight]
+
 
 def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
     assert batch.targets is not None
