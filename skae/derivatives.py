@@ -8,10 +8,10 @@ from torch import Tensor
 
 from skae.inference import BLOCK_ROWS, code_units, map_rows
 from skae.nn.batch import Batch
-from skae.nn.bodies.linearization import forward_mode
 from skae.nn.draws import Draws
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows
+from skae.table.sequences import column_means
 from skae.training.tensors import tensor
 
 PATH_POINTS = 16
@@ -38,9 +38,7 @@ def integrated_gradients(rows: Rows, fitted: Fitted) -> Floats:
     """
     network = fitted.network
     scale = code_units(fitted, network)[1]
-    known = ~np.isnan(rows.modelled)
-    total = np.where(known, rows.modelled, 0.0).sum(axis=0, dtype=np.float64)
-    mean = tensor(total / np.maximum(known.sum(axis=0), 1), network)
+    mean = tensor(column_means(rows.modelled, np.ones(len(rows))), network)
     nodes, shares = np.polynomial.legendre.leggauss(PATH_POINTS)
 
     def noise(batch: Batch) -> Draws | None:
@@ -78,12 +76,7 @@ def decoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
     scale = code_units(fitted, network)[1]
 
     def derive(batch: Batch) -> Tensor:
-        def decode(z: Tensor) -> Tensor:
-            return network.likelihood.mean(network.outputs(z, batch))
-
-        z = network.encode(batch).mean
-        axes = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        return forward_mode(decode, z, axes).derivatives().transpose(0, 1) / scale[:, None]
+        return network.mean_jacobian(network.encode(batch).mean, batch).mT / scale[:, None]
 
     return _map(derive, rows, fitted).swapaxes(1, 2)
 

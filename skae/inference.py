@@ -10,7 +10,6 @@ from torch import Tensor
 from skae.density.importance import Importance
 from skae.density.laplace import Laplace
 from skae.nn.batch import Batch
-from skae.nn.bodies.linearization import forward_mode
 from skae.nn.draws import Draws, derive_seed
 from skae.nn.network import Network
 from skae.nn.prior import NormalPrior
@@ -135,15 +134,11 @@ def linear_covariance(fitted: Fitted) -> Floats:
     """Return the covariance (d, d) of rows under a linear model. Raises as `linear_map`."""
     network, density = _linear_network(fitted), cast(Laplace, fitted.density)
     prior = cast(NormalPrior, density.prior).covariance.cpu()
-    basis = torch.eye(len(prior)).to(network.like)
-
-    def decode(z: Tensor) -> Tensor:
-        return network.likelihood.mean(network.decoder(z))
-
-    axes = forward_mode(decode, torch.zeros_like(basis[:1]), basis).derivatives()[:, 0]
-    axes = axes.cpu().double()
+    z = network.like.new_zeros(1, len(prior))
+    # The derivatives of a linear decoder do not depend on the code.
+    axes = network.mean_jacobian(z, Batch(z, z[:, 0]))[0].cpu().double()
     noise = density.likelihood.noise_variance.cpu().double()
-    return (axes.mT @ prior @ axes + noise.expand(axes.shape[1]).diag()).numpy()
+    return (axes @ prior @ axes.mT + noise.expand(len(axes)).diag()).numpy()
 
 
 def linear_precision(fitted: Fitted) -> Floats:

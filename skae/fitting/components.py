@@ -11,7 +11,6 @@ from torch import Tensor
 
 from skae.fitting.prepare import PreparedFit
 from skae.nn.batch import Batch
-from skae.nn.bodies.linearization import forward_mode
 from skae.nn.network import Network
 from skae.nn.rotation import can_rotate, rotate
 from skae.table.components import Components
@@ -123,13 +122,17 @@ class _Rows:
     index: NDArray[np.intp]
     weight: Floats
 
-    def __iter__(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-        """Iterate over batches, with the codes and the weights of their rows, both in float64."""
+    def batches(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Iterate over batches, with the weights of their rows in float64."""
         share = self.weight / self.weight.sum()
         for block in gen_batches(len(self.index), BLOCK_ROWS):
             batch = make_batch(self.table.take(self.index[block]), self.network)
-            z = self.network.encode(batch).mean
-            yield batch, z, torch.from_numpy(share[block])
+            yield batch, torch.from_numpy(share[block])
+
+    def __iter__(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """Iterate over batches, with the codes of their rows, and their weights in float64."""
+        for batch, weight in self.batches():
+            yield batch, self.network.encode(batch).mean, weight
 
     def residuals(self, batch: Batch, z: Tensor) -> Tensor:
         """Return rows minus those that codes are decoded to, 0 for missing cells, in float64."""
@@ -165,7 +168,7 @@ def _total_variance(rows: _Rows) -> float:
     """Compute the sum of the variances of columns, from observed cells."""
     inputs = rows.network.inputs
     sums = torch.zeros(3, inputs.n_outputs, dtype=torch.float64)
-    for batch, _, weight in rows:
+    for batch, weight in rows.batches():
         shifted = _exact(inputs.modelled(batch).x - inputs.center)
         known, cells = ~shifted.isnan(), shifted.nan_to_num()
         sums += torch.stack([weight @ part for part in (known.double(), cells, cells.square())])
@@ -188,17 +191,13 @@ def _lost(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
 
 def _lost_if_linear(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
     """Compute the result of `_lost` for a linear decoder, without decoding once for each axis."""
-    network, scatter, product = rows.network, torch.zeros(()), torch.zeros(())
+    scatter, product = torch.zeros(()), torch.zeros(())
     for batch, z, weight in rows:
         weighted = (_exact(z) - mean).mT * weight
         scatter = scatter + weighted @ (_exact(z) - mean)
         product = product + weighted @ rows.residuals(batch, z)
-    one_row, basis = batch.map(lambda part: part[:1]), torch.eye(len(mean)).to(z)
-
-    def decode(z: Tensor) -> Tensor:
-        return network.likelihood.mean(network.outputs(z, one_row))
-
-    jacobian = forward_mode(decode, torch.zeros_like(basis[:1]), basis).jacobian()
+    # The derivatives of a linear decoder are the same for all rows.
+    jacobian = rows.network.mean_jacobian(z[:1], batch.map(lambda part: part[:1]))
     matrix = axes.mT @ _exact(jacobian[0]).mT
     along = (axes * (scatter @ axes)).sum(0)
     return along * matrix.square().sum(1) + 2 * ((axes.mT @ product) * matrix).sum(1)

@@ -164,10 +164,7 @@ def fit_prepared(
             net.reset_optimizer()
         fitted = make_fitted(estimator, prepared, net, best_epoch, components, noise)
     if prepared.resume is None:
-        shape = prepared.schema.feature_shape
-        messages += about_shape(estimator.architecture, estimator.corruption, shape)
-        is_corrupted = estimator.corruption is not None or prepared.corrupted is not None
-        messages += about_size(net.module_, is_corrupted)
+        messages += about_parameters(estimator, prepared, net.module_)
     batch = prepared.representatives(net.module_)
     n_validation = int(begun.split.held_out.sum())
     likelihood, n_rows = fitted.density.likelihood, len(begun.split.index) - n_validation
@@ -440,6 +437,16 @@ def estimate_density(
             "the variance of the codes or of the reconstruction errors is not finite"
         )
     return density
+
+
+def about_parameters(
+    estimator: BaseEstimator, prepared: PreparedFit, network: Network
+) -> list[Message]:
+    """Return warnings about parameters that do not suit the rows of a new model."""
+    shape = prepared.schema.feature_shape
+    is_corrupted = estimator.corruption is not None or prepared.corrupted is not None
+    messages = about_shape(estimator.architecture, estimator.corruption, shape)
+    return messages + about_size(network, is_corrupted)
 
 
 def order_components(estimator: BaseEstimator, prepared: PreparedFit, net: Net) -> Components:

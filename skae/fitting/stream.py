@@ -13,6 +13,7 @@ from skae.fitting.fit import (
     MIN_IMPROVEMENT,
     MakeCallback,
     Result,
+    about_parameters,
     check_callbacks,
     estimate_density,
     fitted_model,
@@ -37,8 +38,6 @@ from skae.training.messages import (
     Message,
     about_codes,
     about_distance,
-    about_shape,
-    about_size,
     about_training,
 )
 from skae.training.rehearsal import Rehearsal, StreamPlan, step_sizes
@@ -127,10 +126,7 @@ def fit_read_stream(
         net.notify("on_train_end", X=train, y=None)
         fitted = make_stream_fitted(estimator, stream, net, n_passed, kept)
     if fit.resume is None:
-        shape = fit.schema.feature_shape
-        messages += about_shape(estimator.architecture, estimator.corruption, shape)
-        is_corrupted = estimator.corruption is not None or fit.corrupted is not None
-        messages += about_size(net.module_, is_corrupted)
+        messages += about_parameters(estimator, fit, net.module_)
     if stream.is_due:
         messages += about_codes(net.module_, fit.representatives(net.module_))
     return fitted, messages, net.remove_checkpoints

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from skae._compat.sklearn import safe_indexing
-from skae.table.sequences import as_padded
+from skae.table.sequences import as_padded, fill_with_means
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ def attribution_shares(autoencoder: Any, rows: Any) -> Floats:
     for jacobian in _chunks(autoencoder.encoder_jacobian, rows, autoencoder):
         used |= (jacobian != 0).any(axis=(0, 1))
     cells = numbers(rows, len(used))
-    cells = np.where(np.isnan(cells), _column_means(cells), cells)
+    cells = fill_with_means(cells, np.arange(len(cells)), np.ones(len(cells)))
     varies = np.ptp(cells, axis=0) > 0
     if not varies.any():
         raise ValueError(f"X must contain two different rows, got {len(cells)} equal ones.")
@@ -115,13 +115,6 @@ def numbers(rows: Any, n_columns: int = 0) -> Floats:
     if cells.dtype.kind == "O":
         cells = pd.DataFrame(cells).apply(pd.to_numeric, errors="coerce").to_numpy()
     return cells.astype(np.float64)
-
-
-def _column_means(cells: Floats) -> Floats:
-    """Compute the means of the observed cells of columns, or 0 for columns without such cells."""
-    observed = ~np.isnan(cells)
-    means: Floats = np.where(observed, cells, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
-    return means
 
 
 def _principal_axes(cells: Floats) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from skae.nn.batch import Batch
 from skae.nn.bodies.body import Body
-from skae.nn.bodies.linearization import Linearization
+from skae.nn.bodies.linearization import Linearization, forward_mode
 from skae.nn.draws import Draws
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
@@ -126,6 +126,18 @@ class Network(Objective):
             directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
         directions = F.pad(directions, (0, self.inputs.n_conditions))
         return self.decoder.linearize(self._with_conditions(z, batch), directions)
+
+    def mean_jacobian(self, z: Tensor, batch: Batch) -> Tensor:
+        """Compute the derivatives (n, n_modelled, k) of expected rows with respect to codes (n, k).
+
+        `batch` contains the conditions of the rows.
+        """
+
+        def decode(z: Tensor) -> Tensor:
+            return self.likelihood.mean(self.outputs(z, batch))
+
+        directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+        return forward_mode(decode, z, directions).jacobian()
 
     def _with_conditions(self, z: Tensor, batch: Batch) -> Tensor:
         """Append the conditions of rows to codes (..., n, k)."""

@@ -250,6 +250,11 @@ def fill_with_means(X: Floats, index: NDArray[np.intp], weight: Floats) -> NDArr
     missing = np.isnan(X)
     if not missing.any():
         return X
-    observed_weight = weight @ ~missing[index]
-    total = weight @ np.nan_to_num(X[index])
-    return np.where(missing, total / np.maximum(observed_weight, MIN_WEIGHT), X).astype(X.dtype)
+    return np.where(missing, column_means(X[index], weight), X).astype(X.dtype)
+
+
+def column_means(X: Floats, weight: Floats) -> Floats:
+    """Compute the weighted means of the observed cells of columns, 0 without any."""
+    observed_weight = weight @ ~np.isnan(X)
+    means: Floats = weight @ np.nan_to_num(X) / np.maximum(observed_weight, MIN_WEIGHT)
+    return means
