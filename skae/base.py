@@ -144,8 +144,8 @@ class BaseAutoencoder(
         training rows, as `sklearn.decomposition.PCA` does. Components are then uncorrelated and
         have unit variance. This requires components that `fit` orders, see `explained_variance_`:
         other estimators and networks raise a ValueError, and so does `partial_fit` unless it
-        continues from a `fit`. A fit that resumes keeps the axes of the codes and, if they were
-        whitened, the standard deviations of the earlier fit.
+        continues from a `fit`. A fit that resumes keeps the axes of the codes and the standard
+        deviations of the earlier fit.
 
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         Distribution of a row given its code. "gaussian" trains with the squared error.
