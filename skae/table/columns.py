@@ -1,22 +1,41 @@
-"""Numeric and categorical columns of conditions, and the values that a likelihood supports."""
+"""Columns of a table, and the values that a likelihood supports."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from skae._compat.sklearn import safe_indexing
 from skae.files import Stored
-from skae.parameters import short_repr
+from skae.parameters import is_integer, short_repr
+from skae.table.categories import Categories
+from skae.table.cells import column_label
+from skae.table.dtypes import FrameDtype, PandasDtype
+from skae.table.kinds import (
+    KINDS,
+    TIME_STEPS,
+    as_series,
+    is_native_frame,
+    is_whole,
+    kind_of,
+    read_categories,
+    read_numbers,
+    read_times,
+    write_times,
+)
 
 Floats = NDArray[np.floating]
 
 MAX_INTEGER_LEVELS = 20
 """A column of whole numbers is categorical if it has at most this many distinct values."""
 
+
+INFREQUENT = "infrequent"
+"""Text that is written for the level of infrequent categories."""
 
 MAX_NAMED_LEVELS = 20
 """Maximum number of categories that an error message lists."""
@@ -61,7 +80,11 @@ class Support(Stored):
 
 @dataclass(frozen=True)
 class Column(Stored):
-    """A numeric or categorical column.
+    """A column of a table: what its cells mean, and how the values of the user are written.
+
+    A cell is a number. It is the value of a number, the index of the level of a category, the
+    number of seconds since `origin` of a date, or the number of seconds of a duration. A missing
+    cell is NaN.
 
     Attributes
     ----------
@@ -70,16 +93,105 @@ class Column(Stored):
     name : str
         Name of the column, for error messages.
     levels : ndarray or None
-        The sorted categories; None for a numeric column.
+        The sorted categories with a level of their own: texts, booleans or numbers. None if the
+        column is not categorical.
+    kind : {"number", "category", "date", "duration"}
+        Kind of the column.
+    infrequent : ndarray or None
+        The sorted categories that share one level, which is the last one. None if there are none.
+    handle_unknown : {"missing", "error"}
+        Whether the cell of an unknown category is missing, or an error.
+    low, high : float
+        Smallest and largest cell of the fit. They are infinite if all cells were missing, and for
+        categories.
+    step : float
+        Cells are written as multiples of it that are at least `low` and at most `high`: 1 for whole
+        numbers. For dates and durations, it is in seconds. 0 means that cells are continuous.
+    origin : int
+        The earliest date of the fit, in nanoseconds since 1970 in UTC.
+    dtype : PandasDtype, FrameDtype or None
+        Dtype of the column in the data frame of the fit. None if X was an array.
+    label : str or int
+        Label of the column in the data frame of the fit.
     """
 
     index: int
     name: str
     levels: NDArray[Any] | None
+    kind: str = "number"
+    infrequent: NDArray[Any] | None = None
+    handle_unknown: str = "missing"
+    low: float = -np.inf
+    high: float = np.inf
+    step: float = 0.0
+    origin: int = 0
+    dtype: PandasDtype | FrameDtype | None = None
+    label: str | int = ""
 
     @classmethod
-    def infer(cls, X: Any, index: int, name: str) -> Self:
-        """Make the column of X at an index.
+    def infer(cls, X: Any, index: int, name: str, categories: Categories | None = None) -> Self:
+        """Make the modelled column of X at an index. Its dtype decides its kind.
+
+        Texts, booleans and categories of a data frame are categorical. Integers, floats and objects
+        that are numbers are numbers. If all objects are missing, the column is one of numbers.
+
+        Parameters
+        ----------
+        X : data frame, or ndarray of shape (n_samples, n_columns)
+            The training table.
+        index : int
+            Index of the column.
+        name : str
+            Name of the column, for error messages.
+        categories : Categories or None, default=None
+            How categories become levels. None is `Categories()`.
+
+        Returns
+        -------
+        column : Column
+            The column. Without any observed cell, a categorical column has no levels, and all its
+            later cells are missing.
+
+        Raises
+        ------
+        ValueError
+            If a value is infinite or a parameter of `categories` is invalid.
+        TypeError
+            If the values have different types, or a type that no kind of column has.
+        """
+        categories = Categories() if categories is None else categories
+        categories.check()
+        series = as_series(X, index)
+        column = cls._plain(X, index, name, None)
+        kind = kind_of(series, column._describe)
+        if kind == "category":
+            codes, values = read_categories(series, column._describe)
+            order = np.argsort(values)
+            counts = np.bincount(codes[codes >= 0], minlength=len(values))
+            levels, infrequent = categories.group(values[order], counts[order])
+            unknown = categories.handle_unknown if len(values) else "missing"
+            return replace(
+                column, kind=kind, levels=levels, infrequent=infrequent, handle_unknown=unknown
+            )
+        step, origin = 0.0, 0
+        if kind == "number":
+            cells = read_numbers(series, column._describe)
+            # Arrays have one dtype for all columns, which says nothing about a single one.
+            is_array = isinstance(X, np.ndarray) and X.dtype != object
+            step = float(is_whole(series) and not is_array)
+        else:
+            times = read_times(series, kind, column._describe)
+            origin = times.earliest() if kind == "date" else 0
+            step = times.step(origin)
+            cells = times.since(origin)
+        low, high = -np.inf, np.inf
+        if not np.isnan(cells).all():
+            low, high = float(np.nanmin(cells)), float(np.nanmax(cells))
+        return replace(column, kind=kind, low=low, high=high, step=step, origin=origin)
+
+    @classmethod
+    def of_condition(cls, X: Any, index: int, name: str) -> Self:
+        """Make the column of X at an index, which is a condition.
 
         The column is categorical if its values are strings or booleans, if a data frame declares it
         as categorical, or if its values are at most `MAX_INTEGER_LEVELS` distinct whole numbers.
@@ -88,49 +200,130 @@ class Column(Stored):
         values = column_values(X, index, name)
         dtype = getattr(safe_indexing(X, index, axis=1), "dtype", None)
         # Numbers are categories if the data frame declares them so.
-        is_category = isinstance(dtype, pd.CategoricalDtype)
-        return cls(index, name, _levels(values, is_category))
+        levels = _levels(values, isinstance(dtype, pd.CategoricalDtype))
+        column = replace(cls._plain(X, index, name, levels), handle_unknown="error")
+        # The range is left out, because files do not contain values of numeric conditions.
+        return column if levels is None else replace(column, kind="category")
+
+    @classmethod
+    def _plain(cls, X: Any, index: int, name: str, levels: NDArray[Any] | None) -> Self:
+        """Make a continuous column of numbers with the dtype and the label that it has in X."""
+        column = cls(index, name, levels, label=index)
+        if isinstance(X, pd.DataFrame):
+            label = X.columns[index]
+            label = int(label) if is_integer(label) else str(label)
+            dtype = PandasDtype.of(X.iloc[:, index], column._describe)
+            return replace(column, label=label, dtype=dtype)
+        if not is_native_frame(X):
+            return column
+        series = nw.from_native(X, eager_only=True)[:, index]
+        return replace(column, label=series.name, dtype=FrameDtype.of(series))
+
+    @classmethod
+    def _from_stored_state(cls, state: dict[str, Any]) -> Any:
+        if state.keys() == {"index", "name", "levels"}:
+            # In earlier files, columns are conditions and have no other fields.
+            kind = "number" if state["levels"] is None else "category"
+            defaults = {field.name: field.default for field in fields(cls)}
+            state = defaults | state
+            state |= {"kind": kind, "handle_unknown": "error", "label": state["name"]}
+        return super()._from_stored_state(state)
 
     def _check_state(self) -> None:
-        levels = self.levels
-        if levels is not None and (
-            levels.ndim != 1
-            or not len(levels)
-            or (levels.dtype == object and not all(isinstance(level, str) for level in levels))
-            or not np.array_equal(levels, np.unique(levels))
-        ):
+        parts = [part for part in (self.levels, self.infrequent) if part is not None]
+        is_empty = self.handle_unknown == "error" and not self.n_levels
+        if any(not _are_levels(part) for part in parts) or (parts and is_empty):
             raise ValueError(
-                f"the levels of column {self.name!r} must be sorted distinct values, got {levels!r}"
+                f"the levels of column {self.name!r} must be sorted distinct values, got "
+                f"{parts[0]!r}"
             )
+        if len(parts) == 2 and (
+            not len(parts[1])
+            or (len(parts[0]) and parts[0].dtype.kind != parts[1].dtype.kind)
+            or len(np.unique(np.concatenate(parts))) < sum(map(len, parts))
+        ):
+            raise ValueError(f"the infrequent levels of column {self.name!r} must be other levels")
+        if self.kind not in KINDS or (self.kind == "category") != (self.levels is not None):
+            raise ValueError(f"the kind {self.kind!r} of column {self.name!r} contradicts levels")
+        if self.infrequent is not None and self.levels is None:
+            raise ValueError(f"column {self.name!r} has infrequent levels, but no levels")
+        if self.handle_unknown not in ("missing", "error"):
+            raise ValueError(f"handle_unknown of a Column cannot be {self.handle_unknown!r}")
+        steps = (0, 1) if self.kind == "number" else (0,) if self.is_category else TIME_STEPS
+        is_unknown = (self.low, self.high) == (-np.inf, np.inf)
+        is_range = is_unknown or -np.inf < self.low <= self.high < np.inf
+        if not is_range or self.step not in steps:
+            raise ValueError(
+                f"column {self.name!r} cannot have the range {self.low:g} to {self.high:g} and the "
+                f"step {self.step:g}"
+            )
+        if abs(self.origin) >= 2**62 * 10**9 or (self.origin and self.kind != "date"):
+            raise ValueError(f"column {self.name!r} cannot have the origin {self.origin}")
 
     @property
     def n_levels(self) -> int:
-        """Number of categories, which is 0 for a numeric column."""
-        return 0 if self.levels is None else len(self.levels)
+        """Number of levels, which is 0 for numbers, dates and durations."""
+        n = 0 if self.levels is None else len(self.levels)
+        return n + (self.infrequent is not None)
 
-    def encode(self, values: NDArray[Any]) -> Floats:
-        """Convert values of shape (n,) to cells of shape (n, 1): numbers, or indices of levels.
+    @property
+    def is_category(self) -> bool:
+        """Whether cells are indices of levels."""
+        return self.levels is not None
 
-        Raises ValueError if a value is not a number, or if its category is not among the levels.
+    def encode(self, X: Any, position: int) -> NDArray[np.float64]:
+        """Convert the column at a position of a table to cells of shape (n,).
+
+        Raises ValueError if a value is infinite or not a number, or if its category is unknown and
+        `handle_unknown` is "error". Raises TypeError if a value has another type than in the fit.
         """
-        if self.levels is None:
-            if values.dtype == object:
-                raise ValueError(
-                    f"Column {short_repr(self.name)} must hold numbers, got "
-                    f"{short_repr(values[0])}."
-                )
-            return values[:, None]
-        index = {level: i for i, level in enumerate(self.levels.tolist())}
-        codes, found = pd.factorize(values)
-        level = np.array([index.get(value, -1) for value in found.tolist()], dtype=np.float64)
-        if (level < 0).any():
-            row = (level[codes] < 0).argmax()
+        series = as_series(X, position)
+        if self.kind == "number":
+            return read_numbers(series, self._describe)
+        if self.kind == "category":
+            return self._find_levels(*read_categories(series, self._describe))
+        return read_times(series, self.kind, self._describe).since(self.origin)
+
+    def encode_condition(self, X: Any, position: int) -> Floats:
+        """Convert the column at a position of a table to cells of shape (n,) of a condition.
+
+        Raises ValueError if a value is not a number, or if its category is not among the levels,
+        and the errors of `column_values`.
+        """
+        values = column_values(X, position, self.name)
+        if self.levels is not None:
+            return self._find_levels(*pd.factorize(values))
+        if values.dtype == object:
+            raise ValueError(
+                f"Column {short_repr(self.name)} must hold numbers, got {short_repr(values[0])}."
+            )
+        return values
+
+    def _find_levels(self, codes: NDArray[np.intp], found: NDArray[Any]) -> NDArray[np.float64]:
+        """Convert the distinct values of a column, as `read_categories` returns them, to cells."""
+        labels = self._labels
+        rare = [] if self.infrequent is None else self.infrequent.tolist()
+        index = dict.fromkeys(rare, self.n_levels - 1)
+        index |= {label: i for i, label in enumerate(labels.tolist())}
+        levels = np.array([index.get(value, np.nan) for value in found.tolist()], dtype=np.float64)
+        unknown = np.append(np.isnan(levels), False)[codes]
+        cells: NDArray[np.float64] = np.append(levels, np.nan)[codes]
+        if not unknown.any():
+            return cells
+        row = int(unknown.argmax())
+        value = found[codes[row]]
+        if self.handle_unknown == "error":
             raise ValueError(
                 f"Column {short_repr(self.name)} must hold categories of the first fit "
-                f"({', '.join(self._named_levels())}), got "
-                f"{_format_value(values[row])} in row {row}."
+                f"({', '.join(self._named_levels())}), got {_format_value(value)} in row {row}."
             )
-        return level[codes][:, None]
+        if len(labels) and isinstance(labels[0], str) != isinstance(value, str):
+            expected = "a string" if isinstance(labels[0], str) else "a number or a boolean"
+            raise TypeError(
+                f"In column {self._describe()}, each argument must be {expected}, as in the first "
+                f"fit, got {_format_value(value)} in row {row}. Convert the column to this type."
+            )
+        return cells
 
     def _named_levels(self) -> list[str]:
         """Format the first categories for an error message."""
@@ -138,17 +331,55 @@ class Column(Stored):
         more = ["..."] * (len(levels) > MAX_NAMED_LEVELS)
         return [*map(_format_value, levels[:MAX_NAMED_LEVELS]), *more]
 
+    def _describe(self) -> str:
+        """Return the label of the column for an error message."""
+        name = None if self.name == str(self.index) else self.name
+        return f"{column_label(self.index, name)} of X"
+
     def decode(self, cells: Floats) -> NDArray[Any]:
-        """Convert cells of shape (n,) to values of the column."""
-        return cells if self.levels is None else self.levels[cells.astype(np.intp)]
+        """Convert cells of shape (n,) to values of the column.
+
+        Returns
+        -------
+        values : ndarray of shape (n,)
+            Numbers, texts, booleans, dates in UTC without a time zone, or durations. Missing cells
+            are NaN, None or NaT. The level of infrequent categories is the text "infrequent" if the
+            categories are texts. Otherwise, it is its only category, or a missing cell if it has
+            several ones.
+        """
+        if self.levels is not None:
+            return _take(self._labels, cells)
+        if not self.step and self.kind == "number":
+            return cells
+        cells = np.clip(cells.astype(np.float64), self.low, self.high)
+        if self.kind == "number":
+            return np.rint(cells)
+        dtype = "datetime64" if self.kind == "date" else "timedelta64"
+        return write_times(cells, self.step, self.origin, dtype)
+
+    @property
+    def _labels(self) -> NDArray[Any]:
+        """The values that are written for the levels."""
+        levels = np.empty(0) if self.levels is None else self.levels
+        if self.infrequent is None:
+            return levels
+        if self.infrequent.dtype == object:
+            label = INFREQUENT
+            while label in levels:
+                label += "_"
+            return np.array([*levels, label], dtype=object)
+        if len(self.infrequent) == 1:
+            return np.append(levels, self.infrequent)
+        if self.infrequent.dtype == bool:
+            return np.array([None])
+        return np.append(levels.astype(np.float64), np.nan)
 
     def classes(self, cells: Floats) -> NDArray[Any]:
         """Return the categories of cells (n,) or, for numbers, whether they exceed their median.
 
         If no number exceeds the median, those equal to it count as exceeding it.
         """
-        values = self.decode(cells)
-        return _is_above_median(values) if self.levels is None else values
+        return _is_above_median(cells) if self.levels is None else self.decode(cells)
 
 
 def column_values(X: Any, index: int, name: str) -> NDArray[Any]:
@@ -187,6 +418,30 @@ def _levels(values: NDArray[Any], is_category: bool) -> NDArray[Any] | None:
         return kinds.astype(bool) if isinstance(kinds[0], bool | np.bool_) else kinds
     is_whole = bool((kinds == kinds.round()).all())
     return kinds if is_category or (is_whole and len(kinds) <= MAX_INTEGER_LEVELS) else None
+
+
+def _take(labels: NDArray[Any], cells: Floats) -> NDArray[Any]:
+    """Return the labels of cells, which are indices. Missing ones are NaN, or None in objects."""
+    # A column without an observed cell has no labels.
+    missing = np.isnan(cells) | (len(labels) == 0)
+    # The expected cell of a boolean may lie between its levels.
+    cells = np.rint(cells).clip(0, max(0, len(labels) - 1))
+    if not missing.any():
+        return labels[cells.astype(np.intp)]
+    if labels.dtype.kind in "iuf" and len(labels):
+        values = np.append(labels.astype(np.float64), np.nan)
+    else:
+        values = np.array([*labels.tolist(), None], dtype=object)
+    return values[np.where(missing, len(labels), cells).astype(np.intp)]
+
+
+def _are_levels(values: NDArray[Any]) -> bool:
+    """Return whether an array can contain levels: sorted distinct texts, booleans or numbers."""
+    return (
+        values.ndim == 1
+        and (values.dtype != object or all(isinstance(value, str) for value in values))
+        and np.array_equal(values, np.unique(values))
+    )
 
 
 def _is_above_median(values: Floats) -> NDArray[np.bool_]:
