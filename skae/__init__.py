@@ -14,6 +14,7 @@ from skae.inspection.reports import (
 )
 from skae.model_selection import ComponentsPath, components_path
 from skae.state import load
+from skae.table.categories import Categories
 from skae.tasks.classifier import AutoencoderClassifier
 from skae.tasks.outlier import AutoencoderOutlierDetector
 from skae.tasks.regressor import AutoencoderRegressor
@@ -40,6 +41,7 @@ __all__ = [
     "AutoencoderOutlierDetector",
     "AutoencoderRegressor",
     "BiplotDisplay",
+    "Categories",
     "Checkpoint",
     "ComponentImportanceDisplay",
     "ComponentsPath",

@@ -42,12 +42,12 @@ from skae.nn.bodies.layers import ACTIVATIONS
 from skae.nn.bodies.modules import ModulePair
 from skae.nn.corruption import CORRUPTIONS, Corruption
 from skae.nn.latent import Latent
-from skae.nn.likelihoods import LIKELIHOODS
-from skae.nn.likelihoods.base import Likelihood
 from skae.parameters import Declared, check_integer, short_repr
 from skae.starting import restore, row_shape
 from skae.state import Fitted, FittedAttribute, Saved, TableInfo
+from skae.table.categories import Categories
 from skae.table.cells import read_cells
+from skae.table.containers import index_of
 from skae.table.rows import Floats, Rows
 from skae.table.schema import ColumnKey, MatrixLike
 from skae.table.sequences import row_shapes
@@ -147,16 +147,32 @@ class BaseAutoencoder(
         continues from a `fit`. A fit that resumes keeps the axes of the codes and the standard
         deviations of the earlier fit.
 
-    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
+    likelihood : {"auto", "gaussian", "bernoulli"} or dict, default="auto"
         Distribution of a row given its code. "gaussian" trains with the squared error.
         "bernoulli" trains with the cross-entropy and requires all cells, except those of a
-        condition, to be in [0, 1].
+        condition, to be in [0, 1]. "auto" is "gaussian" for columns of numbers and dates, and a
+        categorical distribution for all others: columns of strings, booleans, and of a categorical
+        dtype. A dict selects columns by likelihood, for instance
+        ``{"bernoulli": ["smoker"], "gaussian": make_column_selector("income")}``. Columns are
+        selected as in `sklearn.compose.ColumnTransformer`. All other columns have that of "auto".
+
+        If columns have different kinds or likelihoods, each column of numbers is standardized
+        inside the network, and it has its own noise variance. Columns of different kinds then count
+        in nats, so that they need no weights. Otherwise, all columns have one scale, as in
+        `sklearn.decomposition.PCA`.
+
+    categories : Categories or None, default=None
+        How the levels of categorical columns are chosen; see `Categories`. With None, each category
+        is a level, and a category that the first fit has not seen is a missing cell. A fit that
+        resumes keeps the levels of the first fit.
 
     noise : {"isotropic", "diagonal"} or float, default="isotropic"
-        Variance of the Gaussian likelihood; the Bernoulli likelihood ignores it. "isotropic" is one
+        Variance of the Gaussian likelihood; other likelihoods ignore it. "isotropic" is one
         variance for all columns, as in `sklearn.decomposition.PCA`. "diagonal" is one variance per
         column, as in `sklearn.decomposition.FactorAnalysis`. A float is a known variance, in the
-        squared units of `X`.
+        squared units of `X`. If columns have different kinds, each column of numbers has its own
+        variance with "isotropic", too. This variance is at least 1/2500 of that of the column, so
+        that the density stays bounded where many cells of a column are equal.
 
         An unknown variance is fixed at the mean variance of the columns during training and
         estimated afterwards, from the validation rows if there are any. One variance per column is
@@ -177,9 +193,11 @@ class BaseAutoencoder(
         corrupted.
 
         - "gaussian" adds normal noise.
-        - "masking" sets cells to 0, or to the value nearest to 0 in the range of their column.
+        - "masking" sets cells to 0, or to the value nearest to 0 in the range of their column. If
+          there are categories, cells are hidden as if they were missing instead.
         - "salt_and_pepper" sets cells to the smallest or the largest value of their column.
-        - "swap" sets cells to the value of their column in a different row.
+        - "swap" sets cells to the value of their column in a different row. "gaussian" and
+          "salt_and_pepper" exchange categories in the same way.
         - "grayscale", for images, sets all channels to their mean.
         - "downsampling", for images, averages blocks of two by two pixels and enlarges the result.
         - "block", for images, masks a square at a random position in the same way as "masking".
@@ -375,10 +393,10 @@ class BaseAutoencoder(
         `sklearn.decomposition.IncrementalPCA`.
 
     noise_variance_ : float or ndarray of shape (n_modelled,)
-        Variance of the Gaussian likelihood, in the squared units of `X`. If `noise="diagonal"`, it
-        is an array with one number for each of the n_modelled columns, which are all columns except
-        those of a condition. Otherwise, it is one number. The variance is 0 for the Bernoulli
-        likelihood, which has no noise.
+        Variance of the Gaussian likelihood, in the squared units of `X`. If `noise="diagonal"`, or
+        if columns have different kinds, it is an array with one number for each of the n_modelled
+        columns, which are all columns except those of a condition. Otherwise, it is one number. The
+        variance is 0 for other likelihoods, which have no noise.
 
     module_ : torch.nn.Module
         The trained network. Its parts are `inputs`, `encoder`, `latent`, `decoder` and
@@ -423,7 +441,8 @@ class BaseAutoencoder(
     linear_skip: bool | str = "auto"
     tied_weights: bool = False
     whiten: bool = False
-    likelihood: str = "gaussian"
+    likelihood: str | dict[str, ColumnKey] = "auto"
+    categories: Categories | None = None
     noise: str | float = "isotropic"
     corruption: str | Corruption | None = None
     corruption_level: float = 0.3
@@ -459,7 +478,8 @@ class BaseAutoencoder(
         "linear_skip": ["boolean", StrOptions({"auto"})],
         "tied_weights": ["boolean"],
         "whiten": ["boolean"],
-        "likelihood": [StrOptions(set(LIKELIHOODS))],
+        "likelihood": [StrOptions({"auto", "gaussian", "bernoulli"}), dict],
+        "categories": [Categories, None],
         "noise": [
             StrOptions({"isotropic", "diagonal"}),
             Interval(Real, 0, None, closed="neither"),
@@ -587,8 +607,10 @@ class BaseAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Training rows.
+        X : array-like or data frame of shape (n_samples, n_features)
+            Training rows. With `architecture="mlp"` and without a `feature_shape`, columns may hold
+            numbers, strings, booleans, categories and dates, and cells may be missing (NaN, None or
+            NaT); see `likelihood`.
         y : array-like of shape (n_samples,), default=None
             Ignored by most autoencoders. `SemiSupervisedVariationalAutoencoder` requires the class
             of each row, or -1 if it is unknown. `FairAutoencoder` accepts targets that its codes
@@ -622,9 +644,10 @@ class BaseAutoencoder(
         ValueError
             In any of these cases:
 
-            - `X` has the wrong shape, infinite values, NaN other than at the end of sequences,
-              values that are too large or too small for the number format, or values outside the
-              range of the likelihood.
+            - `X` has the wrong shape, infinite values, values that are too large or too small for
+              the number format, or values outside the range of the likelihood.
+            - `X` contains NaN, unless `architecture` is "mlp" or only the last steps of sequences
+              are missing. Columns of a condition must not contain NaN.
             - A fit that does not resume gets fewer than two rows with a positive weight.
             - `y`, `sample_weight`, `X_corrupted`, `X_val`, `y_val` or `sample_weight_val` is
               invalid.
@@ -656,7 +679,7 @@ class BaseAutoencoder(
             held out. The density of rows that vary along other axes is then extremely low. The
             warning is also issued if rows are images and `feature_shape` seems to have the channels
             as its last axis, and, during the fit, if `verbose` is 0 and the fit is expected to take
-            more than a minute.
+            more than a minute. A last reason is a column of categories of which most occur once.
         """
         data = FitData(X, y, sample_weight, X_corrupted, X_val, y_val, sample_weight_val)
         return self._train(data, self._fitted if self.warm_start else None)
@@ -858,8 +881,11 @@ class BaseAutoencoder(
 
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features)
-            Expected row of each code under the likelihood, in the user's units.
+        X_original : ndarray or data frame of shape (n_samples, n_features)
+            Expected row of each code under the likelihood, in the user's units. It is a data frame
+            with the columns and dtypes of the first fit if that received one. For a category, it is
+            the most probable level; whole numbers and dates are rounded, and they lie within the
+            range of the first fit.
 
         Raises
         ------
@@ -872,7 +898,7 @@ class BaseAutoencoder(
             If `X` is sparse.
         """
         fitted = self._read_fitted()
-        return inference.decode(self._read_codes(X, fitted), None, fitted)
+        return inference.decode(self._read_codes(X, fitted), None, fitted, index_of(X))
 
     def _read_codes(self, X: MatrixLike, fitted: Fitted, name: str = "X") -> Floats:
         """Validate codes and their number of components."""
@@ -902,8 +928,9 @@ class BaseAutoencoder(
 
         Returns
         -------
-        X_reconstructed : ndarray of shape (n_samples, n_features)
-            Reconstructions of the rows, in the user's units.
+        X_reconstructed : ndarray or data frame of shape (n_samples, n_features)
+            Reconstructions of the rows, in the user's units; a data frame if the first fit received
+            one.
 
         Raises
         ------
@@ -918,13 +945,73 @@ class BaseAutoencoder(
         fitted = self._read_fitted()
         rows = fitted.schema.read(X)
         if Z is None:
-            return inference.reconstructions(rows, fitted)
+            return inference.reconstructions(rows, fitted, index_of(X))
         codes = self._read_codes(Z, fitted, "Z")
         if len(codes) != len(rows):
             raise ValueError(
                 f"Z must have a code for each of the {len(rows)} rows of X, got {len(codes)} codes."
             )
-        return inference.decode(codes, rows.conditions, fitted)
+        return inference.decode(codes, rows.conditions, fitted, index_of(X))
+
+    def impute(
+        self,
+        X: MatrixLike,
+        n_draws: int | None = None,
+        random_state: int | RandomState | None = None,
+    ) -> Any:
+        """Fill the missing cells of rows.
+
+        Observed cells are returned unchanged. A column that had no observed cell in the first fit
+        stays missing in a data frame.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows, in the user's units, with missing cells.
+        n_draws : int, default=None
+            Number of completed tables. In each of them, the code of a row is drawn from its
+            posterior given the observed cells, and missing cells are drawn from the likelihood
+            given this code. The spread of the tables shows how uncertain missing cells are. None
+            returns one table with the expected numbers and the most probable categories, given the
+            most probable code.
+        random_state : int, RandomState instance or None, default=None
+            Determines the draws. Pass an int for reproducible results.
+
+        Returns
+        -------
+        X_completed : array or data frame of shape (n_samples, n_features), or list of them
+            The completed table or, with `n_draws`, a list of completed tables.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `X` is invalid or too far from the training rows, or if `n_draws` is not a positive
+            integer.
+        TypeError
+            If `X` is sparse.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skae import Autoencoder
+        >>> x = np.linspace(0, 1, 50)
+        >>> X = np.column_stack([x, 2 * x, 3 * x])
+        >>> X[10, 1] = np.nan
+        >>> model = Autoencoder(1, hidden_layer_sizes=(), max_epochs=0, random_state=0).fit(X)
+        >>> float(model.impute(X)[10, 1].round(2)), float((2 * x[10]).round(2))
+        (0.41, 0.41)
+        """
+        fitted = self._read_fitted()
+        rows = fitted.schema.read(X)
+        if n_draws is None:
+            cells = inference.completed(rows, fitted)
+            return fitted.schema.complete(X, cells, rows.conditions)
+        check_integer(n_draws, "n_draws", 1)
+        seed = self._draw_seed(random_state, "impute")
+        tables = inference.completed_draws(rows, int(n_draws), seed, fitted)
+        return [fitted.schema.complete(X, cells, rows.conditions) for cells in tables]
 
     def encoder_jacobian(self, X: MatrixLike) -> Floats:
         """Compute the derivatives of the codes of rows with respect to their cells.
@@ -1070,10 +1157,11 @@ class BaseAutoencoder(
         Returns
         -------
         error : ndarray of shape (n_samples,) or (n_samples, n_features)
-            Squared error, in the squared units of `X`. For the Bernoulli likelihood it is the
-            deviance in nats: twice the difference between the log-likelihood of a perfect
-            reconstruction and that of this reconstruction. The error is 0 for missing cells and for
-            the columns of a condition.
+            Squared error, in the squared units of `X`. If columns have different kinds, it is in
+            squared standard deviations of the column. For the Bernoulli and the categorical
+            likelihood, it is the deviance in nats: twice the difference between the log-likelihood
+            of a perfect reconstruction and that of this reconstruction. The error of a missing cell
+            is NaN, and it does not count in the sum. That of the columns of a condition is 0.
 
         Raises
         ------
@@ -1116,8 +1204,10 @@ class BaseAutoencoder(
         Returns
         -------
         log_prob : ndarray of shape (n_samples,)
-            Log-density of each row, in nats. For the Bernoulli likelihood, it is the
-            log-probability of a row of 0 and 1; with cells between 0 and 1, it is not normalized.
+            Log-density of the observed cells of each row, in nats. For the Bernoulli and the
+            categorical likelihood, it is a log-probability, which is not normalized for Bernoulli
+            cells between 0 and 1. If columns have different kinds, it is the logarithm of a density
+            of numbers times a probability of categories.
             Unusual rows have low values.
 
         Raises
@@ -1232,9 +1322,10 @@ class BaseAutoencoder(
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
-            Rows, in the user's units. With `mean=False`, `score_samples` computes or approximates
-            the log-density of the distribution that they are drawn from.
+        X : ndarray or data frame of shape (n_samples, n_features)
+            Rows, in the user's units; a data frame if the first fit received one. With
+            `mean=False`, `score_samples` computes or approximates the log-density of the
+            distribution that they are drawn from.
 
         Raises
         ------
@@ -1286,7 +1377,7 @@ class BaseAutoencoder(
 
         Returns
         -------
-        X : ndarray of shape (n_pairs * n_steps, n_features)
+        X : ndarray or data frame of shape (n_pairs * n_steps, n_features)
             Decoded rows, in the user's units: all steps of the first pair, then all steps of the
             second pair, and so on.
 
@@ -1333,7 +1424,7 @@ class BaseAutoencoder(
 
         Returns
         -------
-        X : ndarray of shape (n_values, n_features)
+        X : ndarray or data frame of shape (n_values, n_features)
             Decoded row for each value, in the user's units.
 
         Raises
@@ -1370,8 +1461,12 @@ class BaseAutoencoder(
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        likelihood = LIKELIHOODS.get(str(self.likelihood), Likelihood)
-        tags.input_tags.positive_only = likelihood.support[0] == 0
+        tags.input_tags.positive_only = self.likelihood == "bernoulli"
+        is_table = self.architecture == "mlp" and self.feature_shape is None
+        # Conditions must be observed.
+        tags.input_tags.allow_nan = is_table and self._conditions()[1] is None
+        tags.input_tags.string = is_table and self.likelihood == "auto"
+        tags.input_tags.categorical = tags.input_tags.string
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
@@ -1403,6 +1498,8 @@ def _as_table(X: Any, fitted: Fitted) -> Any:
 
     A single row is a vector or an array of shape `feature_shape`.
     """
+    if hasattr(X, "columns"):
+        return X
     has_equal_rows = len({*(row_shapes(X) or ())}) <= 1
     is_single = has_equal_rows and (np.ndim(X) == 1 or np.shape(X) == fitted.schema.feature_shape)
     return np.asarray(X).reshape(1, -1) if is_single else X

@@ -86,10 +86,14 @@ def _map(function: Callable[[Batch], Tensor], rows: Rows, fitted: Fitted) -> Flo
 
     The result has the shape (n, k, n_columns). The columns of conditions are 0.
     """
+    if fitted.network.inputs.encoding.n_categories:
+        raise ValueError(
+            "Derivatives are not defined for this model, because columns of X hold categories."
+        )
     k = fitted.network.latent.n_outputs
     block_rows = max(1, min(BLOCK_ROWS, BLOCK_CELLS // (k * fitted.schema.n_columns)))
     cells = map_rows(function, rows, fitted, np.float64, block_rows=block_rows)
-    return fitted.schema.write(cells.reshape(-1, cells.shape[2])).reshape(len(cells), k, -1)
+    return fitted.schema.arrange(cells.reshape(-1, cells.shape[2])).reshape(len(cells), k, -1)
 
 
 def _jacobian(batch: Batch, fitted: Fitted, draws: Draws | None = None) -> Tensor:
@@ -106,7 +110,7 @@ def _jacobian(batch: Batch, fitted: Fitted, draws: Draws | None = None) -> Tenso
             torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)[0]
             for column in z.unbind(1)
         ]
-    cells = torch.stack(rows, 1)[..., : network.inputs.n_outputs]
+    cells = torch.stack(rows, 1)[..., : network.inputs.n_modelled]
     return cells.masked_fill(network.inputs.modelled(batch).x.isnan()[:, None], 0.0)
 
 

@@ -29,7 +29,7 @@ try:
 except ImportError:  # on Windows, where temporary files of killed processes are not removed
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 4
+FORMAT = 5
 """Version of the file format. Files of this and of all earlier versions can be read."""
 
 MALFORMED_ERRORS = (

@@ -5,8 +5,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from skae.density.expansion import select_rows
 from skae.density.importance import Importance
 from skae.density.laplace import Laplace
 from skae.nn.batch import Batch
@@ -82,9 +84,7 @@ def _largest(distances: Tensor) -> int:
 
 def codes(rows: Rows, fitted: Fitted) -> Floats:
     """Compute the codes (n, k) of rows, in the dtype of the rows. k is the latent's `n_outputs`."""
-    network = fitted.network
-    offset, scale = code_units(fitted, network)
-    return map_rows(lambda batch: (network.encode(batch).mean - offset) * scale, rows, fitted)
+    return map_rows(user_codes(fitted), rows, fitted)
 
 
 def restoration(fitted: Fitted) -> Callable[[Batch], Tensor]:
@@ -93,14 +93,36 @@ def restoration(fitted: Fitted) -> Callable[[Batch], Tensor]:
     The codes are converted to the user's units and back, so that the results have the same bits as
     those of `decode` for the results of `codes`.
     """
-    network = fitted.network
+    network, encode = fitted.network, user_codes(fitted)
     offset, scale = code_units(fitted, network)
 
     def restored(batch: Batch) -> Tensor:
-        z = (network.encode(batch).mean - offset) * scale
-        return network.outputs(z / scale + offset, batch)
+        return network.outputs(encode(batch) / scale + offset, batch)
 
     return restored
+
+
+def user_codes(fitted: Fitted) -> Callable[[Batch], Tensor]:
+    """Return a function that computes the codes (n, k) of rows, in the user's units.
+
+    If a cell is missing in a column that had no missing cells in the fit, the code of the row is
+    the most probable one given its observed cells. Codes that contain noise are an exception.
+    """
+    network = fitted.network
+    offset, scale = code_units(fitted, network)
+
+    def is_drawn(batch: Batch) -> bool:
+        return network.latent.inference_draws(batch.x) is not None
+
+    def encode(batch: Batch) -> Tensor:
+        z = network.encode(batch).mean
+        unexpected = network.inputs.unexpected(batch)
+        if unexpected is not None and unexpected.any() and not is_drawn(batch):
+            z = z.clone()
+            z[unexpected] = fitted.density.mode(network, select_rows(batch, unexpected)).to(z)
+        return (z - offset) * scale
+
+    return encode
 
 
 def code_units(fitted: Fitted, network: Network) -> tuple[Tensor, Tensor]:
@@ -121,11 +143,20 @@ def linear_map(fitted: Fitted) -> tuple[Floats, Floats]:
     """
     network, units = _linear_network(fitted), fitted.components
     center, scale = (part.cpu().double() for part in (network.inputs.center, network.inputs.scale))
-    eye = torch.eye(len(center)).to(network.like)
+    eye = torch.eye(len(center), network.inputs.n_outputs).to(network.like)
     linear = network.encoder.linearize(torch.zeros_like(eye[:1]), eye)
     matrix = linear.jacobian()[0].cpu().double()
     shift = torch.from_numpy(units.offset) - linear.out[0].cpu().double()
-    mean = center + scale * (torch.linalg.pinv(matrix) @ shift)
+    inverse = torch.linalg.pinv(matrix)
+    offset = inverse @ shift
+    if len(network.inputs.missing):
+        # The mean of observed cells differs from the mean of rows along axes that the encoder does
+        # not see.
+        code = tensor(units.offset[None], network)
+        decoded = network.likelihood.mean(network.outputs(code, Batch(code, code[:, 0])))
+        rest = (decoded[0].cpu().double() - center) / scale - offset
+        offset = offset + rest - inverse @ (matrix @ rest)
+    mean = center + scale * offset
     return (units.unit / scale * matrix).numpy(), mean.numpy()
 
 
@@ -230,32 +261,41 @@ def map_codes(
     return _check_finite(result, Z.dtype, network, farthest)
 
 
-def decode(Z: Floats, conditions: Floats | None, fitted: Fitted) -> Floats:
-    """Compute the expected rows of codes.
+def decode(Z: Floats, conditions: Floats | None, fitted: Fitted, index: Any = None) -> Any:
+    """Compute the expected rows of codes, in a table like that of the first fit.
 
-    The result has the columns of X and shape (n, n_columns). If `conditions` is None, the columns
-    of conditions are 0.
+    `Schema.write` documents `conditions` and `index`.
     """
     network = fitted.network
     cells = map_codes(network.likelihood.mean, Z, conditions, fitted, network)
-    return fitted.schema.write(cells, conditions)
+    return fitted.schema.write(cells, conditions, index)
 
 
-def reconstructions(rows: Rows, fitted: Fitted) -> Floats:
-    """Compute the reconstructions (n, n_columns) of rows, with the columns of X.
+def reconstructions(rows: Rows, fitted: Fitted, index: Any = None) -> Any:
+    """Compute the reconstructions of rows, in a table like that of the first fit.
 
-    Conditions are copied from the rows.
+    Conditions are copied from the rows. `index` is that of the result.
     """
     restored, likelihood = restoration(fitted), fitted.network.likelihood
     cells = map_rows(lambda batch: likelihood.mean(restored(batch)), rows, fitted)
-    return fitted.schema.write(cells, rows.conditions)
+    return fitted.schema.write(cells, rows.conditions, index)
+
+
+def encoded_rows(rows: Rows, fitted: Fitted) -> Floats:
+    """Return the modelled cells of rows as complete numbers, for other estimators.
+
+    Complete numbers are returned as they are. Otherwise, they are the input of the encoder.
+    """
+    if not (rows.may_have_missing or any(rows.modelled_levels)):
+        return rows.modelled
+    return map_rows(fitted.network.inputs, rows, fitted)
 
 
 def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
     """Compute the reconstruction errors (n,) of rows, in float64.
 
     If `per_feature` is True, it returns the errors (n, n_columns) of cells instead, with the
-    columns of X. Those of conditions are 0.
+    columns of X. Those of conditions are 0, and those of missing cells are NaN.
     """
     network, restored = fitted.network, restoration(fitted)
 
@@ -265,7 +305,11 @@ def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
         return cells if per_feature else cells.sum(-1)
 
     result = map_rows(error, rows, fitted, np.float64)
-    return fitted.schema.write(result) if per_feature else result
+    if not per_feature:
+        return result
+    if rows.may_have_missing:
+        result[np.isnan(rows.modelled)] = np.nan
+    return fitted.schema.arrange(result)
 
 
 def evaluate_density(method: str, rows: Rows, fitted: Fitted, *arguments: object) -> Floats:
@@ -280,10 +324,11 @@ def evaluate_density(method: str, rows: Rows, fitted: Fitted, *arguments: object
     return map_rows(evaluate, rows, fitted, np.float64, network, block_rows)
 
 
-def predictive_draws(rows: Rows, n_draws: int, seed: int, fitted: Fitted) -> Floats:
+def predictive_draws(rows: Rows, n_draws: int, seed: int, fitted: Fitted) -> Any:
     """Draw `n_draws` rows for each row, given codes drawn from the posterior of the row.
 
-    The result has shape (n_draws, n, n_columns). Conditions are copied from the rows.
+    The result has shape (n_draws, n, n_columns), or it is a list of data frames if the first fit
+    received one. Conditions are copied from the rows.
     """
     network, density = to_float64_device(fitted.network), cast(Importance, fitted.density)
     generator = torch.Generator(network.like.device)
@@ -292,7 +337,58 @@ def predictive_draws(rows: Rows, n_draws: int, seed: int, fitted: Fitted) -> Flo
     cells = map_rows(
         lambda batch: density.predict(network, batch, n_draws, draws), rows, fitted, None, network
     )
-    return np.stack([fitted.schema.write(table, rows.conditions) for table in cells.swapaxes(0, 1)])
+    tables = [fitted.schema.write(table, rows.conditions) for table in cells.swapaxes(0, 1)]
+    return tables if fitted.schema.library else np.stack(tables)
+
+
+def completed(rows: Rows, fitted: Fitted) -> Floats:
+    """Fill the missing cells of rows with the expected ones, (n, n_modelled).
+
+    They are expected given the most probable code of each row, given its observed cells.
+    """
+    network, likelihood = to_float64_device(fitted.network), fitted.density.likelihood
+
+    def expected(batch: Batch) -> Tensor:
+        z = fitted.density.mode(network, batch).to(batch.x)
+        return likelihood.mean(network.outputs(z, batch))
+
+    incomplete = rows.take(_incomplete(rows))
+    if not len(incomplete):
+        return rows.modelled.copy()
+    return _filled(rows, map_rows(expected, incomplete, fitted, network=network))
+
+
+def completed_draws(rows: Rows, n_draws: int, seed: int, fitted: Fitted) -> list[Floats]:
+    """Fill the missing cells of rows with draws, `n_draws` times, each of shape (n, n_modelled).
+
+    Codes are drawn from their posteriors given the observed cells, and cells from the likelihood.
+    """
+    network, density = to_float64_device(fitted.network), fitted.density
+    generator = torch.Generator(network.like.device).manual_seed(derive_seed(seed, "impute"))
+    draws = Draws(generator, network.like.dtype)
+
+    def draw(batch: Batch) -> Tensor:
+        z = density.draw_posterior(network, batch, n_draws, draws).to(batch.x)
+        return density.likelihood.sample(network.outputs(z, batch), draws).transpose(0, 1)
+
+    incomplete = rows.take(_incomplete(rows))
+    if not len(incomplete):
+        return [rows.modelled.copy() for _ in range(n_draws)]
+    cells = map_rows(draw, incomplete, fitted, network=network)
+    return [_filled(rows, cells[:, j]) for j in range(n_draws)]
+
+
+def _incomplete(rows: Rows) -> NDArray[np.bool_]:
+    """Return a mask of the rows with a missing modelled cell."""
+    incomplete: NDArray[np.bool_] = np.asarray(np.isnan(rows.modelled).any(axis=1))
+    return incomplete
+
+
+def _filled(rows: Rows, values: Floats) -> Floats:
+    """Fill missing cells with the `values` (n_incomplete, n_modelled) of incomplete rows."""
+    cells, missing, index = rows.modelled.copy(), np.isnan(rows.modelled), _incomplete(rows)
+    cells[index] = np.where(missing[index], values, cells[index])
+    return cells
 
 
 @one_thread

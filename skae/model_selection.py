@@ -21,6 +21,7 @@ from sklearn.utils import check_array, check_random_state, indexable
 from skae._compat.sklearn import check_parameters, safe_indexing
 from skae.parameters import is_integer, short_repr
 from skae.state import NetworkMismatchError
+from skae.table.schema import holds_numbers
 
 Floats = NDArray[np.floating]
 
@@ -302,8 +303,8 @@ def components_path(
     ]
     error = "reconstruction error"
     if param_name != "likelihood":
-        likelihood = autoencoder.get_params()["likelihood"]
-        error = "squared error" if likelihood == "gaussian" else "deviance"
+        is_squared = _has_squared_error(autoencoder, splits[0].train)
+        error = "squared error" if is_squared else "deviance"
     return ComponentsPath(param_name, results, values[best], error)
 
 
@@ -531,6 +532,12 @@ def _make_results(
     return pd.DataFrame(rows, index=index)
 
 
+def _has_squared_error(autoencoder: BaseEstimator, X: Any) -> bool:
+    """Return whether reconstruction errors of a table are squared errors in its units."""
+    likelihood = autoencoder.get_params()["likelihood"]
+    return likelihood == "gaussian" or (likelihood == "auto" and holds_numbers(X))
+
+
 def _add_pca(results: pd.DataFrame, splits: Sequence[_Split], autoencoder: BaseEstimator) -> None:
     """Add the errors and log-densities of PCA with as many components to the results.
 
@@ -541,11 +548,12 @@ def _add_pca(results: pd.DataFrame, splits: Sequence[_Split], autoencoder: BaseE
     results[["pca_test_error", "pca_test_nats"]] = np.nan
     parameters = autoencoder.get_params()
     is_conditional = any(parameters.get(name) is not None for name in ("condition", "sensitive"))
-    if is_conditional or parameters["likelihood"] != "gaussian":
+    is_comparable = all(_has_squared_error(autoencoder, s.train) for s in splits)
+    if is_conditional or not is_comparable:
         return
     try:
         tables = [[*map(check_array, (s.train, s.test, s.scored))] for s in splits]
-    except ValueError:  # images of several axes, or sequences of different lengths
+    except (ValueError, TypeError):  # images, sequences of different lengths, categories
         return
     max_size = min(min(train.shape) for train, _, _ in tables)
     for size in results.index[results.index < max_size]:

@@ -15,9 +15,11 @@ from skae.files import matches_type
 from skae.nn.bodies.architectures import WIDTHS, make_architecture
 from skae.nn.bodies.body import make_bodies
 from skae.nn.draws import derive_seed
+from skae.nn.encoding import OneHot
 from skae.nn.growth import grow
 from skae.nn.inputs import Inputs
-from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
+from skae.nn.likelihoods import LIKELIHOODS, make_blocks, make_likelihood
+from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 from skae.nn.pca import (
     DistinctRows,
@@ -25,19 +27,21 @@ from skae.nn.pca import (
     Moments,
     column_moments,
     components_for_share,
-    of_observed_cells,
+    filled_rows,
+    own_scales,
     principal_axes,
 )
 from skae.nn.rotation import can_rotate
 from skae.parameters import short_repr
 from skae.state import Fitted, NetworkMismatchError, TableInfo
+from skae.table.blocks import Modelling
 from skae.table.columns import Support
 from skae.table.components import Components
 from skae.table.conditions import DistinctConditions, SeenConditions
 from skae.table.rows import Rows, max_abs_values
 from skae.table.schema import Schema
 from skae.table.seen import Seen
-from skae.table.sequences import RowShape, fill_with_means
+from skae.table.sequences import RowShape
 from skae.training.loop import Net, check_well_formed, to_tensors
 from skae.training.precision import (
     check_noise,
@@ -56,9 +60,27 @@ def row_shape(estimator: BaseEstimator) -> RowShape:
     return RowShape(estimator.feature_shape, estimator.architecture == "recurrent")
 
 
-def support(estimator: BaseEstimator) -> Support:
-    """Return the interval of the values that the likelihood of an autoencoder supports."""
-    return Support(estimator.likelihood, *LIKELIHOODS[estimator.likelihood].support)
+def modelling(estimator: BaseEstimator) -> Modelling:
+    """Return how the parameters of an autoencoder model columns.
+
+    Raises InvalidParameterError if those of its `categories` are invalid.
+    """
+    supports = {name: Support(name, *kind.support) for name, kind in LIKELIHOODS.items()}
+    if estimator.categories is not None:
+        estimator.categories.check()
+    reads_all = estimator.architecture == "mlp" and estimator.feature_shape is None
+    return Modelling(estimator.likelihood, supports, estimator.categories, reads_all)
+
+
+def has_same_likelihoods(estimator: BaseEstimator, schema: Schema) -> bool:
+    """Return whether the parameters select the likelihoods that the columns of a schema have.
+
+    A selection of columns can only be compared if it is unchanged, since it depends on the table.
+    """
+    wanted, names = estimator.likelihood, schema.likelihoods
+    if wanted == "auto":
+        return names == schema.usual_likelihoods
+    return not isinstance(wanted, str) or set(names) == {wanted}
 
 
 def build_network(
@@ -69,9 +91,22 @@ def build_network(
     Raises ValueError if a combination of parameters is not supported.
     """
     d, n_conditions = len(schema.modelled), len(schema.conditions)
+    is_recurrent = estimator.architecture == "recurrent"
+    latent = estimator._make_latent(n_components, TableInfo(schema, learned))
+    likelihood = _make_likelihood(estimator, schema, latent.learns_noise)
+    inputs = Inputs(
+        d,
+        schema.n_levels,
+        estimator._encoder_uses_conditions,
+        schema.modelled_levels,
+        # A decoder with tied weights has no weights for the bits of missing cells.
+        [] if is_recurrent or estimator.tied_weights else schema.missing.tolist(),
+        is_recurrent,
+    )
     architecture = make_architecture(
         estimator.architecture,
-        d,
+        inputs.n_outputs,
+        likelihood.n_outputs,
         None
         if estimator.feature_shape is None
         else RowShape(estimator.feature_shape, False).full(d),
@@ -80,7 +115,6 @@ def build_network(
         estimator.activation,
         estimator.dropout,
     )
-    latent = estimator._make_latent(n_components, TableInfo(schema, learned))
     for name, is_supported in (
         ("tied_weights", architecture.can_tie),
         ("layerwise_epochs", architecture.has_layers),
@@ -95,8 +129,11 @@ def build_network(
             "tied_weights=True is not supported with conditions, which the decoder receives beside "
             "the code. Leave tied_weights at its default."
         )
-    inputs = Inputs(d, schema.n_levels, estimator._encoder_uses_conditions)
-    likelihood = make_likelihood(estimator.likelihood, d, estimator.noise, latent.learns_noise)
+    if estimator.tied_weights and schema.is_mixed:
+        raise ValueError(
+            "tied_weights=True is not supported for tables whose columns have several kinds. Leave "
+            "tied_weights at its default."
+        )
     has_skip = architecture.likes_skip if estimator.linear_skip == "auto" else estimator.linear_skip
     encoder, decoder = make_bodies(
         architecture,
@@ -106,6 +143,14 @@ def build_network(
         estimator.tied_weights,
     )
     return Network(inputs, encoder, decoder, latent, likelihood, estimator.trim)
+
+
+def _make_likelihood(estimator: BaseEstimator, schema: Schema, trains_noise: bool) -> Likelihood:
+    """Create the likelihood of the modelled columns of a table."""
+    names = schema.likelihoods
+    if schema.modelled_levels:
+        return make_blocks(names, schema.modelled_levels, estimator.noise, trains_noise)
+    return make_likelihood(names[0], len(names), estimator.noise, trains_noise)
 
 
 def keep_auto_widths(estimator: BaseEstimator, arrays: Mapping[str, Any]) -> None:
@@ -125,31 +170,39 @@ class _DistinctTable(NamedTuple):
     Attributes
     ----------
     x, conditions : LazyRows
-        Modelled columns, whose missing cells are filled with means, and columns of conditions.
+        Encoded modelled columns, whose missing cells are filled with means, and columns of
+        conditions.
     weight : Tensor of shape (n_distinct,)
         Weights of the rows.
     moments : Moments
-        Moments of the observed cells of the modelled columns.
+        Moments of the observed cells of the encoded modelled columns.
+    observed : LazyRows or None
+        Which encoded cells are observed. None if no cell is missing.
     """
 
     x: LazyRows
     conditions: LazyRows
     weight: Tensor
     moments: Moments
+    observed: LazyRows | None
 
     @classmethod
     def from_rows(cls, rows: Rows, split: Split) -> Self:
         """Read the distinct rows of a split, including its validation rows."""
-        full = fill_with_means(rows.values, split.index, split.weight)
-        cells, conditions = as_tensor(full).tensor_split([rows.n_modelled], dim=1)
+        cells, conditions = as_tensor(rows.values).tensor_split([rows.n_modelled], dim=1)
         numbers, weight = torch.from_numpy(split.index), as_tensor(split.weight)
-        x = DistinctRows(cells, numbers)
-        moments = column_moments(x, weight)
-        if full is not rows.values:
-            # The variances are too low, because missing cells were filled with means of columns.
-            observed = split.weight @ ~np.isnan(rows.modelled[split.index])
-            moments = of_observed_cells(moments, torch.from_numpy(observed) / weight.sum())
-        return cls(x, DistinctRows(conditions, numbers), weight, moments)
+        table, encoding = DistinctRows(cells, numbers), OneHot(rows.modelled_levels)
+        x = LazyRows(lambda block: encoding(table[block]), (len(numbers), encoding.n_outputs))
+        x = table if not rows.modelled_levels else x
+        observed = None
+        if rows.may_have_missing and np.isnan(rows.modelled).any():
+            observed = LazyRows(lambda block: encoding.spread(~table[block].isnan()), x.shape)
+            x, moments = filled_rows(x, observed, weight)
+        else:
+            moments = column_moments(x, weight)
+        if rows.modelled_levels:
+            moments = moments._replace(scale=own_scales(moments, encoding.is_category))
+        return cls(x, DistinctRows(conditions, numbers), weight, moments, observed)
 
 
 def new_net(
@@ -226,7 +279,8 @@ def new_net(
     if split.held_out.any():
         split = split.training_part()
         table = _DistinctTable.from_rows(rows, split)
-    network.start(table.x, table.weight, table.moments, generator, table.conditions)
+    parts = table.x, table.weight, table.moments, generator, table.conditions
+    network.start(*parts, table.observed)
     chosen = split.index[split.representatives]
     batch = make_batch(rows.take(chosen), network, split.representative_weight)
     if smaller is not None:
@@ -275,6 +329,11 @@ def _choose_components(
     parts = table.x, table.weight, table.moments
     if wanted != "mle":
         return components_for_share(*parts, float(wanted), generator)
+    if table.moments.scale.ndim:
+        raise ValueError(
+            "n_components='mle' is not supported for tables whose columns have several kinds. Set "
+            "n_components to a number or to a share of the variance."
+        )
     total = float(table.weight.sum())
     if total < d:
         raise ValueError(
@@ -300,7 +359,7 @@ def components_of_resumed(estimator: BaseEstimator, resume: Fitted) -> int | Non
     if n_components == resume.parameters.get("n_components"):
         return resume.network.latent.n_components
     if n_components == "auto":
-        return int(estimator._auto_components(len(resume.schema.modelled)))
+        return int(estimator._auto_components(resume.network.inputs.n_encoded))
     return int(n_components) if isinstance(n_components, Integral) else None
 
 
@@ -320,6 +379,8 @@ def resumed_net(estimator: BaseEstimator, resume: Fitted) -> Net:
             raise RuntimeError(f"the fitted network has n_components={k}")
         if row_shape(estimator).full(len(schema.modelled)) != schema.feature_shape:
             raise RuntimeError(f"the fitted network is for rows of shape {schema.feature_shape}")
+        if not has_same_likelihoods(estimator, schema):
+            raise RuntimeError(f"the fitted network is for {schema.blocks!r}")
         network = build_network(estimator, schema, resume.learned, k).to(device, dtype)
         network.load_state_dict(fitted.state_dict())
     except RuntimeError as error:
@@ -420,8 +481,11 @@ def _check_tree(estimator: BaseEstimator, tree: dict[str, Any]) -> None:
     wrong = [name for name, kind in kinds.items() if not matches_type(tree[name], kind)]
     if wrong:
         raise ValueError(f"{wrong[0]} of a model cannot be {tree[wrong[0]]!r}")
-    if schema.support != support(estimator):
-        raise ValueError(f"{schema.support!r} does not match likelihood={estimator.likelihood!r}")
+    known = modelling(estimator).supports
+    supports = [block.support for block in schema.blocks]
+    is_other = any(known.get(part.likelihood) != part for part in supports)
+    if is_other or not has_same_likelihoods(estimator, schema):
+        raise ValueError(f"{schema.blocks!r} do not match likelihood={estimator.likelihood!r}")
     if tree["parameters"].get("noise") != estimator.noise:
         raise ValueError("noise does not match the parameters of the fit")
     shape = row_shape(estimator)

@@ -139,9 +139,12 @@ class Fitted:
 
     @property
     def noise_variance(self) -> float | NDArray[Any]:
-        """Noise variance: an array if `noise="diagonal"`, else one number; 0 without noise."""
-        noise = self.density.likelihood.noise_variance.cpu().double().numpy()
-        return noise if self.parameters["noise"] == "diagonal" else float(noise[0])
+        """Noise variances, 0 without noise. They are one number if all columns have the same."""
+        likelihood = self.density.likelihood
+        noise = likelihood.noise_variance.cpu().double().numpy()
+        if likelihood.is_pooled:
+            return float(noise[0])
+        return noise[np.argsort(self.schema.modelled)]
 
     def without_rows(self) -> Self:
         """Return the model without its sample of training rows, for files."""

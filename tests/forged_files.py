@@ -163,7 +163,7 @@ def calls(estimator, rows, tmp_path):
         "transform", "reconstruct", "reconstruction_error", "score_samples", "decision_function",
         "predict", "predict_proba", "predict_log_proba", "elbo", "log_likelihood", "posterior",
         "explain", "p_values", "quantize", "encoder_jacobian", "decoder_jacobian",
-        "integrated_gradients", "preprocess",
+        "integrated_gradients", "preprocess", "impute",
     )  # fmt: skip
     calls = {name: lambda method: method(rows) for name in row_methods}
     calls |= {

@@ -211,15 +211,18 @@ def unfitted_and_fitted(estimator_class, rows=X, **parameters):
 # --------------------------------------------------------------------------------------- outputs
 
 
+def cells(result):
+    """A result as an array, with the columns of a data frame as floats."""
+    return result.to_numpy(dtype=float) if hasattr(result, "columns") else np.asarray(result)
+
+
 def outputs(estimator, rows):
     """What a fitted estimator computes from rows, from codes and from a seed, by method."""
-    results = {
-        m: np.asarray(getattr(estimator, m)(rows)) for m in ROW_METHODS if hasattr(estimator, m)
-    }
+    results = {m: cells(getattr(estimator, m)(rows)) for m in ROW_METHODS if hasattr(estimator, m)}
     if hasattr(estimator, "inverse_transform"):
-        results["inverse_transform"] = estimator.inverse_transform(results["transform"])
+        results["inverse_transform"] = cells(estimator.inverse_transform(results["transform"]))
     if hasattr(estimator, "sample"):
-        results["sample"] = estimator.sample(3, random_state=0)
+        results["sample"] = cells(estimator.sample(3, random_state=0))
     if hasattr(estimator, "noise_variance_"):
         results["noise_variance_"] = np.asarray(estimator.noise_variance_)
     return results

@@ -218,11 +218,11 @@ def test_conditions_have_no_attributions(conditional):
 def test_reconstruct_decodes_other_codes_under_the_conditions_of_rows(conditional):
     model, table = conditional
     Z = model.transform(table)
-    assert model.reconstruct(table, Z).tolist() == model.reconstruct(table).tolist()
+    pd.testing.assert_frame_equal(model.reconstruct(table, Z), model.reconstruct(table))
     other = model.reconstruct(table, Z[::-1])
-    assert list(other[:, 2]) == list(table["kind"])
+    assert list(other["kind"]) == list(table["kind"])
     rows = model.inverse_transform(Z[::-1], table["kind"].to_numpy())
-    assert other.tolist() == rows.tolist()
+    pd.testing.assert_frame_equal(other, rows)
     with pytest.raises(
         ValueError, match="Z must have a code for each of the 120 rows of X, got 3 codes"
     ):

@@ -81,7 +81,11 @@ INVALID_VALUES = {
     "linear_skip": NOT_A_FLAG,
     "tied_weights": NOT_A_FLAG,
     "whiten": NOT_A_FLAG,
-    "likelihood": ["cauchy", None, 1, ["gaussian"]],
+    "likelihood": [
+        *("cauchy", None, 1, ["gaussian"], "categorical", {"cauchy": [0]}, {"gaussian": ["a"]}),
+        *({"gaussian": [9]}, {"gaussian": [0], "bernoulli": [0]}, {"categorical": [0]}),
+    ],
+    "categories": [5, "auto", {}, skae.Categories],
     "noise": [0.0, -1.0, np.nan, np.inf, "full", None, [1.0]],
     "corruption": [
         *(0.3, "dropout", returns_nothing, returns_an_array, returns_nan, returns_infinity),

@@ -99,7 +99,7 @@ def case_of(make, has_skip, is_tied):
         architecture=architecture,
         encoder=encoder,
         decoder=decoder,
-        x=normal(N, architecture.n_features),
+        x=normal(N, architecture.n_outputs),
         z=normal(N, N_OUTPUTS, seed=1),
         is_tied=is_tied,
     )
@@ -130,7 +130,7 @@ def pairs(case):
 def check_shapes(case):
     """Rows become codes and codes rows; leading axes stay and change nothing."""
     codes, rows = case.encoder(case.x), case.decoder(case.z)
-    assert (codes.shape, rows.shape) == ((N, N_INPUTS), (N, case.architecture.n_features))
+    assert (codes.shape, rows.shape) == ((N, N_INPUTS), (N, case.architecture.n_outputs))
     for (body, x), out in zip(pairs(case), (codes, rows), strict=True):
         several = body(x.reshape(2, 3, -1))
         torch.testing.assert_close(several, out.reshape(2, 3, -1))
@@ -293,7 +293,7 @@ def wrong_pair(forward=None, make=mlp, has_skip=False, **methods):
 
 class WithoutMirror(MLP):
     def decoder(self, n_in, tied_to):
-        return dense_chain([n_in, *self.widths, self.n_features], *self.options)
+        return dense_chain([n_in, *self.widths, self.n_outputs], *self.options)
 
 
 class ReadsPadding(Recurrent):

@@ -103,7 +103,7 @@ def test_the_size_and_the_conditions_are_those_of_x():
     for table in (frame, other):
         table.columns = table.columns.astype(str)
     drawn = model.fit(frame, X_val=other).sample(1000, random_state=0)
-    assert (drawn[:, -1] == "v").mean() == pytest.approx(0.1, abs=0.05)
+    assert (drawn["group"] == "v").mean() == pytest.approx(0.1, abs=0.05)
 
 
 def test_the_noise_variance_is_theirs():

@@ -24,7 +24,7 @@ BELOW_BASE = {
 
 ARROWS = {
     "metrics": SCIENCE | {"skae.inspection", "skae.table"},
-    "model_selection": SCIENCE | {"skae.parameters", "skae.state"},
+    "model_selection": SCIENCE | {"skae.parameters", "skae.state", "skae.table"},
     "inspection": SCIENCE | {"matplotlib", "skae.model_selection", "skae.parameters", "skae.table"},
     "tasks": SCIENCE
     | BELOW_BASE

@@ -22,7 +22,7 @@ from contracts import (
 )
 
 from skae.nn.batch import Batch
-from skae.nn.likelihoods import LIKELIHOODS, make_likelihood
+from skae.nn.likelihoods import LIKELIHOODS, OF_NUMBERS, make_likelihood
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.likelihoods.bernoulli import Bernoulli
 from skae.nn.likelihoods.blocks import Blocks
@@ -39,14 +39,14 @@ EXACT = {"rtol": 1e-5, "atol": 1e-6}
 FAMILIES = {
     **{
         f"{name}-{noise}": lambda name=name, noise=noise: make_likelihood(name, D, noise)
-        for name in LIKELIHOODS
+        for name in OF_NUMBERS
         for noise in NOISES
     },
     **{
         f"{name}-{noise}-trained": lambda name=name, noise=noise: make_likelihood(
             name, D, noise, True
         )
-        for name in LIKELIHOODS
+        for name in OF_NUMBERS
         for noise in NOISES
         if make_likelihood(name, D, noise, True).is_trained
     },

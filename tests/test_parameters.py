@@ -18,7 +18,9 @@ from skae.base import BaseAutoencoder
 from skae.parameters import Declared
 
 PUBLIC = [getattr(skae, name) for name in skae.__all__]
-ESTIMATORS = [c for c in PUBLIC if isinstance(c, type) and issubclass(c, Declared)]
+ESTIMATORS = [
+    c for c in PUBLIC if isinstance(c, type) and issubclass(c, Declared) and hasattr(c, "fit")
+]
 
 
 class Parent(Declared, BaseEstimator):

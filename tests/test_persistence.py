@@ -662,7 +662,7 @@ BAD_FILES = {
         "a schema of 5 columns must hold each",
     ),
     "support as text": (
-        inside("schema", "support", low="none"),
+        inside("schema", "blocks", 0, "support", low="none"),
         "low of a Support cannot be 'none'",
     ),
     "shape as text": (
@@ -791,7 +791,7 @@ BAD_CONDITIONS = {
     ),
     "a number with levels": (
         instead(*DOSE, "levels", value=np.arange(2.0)),
-        "do not match the columns of the schema",
+        "contradicts levels",
     ),
     "column without levels": (without(*GROUP, "levels"), "fields of a Column are"),
     "column with a surplus": (inside(*GROUP, width=2), "fields of a Column are"),
@@ -1015,6 +1015,30 @@ def test_tasks_of_format_3_load_for_ever(tmp_path):
         for name, task in tasks.items():
             task.save(tmp_path / name)
         tasks = {name: skae.load(tmp_path / name) for name in names}
+
+
+def test_models_of_format_4_load_for_ever(tmp_path):
+    """Their schemas know numbers only, and their results are arrays."""
+    pandas = pytest.importorskip("pandas")
+    expected = np.load(DATA / "format-4.npz")
+    rows = pandas.DataFrame(expected["X"], columns=list("wxyz"))
+    with_kind = rows.assign(kind=expected["kind"].astype(object))
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    for name, table, prefix in (
+        ("autoencoder", rows, ""),
+        ("conditional", with_kind, "conditional_"),
+    ):
+        model = skae.load(DATA / f"format-4-{name}.safetensors")
+        np.testing.assert_allclose(model.transform(table), expected[f"{prefix}codes"], **close)
+        nats = model.score_samples(table)
+        np.testing.assert_allclose(nats, expected[f"{prefix}nats"], **close)
+        cells = model.reconstruct(table)[:, :4].astype(float)
+        np.testing.assert_allclose(cells, expected[f"{prefix}rows"], **close)
+        model.save(tmp_path / name)
+        again = skae.load(tmp_path / name)
+        np.testing.assert_array_equal(again.score_samples(table), nats)
+        with pytest.raises(ValueError, match="contains NaN"):
+            model.transform(table.assign(w=np.nan))
 
 
 def test_a_model_of_format_1_is_saved_in_the_present_format(tmp_path):

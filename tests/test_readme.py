@@ -22,6 +22,7 @@ TASKS = (
     "swap-pca",
     "validating",
     "data-frames",
+    "mixed",
     "plot-codes",
     "components",
     "outliers",

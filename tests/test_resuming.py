@@ -78,6 +78,8 @@ CASES = {
     "batch_size": Case(16),
     "beta": Case(3.0),
     "calibration_fraction": Case(0.5, fit=DIFFERS),
+    # The levels are those of the first fit.
+    "categories": Case(skae.Categories(max_categories=2), {}, UNUSED, UNUSED),
     "class_weight": Case({0: 1.0, 1: 9.0}),
     "commitment_cost": Case(3.0),
     "condition": of_network([0]),

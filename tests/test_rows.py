@@ -41,6 +41,7 @@ from small_models import (
 from test_common import train
 
 import skae
+from skae.table.blocks import Modelling
 from skae.table.columns import Support
 from skae.table.schema import Schema
 from skae.table.sequences import RowShape
@@ -49,7 +50,8 @@ from skae.table.sequences import RowShape
 def infer(rows):
     """The schema of a table for a model without conditions, and its rows."""
     support, shape = Support("gaussian", -np.inf, np.inf), RowShape(None, False)
-    return Schema.infer(rows, ("", None), support, shape, "Autoencoder")
+    modelling = Modelling(support.likelihood, {support.likelihood: support})
+    return Schema.infer(rows, ("", None), modelling, shape, "Autoencoder")
 
 
 def with_column(values):
@@ -345,7 +347,7 @@ def test_estimators_over_an_autoencoder_refuse_to_predict(estimator_class, rows,
 # ---------------------------------------------------------- every method refuses invalid tables
 
 SOME_INVALID_TABLES = [
-    (with_cell(np.nan), ValueError, "X contains NaN"),
+    (with_cell(np.inf), ValueError, "X contains infinity"),
     (sp.csr_array(X), TypeError, "Sparse data.*toarray"),
     (X[None], ValueError, "dim 3"),
     (X[:0], ValueError, r"0 sample\(s\)"),

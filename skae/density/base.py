@@ -66,6 +66,12 @@ class Density(Protocol):
     def log_prob(self, network: Network, batch: Batch) -> Tensor:
         """Compute the log-density of rows in nats, shape (n,), float64."""
 
+    def mode(self, network: Network, batch: Batch) -> Tensor:
+        """Return the most probable codes (n, k) of rows, given their observed cells."""
+
+    def draw_posterior(self, network: Network, batch: Batch, n: int, draws: Draws) -> Tensor:
+        """Draw `n` codes (n, n_rows, k) for each row from their posterior distribution."""
+
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         """Draw codes (n, k) from the prior, where k is the latent's `n_outputs`."""
 

@@ -1,6 +1,7 @@
 """The density of rows with finitely many codes: an exact sum over all codes."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -18,6 +19,9 @@ from skae.nn.network import Network
 MAX_CODES = 65_536
 """Largest number of codes to sum over. It limits the time, because with conditions each code is
 decoded once per row."""
+
+Blocks = Iterator[tuple[Tensor, Tensor]]
+"""Some codes (m, 1, k), and the logarithms of their joint densities with n rows, (m, n)."""
 
 
 @dataclass
@@ -72,6 +76,47 @@ class Enumeration:
         return {"shares": self.shares}
 
     def log_prob(self, network: Network, batch: Batch) -> Tensor:
+        def log_sum(batch: Batch, blocks: Blocks) -> Tensor:
+            total = batch.x.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
+            for _, log_joint in blocks:
+                total = torch.logaddexp(total, log_joint.logsumexp(0))
+            return total
+
+        return self._map(log_sum, network, batch)
+
+    def mode(self, network: Network, batch: Batch) -> Tensor:
+        def best(batch: Batch, blocks: Blocks) -> Tensor:
+            highest = batch.x.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
+            mode = batch.x.new_zeros(len(batch.x), network.latent.n_components)
+            for codes, log_joint in blocks:
+                value, place = log_joint.max(0)
+                mode = torch.where((value > highest)[:, None], codes[place, 0].to(mode), mode)
+                highest = highest.maximum(value)
+            return mode
+
+        return self._map(best, network, batch)
+
+    def draw_posterior(self, network: Network, batch: Batch, n: int, draws: Draws) -> Tensor:
+        def drawn(batch: Batch, blocks: Blocks) -> Tensor:
+            # The code with the largest sum of its log-density and Gumbel noise has the right
+            # distribution.
+            shape = n, len(batch.x)
+            highest = batch.x.new_full(shape, -math.inf, dtype=torch.float64)
+            codes = batch.x.new_zeros(*shape, network.latent.n_components)
+            for block, log_joint in blocks:
+                uniform = draws.uniform((len(block), *shape)).double().clamp_min(1e-300)
+                value, place = (log_joint[:, None] - (-uniform.log()).log()).max(0)
+                chosen = block[place, 0].to(codes)
+                codes = torch.where((value > highest)[..., None], chosen, codes)
+                highest = highest.maximum(value)
+            return codes.transpose(0, 1)
+
+        return self._map(drawn, network, batch).transpose(0, 1)
+
+    def _map(
+        self, function: Callable[[Batch, Blocks], Tensor], network: Network, batch: Batch
+    ) -> Tensor:
+        """Apply a function to rows and to the joint log-densities of all codes and these rows."""
         n_codebooks, n_codes = self.shares.shape
         if n_codes**n_codebooks > MAX_CODES:
             raise ValueError(
@@ -86,9 +131,8 @@ class Enumeration:
         # Without conditions, the output for a code is the same for all rows.
         shared_out = None if network.inputs.n_conditions else network.outputs(codes, batch)
 
-        def log_sum(batch: Batch) -> Tensor:
+        def log_joint(batch: Batch) -> Blocks:
             n, rows = len(batch.x), network.inputs.modelled(batch)
-            total = batch.x.new_full((n,), -math.inf, dtype=torch.float64)
             for start in range(0, len(codes), CODES_AT_ONCE):
                 block = slice(start, start + CODES_AT_ONCE)
                 if shared_out is None:
@@ -96,10 +140,9 @@ class Enumeration:
                 else:
                     out = shared_out[block].expand(-1, n, -1)
                 log_prob = self.likelihood.log_prob(rows, out).double()
-                total = torch.logaddexp(total, (log_prob + log_share[block, None]).logsumexp(0))
-            return total
+                yield codes[block], log_prob + log_share[block, None]
 
-        return map_blocks(log_sum, network, batch, len(codes))
+        return map_blocks(lambda rows: function(rows, log_joint(rows)), network, batch, len(codes))
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         cumulative = self.shares.cumsum(-1)

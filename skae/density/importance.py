@@ -11,18 +11,21 @@ from torch import Tensor
 
 from skae.density.base import CODES_AT_ONCE, map_blocks
 from skae.density.expansion import Expansion
+from skae.density.laplace import Laplace
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Stochastic
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 from skae.nn.normal import Normal, NormalMixture
-from skae.nn.prior import WIDEST, inverse
+from skae.nn.prior import WIDEST, StandardNormalPrior, inverse
 
 POSTERIOR_SAMPLES = 100
 REFINED_SAMPLES = 12
+RESAMPLED = 100
 """Default numbers of codes that are drawn for each row from its posterior, and from a mixture with
-a distribution that is closer to the exact posterior."""
+a distribution that is closer to the exact posterior, and number of codes from which draws from the
+exact posterior are chosen."""
 
 Propose = Callable[[int, Draws], tuple[Tensor, Tensor]]
 """Function that draws a number of codes of each row and returns them with their log-densities."""
@@ -187,6 +190,33 @@ class Importance:
         for start in range(0, n_samples, CODES_AT_ONCE):
             z, log_q = propose(min(CODES_AT_ONCE, n_samples - start), draws)
             yield network.outputs(z, batch), latent.log_prior(z) - log_q
+
+    def mode(self, network: Network, batch: Batch) -> Tensor:
+        latent = cast(Stochastic, network.latent)
+        code = network.encode(batch)
+        if not latent.has_normal_posterior:
+            return code.mean
+        prior = StandardNormalPrior.start(code.mean.double(), batch.weight, batch.weight.sum())
+        return Laplace(self.likelihood, prior).mode(network, batch)
+
+    def draw_posterior(self, network: Network, batch: Batch, n: int, draws: Draws) -> Tensor:
+        """Draw codes by sampling importance resampling (Rubin 1987)."""
+        latent = cast(Stochastic, network.latent)
+        is_refined = latent.has_normal_posterior and latent.n_components <= WIDEST
+
+        def drawn(batch: Batch) -> Tensor:
+            rows = network.inputs.modelled(batch)
+            propose: Propose = partial(latent.propose, network.encode(batch).h)
+            propose = self._refined(network, batch).draw if is_refined else propose
+            z, log_q = propose(RESAMPLED, draws)
+            log_prob = self.likelihood.log_prob(rows, network.outputs(z, batch))
+            share = (log_prob + latent.log_prior(z) - log_q).double().softmax(0)
+            ends, uniform = share.cumsum(0).mT.contiguous(), draws.uniform((n, len(batch.x)))
+            place = torch.searchsorted(ends, uniform.double().mT.contiguous() * ends[:, -1:])
+            chosen = place.clamp_max(RESAMPLED - 1)
+            return z.transpose(0, 1).gather(1, chosen[..., None].expand(-1, -1, z.shape[-1]))
+
+        return map_blocks(drawn, network, batch, RESAMPLED).transpose(0, 1)
 
     def draw_codes(self, network: Network, n: int, draws: Draws) -> Tensor:
         return cast(Stochastic, network.latent).draw_prior(n, draws)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skae.density.expansion import Decoder, Expansion, Subspace
-from skae.density.maximization import EM_ITERATIONS, change, run_em
+from skae.density.maximization import EM_ITERATIONS, change, run_em, run_em_of_modes
 from skae.density.search import FAST_TOLERANCE, Search
 from skae.density.weights import RowWeights
 from skae.nn.batch import Batch
@@ -134,6 +134,8 @@ class Laplace:
         chunks = zip(batch.split(sizes[0]), z.split(sizes), strict=True)
         keeps_jacobian = not likelihood.has_common_scale
         expansions = [Expansion(network, likelihood, *chunk, keeps_jacobian) for chunk in chunks]
+        if not likelihood.has_constant_information:
+            return run_em_of_modes(density, expansions, weights.split(sizes))
         # The first chunk suffices to find where the decoder is linearized.
         first, size = expansions[:1], sizes[0]
         of_first = [RowWeights.from_rows(batch.weight[:size], held_out[:size])]
@@ -163,10 +165,41 @@ class Laplace:
         size = _rows_at_once(network, self.likelihood)
         return torch.cat([self._log_prob(network, chunk) for chunk in batch.split(size)])
 
-    def _log_prob(self, network: Decoder, batch: Batch) -> Tensor:
+    def mode(self, network: Decoder, batch: Batch) -> Tensor:
+        """Return the most probable codes (n, k) of rows, given their observed cells."""
+        restricted = self.prior.restricted()
+        if restricted is not None:
+            prior, center, axes = restricted
+            subspace = Subspace(network, center, axes)
+            return center + Laplace(self.likelihood, prior).mode(subspace, batch) @ axes.mT
+        size = _rows_at_once(network, self.likelihood)
+        return torch.cat([self._found(network, chunk).z for chunk in batch.split(size)])
+
+    def draw_posterior(self, network: Decoder, batch: Batch, n: int, draws: Draws) -> Tensor:
+        """Draw `n` codes (n, n_rows, k) for each row from Laplace's approximation."""
+        restricted = self.prior.restricted()
+        if restricted is not None:
+            prior, center, axes = restricted
+            subspace = Subspace(network, center, axes)
+            inner = Laplace(self.likelihood, prior).draw_posterior(subspace, batch, n, draws)
+            return center + inner @ axes.mT
+        parts = []
+        for chunk in batch.split(_rows_at_once(network, self.likelihood)):
+            found = self._found(network, chunk)
+            root = torch.linalg.cholesky_ex(found.covariance)[0]
+            noise = draws.normal((n, *found.z.shape)).to(root)
+            parts.append(found.z + (root @ noise[..., None])[..., 0])
+        return torch.cat(parts, 1)
+
+    def _found(self, network: Decoder, batch: Batch) -> Search:
+        """Search for the most probable codes of rows."""
         z = network.encode(batch).mean.double()
         found = Search(Expansion(network, self.likelihood, batch, z), self.prior)
         found.run_fast(SEARCH_STEPS)
+        return found
+
+    def _log_prob(self, network: Decoder, batch: Batch) -> Tensor:
+        found = self._found(network, batch)
         # After convergence, the expansion predicts that the log-density at the mode is higher by
         # gain / 2.
         correction = torch.where(found.gain <= FAST_TOLERANCE, found.gain / 2, 0.0)

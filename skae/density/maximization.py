@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 EM_ITERATIONS = 50
 """Largest number of iterations for each linearization of the decoder."""
 
+MODE_ITERATIONS, MODE_TOLERANCE = 10, 1e-2
+"""Largest number of iterations of `run_em_of_modes`, and the change of the parameters below which
+they end."""
+
 
 def run_em(
     density: Laplace,
@@ -47,10 +51,31 @@ def run_em(
     return second
 
 
-def _em_iteration(
+def run_em_of_modes(
     density: Laplace, expansions: list[Expansion], weights: list[RowWeights]
 ) -> Laplace:
-    """Compute the posteriors of codes under a density; return the density that fits them best."""
+    """Run expectation-maximization with the decoder linearized at the codes of each iteration.
+
+    Each iteration first moves the codes of `expansions` towards the most probable ones. It is for
+    likelihoods whose information depends on the code. Where that is small, a step that relies on
+    the information alone may lead far beyond the most probable code.
+    """
+    for _ in range(MODE_ITERATIONS):
+        for expansion in expansions:
+            density.search(expansion, 1)
+        before, density = density, _em_iteration(density, expansions, weights, moves=False)
+        if change(before, density) < MODE_TOLERANCE:
+            break
+    return density
+
+
+def _em_iteration(
+    density: Laplace, expansions: list[Expansion], weights: list[RowWeights], moves: bool = True
+) -> Laplace:
+    """Compute the posteriors of codes under a density; return the density that fits them best.
+
+    If `moves` is False, the codes of the expansions are the means of the posteriors.
+    """
     likelihood, prior = density.likelihood, density.prior
     of_codes: list[dict[str, Tensor]] = []
     of_errors: list[list[Statistics]] = []
@@ -58,7 +83,7 @@ def _em_iteration(
         factor = expansion.factor(likelihood)
         covariance = inverse(expansion.precision(prior, factor=factor))[0]
         gradient = factor * expansion.gradient + prior.score(expansion.z)
-        shift = (covariance @ gradient[..., None])[..., 0]
+        shift = (covariance @ gradient[..., None])[..., 0] * moves
         if not likelihood.is_known:
             squares = expansion.squares(likelihood, factor, shift, covariance, weight.errors_bessel)
             of_errors.append(weight.statistics(likelihood, expansion.rows, squares))

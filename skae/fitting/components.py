@@ -92,7 +92,8 @@ def find_components(
     deviation = (axes * (covariance @ axes)).sum(0).clamp_min(0).sqrt().numpy()
     components = Components.plain(k)
     if is_free:
-        unit = float(network.inputs.scale) if kept is None else kept.unit
+        own_unit = 1.0 if network.inputs.has_own_scales else float(network.inputs.scale)
+        unit = own_unit if kept is None else kept.unit
         is_constant = deviation <= ROUNDING * deviation.max()
         scale = np.where(is_constant, 1.0, unit * deviation)
         found = Components(unit, mean.numpy(), scale, is_ordered=rotates)
@@ -135,10 +136,20 @@ class _Rows:
             yield batch, self.network.encode(batch).mean, weight
 
     def residuals(self, batch: Batch, z: Tensor) -> Tensor:
-        """Return rows minus those that codes are decoded to, 0 for missing cells, in float64."""
-        network = self.network
-        rows = network.likelihood.mean(network.outputs(z, batch))
-        return _exact((network.inputs.modelled(batch).x - rows).nan_to_num())
+        """Return rows minus those that codes are decoded to, 0 for missing cells, in float64.
+
+        They are encoded, and they have the unit of `Inputs`.
+        """
+        rows = self.network.likelihood.expected(self.network.outputs(z, batch))
+        return self.shifted(batch, rows)
+
+    def shifted(self, batch: Batch, start: Tensor) -> Tensor:
+        """Return encoded rows minus `start`, 0 for missing cells, in float64."""
+        inputs, rows = self.network.inputs, self.network.inputs.modelled(batch)
+        shifted = (inputs.encoding(rows.x) - start) / inputs.unit
+        if rows.observed is not None:
+            shifted = torch.where(inputs.encoding.spread(rows.observed), shifted, 0.0)
+        return _exact(shifted)
 
 
 def _exact(values: Tensor) -> Tensor:
@@ -167,11 +178,13 @@ def _code_moments(rows: _Rows) -> tuple[Tensor, Tensor]:
 def _total_variance(rows: _Rows) -> float:
     """Compute the sum of the variances of columns, from observed cells."""
     inputs = rows.network.inputs
-    sums = torch.zeros(3, inputs.n_outputs, dtype=torch.float64)
+    sums = torch.zeros(3, inputs.n_encoded, dtype=torch.float64)
     for batch, weight in rows.batches():
-        shifted = _exact(inputs.modelled(batch).x - inputs.center)
-        known, cells = ~shifted.isnan(), shifted.nan_to_num()
-        sums += torch.stack([weight @ part for part in (known.double(), cells, cells.square())])
+        cells, observed = rows.shifted(batch, inputs.center), inputs.modelled(batch).observed
+        known = torch.ones_like(cells)
+        if observed is not None:
+            known = inputs.encoding.spread(observed).cpu().double()
+        sums += torch.stack([weight @ part for part in (known, cells, cells.square())])
     return float((sums[2] - sums[1].square() / sums[0].clamp_min(1e-300)).sum())
 
 
@@ -189,6 +202,10 @@ def _lost(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
     return errors[1:] - errors[0]
 
 
+def _column(unit: Tensor | float) -> Tensor | float:
+    return unit[:, None] if isinstance(unit, Tensor) else unit
+
+
 def _lost_if_linear(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
     """Compute the result of `_lost` for a linear decoder, without decoding once for each axis."""
     scatter, product = torch.zeros(()), torch.zeros(())
@@ -198,6 +215,6 @@ def _lost_if_linear(rows: _Rows, mean: Tensor, axes: Tensor) -> Tensor:
         product = product + weighted @ rows.residuals(batch, z)
     # The derivatives of a linear decoder are the same for all rows.
     jacobian = rows.network.mean_jacobian(z[:1], batch.map(lambda part: part[:1]))
-    matrix = axes.mT @ _exact(jacobian[0]).mT
+    matrix = axes.mT @ _exact(jacobian[0] / _column(rows.network.inputs.unit)).mT
     along = (axes * (scatter @ axes)).sum(0)
     return along * matrix.square().sum(1) + 2 * ((axes.mT @ product) * matrix).sum(1)

@@ -23,6 +23,7 @@ from skae.starting import components_of_resumed, new_net, resumed_net
 from skae.state import Fitted
 from skae.table.components import Components
 from skae.table.conditions import SeenConditions
+from skae.table.rows import Rows
 from skae.table.seen import Seen
 from skae.table.sequences import fill_with_means
 from skae.table.targets import Targets, rare_rows
@@ -36,6 +37,7 @@ from skae.training.loop import DivergenceError, Net
 from skae.training.messages import (
     Message,
     about_codes,
+    about_levels,
     about_noise,
     about_shape,
     about_size,
@@ -62,6 +64,9 @@ an initial network, if there are few validation rows."""
 FINAL_SHARE = 0.25
 """Number of epochs on all rows that follow a training with too few validation rows to select the
 best epoch, as a share of `max_epochs`."""
+
+HIDDEN_SHARES = (0.05, 0.3)
+"""Smallest and largest share of cells that training hides from the encoder if cells are missing."""
 
 SECOND_PACE = 1 / 3
 """Factor on the learning rate of a training that is repeated because it has broken down."""
@@ -251,27 +256,54 @@ def make_batches(
     weight[trained] *= repeats[trained].mean()
     table = make_batch(rows, network, weight)
     if prepared.corrupted is not None:
-        table = table._replace(x=tensor(prepared.corrupted.values, network), clean=table.x)
+        x = tensor(prepared.corrupted.values, network)
+        table = table._replace(x=x, clean=table.x)
+        if not network.inputs.keeps_missing and bool(x.isnan().any()):
+            known = ~x.isnan()
+            table = table._replace(
+                visible=known if table.observed is None else known & table.observed
+            )
     if targets is not None:
         factor = estimator._target_weight(float(split.weight.sum()))
         values = tensor(targets.standardized, network)
         observed = tensor(factor * targets.observed, network)
         table = table._replace(targets=values, target_weight=observed)
     corrupt = None if prepared.corrupted is not None else estimator.corruption
-    if isinstance(corrupt, str):
+    hidden = _hidden_share(rows, network)
+    has_categories = any(rows.modelled_levels)
+    if corrupt == "masking" and has_categories:
+        # No category is a blank, so that cells are hidden instead.
+        hidden = 1 - (1 - hidden) * (1 - min(1.0, estimator.corruption_level))
+        corrupt = None
+    elif isinstance(corrupt, str):
         part = split.training_part()
         full = as_tensor(fill_with_means(rows.values, part.index, part.weight))
         distinct = DistinctRows(full[:, : rows.n_modelled], as_tensor(part.index))
         shape = prepared.schema.feature_shape
-        columns = ColumnStatistics(distinct, as_tensor(part.weight), table.x, shape)
+        options = shape, rows.modelled_levels
+        columns = ColumnStatistics(distinct, as_tensor(part.weight), table.x, *options)
         corrupt = NamedCorruption(corrupt, estimator.corruption_level, columns)
     width = network.inputs.n_outputs + network.inputs.n_conditions
 
     def batches(indices: NDArray[np.intp]) -> Batches:
         index = torch.from_numpy(np.repeat(indices, repeats[indices])).to(table.x.device)
-        return Batches(table, index, corrupt, len(rows.n_levels), width)
+        return Batches(table, index, corrupt, len(rows.n_levels), width, hidden)
 
     return batches(trained), batches(split.validation) if split.held_out.any() else None
+
+
+def _hidden_share(rows: Rows, network: Network) -> float:
+    """Return the share of cells that training hides from the encoder, beside missing ones.
+
+    If rows have missing cells, it is their share, within `HIDDEN_SHARES`. The encoder then learns
+    to compute codes from the remaining cells, with losses that know the hidden ones. Stochastic
+    codes need no hidden cells, which would only raise their trained noise: their objective is a
+    bound of the log-density of the observed cells.
+    """
+    if network.inputs.keeps_missing or network.latent.learns_noise:
+        return 0.0
+    missing = float(np.isnan(rows.modelled).mean()) if rows.may_have_missing else 0.0
+    return float(np.clip(missing, *HIDDEN_SHARES)) if missing else 0.0
 
 
 def start_auxiliary_loss(
@@ -388,7 +420,11 @@ def held_out_noise(estimator: BaseEstimator, prepared: PreparedFit, net: Net) ->
     """
     noise = estimate_density(estimator, prepared, net).likelihood.noise_variance
     likelihood = net.module_.likelihood
-    return noise / likelihood.fixed().noise_variance if likelihood.is_trained else noise
+    if not likelihood.is_trained:
+        return noise
+    trained = likelihood.fixed().noise_variance
+    # Columns without noise have a variance of 0.
+    return noise / torch.where(trained > 0, trained, 1.0)
 
 
 def noise_of_start(estimator: BaseEstimator, prepared: PreparedFit, plan: Plan) -> Tensor:
@@ -446,6 +482,7 @@ def about_parameters(
     shape = prepared.schema.feature_shape
     is_corrupted = estimator.corruption is not None or prepared.corrupted is not None
     messages = about_shape(estimator.architecture, estimator.corruption, shape)
+    messages += about_levels(prepared.schema.columns, len(prepared.split.index))
     return messages + about_size(network, is_corrupted)
 
 
@@ -498,9 +535,12 @@ def fitted_model(
 ) -> Fitted:
     """Return the model of a trained net."""
     not_kept = ("callbacks", "random_state", "verbose", "corruption")
-    parameters = estimator.get_params(deep=False).items()
+    parameters = estimator.get_params(deep=False)
+    if isinstance(estimator.likelihood, dict):
+        # The columns themselves, since a selection may be a function.
+        parameters["likelihood"] = prepared.schema.selected_likelihoods
     return Fitted(
-        parameters={k: v for k, v in parameters if k not in not_kept and not callable(v)},
+        parameters={k: v for k, v in parameters.items() if k not in not_kept and not callable(v)},
         schema=prepared.schema,
         network=net.module_,
         density=density,

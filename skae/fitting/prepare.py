@@ -13,10 +13,10 @@ from sklearn.utils import check_consistent_length, check_random_state
 
 from skae.nn.batch import Batch
 from skae.nn.network import Network
-from skae.starting import row_shape, support
+from skae.starting import modelling, row_shape
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows, max_abs_values
-from skae.table.schema import MatrixLike, Schema
+from skae.table.schema import MatrixLike, Schema, holds_numbers
 from skae.table.seen import Sample, hash_content
 from skae.table.targets import Targets, join_targets, rare_rows
 from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
@@ -131,9 +131,11 @@ def read_table(
     `min_rows` is the smallest number of rows of a fit that does not resume.
     """
     X, X_corrupted, all_weights = data.X, data.X_corrupted, None
-    if data.sample_weight is not None and estimator._conditions()[1] is not None:
+    if data.sample_weight is not None and (
+        estimator._conditions()[1] is not None or not holds_numbers(X)
+    ):
         # Rows of weight 0 are dropped before the table is read, because their categories must not
-        # become levels of the conditions.
+        # become levels.
         all_weights = read_weight(data.sample_weight, X)
         X, X_corrupted = rows_of_positive_weight(X, X_corrupted, all_weights)
     schema, rows = read_rows(estimator, X, resume, min_rows)
@@ -216,7 +218,7 @@ def read_rows(
         resume.schema.check_same_columns(X, conditions[1])
         return resume.schema, resume.schema.read(X)
     owner = type(estimator).__name__
-    return Schema.infer(X, conditions, support(estimator), row_shape(estimator), owner, min_rows)
+    return Schema.infer(X, conditions, modelling(estimator), row_shape(estimator), owner, min_rows)
 
 
 def draw_seed(random_state: int | RandomState | None) -> int:

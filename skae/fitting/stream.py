@@ -30,7 +30,7 @@ from skae.state import Fitted
 from skae.table.components import Components
 from skae.table.conditions import SeenConditions
 from skae.table.rows import Rows
-from skae.table.seen import Joined, Sample, Seen
+from skae.table.seen import ColumnMoments, Joined, Sample, Seen
 from skae.training.batches import Batches
 from skae.training.budget import Budget
 from skae.training.loop import Net
@@ -53,15 +53,17 @@ HISTORY = 100
 
 IRRELEVANT = {
     "architecture",
+    "categories",
     "early_stopping",
     "layerwise_epochs",
+    "likelihood",
     "max_epochs",
     "n_iter_no_change",
     "tol",
     "validation_fraction",
     "warm_start",
 }
-"""Parameters that `partial_fit` does not use, and `architecture`, whose network cannot change."""
+"""Parameters that `partial_fit` does not use, and those whose network or schema cannot change."""
 
 
 class Stream(NamedTuple):
@@ -120,7 +122,7 @@ def fit_read_stream(
         )
     )
     label = fit.schema.column_label
-    messages = about_distance(stream.before.moments, joined.new_moments, label)
+    messages = about_distance(stream.before.moments, _of_numbers(joined, fit), label)
     with removing_useless_checkpoints(net):
         messages += train_stream(net, train, plan)
         net.notify("on_train_end", X=train, y=None)
@@ -130,6 +132,14 @@ def fit_read_stream(
     if stream.is_due:
         messages += about_codes(net.module_, fit.representatives(net.module_))
     return fitted, messages, net.remove_checkpoints
+
+
+def _of_numbers(joined: Joined, fit: PreparedFit) -> ColumnMoments:
+    """Return the moments of new rows, in which categories count nothing."""
+    moments, n_levels = joined.new_moments, fit.schema.modelled_levels
+    if not any(n_levels):
+        return moments
+    return replace(moments, weight=np.where(np.array(n_levels) > 0, 0.0, moments.weight))
 
 
 def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Stream:
@@ -253,8 +263,16 @@ def make_rehearsal(stream: Stream, everything: Batches) -> Rehearsal:
     weight = table.weight * torch.bincount(everything.index)[index]
     table = table._replace(weight=weight / weight.sum())
     is_new = torch.from_numpy(stream.joined.is_new).to(table.x.device)
-    options = everything.corrupt, everything.n_conditions, everything.width
-    return Rehearsal(table, is_new.nonzero()[:, 0], *options, is_new, stream.step_sizes[1])
+    return Rehearsal(
+        table,
+        is_new.nonzero()[:, 0],
+        everything.corrupt,
+        everything.n_conditions,
+        everything.width,
+        everything.hidden_share,
+        is_new,
+        stream.step_sizes[1],
+    )
 
 
 def make_stream_plan(

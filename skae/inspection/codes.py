@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.utils import check_consistent_length
@@ -462,7 +461,7 @@ class TraversalDisplay(_CodesDisplay):
         values = np.linspace(low[indices], high[indices], n_values, axis=1)
         original = safe_indexing(X, [row])
         pairs = zip(indices, values, strict=True)
-        rows = [autoencoder.traverse(original, j, grid) for j, grid in pairs]
+        rows = [np.asarray(autoencoder.traverse(original, j, grid)) for j, grid in pairs]
         numbers = _columns_of_numbers(rows[0])
         cells = np.stack([flatten_rows(numbers(table)) for table in rows])
         names = None if names is None else numbers(np.asarray(names)[None])[0]
@@ -518,9 +517,6 @@ def _component_ranges(autoencoder: Any, codes: Floats, row: int) -> tuple[Floats
     variance, equal = codes.var(axis=0), np.isclose(low, high, rtol=1e-5, atol=0)
     if equal.any():
         drawn = autoencoder.sample(N_DRAWN, random_state=0)
-        # A model that was fitted to a data frame warns about rows without column names.
-        if hasattr(autoencoder, "feature_names_in_"):
-            drawn = pd.DataFrame(drawn, columns=autoencoder.feature_names_in_)
         drawn_variance = flatten_rows(autoencoder.transform(drawn)).var(axis=0)
         margin = np.where(equal, NORMAL_95 * np.sqrt(drawn_variance), 0)
         low = np.where(equal, codes[row], low) - margin

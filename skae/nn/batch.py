@@ -9,16 +9,17 @@ from torch import Tensor
 class Batch(NamedTuple):
     """Some rows of a table, with their weights, masks and targets.
 
-    Missing cells are NaN in `x` and False in `observed`. Only architectures that can process NaN
-    receive missing cells. Likelihoods use observed cells only.
+    Missing cells are NaN in `x` and False in `observed`. Likelihoods use observed cells only.
 
     Attributes
     ----------
     x : Tensor of shape (n, n_columns)
-        Input of the encoder, in the user's units: modelled columns, then conditions. A categorical
-        condition is the index of its level.
+        Input of the encoder, in the user's units: modelled columns, then conditions. The cell of a
+        category is the index of its level.
     weight : Tensor of shape (n,)
         Weights of the rows.
+    visible : Tensor of shape (n, n_columns), bool, or None
+        Whether the encoder receives each cell. None if it receives all observed cells.
     observed : Tensor of shape (n, n_columns), bool, or None
         Whether each cell is observed. None if no cell of the table can be missing.
     clean : Tensor of shape (n, n_columns) or None
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
 
     x: Tensor
     weight: Tensor
+    visible: Tensor | None = None
     observed: Tensor | None = None
     clean: Tensor | None = None
     targets: Tensor | None = None

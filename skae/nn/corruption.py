@@ -1,6 +1,6 @@
 """Corruptions of the encoder's input on training batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,10 +25,22 @@ class ColumnStatistics:
         Tensor with the device and the dtype of the rows to corrupt.
     shape : tuple of int
         Shape of a row: channels, height and width of an image. Other corruptions do not use it.
+    n_levels : sequence of int
+        Number of levels of each column, which is 0 for numbers. It is empty if there are numbers
+        only.
     """
 
-    def __init__(self, x: Table, weight: Tensor, like: Tensor, shape: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        x: Table,
+        weight: Tensor,
+        like: Tensor,
+        shape: tuple[int, ...] = (),
+        n_levels: Sequence[int] = (),
+    ) -> None:
         self.shape = shape
+        kinds = torch.tensor([n == 0 for n in n_levels], device=like.device)
+        self.is_number = kinds if any(n_levels) else None
         self.deviation = column_moments(x, weight).variance.sqrt().to(like)
         ranges = [x[block].aminmax(dim=0) for block in row_blocks(x)]
         self.low = torch.stack([part.min for part in ranges]).amin(0).to(like)
@@ -129,6 +141,13 @@ CORRUPTIONS: dict[str, Callable[[Tensor, torch.Generator, float, ColumnStatistic
 WITHOUT_SHARE = {"gaussian", "grayscale", "downsampling"}
 """Corruptions whose level may exceed 1, because it is not a share, or that have no level."""
 
+EXCHANGED: dict[str, Callable[[float], float]] = {
+    "gaussian": lambda level: level**2 / (1 + level**2),
+    "salt_and_pepper": lambda level: level,
+}
+"""Probability with which corruptions of numbers exchange a category with that of another row. For
+"gaussian", it is the share of the noise in the variance of a corrupted number."""
+
 FOR_IMAGES = {"grayscale", "downsampling", "block"}
 """Corruptions of images."""
 
@@ -167,7 +186,11 @@ class NamedCorruption:
         self.name, self.level, self.table = name, level, table
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return CORRUPTIONS[self.name](x, generator, self.level, self.table)
+        corrupted = CORRUPTIONS[self.name](x, generator, self.level, self.table)
+        if self.table.is_number is None or self.name not in EXCHANGED:
+            return corrupted
+        exchanged = swap(x, generator, EXCHANGED[self.name](self.level), self.table)
+        return torch.where(self.table.is_number, corrupted, exchanged)
 
     def of_codes(self, x: Tensor, weight: Tensor) -> "NamedCorruption | None":
         """Return the same corruption for codes `x` (n, k) of rows with weights (n,).

@@ -73,20 +73,25 @@ def _start_new_components(
     assert down is not None
     assert up is not None
     k, k_old = network.latent.n_components, old.latent.n_components
-    inputs, weight, x = network.inputs, batch.weight, network.inputs.modelled(batch).x
-    residuals = (x - old.likelihood.mean(old.restored(batch))).double().nan_to_num()
+    inputs, weight, rows = network.inputs, batch.weight, network.inputs.modelled(batch)
+    x, d = inputs.encoding(rows.x), inputs.n_encoded
+    errors = (x - old.likelihood.expected(old.restored(batch))) / inputs.unit
+    observed = None if rows.observed is None else inputs.encoding.spread(rows.observed)
+    residuals = (errors if observed is None else torch.where(observed, errors, 0.0)).double()
     moments = column_moments(residuals, weight)
     axes = principal_axes(residuals, weight, moments, k - k_old, generator)[1].to(x)
-    codes = inputs(batch).nan_to_num() @ axes
+    codes = inputs(batch)[:, :d].nan_to_num() @ axes
     code_moments = column_moments(codes, weight)
     gain = network.latent.start(code_moments.variance.clamp_min(1e-12), 0.0).down
     places = slice(k_old, k_old + axes.shape[1])
     down.weight[k_old:k] = 0
     down.bias[k_old:k] = 0
-    down.weight[places] = (gain[:, None] * axes.double().mT).to(down.weight)
+    down.weight[places, :d] = (gain[:, None] * axes.double().mT).to(down.weight)
     if up.transposed:
         return
     one = torch.ones_like(gain)
-    effect = slopes(residuals, moments, codes, code_moments.center, one, weight) / inputs.scale
-    slope = network.likelihood.start(inputs.center, moments.variance.to(x), inputs.scale)[1]
+    effect = slopes(residuals, moments, codes, code_moments.center, one, weight)
+    effect = effect / (inputs.scale / inputs.unit)[..., None]
+    variance = moments.variance.to(x) * (inputs.unit**2)
+    slope = network.likelihood.start(inputs.center, variance, inputs.scale)[1]
     up.weight[:, places] = (effect / gain * slope.double()[:, None]).to(up.weight)

@@ -11,6 +11,7 @@ from skae.nn.batch import Batch
 from skae.nn.bodies.body import Body
 from skae.nn.bodies.linearization import Linearization, forward_mode
 from skae.nn.draws import Draws
+from skae.nn.gaps import axes_of_observed
 from skae.nn.inputs import Inputs
 from skae.nn.latent import Code, Latent
 from skae.nn.likelihoods.base import Likelihood
@@ -128,13 +129,13 @@ class Network(Objective):
         return self.decoder.linearize(self._with_conditions(z, batch), directions)
 
     def mean_jacobian(self, z: Tensor, batch: Batch) -> Tensor:
-        """Compute the derivatives (n, n_modelled, k) of expected rows with respect to codes (n, k).
+        """Compute the derivatives (n, n_encoded, k) of expected rows with respect to codes (n, k).
 
-        `batch` contains the conditions of the rows.
+        The rows are encoded. `batch` contains the conditions of the rows.
         """
 
         def decode(z: Tensor) -> Tensor:
-            return self.likelihood.mean(self.outputs(z, batch))
+            return self.likelihood.expected(self.outputs(z, batch))
 
         directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
         return forward_mode(decode, z, directions).jacobian()
@@ -189,6 +190,7 @@ class Network(Objective):
         moments: Moments,
         generator: torch.Generator,
         conditions: LazyRows,
+        observed: LazyRows | None = None,
     ) -> None:
         """Initialize all parts from training rows, except the latent's own parameters.
 
@@ -199,15 +201,18 @@ class Network(Objective):
         Parameters
         ----------
         x : LazyRows
-            Modelled columns of the rows, without missing cells.
+            Encoded modelled columns of the rows, in which missing cells have the means of their
+            columns.
         weight : Tensor of shape (n,)
             Weights of the rows.
         moments : Moments
-            Moments of the modelled columns, from observed cells.
+            Moments of the encoded modelled columns, from observed cells.
         generator : torch.Generator
             Source of random numbers.
         conditions : LazyRows
             Columns of conditions of the rows.
+        observed : LazyRows or None
+            Which encoded cells of the rows are observed. None if no cell is missing.
         """
         left, effect = self.inputs.start(x, conditions, weight, moments)
         center, scale = self.inputs.center, self.inputs.scale
@@ -216,11 +221,11 @@ class Network(Objective):
             body.reset(generator)
         self.decoder.out_bias.copy_(bias)
         if effect is not None:
-            effect = effect / moments.scale
+            effect = effect / moments.scale[..., None]
             # The moments are those of observed cells, whereas the missing cells of `x` are filled.
             kept = column_moments(left, weight).variance / column_moments(x, weight).variance
             moments = moments._replace(variance=moments.variance * kept.nan_to_num())
-        self._start_at_pca(left, weight, moments, slope, effect, generator)
+        self._start_at_pca(left, weight, moments, slope, effect, generator, observed)
 
     @torch.no_grad()
     def start_latent(self, batch: Batch, generator: torch.Generator) -> None:
@@ -235,28 +240,34 @@ class Network(Objective):
         slope: Tensor,
         effect: Tensor | None,
         generator: torch.Generator,
+        observed: LazyRows | None,
     ) -> None:
         down, up = self.encoder.skip, self.decoder.skip
         if down is None or up is None:
             if self.latent.is_linear:
                 self._start_at_random(moments)
             return
-        k, d = self.latent.n_components, self.inputs.n_outputs
+        k, d = self.latent.n_components, self.inputs.n_encoded
+        # The encoded columns of a category sum to a constant.
+        n_free = d - self.inputs.encoding.n_categories
         variance = moments.variance / moments.scale**2
         # `raise_noise` raises a trained noise variance before the first step. The noise variance of
         # rows that vary along no other axes than those of the components is unknown.
-        is_known = k < min(len(weight) - 1, d)
+        is_known = k < min(len(weight) - 1, n_free)
         is_exact = self.likelihood.is_trained and not up.transposed and is_known
         is_estimated = not (self.likelihood.is_trained or self.likelihood.is_known)
         least = torch.finfo(variance.dtype).eps if is_exact or is_estimated else LEAST_NOISE
         noise, floor = torch.ones_like(variance), torch.full_like(variance, least)
-        if is_exact and not self.likelihood.is_pooled and d <= EXACT_UP_TO:
+        mean = torch.zeros_like(variance)
+        if observed is not None:
+            values, axes, mean, rest = axes_of_observed(x, observed, weight, moments, k, generator)
+        elif is_exact and not self.likelihood.is_pooled and d <= EXACT_UP_TO:
             values, axes, noise = factor_analysis(covariance(x, weight, moments), k)
             rest, floor = 1.0, LEAST_COLUMN_NOISE * torch.where(variance > 0, variance, 1.0)
         else:
             values, axes = principal_axes(x, weight, moments, k, generator)
-            rest = float(variance.sum() - values.sum()) / max(1, d - len(values))
-            rest = max(rest, least)
+            rest = float(variance.sum() - values.sum()) / max(1, n_free - len(values))
+        rest = max(rest, least)
         start = self.latent.start(values.clamp_min(rest), rest)
         # A tied decoder has the scale of the encoder.
         gain = torch.ones_like(values) if up.transposed else start.down
@@ -273,10 +284,13 @@ class Network(Objective):
             decoder = torch.cat([decoder, effect], 1)
         decoder *= slope.to(axes)[:, None]
         down.weight.zero_()
-        down.weight[:k] = encoder.to(down.weight)
+        down.weight[:k, :d] = encoder.to(down.weight)
         down.bias.copy_(start.bias)
         if not up.transposed:
             up.weight.copy_(decoder)
+        if observed is not None:
+            down.bias[:k] -= (encoder @ mean).to(down.bias)
+            self.decoder.out_bias.add_(slope * mean.to(slope))
         left = variance - (unit * axes) ** 2 @ (values - rest).clamp_min(0)
         self.likelihood.start_noise(left.maximum(floor))
 
@@ -295,7 +309,7 @@ class Network(Objective):
         if not torch.equal(self.decoder(codes), up(codes)):
             return False
         least = LEAST_NOISE if self.likelihood.is_pooled else LEAST_COLUMN_NOISE
-        noise = self.likelihood.fixed().noise_variance / self.inputs.scale**2
+        noise = self.likelihood.output_noise(self.decoder.out_bias)
         if (noise >= least).all():
             return False
         noise = noise.clamp_min(least)

@@ -99,15 +99,52 @@ def column_moments(x: Table, weight: Tensor) -> Moments:
     return _with_scale(center, torch.where(variance > floor, variance, 0.0))
 
 
-def of_observed_cells(moments: Moments, observed_share: Tensor) -> Moments:
-    """Correct moments of a table whose missing cells were filled with column means.
+def filled_rows(x: LazyRows, observed: LazyRows, weight: Tensor) -> tuple[LazyRows, Moments]:
+    """Fill missing cells with the means of their columns.
 
-    `observed_share` is the share of observed cells of each column. A column without observed cells
-    gets the mean variance of the other columns.
+    Parameters
+    ----------
+    x : LazyRows of shape (n, n_features)
+        Rows, whose missing cells have any value.
+    observed : LazyRows of shape (n, n_features), bool
+        Which cells are observed.
+    weight : Tensor of shape (n,)
+        Weights of the rows.
+
+    Returns
+    -------
+    filled : LazyRows of shape (n, n_features)
+        The rows, in which missing cells have the means of their columns, or 0 in a column without
+        observed cells.
+    moments : Moments
+        Moments of the observed cells. A column without observed cells has the mean variance of the
+        other columns.
     """
-    has_cells = observed_share > 0
-    variance = moments.variance / observed_share.clamp_min(SMALLEST_VARIANCE)
-    return _with_scale(moments.center, torch.where(has_cells, variance, variance[has_cells].mean()))
+    share, total, center = _shares(weight), torch.zeros(()), torch.zeros(())
+    for block in row_blocks(x):
+        known = observed[block]
+        total = total + share[block] @ known.double()
+        center = center + share[block] @ torch.where(known, x[block].double(), 0.0)
+    center = center / total.clamp_min(SMALLEST_VARIANCE)
+
+    def fill(rows: slice) -> Tensor:
+        return torch.where(observed[rows], x[rows].double(), center)
+
+    filled = LazyRows(fill, x.shape)
+    # The variances are too low, because missing cells have the means of their columns.
+    variance = column_moments(filled, weight).variance / total.clamp_min(SMALLEST_VARIANCE)
+    variance = torch.where(total > 0, variance, variance[total > 0].mean())
+    return filled, _with_scale(center, variance)
+
+
+def own_scales(moments: Moments, is_category: Tensor) -> Tensor:
+    """Return a scale (n_features,) for each encoded column.
+
+    PCA with these scales is factor analysis of mixed data (Pages 2004). The scale of a number is
+    its standard deviation, or 1 if it is constant. That of a level is the square root of its share.
+    """
+    square = torch.where(is_category, moments.center, moments.variance)
+    return torch.where(square > 0, square, 1.0).sqrt()
 
 
 def _with_scale(center: Tensor, variance: Tensor) -> Moments:
@@ -236,6 +273,13 @@ def row_blocks(x: Table) -> list[slice]:
     return [slice(i, i + size) for i in range(0, x.shape[0], size)]
 
 
+def total_variance(moments: Moments) -> Tensor:
+    """Return the sum of the variances of columns in units of the scale, of shape ()."""
+    if moments.scale.ndim:
+        return (moments.variance / moments.scale**2).sum()
+    return moments.variance.sum() / moments.scale**2
+
+
 def components_for_share(
     x: Table, weight: Tensor, moments: Moments, share: float, generator: torch.Generator
 ) -> int:
@@ -244,5 +288,5 @@ def components_for_share(
     scikit-learn's PCA has the same rule. The number is at least 1 and at most the rank of the data.
     """
     values = principal_axes(x, weight, moments, min(x.shape), generator)[0]
-    total = moments.variance.sum() / moments.scale**2
+    total = total_variance(moments)
     return max(1, min(len(values), int((values.cumsum(0) / total <= share).sum()) + 1))

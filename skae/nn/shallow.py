@@ -59,7 +59,8 @@ class Shallow(Objective):
         out = self.decoder(self.encode(batch))
         if self.standardize is None:
             out = self.activation(out)
-        clean = self._scaled(batch._replace(x=batch.original))
+        # The input of the encoder may end with bits of missing cells.
+        clean = self._scaled(batch._replace(x=batch.original, visible=None))[..., : out.shape[-1]]
         return 0.5 * F.mse_loss(out, clean, reduction="none").sum(-1)
 
     def _scaled(self, batch: Batch) -> Tensor:

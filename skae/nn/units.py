@@ -9,8 +9,11 @@ from skae.nn.network import Network
 def can_change_units(network: Network) -> bool:
     """Return whether `change_units` can change the units of a network.
 
-    It cannot if the first or the last layer is not dense, or if the decoder has tied weights.
+    It cannot if the first or the last layer is not dense, if the decoder has tied weights, or if
+    columns have their own scales.
     """
+    if network.inputs.has_own_scales:
+        return False
     return network.encoder.ends() is not None and network.decoder.ends() is not None
 
 
@@ -32,7 +35,7 @@ def change_units(network: Network, center: Tensor, scale: Tensor) -> None:
         New global scale, in float64 on the CPU.
     """
     ends = network.encoder.ends(), network.decoder.ends()
-    if ends[0] is None or ends[1] is None:
+    if network.inputs.has_own_scales or ends[0] is None or ends[1] is None:
         return
     gain, shift = network.inputs.change_units(center, scale)
     for layer, _ in ends[0]:

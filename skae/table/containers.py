@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 
+def index_of(X: Any) -> Any:
+    """Return the index of a pandas DataFrame, or None for any other table."""
+    return X.index if isinstance(X, pd.DataFrame) else None
+
+
 def is_frame(X: Any) -> bool:
     """Return whether `X` is a data frame of pandas, polars or another library."""
     return isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)

@@ -1,7 +1,7 @@
 """Validated rows of a table, with functions that hash, merge and select rows by content."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,15 @@ class Rows:
         Number of levels of each condition, which is 0 for numeric conditions.
     may_have_missing : bool
         Whether cells of the table may be missing.
+    modelled_levels : tuple of int
+        Number of levels of each modelled column, which is 0 for numbers. It is empty if all
+        modelled columns are numbers of the same kind.
     """
 
     values: Floats
     n_levels: tuple[int, ...] = ()
     may_have_missing: bool = False
+    modelled_levels: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -58,22 +62,22 @@ class Rows:
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Rows":
         """Return the rows at an index or in a mask."""
-        return Rows(self.values[index], self.n_levels, self.may_have_missing)
+        return replace(self, values=self.values[index])
 
     def append(self, other: "Rows") -> "Rows":
         """Return these rows, followed by other rows of the same columns."""
         values = np.concatenate([self.values, other.values])
         may_have_missing = self.may_have_missing or other.may_have_missing
-        return Rows(values, self.n_levels, may_have_missing)
+        return replace(self, values=values, may_have_missing=may_have_missing)
 
     def blocks(self, size: int) -> Iterator["Rows"]:
         """Iterate over all rows in order, in blocks of up to `size` rows."""
         for i in range(0, len(self), size):
-            yield Rows(self.values[i : i + size], self.n_levels, self.may_have_missing)
+            yield replace(self, values=self.values[i : i + size])
 
     def hash(self, seed: int) -> NDArray[np.uint64]:
         """Compute a 64-bit hash of each row."""
-        return hash_rows(self.values, seed, self.n_levels)
+        return hash_rows(self.values, seed, self.modelled_levels + self.n_levels)
 
 
 def chunks(n: int, width: int) -> Iterator[slice]:
@@ -119,7 +123,7 @@ def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[n
         Seed of the hash.
     n_levels : tuple of int
         Number of levels of each of the last columns, which is 0 for numeric columns. A category is
-        hashed as if it were one-hot encoded.
+        hashed as if it were one-hot encoded. The hash of a missing cell differs from that of 0.
 
     Returns
     -------
@@ -138,8 +142,12 @@ def hash_rows(X: Floats, seed: int, n_levels: tuple[int, ...] = ()) -> NDArray[n
         cells = np.asarray(X[chunk], dtype=np.float64)
         parts = hash_cells(cells, column_key)
         if len(categories):
-            level = first_key[categories] + cells[:, categories].astype(np.intp)
-            parts[:, categories] = mix_bits(ONE_BITS + keys[level]) - zero[level]
+            missing = np.isnan(cells[:, categories])
+            level = first_key[categories] + np.where(missing, 0, cells[:, categories]).astype(
+                np.intp
+            )
+            one_hot = mix_bits(ONE_BITS + keys[level]) - zero[level]
+            parts[:, categories] = np.where(missing, parts[:, categories], one_hot)
         hashes[chunk] = parts.sum(axis=1)
     return finish_hashes(hashes, seed)
 

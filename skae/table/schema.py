@@ -1,5 +1,6 @@
 """The schema of X in the first fit, which determines how all later tables are read and written."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -12,19 +13,22 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from skae._compat.sklearn import check_feature_names, column_indices, safe_indexing
+from skae._compat.sklearn import check_feature_names, safe_indexing
 from skae.files import Stored
 from skae.parameters import short_repr
+from skae.table.blocks import CATEGORIES, NUMBERS, Block, ColumnKey, Modelling, find_columns
 from skae.table.cells import column_label, read_cells
-from skae.table.columns import Column, Support, column_values
+from skae.table.columns import Column
+from skae.table.containers import index_of
+from skae.table.frames import fill_frame, is_plain, library_of, make_frame
 from skae.table.rows import Floats, Rows
 from skae.table.sequences import RowShape, check_equal_shapes, row_shapes
 
 MatrixLike = Any
 """Any table that scikit-learn's validation accepts: arrays, data frames of any library, lists."""
 
-ColumnKey = Any
-"""Selection of columns as in ColumnTransformer: names, indices, a slice, a mask, or a callable."""
+LIBRARIES = ("", "pandas", "polars", "pyarrow", "modin", "cudf")
+"""Libraries of data frames that models know, and "" for arrays."""
 
 FLOATS = [np.float64, np.float32]
 """Accepted dtypes of cells; others are converted to the first."""
@@ -43,16 +47,26 @@ class Schema(Stored):
     names : ndarray of shape (n_columns,) or None
         Names of the columns. None if X has no column names, or if not all of them are strings.
     modelled : ndarray of shape (n_modelled,), int
-        Indices of the modelled columns, in increasing order.
+        Indices of the modelled columns, block by block. In a block of categories, they are in
+        increasing order of the numbers of levels, otherwise in increasing order.
     conditions : list of Column
         The other columns, which are conditions, in increasing order of their indices.
     parameter : str
         Name of the estimator's parameter that selects the columns of conditions, or "" if it has no
         such parameter.
-    support : Support
-        Interval of the values that modelled cells may have.
+    blocks : list of Block
+        Blocks of modelled columns that have the same likelihood.
     shape : RowShape
         Shape of the modelled cells of a row.
+    columns : list of Column
+        The modelled columns, in the order of `modelled`. Empty if the first fit received an array
+        of numbers.
+    missing : ndarray of int
+        Positions in `modelled` of the columns that had missing cells in the first fit.
+    takes_missing : bool
+        Whether any cell may be missing.
+    library : str
+        Library of the data frame of the first fit, or "" if it received an array.
     """
 
     owner: str
@@ -61,15 +75,19 @@ class Schema(Stored):
     modelled: NDArray[np.intp]
     conditions: list[Column]
     parameter: str
-    support: Support
+    blocks: list[Block]
     shape: RowShape
+    columns: list[Column]
+    missing: NDArray[np.intp]
+    takes_missing: bool
+    library: str
 
     @classmethod
     def infer(
         cls,
         X: MatrixLike,
         conditions: tuple[str, ColumnKey],
-        support: Support,
+        modelling: Modelling,
         shape: RowShape,
         owner: str,
         min_rows: int = 2,
@@ -83,8 +101,8 @@ class Schema(Stored):
         conditions : tuple of (str, column selection or None)
             Name of the estimator's parameter that selects the columns of conditions, and the value
             of this parameter. If the value is None, all columns are modelled.
-        support : Support
-            Interval of the values that modelled cells may have.
+        modelling : Modelling
+            Likelihoods of the modelled columns, and which columns may be read.
         shape : RowShape
             Shape of the modelled cells of a row.
         owner : str
@@ -103,29 +121,58 @@ class Schema(Stored):
         ------
         ValueError, TypeError
             If `X` is invalid, for instance because it has too few rows, or if the selection of
-            conditions is invalid.
+            conditions or of likelihoods is invalid.
         """
         (parameter, key), validator = conditions, make_validator(owner)
-        columns: list[Column] = []
-        if key is None:
-            X = values = _validate(validator, X, shape, ensure_min_samples=min_rows)
+        read_all, chosen = modelling.reads_all and not holds_numbers(X), np.zeros(0, dtype=np.intp)
+        cells = None
+        if key is None and not read_all:
+            may_miss = modelling.reads_all
+            X, cells = _validate(validator, X, shape, may_miss, ensure_min_samples=min_rows)
         else:
             X = _validate_container(X, owner, ensure_min_samples=min_rows)
             validate_data(validator, X, skip_check_array=True)
-            labels = X.columns if hasattr(X, "columns") else range(X.shape[1])
+        if key is not None:
             chosen = find_columns(X, key, parameter)
             if len(chosen) == X.shape[1]:
                 raise ValueError(
                     f"{parameter}={short_repr(key)} must not select all {len(chosen)} feature(s) "
                     "of X, since at least one must be modelled."
                 )
-            columns = [Column.infer(X, int(j), str(labels[j])) for j in chosen]
-        names = getattr(validator, "feature_names_in_", None)
-        modelled = np.setdiff1d(np.arange(X.shape[1]), [column.index for column in columns])
-        schema = cls(owner, X.shape[1], names, modelled, columns, parameter, support, shape)
-        if key is None:
-            return schema, schema._make_rows(values, None)
-        return schema, schema._read_with_conditions(X)
+        labels = list(X.columns) if hasattr(X, "columns") else range(X.shape[1])
+        modelled, library = np.setdiff1d(np.arange(X.shape[1]), chosen), library_of(X)
+        columns: list[Column] = []
+        if read_all or library:
+            columns = [
+                Column.infer(X, int(j), str(labels[j]), modelling.categories) for j in modelled
+            ]
+        if not library and not any(column.is_category for column in columns):
+            columns = []
+        names = modelling.names(X, modelled.tolist(), columns)
+        order = _block_order(names, columns)
+        schema = cls(
+            owner,
+            X.shape[1],
+            getattr(validator, "feature_names_in_", None),
+            modelled[order],
+            [Column.of_condition(X, int(j), str(labels[j])) for j in chosen],
+            parameter,
+            modelling.blocks([names[i] for i in order]),
+            shape,
+            [columns[i] for i in order if columns],
+            np.zeros(0, dtype=np.intp),
+            modelling.reads_all,
+            library,
+        )
+        rows = (
+            schema._read(X)
+            if cells is None
+            else schema._make_rows(cells[:, order] if schema.is_mixed else cells, None)
+        )
+        if rows.may_have_missing and np.isnan(rows.modelled).all():
+            raise ValueError(f"All cells of X are missing (NaN), but {owner} needs observed cells.")
+        missing = np.isnan(rows.modelled).any(axis=0) if rows.may_have_missing else np.zeros(0)
+        return replace(schema, missing=np.flatnonzero(missing)), rows
 
     def _check_state(self) -> None:
         modelled = self.modelled.ravel().tolist()
@@ -138,8 +185,79 @@ class Schema(Stored):
             or not all(isinstance(name, str) for name in self.names)
         ):
             raise ValueError(f"a schema must have {self.n_columns} names, got {self.names!r}")
-        if self.modelled.ndim != 1 or modelled != sorted(modelled):
-            raise ValueError("the modelled columns of a schema must be in increasing order")
+        if self.modelled.ndim != 1 or sum(b.n_columns for b in self.blocks) != len(modelled):
+            raise ValueError("each modelled column of a schema must belong to a block")
+        first = 0
+        for block in self.blocks:
+            own = modelled[first : first + block.n_columns]
+            if block.support.likelihood != CATEGORIES and own != sorted(own):
+                raise ValueError("the columns of a block of numbers must be in increasing order")
+            first += block.n_columns
+        if self.columns and [column.index for column in self.columns] != modelled:
+            raise ValueError("the columns of a schema must be those that are modelled")
+        missing = self.missing.ravel().tolist()
+        if missing != sorted({*missing} & {*range(len(modelled))}):
+            raise ValueError("the columns with missing cells must be modelled")
+        if self.library not in LIBRARIES:
+            raise ValueError(f"the library of a data frame cannot be {self.library!r}")
+        names = [block.support.likelihood for block in self.blocks]
+        if len({*names}) < len(names):
+            raise ValueError("the blocks of a schema must have different likelihoods")
+        categories = [name == CATEGORIES for name in self.likelihoods]
+        found = [column.is_category for column in self.columns] or [False] * len(modelled)
+        if any(not have for need, have in zip(categories, found, strict=True) if need):
+            raise ValueError("the columns of a categorical block must be categorical")
+        n_levels = [n for n in self.modelled_levels if n]
+        if len(n_levels) != sum(categories) or n_levels != sorted(n_levels):
+            raise ValueError("the numbers of levels of a categorical block must be increasing")
+
+    @classmethod
+    def _from_stored_state(cls, state: dict[str, Any]) -> Any:
+        if "support" in state:  # Files up to format 4 contain schemas of numbers only.
+            state = dict(state)
+            block = Block(state.pop("support"), len(state["modelled"]))
+            state |= {"blocks": [block], "columns": [], "takes_missing": False, "library": ""}
+            state["missing"] = np.zeros(0, dtype=np.intp)
+        return super()._from_stored_state(state)
+
+    @property
+    def likelihoods(self) -> list[str]:
+        """Name of the likelihood of each modelled column."""
+        return [block.support.likelihood for block in self.blocks for _ in range(block.n_columns)]
+
+    @property
+    def selected_likelihoods(self) -> dict[str, list[int]]:
+        """Indices of the columns of each likelihood, by its name."""
+        selected: dict[str, list[int]] = {}
+        for name, index in zip(self.likelihoods, self.modelled.tolist(), strict=True):
+            selected.setdefault(name, []).append(index)
+        return selected
+
+    @property
+    def usual_likelihoods(self) -> list[str]:
+        """Name of the likelihood of each modelled column that its kind selects."""
+        n_levels = [column.n_levels for column in self.columns] or [0] * len(self.modelled)
+        return [CATEGORIES if n else NUMBERS for n in n_levels]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether modelled columns have several kinds, or kinds other than numbers."""
+        kinds = {column.kind for column in self.columns}
+        has_categories = self.blocks[0].support.likelihood == CATEGORIES
+        return len(self.blocks) > 1 or has_categories or len(kinds) > 1
+
+    @property
+    def modelled_levels(self) -> tuple[int, ...]:
+        """Number of levels of each modelled column, 0 for numbers.
+
+        It is empty unless the table is mixed.
+        """
+        if not self.is_mixed:
+            return ()
+        names = self.likelihoods
+        n_levels = [column.n_levels for column in self.columns] or [0] * len(names)
+        pairs = zip(n_levels, names, strict=True)
+        return tuple(n if name == CATEGORIES else 0 for n, name in pairs)
 
     @property
     def n_levels(self) -> tuple[int, ...]:
@@ -165,12 +283,13 @@ class Schema(Stored):
 
         Raises ValueError or TypeError if the table is invalid.
         """
-        if not self.conditions:
-            cells = _validate(self._fitted_validator(), X, self.shape, reset=False)
-            return self._make_rows(cells, None)
+        validator = self._fitted_validator()
+        if not self.conditions and not self._reads_columns(X):
+            cells = _validate(validator, X, self.shape, self.takes_missing, reset=False)[1]
+            return self._make_rows(cells[:, self.modelled] if self.is_mixed else cells, None)
         X = _validate_container(X, self.owner)
-        validate_data(self._fitted_validator(), X, reset=False, skip_check_array=True)
-        return self._read_with_conditions(X)
+        validate_data(validator, X, reset=False, skip_check_array=True)
+        return self._read(X)
 
     def read_corrupted(self, X: MatrixLike, rows: Rows) -> Rows:
         """Read corrupted versions of rows, from a table with the columns of the fit.
@@ -179,7 +298,8 @@ class Schema(Stored):
         conditions of `rows`. Raises ValueError or TypeError if the table is invalid.
         """
         name = "X_corrupted"
-        cells = self._read_modelled(X, dtype=rows.values.dtype, input_name=name)
+        dtype = rows.values.dtype
+        cells = self._read_modelled(X, dtype=dtype, input_name=name).astype(dtype, copy=False)
         if cells.shape != rows.modelled.shape:
             raise ValueError(
                 f"{name} must have the shape of X, {rows.modelled.shape}, got {cells.shape}."
@@ -223,25 +343,65 @@ class Schema(Stored):
             raise ValueError(f"{requirement}, in one row or in {n} rows, got {len(cells)} rows.")
         return np.broadcast_to(cells, (n, len(names)))
 
-    def write(self, cells: Floats, conditions: Floats | None = None) -> NDArray[Any]:
-        """Arrange modelled cells and conditions in the order of the columns of X.
-
-        Returns an array of shape (n, n_columns). If `conditions` is None, the columns of conditions
-        are 0.
-        """
-        if not self.conditions:
+    def arrange(self, cells: Floats) -> Floats:
+        """Arrange numbers (n, n_modelled) in the order of the columns of X, 0 for conditions."""
+        if not self.conditions and not self.is_mixed:
             return cells
+        rows = np.zeros((len(cells), self.n_columns), cells.dtype)
+        rows[:, self.modelled] = cells
+        return rows
+
+    def write(self, cells: Floats, conditions: Floats | None = None, index: Any = None) -> Any:
+        """Convert modelled cells and conditions to a table like that of the first fit.
+
+        If that was a data frame, the result is a data frame of the same library with the same
+        columns and dtypes; `index` is the index of a pandas DataFrame, or None. Otherwise, it is an
+        array of shape (n, n_columns). If `conditions` is None, the columns of conditions are
+        missing in a data frame, and 0 in an array.
+        """
         n = len(cells)
+        # Nothing is known about columns of numbers without an observed cell.
+        unknown = [not np.isfinite(c.low) and not c.is_category for c in self.columns]
+        if any(unknown):
+            cells = np.where(unknown, np.nan, cells)
+        if self.library:
+            if conditions is None:
+                conditions = np.full((n, len(self.conditions)), np.nan)
+            columns = [*self.columns, *self.conditions]
+            return make_frame(self.library, columns, np.hstack([cells, conditions]), index)
+        if not self.conditions and not self.columns:
+            return self.arrange(cells)
+        parts = [column.decode(part) for column, part in self._pairs(cells)]
         values: list[Any] = [0] * len(self.conditions)
         if conditions is not None:
             pairs = zip(self.conditions, conditions.T, strict=True)
             values = [column.decode(part) for column, part in pairs]
-        dtypes = {_result_dtype(np.asarray(value), cells.dtype) for value in values}
-        rows = np.empty((n, self.n_columns), np.result_type(*dtypes))
-        rows[:, self.modelled] = cells
+        dtypes = {_result_dtype(np.asarray(value), cells.dtype) for value in [*parts, *values]}
+        rows = np.empty((n, self.n_columns), np.result_type(*dtypes, cells.dtype))
+        if not parts:
+            rows[:, self.modelled] = cells
+        for j, part in zip(self.modelled[: len(parts)], parts, strict=True):
+            rows[:, j] = part
         for column, value in zip(self.conditions, values, strict=True):
             rows[:, column.index] = value
         return rows
+
+    def complete(self, X: MatrixLike, cells: Floats, conditions: Floats) -> Any:
+        """Return a copy of a table, in which missing cells have the values of `cells`.
+
+        All other cells are those of the table, to the bit. A column without an observed cell in the
+        first fit is not filled.
+        """
+        values = self.write(cells, conditions, index_of(X))
+        X = as_container(self.shape.as_table(X, self.n_columns))
+        if hasattr(X, "columns"):
+            return fill_frame(X, values, self.modelled.tolist())
+        X, values = np.asarray(X), np.asarray(values)
+        return np.where(pd.isna(X), values, X)
+
+    def _pairs(self, cells: Floats) -> list[tuple[Column, Floats]]:
+        """Return the described modelled columns with their cells."""
+        return list(zip(self.columns, cells.T, strict=bool(self.columns)))
 
     def check_same_columns(self, X: MatrixLike, key: ColumnKey) -> None:
         """Raise ValueError unless the same conditions are selected as in the fit that is resumed.
@@ -261,56 +421,97 @@ class Schema(Stored):
         """Make an estimator with fitted attributes, with which `validate_data` compares tables."""
         return make_validator(self.owner, self.n_columns, self.names)
 
-    def _read_with_conditions(self, X: Any) -> Rows:
+    def _reads_columns(self, X: MatrixLike) -> bool:
+        """Return whether the modelled columns of a table are read one by one."""
+        has_kinds = any(column.kind != "number" for column in self.columns)
+        return has_kinds or (bool(self.columns) and self.takes_missing and not holds_numbers(X))
+
+    def _read(self, X: Any) -> Rows:
         """Read rows from a data frame or an array that `_validate_container` has returned."""
         cells = self._read_modelled(X, dtype=FLOATS, estimator=self.owner, input_name="X")
+        if not self.conditions:
+            return self._make_rows(cells, None)
         indices = [column.index for column in self.conditions]
         return self._make_rows(cells, self._encode_conditions(X, indices))
 
     def _read_modelled(self, X: MatrixLike, **checks: Any) -> Floats:
         """Validate modelled columns and return their cells, without checking their support."""
         check_feature_names(self._fitted_validator(), X, reset=False)
-        X = self.shape.as_table(as_container(X) if self.conditions else X, self.n_columns)
+        reads_columns = self._reads_columns(X)
+        is_container = bool(self.conditions) or reads_columns
+        X = self.shape.as_table(as_container(X) if is_container else X, self.n_columns)
+        if is_container and X.shape[1:] != (self.n_columns,):
+            conditions = "including conditions, " if self.conditions else ""
+            raise ValueError(
+                f"{checks['input_name']} must have {self.n_columns} columns, {conditions}got shape "
+                f"{X.shape}."
+            )
+        if reads_columns:
+            return np.stack([column.encode(X, column.index) for column in self.columns], axis=1)
         if self.conditions:
-            if X.shape[1:] != (self.n_columns,):
-                raise ValueError(
-                    f"{checks['input_name']} must have {self.n_columns} columns, including "
-                    f"conditions, got shape {X.shape}."
-                )
             X = safe_indexing(X, self.modelled, axis=1)
         read = partial(check_array, **checks)
-        cells = read_cells(read, X, self.shape.finiteness, checks["input_name"], self.modelled)
-        return self.shape.check_ends(cells)
+        indices = self.modelled if self.conditions else None
+        cells = read_cells(read, X, self._finiteness, checks["input_name"], indices)
+        cells = cells if self.conditions or not self.is_mixed else cells[:, self.modelled]
+        return _with_one_nan(self.shape.check_ends(cells))
+
+    @property
+    def _finiteness(self) -> bool | str:
+        """Value of the parameter `ensure_all_finite` of scikit-learn's validation functions."""
+        return "allow-nan" if self.takes_missing else self.shape.finiteness
 
     def _encode_conditions(self, X: Any, indices: Sequence[int]) -> Floats:
         """Convert the columns of X at `indices` to cells of shape (n, n_conditions)."""
         pairs = zip(self.conditions, indices, strict=True)
-        return np.hstack([column.encode(column_values(X, j, column.name)) for column, j in pairs])
+        return np.stack([column.encode_condition(X, j) for column, j in pairs], axis=1)
 
     def _make_rows(self, cells: Floats, conditions: Floats | None) -> Rows:
         """Make rows after checking the support of modelled cells."""
-        self.support.check(cells, self.owner, self.column_label)
+        has_missing = self.takes_missing and bool(np.isnan(cells).any())
+        first = 0
+        for block in self.blocks:
+            last = first + block.n_columns
+            label = partial(self._label_after, first)
+            block.support.check(cells[:, first:last], self.owner, label)
+            first = last
         values = cells if conditions is None else append_conditions(cells, conditions)
-        return Rows(values, self.n_levels, self.shape.may_end_early)
+        may_have_missing = self.shape.may_end_early or has_missing
+        return Rows(values, self.n_levels, may_have_missing, self.modelled_levels)
+
+    def _label_after(self, first: int, j: int) -> str:
+        return self.column_label(first + j)
 
 
-def find_columns(X: Any, key: ColumnKey, parameter: str) -> NDArray[np.intp]:
-    """Return the sorted indices of the columns of X that `key`, the value of a parameter, selects.
+def _block_order(names: Sequence[str], columns: Sequence[Column]) -> list[int]:
+    """Return the positions of modelled columns in the order of blocks."""
+    order = [*sorted({*names} - {CATEGORIES}), CATEGORIES]
+    rank = {name: i for i, name in enumerate(order)}
+    n_levels = [column.n_levels for column in columns] or [0] * len(names)
+    return sorted(range(len(names)), key=lambda i: (rank[names[i]], n_levels[i], i))
 
-    Raises ValueError if it selects no column or is not a valid selection.
-    """
+
+def holds_numbers(X: Any) -> bool:
+    """Return whether scikit-learn's validation converts all columns to floats as they are."""
+    if isinstance(X, np.ndarray) and X.dtype.kind in "US":
+        return _are_numbers(X)
+    if hasattr(X, "columns") or hasattr(X, "dtype"):
+        return is_plain(X)
+    if not isinstance(X, list | tuple):
+        return True
     try:
-        chosen = np.unique(column_indices(X, key(X) if callable(key) else key))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"{parameter}={short_repr(key)} must select columns of X: {error}"
-        ) from None
-    if not len(chosen):
-        raise ValueError(
-            f"{parameter}={short_repr(key)} must select at least one column of X, got 0. Set "
-            f"{parameter}=None for a model without conditions."
-        )
-    return chosen.astype(np.intp)
+        return np.asarray(X).dtype.kind not in "OSUmM"
+    except ValueError:  # The rows have different lengths.
+        return True
+
+
+def _are_numbers(texts: NDArray[Any]) -> bool:
+    """Return whether all texts of an array can be converted to numbers, as scikit-learn does."""
+    try:
+        texts.astype(np.float64)
+    except ValueError:
+        return False
+    return True
 
 
 def as_container(X: Any) -> Any:
@@ -324,10 +525,21 @@ def as_container(X: Any) -> Any:
     return np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object)
 
 
+def _check_unique(labels: Sequence[Any]) -> None:
+    """Raise ValueError if two columns have the same label."""
+    label, times = Counter(labels).most_common(1)[0] if labels else ("", 0)
+    if times > 1:
+        raise ValueError(
+            f"X must have unique column names, got {short_repr(label)} {times} times. Rename the "
+            "columns."
+        )
+
+
 def _validate_container(X: MatrixLike, owner: str, **checks: Any) -> Any:
     """Convert a table whose values may have any type; validate the shape unless it is a frame."""
     X = as_container(X)
     if hasattr(X, "columns"):
+        _check_unique(list(X.columns))
         return X
     return check_array(X, dtype=None, ensure_all_finite=False, estimator=owner, **checks)
 
@@ -363,11 +575,21 @@ def make_validator(
     return validator
 
 
-def _validate(validator: Any, X: MatrixLike, shape: RowShape, **checks: Any) -> Floats:
-    """Validate a table without conditions and return its cells."""
+def _validate(
+    validator: Any, X: MatrixLike, shape: RowShape, may_miss: bool, **checks: Any
+) -> tuple[Any, Floats]:
+    """Validate a table of numbers without conditions. Return it and its cells."""
     X = shape.as_table(X, getattr(validator, "n_features_in_", None))
     read = partial(validate_data, validator, dtype=FLOATS, **checks)
-    return shape.check_ends(read_cells(read, X, shape.finiteness))
+    finiteness = "allow-nan" if may_miss else shape.finiteness
+    cells = shape.check_ends(read_cells(read, X, finiteness))
+    return (X if hasattr(X, "columns") else cells), _with_one_nan(cells)
+
+
+def _with_one_nan(cells: Floats) -> Floats:
+    """Return cells in which all NaN have the same bits, so that equal rows have equal hashes."""
+    missing = np.isnan(cells)
+    return np.where(missing, np.asarray(np.nan, cells.dtype), cells) if missing.any() else cells
 
 
 def append_conditions(cells: Floats, conditions: Floats) -> Floats:

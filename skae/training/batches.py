@@ -45,6 +45,9 @@ class Batches:
     width : int or None
         Number of cells that a network computes per row, from which the memory is estimated. None
         uses the number of columns.
+    hidden_share : float
+        Probability with which a modelled cell of a training batch is hidden from the encoder. It is
+        not corrupted, and it counts in the loss.
     """
 
     table: Batch
@@ -52,6 +55,7 @@ class Batches:
     corrupt: Corruption | None = None
     n_conditions: int = 0
     width: int | None = None
+    hidden_share: float = 0.0
 
     @classmethod
     def all_rows(cls, table: Batch) -> Self:
@@ -71,7 +75,7 @@ class Batches:
 
     def corrupted(self, generator: torch.Generator) -> "Batches":
         """Return the same rows, corrupted once."""
-        if self.corrupt is None:
+        if self.corrupt is None and not self.hidden_share:
             return self
         return Batches.all_rows(self._corrupt_batch(self.take(self.index), generator))
 
@@ -114,6 +118,11 @@ class Batches:
             yield batch if generator is None else self._corrupt_batch(batch, generator)
 
     def _corrupt_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        if self.hidden_share:
+            visible = torch.rand(batch.x.shape, generator=generator, device=batch.x.device)
+            visible = visible >= self.hidden_share
+            known = batch.observed if batch.visible is None else batch.visible
+            batch = batch._replace(visible=visible if known is None else visible & known)
         if self.corrupt is None:
             return batch
         features, conditions = batch.x.tensor_split([batch.x.shape[1] - self.n_conditions], dim=1)

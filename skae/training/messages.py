@@ -1,6 +1,6 @@
 """Warnings about a fit, which the public method issues when the fit is complete."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -10,6 +10,8 @@ from skae.nn.corruption import FOR_IMAGES
 from skae.nn.likelihoods.base import Likelihood
 from skae.nn.network import Network
 from skae.nn.pca import column_moments
+from skae.parameters import short_repr
+from skae.table.columns import Column
 from skae.table.seen import ColumnMoments
 from skae.training.batches import Batches
 from skae.training.epochs import Outcome
@@ -27,6 +29,10 @@ MANY_STEPS = 100
 
 ROUNDING = 1e-4
 """Relative difference of objectives that rounding errors may cause."""
+
+MANY_LEVELS, LEVELS_PER_ROW = 20, 0.5
+"""Largest number of levels of a column, and its largest share of the number of rows, without a
+warning."""
 
 IMAGE_CHANNELS = (1, 3, 4)
 """Numbers of channels of usual images: gray, RGB and RGBA."""
@@ -54,12 +60,25 @@ def about_size(network: Network, is_corrupted: bool) -> list[Message]:
 
     `is_corrupted` is whether the encoder receives corrupted rows in training.
     """
-    k, d = network.latent.n_components, network.inputs.n_outputs
+    k, d = network.latent.n_components, network.inputs.n_encoded
     if k <= d or is_corrupted or network.latent.restricts_codes:
         return []
     text = (
         f"n_components={k} exceeds the number of columns, {d}, so that codes can copy the rows. "
         "Lower n_components, or set corruption, with which longer codes are useful."
+    )
+    return [(text, UserWarning)]
+
+
+def about_levels(columns: Sequence[Column], n_rows: int) -> list[Message]:
+    """Return a list with a warning if most categories of a column occur once in `n_rows` rows."""
+    found = [c.name for c in columns if c.n_levels > max(MANY_LEVELS, LEVELS_PER_ROW * n_rows)]
+    if not found:
+        return []
+    text = (
+        f"Most categories of column {short_repr(found[0])} occur once. If it identifies rows, drop "
+        "it. Otherwise, set categories=Categories(max_categories=...), so that infrequent "
+        "categories share a level."
     )
     return [(text, UserWarning)]
 
@@ -86,7 +105,7 @@ def about_training(
     # the likelihood. The margin, one nat per cell, excludes differences by chance, and those of
     # rounding.
     limit = max(start_loss, network.likelihood.baseline().item())
-    limit += network.inputs.n_outputs + ROUNDING * abs(limit)
+    limit += network.inputs.n_encoded + ROUNDING * abs(limit)
     if outcome.loss > limit:
         text = (
             f"Training diverged: the objective rose from {start_loss:.4g} to {outcome.loss:.4g} "
@@ -111,7 +130,7 @@ def _can_learn(network: Network, plan: Plan, train: Batches) -> bool:
     """
     n_steps = plan.budget.max_epochs * len(train.batch_sizes(plan.budget.batch_size))
     is_linear = network.encoder.residual is None and network.decoder.residual is None
-    is_short = network.latent.n_components < network.inputs.n_outputs
+    is_short = network.latent.n_components < network.inputs.n_encoded
     return n_steps >= MANY_STEPS and len(train) > 1 and is_short and not is_linear
 
 
@@ -171,7 +190,8 @@ def about_noise(
     noise = likelihood.noise_variance
     # A trained noise variance falls as long as training lasts.
     is_arbitrary = network.likelihood.is_trained
-    is_arbitrary |= bool((noise < NEGLIGIBLE_NOISE * variance.mean().to(noise)).all())
+    if not network.inputs.has_own_scales:
+        is_arbitrary |= bool((noise < NEGLIGIBLE_NOISE * variance.mean().to(noise)).all())
     if not is_arbitrary or rank >= min(d, k + 1):
         return []
     text = (
@@ -184,7 +204,7 @@ def about_noise(
 
 
 def _variances(network: Network, batch: Batch) -> torch.Tensor:
-    """Compute the variances (n_outputs,) of the modelled columns in a sample of rows."""
+    """Compute the variances (n_modelled,) of the modelled columns in a sample of rows."""
     # Some devices do not support float64.
-    x, weight = batch.x.nan_to_num().cpu().double(), batch.weight.cpu().double()
-    return column_moments(x, weight).variance[: network.inputs.n_outputs]
+    x, weight = network.inputs.modelled(batch).x.nan_to_num().cpu().double(), batch.weight
+    return column_moments(x, weight.cpu().double()).variance

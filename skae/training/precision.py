@@ -79,7 +79,7 @@ def choose_dtype(
     is_narrow = (moments.scale > FLOAT32_RATIO * deviation) & (deviation > 0)
     limit = MAX_VALUE[torch.float32]
     exceeds_float32 = (
-        largest.max() > limit or float(moments.scale) * limit < 1 or bool(is_narrow.any())
+        largest.max() > limit or float(moments.scale.min()) * limit < 1 or bool(is_narrow.any())
     )
     needs_float64 = (table_dtype == np.float64 and prefers_float64) or exceeds_float32
     return torch.float64 if needs_float64 else torch.float32
@@ -109,12 +109,15 @@ def check_overflow(largest: Floats, name: str, schema: Schema, dtype: torch.dtyp
 
 
 def check_scale(moments: Moments, schema: Schema, dtype: torch.dtype) -> None:
-    """Raise ValueError if the global scale is too small for `dtype`."""
+    """Raise ValueError if the global scale, or the scale of a column, is too small for `dtype`."""
     limit = MAX_VALUE[dtype]
-    if float(moments.scale) * limit < 1:
-        column = schema.column_label(int(moments.variance.argmax()))
+    if float(moments.scale.min()) * limit < 1:
+        # Numbers come before categories, whose scales are never small.
+        at = moments.scale.argmin() if moments.scale.ndim else moments.variance.argmax()
+        column = schema.column_label(int(at))
+        kind = "a variance" if moments.scale.ndim else "the largest variance of all columns"
         raise ValueError(
-            f"Column {column} of X has the largest variance of all columns, but it is too small "
+            f"Column {column} of X has {kind}, but it is too small "
             f"for {str(dtype).removeprefix('torch.')}: standard deviations must be at least about "
             f"{1 / limit:g}. Scale the columns of X{or_float64(dtype)}."
         )
@@ -125,8 +128,9 @@ def check_noise(noise: str | float, scale: torch.Tensor, dtype: torch.dtype) -> 
     if isinstance(noise, str):
         return
     # A power would raise an OverflowError.
-    limit, variance = MAX_VALUE[dtype], float(scale) * float(scale)
-    if not 0.1 / limit**2 < variance / noise < 10 * limit**2:
+    limit, variance = MAX_VALUE[dtype], float(scale.max()) * float(scale.max())
+    least = float(scale.min()) * float(scale.min())
+    if not (0.1 / limit**2 < least / noise and variance / noise < 10 * limit**2):
         raise ValueError(
             f"noise={noise!r} differs too much from the mean variance of the columns, "
             f"{variance:g}. Scale the columns of X or change noise."

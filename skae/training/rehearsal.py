@@ -75,7 +75,8 @@ class Rehearsal(Batches):
         index = torch.arange(min(CHECKED_ROWS, len(self.table.x)), device=self.table.x.device)
         table = self.take(index)
         table = table._replace(weight=table.weight / table.weight.mean())
-        return Batches(table, index, self.corrupt, self.n_conditions, self.width)
+        options = self.corrupt, self.n_conditions, self.width, self.hidden_share
+        return Batches(table, index, *options)
 
     def _shuffled(self, n: int, times: int, generator: torch.Generator) -> Tensor:
         """Return the numbers from 0 to n - 1, several times, each time in another order."""

@@ -84,9 +84,9 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
     >>> model.fit(X[:1200]).transform(X[1200:]).shape
     (597, 8)
     >>> sevens = model.sample(3, condition=7, random_state=0)
-    >>> sevens.shape, sevens[:, -1].tolist()
+    >>> sevens.shape, sevens["target"].tolist()
     ((3, 65), [7.0, 7.0, 7.0])
-    >>> model.translate(X[:1], condition=3)[:, -1].item()
+    >>> model.translate(X[:1], condition=3)["target"].item()
     3.0
     """
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from skae import inference
 from skae.base import BaseAutoencoder
 from skae.state import Fitted
+from skae.table.containers import index_of
 from skae.table.rows import Floats
 from skae.table.schema import ColumnKey, MatrixLike
 
@@ -50,10 +51,11 @@ class ConditionedAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features)
+        X_original : ndarray or data frame of shape (n_samples, n_features)
             Expected row of each code under the likelihood, in the user's units. The columns of the
-            condition contain `condition`. The dtype is object if the condition contains strings.
-            Otherwise, it is a floating dtype, and booleans are returned as 0 and 1.
+            condition contain `condition`. It is a data frame with the columns and dtypes of the
+            first fit if that received one. Otherwise, the dtype is object if the table contains
+            strings, and else a floating dtype, in which booleans are 0 and 1.
 
         Raises
         ------
@@ -67,7 +69,7 @@ class ConditionedAutoencoder(BaseAutoencoder):
         fitted = self._read_fitted()
         Z = self._read_codes(X, fitted)
         conditions = self._read_conditions(condition, len(Z), fitted, "inverse_transform")
-        return inference.decode(Z, conditions, fitted)
+        return inference.decode(Z, conditions, fitted, index_of(X))
 
     def _read_conditions(
         self, condition: Any, n: int, fitted: Fitted, caller: str
@@ -118,7 +120,8 @@ class ConditionedAutoencoder(BaseAutoencoder):
         fitted = self._read_fitted()
         rows = fitted.schema.read(X)
         conditions = self._read_conditions(condition, len(rows), fitted, "translate")
-        return inference.decode(inference.codes(rows, fitted), conditions, fitted)
+        codes = inference.codes(rows, fitted)
+        return inference.decode(codes, conditions, fitted, index_of(X))
 
     def sample(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 from skae._compat.sklearn import Interval
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.density.importance import Importance
-from skae.inference import codes
+from skae.inference import codes, encoded_rows
 from skae.nn.adversaries import N_ADVERSARIES, Adversaries
 from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Code, Encode, Latent
@@ -327,4 +327,5 @@ class FairAutoencoder(ConditionedAutoencoder):
         rows = schema.read(X)
         pairs = zip(schema.conditions, rows.conditions.T, strict=True)
         sensitive = {column.name: column.classes(cells) for column, cells in pairs}
-        return audit({"rows": rows.modelled, "code": codes(rows, fitted)}, sensitive, y)
+        tables = {"rows": encoded_rows(rows, fitted), "code": codes(rows, fitted)}
+        return audit(tables, sensitive, y)

@@ -1,7 +1,7 @@
 """The variational autoencoder."""
 
 from numbers import Integral, Real
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from numpy.random import RandomState
@@ -227,7 +227,7 @@ class VariationalAutoencoder(BaseAutoencoder):
 
     def posterior_predictive(
         self, X: MatrixLike, n_draws: int = 100, random_state: int | RandomState | None = None
-    ) -> Floats:
+    ) -> Any:
         """Draw rows from the posterior predictive distribution of each row.
 
         For each draw, a code is drawn from the encoder's posterior of the row, and a row is drawn
@@ -248,8 +248,9 @@ class VariationalAutoencoder(BaseAutoencoder):
 
         Returns
         -------
-        draws : ndarray of shape (n_draws, n_samples, n_features)
-            Drawn rows in the user's units. The columns of a condition are those of `X`.
+        draws : ndarray of shape (n_draws, n_samples, n_features) or list of data frames
+            Drawn rows in the user's units. The columns of a condition are those of `X`. If the
+            first fit received a data frame, each draw of all rows is such a data frame.
 
         Raises
         ------

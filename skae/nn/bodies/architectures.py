@@ -25,7 +25,8 @@ do not depend on the number of components, so that a network can grow."""
 
 def make_architecture(
     architecture: str | ModulePair,
-    n_features: int,
+    n_inputs: int,
+    n_outputs: int,
     feature_shape: tuple[int, ...] | None,
     hidden_layer_sizes: Sequence[int] | str,
     narrow_widths: Sequence[int],
@@ -34,10 +35,11 @@ def make_architecture(
 ) -> Architecture:
     """Create the architecture that the parameters of an estimator describe.
 
+    `n_inputs` is the length of the encoder's input, `n_outputs` that of the decoder's output, and
     `narrow_widths` is the meaning of `hidden_layer_sizes="auto"` for "mlp" and narrow tables.
     Raises ValueError if `feature_shape` or `hidden_layer_sizes` does not suit the architecture.
     """
-    shape = feature_shape or (n_features,)
+    shape = feature_shape or (n_outputs,)
     kind = architecture if isinstance(architecture, str) else "mlp"
     if kind in AXES and (feature_shape is None or len(shape) != len(AXES[kind])):
         raise ValueError(
@@ -46,7 +48,7 @@ def make_architecture(
         )
     times = halvings(cast(Shape, shape)) if kind == "conv" else None
     if isinstance(hidden_layer_sizes, str):
-        is_narrow = kind == "mlp" and n_features <= NARROW
+        is_narrow = kind == "mlp" and n_outputs <= NARROW
         widths = (narrow_widths if is_narrow else WIDTHS[kind])[:times]
     else:
         widths = tuple(hidden_layer_sizes)
@@ -59,7 +61,7 @@ def make_architecture(
     if times is not None:
         if len(widths) > times:
             raise ValueError(
-                f"feature_shape={shape}, n_features={n_features}, is too small for the "
+                f"feature_shape={shape}, n_features={n_outputs}, is too small for the "
                 f"{len(widths)} stages of hidden_layer_sizes={widths}: each stage halves the "
                 f"image, and this one can be halved {times} times."
             )
@@ -71,5 +73,9 @@ def make_architecture(
                 "hidden_layer_sizes=()."
             )
         return Recurrent(cast(tuple[int, int], shape), widths, dropout)
-    default = MLP(n_features, widths, activation, dropout)
-    return default if isinstance(architecture, str) else UserModules(architecture, shape, default)
+    default = MLP(n_outputs, widths, activation, dropout, n_inputs)
+    return (
+        default
+        if isinstance(architecture, str)
+        else UserModules(architecture, feature_shape, default)
+    )

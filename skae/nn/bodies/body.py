@@ -15,8 +15,10 @@ class Architecture(ABC):
 
     Parameters
     ----------
-    n_features : int
-        Number of cells of a row.
+    n_inputs : int
+        Length of the input of the encoder.
+    n_outputs : int
+        Length of the output of the decoder.
     """
 
     takes_missing = False
@@ -34,16 +36,16 @@ class Architecture(ABC):
     likes_skip = True
     """Whether there is a linear skip if `linear_skip="auto"`."""
 
-    def __init__(self, n_features: int) -> None:
-        self.n_features = n_features
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        self.n_inputs, self.n_outputs = n_inputs, n_outputs
 
     @abstractmethod
     def encoder(self, n_out: int) -> Residual:
-        """Create a network that maps rows (..., n_features) to outputs (..., n_out)."""
+        """Create a network that maps rows (..., n_inputs) to raw outputs (..., n_out)."""
 
     @abstractmethod
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
-        """Create a network that maps inputs (..., n_in) to rows (..., n_features).
+        """Create a network that maps codes (..., n_in) to outputs (..., n_outputs).
 
         `tied_to` is the residual network of the encoder, whose weights it uses, or None.
         """
@@ -166,11 +168,10 @@ def make_bodies(
     architecture: Architecture, n_inputs: int, n_outputs: int, linear_skip: bool, tied_weights: bool
 ) -> tuple[Body, Body]:
     """Create the encoder, with `n_inputs` raw outputs, and the decoder, with `n_outputs` inputs."""
-    d = architecture.n_features
     down = up = encoder = decoder = None
     if linear_skip:
-        down = Dense(d, n_inputs)
-        up = Dense(n_outputs, d, down if tied_weights else None)
+        down = Dense(architecture.n_inputs, n_inputs)
+        up = Dense(n_outputs, architecture.n_outputs, down if tied_weights else None)
     if not (linear_skip and architecture.is_linear):
         encoder = architecture.encoder(n_inputs)
         decoder = architecture.decoder(n_outputs, encoder if tied_weights else None)

@@ -134,7 +134,7 @@ class Convolutional(Architecture):
     def __init__(
         self, shape: Shape, channels: Sequence[int], activation: str, dropout: float
     ) -> None:
-        super().__init__(math.prod(shape))
+        super().__init__(math.prod(shape), math.prod(shape))
         self.is_linear = not channels
         # A linear skip suits series: as with columns, a step has the same meaning in all rows, and
         # most data sets of series are small.

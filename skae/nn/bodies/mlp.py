@@ -12,30 +12,37 @@ class MLP(Architecture):
 
     Parameters
     ----------
-    n_features : int
-        Number of cells of a row.
+    n_outputs : int
+        Length of the output of the decoder.
     widths : sequence of int
         Numbers of hidden units of the encoder's layers.
     activation : str
         Activation function of the hidden layers, a key of `ACTIVATIONS`.
     dropout : float
         Share of hidden units that are set to zero during training.
+    n_inputs : int or None, default=None
+        Length of the input of the encoder. None is `n_outputs`.
     """
 
     has_layers = True
     can_tie = True
 
     def __init__(
-        self, n_features: int, widths: Sequence[int], activation: str, dropout: float
+        self,
+        n_outputs: int,
+        widths: Sequence[int],
+        activation: str,
+        dropout: float,
+        n_inputs: int | None = None,
     ) -> None:
-        super().__init__(n_features)
+        super().__init__(n_outputs if n_inputs is None else n_inputs, n_outputs)
         self.widths = tuple(widths)
         self.is_linear = not self.widths
         self.options = activation, dropout
 
     def encoder(self, n_out: int) -> Residual:
-        return dense_chain([self.n_features, *self.widths, n_out], *self.options)
+        return dense_chain([self.n_inputs, *self.widths, n_out], *self.options)
 
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
-        sizes = [n_in, *reversed(self.widths), self.n_features]
+        sizes = [n_in, *reversed(self.widths), self.n_outputs]
         return dense_chain(sizes, *self.options, cast("Chain | None", tied_to))

@@ -150,24 +150,29 @@ class UserModules(Architecture):
     pair : object
         Object with a method `encoder(n_out)`, a method `decoder(n_in)`, or both, which return
         modules.
-    shape : tuple of int
-        Shape of a row for these modules.
+    shape : tuple of int or None
+        Shape of a row for these modules. None is a vector.
     default : Architecture
         Architecture that creates the network for which the object has no method.
     """
 
-    def __init__(self, pair: ModulePair, shape: tuple[int, ...], default: Architecture) -> None:
-        super().__init__(math.prod(shape))
-        self.pair, self.shape, self.default = pair, shape, default
+    def __init__(
+        self, pair: ModulePair, shape: tuple[int, ...] | None, default: Architecture
+    ) -> None:
+        super().__init__(default.n_inputs, default.n_outputs)
+        self.pair, self.default = pair, default
+        self.shape_in, self.shape_out = shape or (self.n_inputs,), shape or (self.n_outputs,)
 
     def encoder(self, n_out: int) -> Residual:
         if not callable(getattr(self.pair, "encoder", None)):
             return self.default.encoder(n_out)
         return ModuleBody(
-            lambda: self.pair.encoder(n_out), self.shape, (n_out,), f"encoder({n_out})"
+            lambda: self.pair.encoder(n_out), self.shape_in, (n_out,), f"encoder({n_out})"
         )
 
     def decoder(self, n_in: int, tied_to: Residual | None) -> Residual:
         if not callable(getattr(self.pair, "decoder", None)):
             return self.default.decoder(n_in, tied_to)
-        return ModuleBody(lambda: self.pair.decoder(n_in), (n_in,), self.shape, f"decoder({n_in})")
+        return ModuleBody(
+            lambda: self.pair.decoder(n_in), (n_in,), self.shape_out, f"decoder({n_in})"
+        )

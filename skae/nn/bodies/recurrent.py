@@ -183,7 +183,7 @@ class Recurrent(Architecture):
     likes_skip = False
 
     def __init__(self, shape: tuple[int, int], widths: Sequence[int], dropout: float) -> None:
-        super().__init__(math.prod(shape))
+        super().__init__(math.prod(shape), math.prod(shape))
         self.shape, self.widths, self.dropout = shape, tuple(widths), dropout
 
     def encoder(self, n_out: int) -> Residual:

@@ -23,9 +23,9 @@ class Likelihood(nn.Module, ABC):
 
     The cells of batches are in the user's units, and so are means and samples. Batches contain
     modelled columns only. The subclass defines the units of `out`: standardized cells for the
-    Gaussian family, logits for the Bernoulli family. A subclass defines functions of complete cells
-    `x` (..., n, n_columns). From them, this class computes functions of batches, which use the
-    observed cells only. Log-densities and log-probabilities are in nats.
+    Gaussian family, logits for the Bernoulli and the categorical family. A subclass defines
+    functions of complete cells `x` (..., n, n_columns). From them, this class computes functions of
+    batches, which use the observed cells only. Log-densities and log-probabilities are in nats.
 
     Parameters
     ----------
@@ -66,6 +66,10 @@ class Likelihood(nn.Module, ABC):
     has_common_scale = True
     """Whether a change of the noise multiplies all scores and informations by one factor."""
 
+    has_constant_information = True
+    """Whether the density may be estimated as if the Fisher information of the outputs did not
+    depend on them."""
+
     noise_variance: Tensor
 
     def __init__(
@@ -81,7 +85,16 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Initialize from the means and variances (n_columns,) of columns, and the global scale.
+        """Initialize from the moments of encoded columns.
+
+        Encoded columns are numbers, and a column for each level of a category (see `OneHot`).
+
+        Parameters
+        ----------
+        center, variance : Tensor of shape (n_outputs,)
+            Means and variances of encoded columns.
+        scale : Tensor of shape () or (n_outputs,)
+            The global scale, or the scale of each encoded column.
 
         Returns
         -------
@@ -96,7 +109,7 @@ class Likelihood(nn.Module, ABC):
         return
 
     def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Replace the means (n_columns,) of columns and the global scale.
+        """Replace the means (n_outputs,) of encoded columns and the global scale.
 
         Likelihoods whose outputs do not depend on them do nothing. The noise of training is that of
         the new scale, but a trained noise is kept. Return the gain and the shift, on the CPU and
@@ -106,8 +119,15 @@ class Likelihood(nn.Module, ABC):
         return torch.ones(()), torch.zeros(())
 
     def start_noise(self, variance: Tensor) -> None:
-        """Initialize a trained noise with noise variances (n_columns,) of standardized columns."""
+        """Initialize a trained noise with noise variances (n_outputs,) of standardized columns."""
         return
+
+    def output_noise(self, out: Tensor) -> Tensor:
+        """Compute the noise variance of each output, (..., n_outputs).
+
+        It is the inverse of the Fisher information of the output alone.
+        """
+        return 1 / self.information_product(out, torch.ones_like(out)[..., None])[..., 0]
 
     @abstractmethod
     def baseline(self) -> Tensor:
@@ -156,7 +176,18 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def mean(self, out: Tensor) -> Tensor:
-        """Compute expected rows (..., n, n_columns), in the user's units."""
+        """Compute expected rows (..., n, n_columns), in the user's units.
+
+        For a category, it is the most probable level.
+        """
+
+    def expected(self, out: Tensor) -> Tensor:
+        """Compute expected encoded rows (..., n, n_outputs).
+
+        They are expected rows, with the probabilities of all levels in place of the most probable
+        one.
+        """
+        return self.mean(out)
 
     @abstractmethod
     def sample(self, out: Tensor, draws: Draws) -> Tensor:

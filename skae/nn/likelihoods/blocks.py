@@ -27,6 +27,7 @@ class Blocks(Likelihood):
         self.outputs = [part.n_outputs for part in parts]
         self.is_known = all(part.is_known for part in parts)
         self.is_trained = any(part.is_trained for part in parts)
+        self.has_constant_information = all(part.has_constant_information for part in parts)
         self.has_common_scale, self.is_pooled = self.is_known, False
         self.noise_variance = torch.cat([part.noise_variance for part in parts])
 
@@ -41,8 +42,9 @@ class Blocks(Likelihood):
         return torch.cat([function(*each) for each in zip(self.parts, *tables, strict=True)], -1)
 
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        tables = zip(center.split(self.columns), variance.split(self.columns), strict=True)
-        starts = [p.start(*each, scale) for p, each in zip(self.parts, tables, strict=True)]
+        own = scale.split(self.outputs) if scale.ndim else [scale] * len(self.parts)
+        tables = center.split(self.outputs), variance.split(self.outputs), own
+        starts = [part.start(*each) for part, *each in zip(self.parts, *tables, strict=True)]
         self.noise_variance.copy_(torch.cat([part.noise_variance for part in self.parts]))
         bias, slope = zip(*starts, strict=True)
         return torch.cat(bias), torch.cat(slope)
@@ -53,7 +55,7 @@ class Blocks(Likelihood):
         self.noise_variance.copy_(torch.cat([part.noise_variance for part in self.parts]))
 
     def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = zip(self.parts, center.split(self.columns), strict=True)
+        pairs = zip(self.parts, center.split(self.outputs), strict=True)
         changes = [part.change_units(own, scale) for part, own in pairs]
         self.noise_variance.copy_(torch.cat([part.noise_variance for part in self.parts]))
         sizes = [(n,) for n in self.outputs]
@@ -62,8 +64,11 @@ class Blocks(Likelihood):
         return torch.cat(gains), torch.cat(shifts)
 
     def start_noise(self, variance: Tensor) -> None:
-        for part, own in zip(self.parts, variance.split(self.columns), strict=True):
+        for part, own in zip(self.parts, variance.split(self.outputs), strict=True):
             part.start_noise(own)
+
+    def output_noise(self, out: Tensor) -> Tensor:
+        return self._joined(lambda part, out: part.output_noise(out), [], [out])
 
     def baseline(self) -> Tensor:
         return torch.stack([part.baseline() for part in self.parts]).sum()
@@ -99,6 +104,9 @@ class Blocks(Likelihood):
 
     def mean(self, out: Tensor) -> Tensor:
         return self._joined(lambda part, out: part.mean(out), [], [out])
+
+    def expected(self, out: Tensor) -> Tensor:
+        return self._joined(lambda part, out: part.expected(out), [], [out])
 
     def sample(self, out: Tensor, draws: Draws) -> Tensor:
         return self._joined(lambda part, out: part.sample(out, draws), [], [out])

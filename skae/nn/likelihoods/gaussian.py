@@ -20,6 +20,11 @@ PRIOR_ROWS = 10.0
 has its own noise variance. On tables of 20 to 100 rows, 10 to 30 rows gave similar densities, and 3
 rows gave lower ones."""
 
+LEAST_OWN_NOISE = 4e-4
+"""Smallest noise variance of a column, relative to its variance, if columns have their own scales.
+Many cells of such a column may have the same value, and a decoder may reproduce a column exactly.
+The density of its cells would grow without limit otherwise."""
+
 NOISE_PACE = 10.0
 """Factor on the learning rate of the logarithm of a trained noise variance."""
 
@@ -39,7 +44,13 @@ def rounding_variance(center: Tensor, variance: Tensor, scale: Tensor) -> Tensor
 class Gaussian(Likelihood):
     """Normal distribution whose standardized mean is the output of the decoder.
 
-    `Likelihood` documents the parameters.
+    `Likelihood` documents the other parameters.
+
+    Parameters
+    ----------
+    own_scales : bool
+        Whether each column has its own scale. An unknown noise variance is then that of each
+        column, and deviances are squared errors in units of the scales.
     """
 
     is_linear = True
@@ -49,8 +60,13 @@ class Gaussian(Likelihood):
     floor: Tensor
 
     def __init__(
-        self, n_columns: int, noise: str | float = "isotropic", trains_noise: bool = False
+        self,
+        n_columns: int,
+        noise: str | float = "isotropic",
+        trains_noise: bool = False,
+        own_scales: bool = False,
     ) -> None:
+        noise = "diagonal" if own_scales and isinstance(noise, str) else noise
         super().__init__(n_columns, noise, trains_noise)
         self.is_known = not isinstance(noise, str)
         self.is_trained = trains_noise and not self.is_known
@@ -58,7 +74,7 @@ class Gaussian(Likelihood):
         log_noise = torch.zeros(1 if self.is_pooled else n_columns)
         self.log_noise = nn.Parameter(log_noise) if self.is_trained else None
         self.register_buffer("center", torch.zeros(n_columns))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(n_columns if own_scales else ()))
         self.register_buffer("floor", torch.ones(n_columns))
 
     def start(self, center: Tensor, variance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,13 +84,23 @@ class Gaussian(Likelihood):
         if not self.is_pooled:
             # The noise of a constant column cannot be estimated from its own cells.
             floor = torch.where(variance > 0, floor, CONSTANT_NOISE * scale**2)
+        if self.has_own_scales:
+            floor = floor.maximum(LEAST_OWN_NOISE * variance)
         self.floor.copy_(floor)
         self.fix_noise()
         return torch.zeros_like(center), torch.ones_like(center)
 
+    @property
+    def has_own_scales(self) -> bool:
+        """Whether each column has its own scale."""
+        return self.scale.ndim > 0
+
     def fix_noise(self) -> None:
         # The noise variance is fixed at the overall variance during training, unless it is known.
-        self.noise_variance.fill_(float(self.noise) if self.is_known else self.scale**2)
+        if self.is_known:
+            self.noise_variance.fill_(float(self.noise))
+        else:
+            self.noise_variance.copy_(self.scale**2)
 
     def change_units(self, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         old_center, old_scale = (part.cpu().double().clone() for part in (self.center, self.scale))
@@ -92,9 +118,13 @@ class Gaussian(Likelihood):
             variance = variance.mean(0, keepdim=True) if self.is_pooled else variance
             self.log_noise.copy_(variance.log() / NOISE_PACE)
 
+    def output_noise(self, out: Tensor) -> Tensor:
+        return self.fixed().noise_variance / self.scale**2
+
     def baseline(self) -> Tensor:
         # The mean of each column, with one noise variance for all columns: their mean variance.
-        return self.n_columns * 0.5 * (2 * math.pi * math.e * self.scale**2).log()
+        entropy = 0.5 * (2 * math.pi * math.e * self.scale**2).log()
+        return entropy.sum() if self.has_own_scales else self.n_columns * entropy
 
     @property
     def smallest_noise(self) -> Tensor:
@@ -137,7 +167,8 @@ class Gaussian(Likelihood):
         return self.scale**2 / self.variance() if batch.observed is None else None
 
     def cell_deviance(self, x: Tensor, out: Tensor) -> Tensor:
-        return (x - self.mean(out)) ** 2
+        squares = (x - self.mean(out)) ** 2
+        return squares / self.scale**2 if self.has_own_scales else squares
 
     def mean(self, out: Tensor) -> Tensor:
         return self.center + self.scale * out
@@ -148,7 +179,7 @@ class Gaussian(Likelihood):
     def cell_squares(
         self, x: Tensor, out: Tensor, spread: Tensor | None, bessel: Tensor | float
     ) -> Tensor:
-        squares = bessel * self.cell_deviance(x, out)
+        squares = bessel * (x - self.mean(out)) ** 2
         return squares if spread is None else squares + self.scale**2 * spread
 
     def row_squares(self, errors: Tensor, change: Tensor, spread: Tensor, bessel: Tensor) -> Tensor:
@@ -159,7 +190,9 @@ class Gaussian(Likelihood):
     def update(self, statistics: Statistics) -> Self:
         if self.is_known:
             return self
-        variance = self.column_means(statistics["squares"], statistics)
+        # Means over columns have a meaning in the same units only.
+        unit = self.scale**2 if self.has_own_scales else 1.0
+        variance = unit * self.column_means(statistics["squares"] / unit, statistics)
         if self.is_pooled:
             variance = variance.mean()
         return self.with_noise(variance.maximum(self.smallest_noise).expand(self.n_columns).clone())
