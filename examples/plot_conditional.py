@@ -25,7 +25,8 @@ model.fit(train)
 # column, which is left out here.
 
 conditions = np.tile(np.arange(10), 6)
-drawn = model.sample(60, mean=True, condition=conditions, random_state=0)[:, :-1]
+drawn = model.sample(60, mean=True, condition=conditions, random_state=0)
+drawn = drawn.drop(columns="target").to_numpy()
 figure, panels = plt.subplots(6, 10, figsize=(6, 3.8), layout="constrained")
 for panel, image in zip(panels.flat, drawn.reshape(-1, 8, 8), strict=True):
     panel.imshow(image, cmap="gray_r", vmin=0, vmax=16)
@@ -41,9 +42,9 @@ chosen = [int(np.flatnonzero(test["target"] == digit)[5]) for digit in (0, 3, 4,
 figure, panels = plt.subplots(4, 11, figsize=(6.6, 2.6), layout="constrained")
 for row, line in zip(chosen, panels, strict=True):
     original = test.iloc[[row]]
-    translated = [model.translate(original, digit)[0, :-1] for digit in range(10)]
-    images = [original.iloc[0, :-1].to_numpy(), *translated]
-    for panel, image in zip(line, images, strict=True):
+    translated = [model.translate(original, digit) for digit in range(10)]
+    for panel, rows in zip(line, [original, *translated], strict=True):
+        image = rows.drop(columns="target").to_numpy()
         panel.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
         panel.set_axis_off()
 panels[0, 0].set_title("original", fontsize=9)
