@@ -138,7 +138,7 @@ def test_it_is_a_table_with_the_columns_of_x():
         small().fit(frame, X_val=pd.DataFrame(V, columns=names[::-1]))
     with pytest.raises(ValueError, match="5 features"):
         small().fit(X, X_val=V[:, 1:])
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match=r"All cells of X_val are missing \(NaN\)"):
         small().fit(X, X_val=np.full_like(V, np.nan))
 
 

@@ -165,6 +165,8 @@ def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
     check_validation(estimator, data, targets)
     if data.X_val is not None:
         held_out = schema.read(data.X_val)
+        if np.isnan(held_out.modelled).all():
+            raise ValueError("All cells of X_val are missing (NaN). Pass rows with observed cells.")
         weights = read_weight(data.sample_weight_val, held_out.values, "sample_weight_val")
         if targets is not None:
             y, both = join_targets(data.y, data.y_val), np.append(all_weights, weights)

@@ -85,9 +85,9 @@ class ConditionalVariationalAutoencoder(VariationalAutoencoder, ConditionedAutoe
     (597, 8)
     >>> sevens = model.sample(3, condition=7, random_state=0)
     >>> sevens.shape, sevens["target"].tolist()
-    ((3, 65), [7.0, 7.0, 7.0])
+    ((3, 65), [7, 7, 7])
     >>> model.translate(X[:1], condition=3)["target"].item()
-    3.0
+    3
     """
 
     condition: ColumnKey = None
