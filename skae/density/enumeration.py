@@ -20,7 +20,7 @@ MAX_CODES = 65_536
 """Largest number of codes to sum over. It limits the time, because with conditions each code is
 decoded once per row."""
 
-Blocks = Iterator[tuple[Tensor, Tensor]]
+CodeBlocks = Iterator[tuple[Tensor, Tensor]]
 """Some codes (m, 1, k), and the logarithms of their joint densities with n rows, (m, n)."""
 
 
@@ -76,7 +76,7 @@ class Enumeration:
         return {"shares": self.shares}
 
     def log_prob(self, network: Network, batch: Batch) -> Tensor:
-        def log_sum(batch: Batch, blocks: Blocks) -> Tensor:
+        def log_sum(batch: Batch, blocks: CodeBlocks) -> Tensor:
             total = batch.x.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
             for _, log_joint in blocks:
                 total = torch.logaddexp(total, log_joint.logsumexp(0))
@@ -85,7 +85,7 @@ class Enumeration:
         return self._map(log_sum, network, batch)
 
     def mode(self, network: Network, batch: Batch) -> Tensor:
-        def best(batch: Batch, blocks: Blocks) -> Tensor:
+        def best(batch: Batch, blocks: CodeBlocks) -> Tensor:
             highest = batch.x.new_full((len(batch.x),), -math.inf, dtype=torch.float64)
             mode = batch.x.new_zeros(len(batch.x), network.latent.n_components)
             for codes, log_joint in blocks:
@@ -97,7 +97,7 @@ class Enumeration:
         return self._map(best, network, batch)
 
     def draw_posterior(self, network: Network, batch: Batch, n: int, draws: Draws) -> Tensor:
-        def drawn(batch: Batch, blocks: Blocks) -> Tensor:
+        def drawn(batch: Batch, blocks: CodeBlocks) -> Tensor:
             # The code with the largest sum of its log-density and Gumbel noise has the right
             # distribution.
             shape = n, len(batch.x)
@@ -114,7 +114,7 @@ class Enumeration:
         return self._map(drawn, network, batch).transpose(0, 1)
 
     def _map(
-        self, function: Callable[[Batch, Blocks], Tensor], network: Network, batch: Batch
+        self, function: Callable[[Batch, CodeBlocks], Tensor], network: Network, batch: Batch
     ) -> Tensor:
         """Apply a function to rows and to the joint log-densities of all codes and these rows."""
         n_codebooks, n_codes = self.shares.shape
@@ -131,7 +131,7 @@ class Enumeration:
         # Without conditions, the output for a code is the same for all rows.
         shared_out = None if network.inputs.n_conditions else network.outputs(codes, batch)
 
-        def log_joint(batch: Batch) -> Blocks:
+        def log_joint(batch: Batch) -> CodeBlocks:
             n, rows = len(batch.x), network.inputs.modelled(batch)
             for start in range(0, len(codes), CODES_AT_ONCE):
                 block = slice(start, start + CODES_AT_ONCE)

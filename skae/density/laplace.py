@@ -8,6 +8,7 @@ also the solution of PCA and all columns have the same noise variance, the model
 PCA (Tipping & Bishop 1999).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -157,39 +158,39 @@ class Laplace:
 
     def log_prob(self, network: Decoder, batch: Batch) -> Tensor:
         """Compute the log-density of rows in nats, shape (n,), float64."""
-        restricted = self.prior.restricted()
-        if restricted is not None:
-            prior, center, axes = restricted
-            subspace = Subspace(network, center, axes)
-            return Laplace(self.likelihood, prior).log_prob(subspace, batch)
+        density, network, _ = self._reduced(network)
         size = _rows_at_once(network, self.likelihood)
-        return torch.cat([self._log_prob(network, chunk) for chunk in batch.split(size)])
+        return torch.cat([density._log_prob(network, chunk) for chunk in batch.split(size)])
 
     def mode(self, network: Decoder, batch: Batch) -> Tensor:
         """Return the most probable codes (n, k) of rows, given their observed cells."""
-        restricted = self.prior.restricted()
-        if restricted is not None:
-            prior, center, axes = restricted
-            subspace = Subspace(network, center, axes)
-            return center + Laplace(self.likelihood, prior).mode(subspace, batch) @ axes.mT
+        density, network, codes = self._reduced(network)
         size = _rows_at_once(network, self.likelihood)
-        return torch.cat([self._found(network, chunk).z for chunk in batch.split(size)])
+        return codes(torch.cat([density._found(network, part).z for part in batch.split(size)]))
 
     def draw_posterior(self, network: Decoder, batch: Batch, n: int, draws: Draws) -> Tensor:
         """Draw `n` codes (n, n_rows, k) for each row from Laplace's approximation."""
-        restricted = self.prior.restricted()
-        if restricted is not None:
-            prior, center, axes = restricted
-            subspace = Subspace(network, center, axes)
-            inner = Laplace(self.likelihood, prior).draw_posterior(subspace, batch, n, draws)
-            return center + inner @ axes.mT
+        density, network, codes = self._reduced(network)
         parts = []
         for chunk in batch.split(_rows_at_once(network, self.likelihood)):
-            found = self._found(network, chunk)
+            found = density._found(network, chunk)
             root = torch.linalg.cholesky_ex(found.covariance)[0]
             noise = draws.normal((n, *found.z.shape)).to(root)
             parts.append(found.z + (root @ noise[..., None])[..., 0])
-        return torch.cat(parts, 1)
+        return codes(torch.cat(parts, 1))
+
+    def _reduced(self, network: Decoder) -> tuple["Laplace", Decoder, Callable[[Tensor], Tensor]]:
+        """Return the density and the network of codes along the axes to which the prior restricts.
+
+        A function follows that converts such codes (..., m) to codes (..., k) of the network. If
+        the prior restricts nothing, they are the density and the network themselves.
+        """
+        restricted = self.prior.restricted()
+        if restricted is None:
+            return self, network, lambda z: z
+        prior, center, axes = restricted
+        subspace = Subspace(network, center, axes)
+        return Laplace(self.likelihood, prior), subspace, lambda z: center + z @ axes.mT
 
     def _found(self, network: Decoder, batch: Batch) -> Search:
         """Search for the most probable codes of rows."""

@@ -83,19 +83,13 @@ class Modelling(NamedTuple):
             If the parameter selects columns in an invalid way, or if a likelihood does not suit a
             column.
         """
-        # A column of categories without an observed cell has no levels.
-        n_levels = [column.n_levels for column in columns] or [0] * len(indices)
-        found = [CATEGORIES if n else NUMBERS for n in n_levels]
+        found = usual_likelihoods(columns, len(indices))
         if isinstance(self.likelihood, str):
             found = found if self.likelihood == "auto" else [self.likelihood] * len(indices)
         else:
             found = self._selected(X, list(indices), found)
         if not columns and CATEGORIES in found:
-            raise ValueError(
-                f"Column {indices[found.index(CATEGORIES)]} holds numbers, which the likelihood "
-                "'categorical' does not support. Convert the column to strings or to a categorical "
-                "dtype."
-            )
+            raise _holds_numbers(indices[found.index(CATEGORIES)])
         for name, column in zip(found, columns, strict=bool(columns)):
             _check_kind(name, column)
         return found
@@ -133,10 +127,29 @@ def _check_kind(name: str, column: Column) -> None:
             "does not support. Set likelihood='auto', or encode them as numbers."
         )
     if not column.n_levels and name == CATEGORIES:
-        raise ValueError(
-            f"Column {short_repr(column.name)} holds numbers, which the likelihood 'categorical' "
-            "does not support. Convert the column to strings or to a categorical dtype."
-        )
+        raise _holds_numbers(column.name)
+
+
+def _holds_numbers(column: int | str) -> ValueError:
+    """Return the error of a column of numbers with a categorical likelihood."""
+    return ValueError(
+        f"Column {short_repr(column)} holds numbers, which the likelihood 'categorical' does not "
+        "support. Convert the column to strings or to a categorical dtype."
+    )
+
+
+def levels_of(columns: Sequence[Column], n: int) -> list[int]:
+    """Return the number of levels of each of `n` columns, which is 0 for numbers.
+
+    If `columns` is empty, all columns are numbers.
+    """
+    return [column.n_levels for column in columns] or [0] * n
+
+
+def usual_likelihoods(columns: Sequence[Column], n: int) -> list[str]:
+    """Return the likelihood that `likelihood="auto"` selects for each of `n` columns."""
+    # A column of categories without an observed cell has no levels.
+    return [CATEGORIES if n_levels else NUMBERS for n_levels in levels_of(columns, n)]
 
 
 def find_columns(X: Any, key: ColumnKey, parameter: str) -> np.ndarray:

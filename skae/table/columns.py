@@ -14,12 +14,12 @@ from skae.files import Stored
 from skae.parameters import is_integer, short_repr
 from skae.table.categories import Categories
 from skae.table.cells import column_label
+from skae.table.containers import is_frame
 from skae.table.dtypes import FrameDtype, PandasDtype
 from skae.table.kinds import (
     KINDS,
     TIME_STEPS,
     as_series,
-    is_native_frame,
     is_whole,
     kind_of,
     read_categories,
@@ -214,7 +214,7 @@ class Column(Stored):
             label = int(label) if is_integer(label) else str(label)
             dtype = PandasDtype.of(X.iloc[:, index], column._describe)
             return replace(column, label=label, dtype=dtype)
-        if not is_native_frame(X):
+        if not is_frame(X):
             return column
         series = nw.from_native(X, eager_only=True)[:, index]
         return replace(column, label=series.name, dtype=FrameDtype.of(series))

@@ -17,7 +17,12 @@ def index_of(X: Any) -> Any:
 
 
 def is_frame(X: Any) -> bool:
-    """Return whether `X` is a data frame of pandas, polars or another library."""
+    """Return whether `X` is a data frame of pandas, polars or another library.
+
+    pandas is asked first, because narwhals refuses data frames in which names occur twice.
+    """
+    if isinstance(X, pd.DataFrame):
+        return True
     return isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from skae.table.columns import Column
+from skae.table.containers import is_frame
 from skae.table.dtypes import FrameDtype, PandasDtype
-from skae.table.kinds import WIDE_DTYPES, is_native_frame
+from skae.table.kinds import WIDE_DTYPES
 
 
 def is_plain(X: Any) -> bool:
@@ -22,7 +23,7 @@ def is_plain(X: Any) -> bool:
     """
     if isinstance(X, pd.DataFrame):
         return all(_is_plain_dtype(dtype) for dtype in X.dtypes)
-    if is_native_frame(X):
+    if is_frame(X):
         dtypes = nw.from_native(X, eager_only=True).schema.values()
         return all(dtype.is_numeric() and not isinstance(dtype, WIDE_DTYPES) for dtype in dtypes)
     return not isinstance(X, np.ndarray) or X.dtype.kind not in "OSUTmM"
@@ -38,7 +39,7 @@ def library_of(X: Any) -> str:
     """Return the name of the library of a data frame, such as "pandas", or "" for other tables."""
     if isinstance(X, pd.DataFrame):
         return "pandas"
-    if not is_native_frame(X):
+    if not is_frame(X):
         return ""
     return str(nw.from_native(X, eager_only=True).implementation.value)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pandas.api import types
 
 from skae.parameters import short_repr
+from skae.table.containers import is_frame
 
 Describe = Callable[[], str]
 """Function that returns the label of a column for an error message."""
@@ -99,16 +100,6 @@ class Times:
         return next(step for step in TIME_STEPS[1:] if not (seconds % int(step)).any())
 
 
-def is_native_frame(X: Any) -> bool:
-    """Return whether `X` is a data frame of pandas, polars or another library.
-
-    pandas is asked first, because narwhals refuses data frames in which names occur twice.
-    """
-    if isinstance(X, pd.DataFrame):
-        return True
-    return isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
-
-
 def as_series(X: Any, position: int) -> pd.Series:
     """Return a column of a data frame or of an array as a Series of pandas.
 
@@ -117,7 +108,7 @@ def as_series(X: Any, position: int) -> pd.Series:
     """
     if isinstance(X, pd.DataFrame):
         return X.iloc[:, position]
-    if not is_native_frame(X):
+    if not is_frame(X):
         cells = X[:, position]
         # Without a dtype, pandas would convert objects to texts.
         return pd.Series(cells, dtype=object if cells.dtype.kind in "OSUT" else None)

@@ -16,7 +16,15 @@ from sklearn.utils.validation import validate_data
 from skae._compat.sklearn import check_feature_names, safe_indexing
 from skae.files import Stored
 from skae.parameters import short_repr
-from skae.table.blocks import CATEGORIES, NUMBERS, Block, ColumnKey, Modelling, find_columns
+from skae.table.blocks import (
+    CATEGORIES,
+    Block,
+    ColumnKey,
+    Modelling,
+    find_columns,
+    levels_of,
+    usual_likelihoods,
+)
 from skae.table.cells import column_label, read_cells
 from skae.table.columns import Column
 from skae.table.containers import index_of
@@ -236,8 +244,7 @@ class Schema(Stored):
     @property
     def usual_likelihoods(self) -> list[str]:
         """Name of the likelihood of each modelled column that its kind selects."""
-        n_levels = [column.n_levels for column in self.columns] or [0] * len(self.modelled)
-        return [CATEGORIES if n else NUMBERS for n in n_levels]
+        return usual_likelihoods(self.columns, len(self.modelled))
 
     @property
     def is_mixed(self) -> bool:
@@ -255,7 +262,7 @@ class Schema(Stored):
         if not self.is_mixed:
             return ()
         names = self.likelihoods
-        n_levels = [column.n_levels for column in self.columns] or [0] * len(names)
+        n_levels = levels_of(self.columns, len(names))
         pairs = zip(n_levels, names, strict=True)
         return tuple(n if name == CATEGORIES else 0 for n, name in pairs)
 
@@ -300,6 +307,7 @@ class Schema(Stored):
         name = "X_corrupted"
         dtype = rows.values.dtype
         cells = self._read_modelled(X, dtype=dtype, input_name=name).astype(dtype, copy=False)
+        cells = _with_one_nan(cells)[0]
         if cells.shape != rows.modelled.shape:
             raise ValueError(
                 f"{name} must have the shape of X, {rows.modelled.shape}, got {cells.shape}."
@@ -454,7 +462,7 @@ class Schema(Stored):
         indices = self.modelled if self.conditions else None
         cells = read_cells(read, X, self._finiteness, checks["input_name"], indices)
         cells = cells if self.conditions or not self.is_mixed else cells[:, self.modelled]
-        return _with_one_nan(self.shape.check_ends(cells))
+        return self.shape.check_ends(cells)
 
     @property
     def _finiteness(self) -> bool | str:
@@ -468,7 +476,7 @@ class Schema(Stored):
 
     def _make_rows(self, cells: Floats, conditions: Floats | None) -> Rows:
         """Make rows after checking the support of modelled cells."""
-        has_missing = self.takes_missing and bool(np.isnan(cells).any())
+        cells, has_missing = _with_one_nan(cells)
         first = 0
         for block in self.blocks:
             last = first + block.n_columns
@@ -487,7 +495,7 @@ def _block_order(names: Sequence[str], columns: Sequence[Column]) -> list[int]:
     """Return the positions of modelled columns in the order of blocks."""
     order = [*sorted({*names} - {CATEGORIES}), CATEGORIES]
     rank = {name: i for i, name in enumerate(order)}
-    n_levels = [column.n_levels for column in columns] or [0] * len(names)
+    n_levels = levels_of(columns, len(names))
     return sorted(range(len(names)), key=lambda i: (rank[names[i]], n_levels[i], i))
 
 
@@ -583,13 +591,18 @@ def _validate(
     read = partial(validate_data, validator, dtype=FLOATS, **checks)
     finiteness = "allow-nan" if may_miss else shape.finiteness
     cells = shape.check_ends(read_cells(read, X, finiteness))
-    return (X if hasattr(X, "columns") else cells), _with_one_nan(cells)
+    return (X if hasattr(X, "columns") else cells), cells
 
 
-def _with_one_nan(cells: Floats) -> Floats:
-    """Return cells in which all NaN have the same bits, so that equal rows have equal hashes."""
+def _with_one_nan(cells: Floats) -> tuple[Floats, bool]:
+    """Return cells in which all NaN have the same bits, and whether there are any.
+
+    Equal rows must have equal bits to have equal hashes.
+    """
     missing = np.isnan(cells)
-    return np.where(missing, np.asarray(np.nan, cells.dtype), cells) if missing.any() else cells
+    if not missing.any():
+        return cells, False
+    return np.where(missing, np.asarray(np.nan, cells.dtype), cells), True
 
 
 def append_conditions(cells: Floats, conditions: Floats) -> Floats:
