@@ -210,6 +210,17 @@ def test_object_arrays_are_read_as_frames_and_come_back_as_arrays():
     assert {*back[:, 2]} <= {"cook", "clerk", "nurse"}
 
 
+def test_object_arrays_of_dates_and_numbers():
+    frame = PANDAS[["age", "since"]].astype({"age": float})
+    array = np.column_stack([frame["age"].astype(object), frame["since"].astype(object)])
+    model = made(skae.Autoencoder).fit(array)
+    np.testing.assert_array_equal(
+        model.transform(array), made(skae.Autoencoder).fit(frame).transform(frame)
+    )
+    back = pd.Series(model.reconstruct(array)[:, 1].astype("datetime64[ns]"))
+    assert back.between(frame["since"].min(), frame["since"].max()).all()
+
+
 def test_whole_numbers_and_dates_stay_within_the_range_of_the_fit():
     model = trained(skae.Autoencoder, PANDAS)
     rows = model.sample(500, random_state=0)

@@ -154,7 +154,7 @@ class Schema(Stored):
             columns = [
                 Column.infer(X, int(j), str(labels[j]), modelling.categories) for j in modelled
             ]
-        if not library and not any(column.is_category for column in columns):
+        if not library and all(column.kind == "number" for column in columns):
             columns = []
         names = modelling.names(X, modelled.tolist(), columns)
         order = _block_order(names, columns)
@@ -379,7 +379,7 @@ class Schema(Stored):
             return make_frame(self.library, columns, np.hstack([cells, conditions]), index)
         if not self.conditions and not self.columns:
             return self.arrange(cells)
-        parts = [column.decode(part) for column, part in self._pairs(cells)]
+        parts = [_without_times(column.decode(part)) for column, part in self._pairs(cells)]
         values: list[Any] = [0] * len(self.conditions)
         if conditions is not None:
             pairs = zip(self.conditions, conditions.T, strict=True)
@@ -611,6 +611,11 @@ def append_conditions(cells: Floats, conditions: Floats) -> Floats:
         return cells
     # Columns that were selected one by one are in Fortran order, but rows are read in blocks.
     return np.ascontiguousarray(np.hstack([cells, conditions.astype(cells.dtype)]))
+
+
+def _without_times(values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of dates or durations as one of objects, any other array unchanged."""
+    return np.asarray(pd.Series(values), dtype=object) if values.dtype.kind in "mM" else values
 
 
 def _result_dtype(values: NDArray[Any], dtype: Any) -> Any:
