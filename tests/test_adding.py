@@ -46,12 +46,14 @@ def members(kind):
     return {name for name in names if not name.startswith("_")}
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("title", SECTIONS)
 def test_every_member_is_in_a_table(title):
     documented = {name for name, _ in entries(title)}
     assert documented == set().union(*map(members, SECTIONS[title]))
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("title", SECTIONS)
 def test_the_named_files_use_the_members(title):
     for name, files in entries(title):
