@@ -16,6 +16,7 @@ from skae.model_selection import ComponentsPath, components_path
 from skae.state import load
 from skae.table.categories import Categories
 from skae.tasks.classifier import AutoencoderClassifier
+from skae.tasks.imputer import AutoencoderImputer
 from skae.tasks.outlier import AutoencoderOutlierDetector
 from skae.tasks.regressor import AutoencoderRegressor
 from skae.training.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ __all__ = [
     "AttributionDisplay",
     "Autoencoder",
     "AutoencoderClassifier",
+    "AutoencoderImputer",
     "AutoencoderOutlierDetector",
     "AutoencoderRegressor",
     "BiplotDisplay",

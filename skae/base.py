@@ -1,9 +1,8 @@
 """Base class of all autoencoders: their shared parameters and public methods."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -14,18 +13,14 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, check_array
-from sklearn.utils.validation import validate_data
 
 from skae import derivatives, inference
 from skae._compat.sklearn import (
-    BaseEstimator,
     HasMethods,
     Interval,
     RealNotInt,
     StrOptions,
-    check_feature_names,
     check_parameters,
     fit_context,
     has_callbacks,
@@ -35,7 +30,7 @@ from skae._compat.sklearn import (
 from skae.density.base import Density
 from skae.density.laplace import Laplace
 from skae.fitting.fit import Result, fit_table
-from skae.fitting.prepare import FitData, draw_seed
+from skae.fitting.prepare import FitData, ReadRows, draw_seed
 from skae.fitting.stream import fit_stream
 from skae.nn.bodies.architectures import WIDTHS
 from skae.nn.bodies.layers import ACTIVATIONS
@@ -43,13 +38,14 @@ from skae.nn.bodies.modules import ModulePair
 from skae.nn.corruption import CORRUPTIONS, Corruption
 from skae.nn.latent import Latent
 from skae.parameters import Declared, check_integer, short_repr
-from skae.starting import restore, row_shape
+from skae.starting import restore
 from skae.state import Fitted, FittedAttribute, Saved, TableInfo
+from skae.table.blocks import ColumnKey
 from skae.table.categories import Categories
 from skae.table.cells import read_cells
 from skae.table.containers import index_of
+from skae.table.reading import MatrixLike
 from skae.table.rows import Floats, Rows
-from skae.table.schema import ColumnKey, MatrixLike
 from skae.table.sequences import row_shapes
 from skae.table.targets import Targets
 from skae.table.weights import read_weight
@@ -781,21 +777,19 @@ class BaseAutoencoder(
         data = FitData(X, y, sample_weight, X_corrupted, target_options=target_options)
         return self._train(data, self._fitted, fit_stream, 1)
 
-    def _fit_targets(
-        self, X: MatrixLike, targets: Targets, sample_weight: MatrixLike | None, resume: bool
+    def _fit_rows(
+        self, read: ReadRows, targets: Targets | None, sample_weight: Floats, resume: bool
     ) -> Self:
-        """Fit with targets that a meta-estimator has read from its `y`.
+        """Fit to rows and targets that a meta-estimator has read.
 
-        If `resume` is True, training resumes from the fitted model.
+        If `resume` is True, training resumes from the fitted model, if there is one.
         """
-        data = FitData(X, None, sample_weight, None, targets=targets)
+        data = FitData(read.rows.values, None, sample_weight, None, targets=targets, read=read)
         return self._train(data, self._fitted if resume else None)
 
-    def _partial_fit_targets(
-        self, X: MatrixLike, targets: Targets, sample_weight: MatrixLike | None
-    ) -> Self:
-        """Continue training with targets that a meta-estimator has read from its `y`."""
-        data = FitData(X, None, sample_weight, None, targets=targets)
+    def _partial_fit_rows(self, read: ReadRows, targets: Targets, sample_weight: Floats) -> Self:
+        """Continue training with rows and targets that a meta-estimator has read."""
+        data = FitData(read.rows.values, None, sample_weight, None, targets=targets, read=read)
         return self._train(data, self._fitted, fit_stream, 1)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -870,6 +864,18 @@ class BaseAutoencoder(
     def _encode(self, rows: Rows) -> Floats:
         """Compute the codes of rows that have been read."""
         return inference.codes(rows, self._read_fitted())
+
+    def _decode_for_rows(self, Z: Floats, rows: Rows) -> tuple[Floats, Floats]:
+        """Decode codes, and compute the surprises of the cells of rows under the results."""
+        return inference.decode_for_rows(Z, rows, self._read_fitted())
+
+    def _log_prob(self, rows: Rows) -> Floats:
+        """Compute the log-densities of rows that have been read."""
+        return inference.evaluate_density("log_prob", rows, self._read_fitted())
+
+    def _reconstruct(self, rows: Rows) -> Floats:
+        """Compute the modelled cells of the reconstructions of rows that have been read."""
+        return inference.reconstructed_cells(rows, self._read_fitted())
 
     def inverse_transform(self, X: MatrixLike) -> Floats:
         """Decode codes into rows.
@@ -1503,76 +1509,3 @@ def _as_table(X: Any, fitted: Fitted) -> Any:
     has_equal_rows = len({*(row_shapes(X) or ())}) <= 1
     is_single = has_equal_rows and (np.ndim(X) == 1 or np.shape(X) == fitted.schema.feature_shape)
     return np.asarray(X).reshape(1, -1) if is_single else X
-
-
-def validate_rows(
-    validator: BaseEstimator,
-    autoencoder: object,
-    X: MatrixLike,
-    may_miss: bool = False,
-    **checks: object,
-) -> NDArray[Any]:
-    """Validate the rows of a meta-estimator that contains an autoencoder.
-
-    Parameters
-    ----------
-    validator : estimator
-        Estimator that `make_validator` has returned, on which `validate_data` sets or compares
-        `n_features_in_` and `feature_names_in_`.
-    autoencoder : object
-        Autoencoder of the meta-estimator, fitted or not. If it is an autoencoder of skae, its
-        `feature_shape` (that of the fit if it is fitted) determines which arrays with more than two
-        axes are accepted. For any other object, only `validate_data` validates `X`.
-    X : array-like of shape (n_samples, n_features) or ``(n_samples, *feature_shape)``
-        Rows in the user's units.
-    may_miss : bool, default=False
-        Whether the last steps of sequences may be missing (NaN) if the autoencoder is one of skae
-        with `architecture="recurrent"`.
-    **checks
-        Options of `sklearn.utils.validation.validate_data`.
-
-    Returns
-    -------
-    X : ndarray of shape (n_samples, n_features)
-        Validated rows.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `X` is invalid.
-    """
-    if not isinstance(autoencoder, BaseAutoencoder):
-        return read_cells(partial(validate_data, validator, **checks), X, True)
-    fitted = autoencoder._fitted
-    shape = row_shape(autoencoder) if fitted is None else fitted.schema.shape
-    shape = replace(shape, may_end_early=shape.may_end_early and may_miss)
-    X = shape.as_table(X, None if fitted is None else fitted.schema.n_columns)
-    read = partial(validate_data, validator, **checks)
-    return shape.check_ends(read_cells(read, X, shape.finiteness))
-
-
-def thaw(frozen: FrozenEstimator, X: MatrixLike) -> BaseAutoencoder:
-    """Copy the fitted autoencoder in a FrozenEstimator.
-
-    The copy reads tables without column names, because meta-estimators pass arrays to it. The
-    column names of `X` are checked here.
-
-    Raises
-    ------
-    TypeError
-        If the FrozenEstimator does not contain an autoencoder of skae.
-    NotFittedError
-        If the autoencoder is not fitted.
-    ValueError
-        If the column names of `X` are not those of the fit.
-    """
-    if not isinstance(frozen.estimator, BaseAutoencoder):
-        raise TypeError(
-            f"autoencoder must contain an autoencoder of skae, got {short_repr(frozen)}."
-        )
-    # Another thread may refit the original meanwhile, so that only the copy is read.
-    copied = copy.deepcopy(frozen.estimator)
-    fitted = copied._read_fitted()
-    check_feature_names(copied, X, reset=False)
-    copied._fitted = replace(fitted, schema=fitted.schema.without_names())
-    return copied

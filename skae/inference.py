@@ -1,6 +1,7 @@
 """Predictions of a fitted model for rows and codes, computed block by block."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -69,12 +70,18 @@ def map_rows(
     like = network or fitted.network
     result = _map_blocks(lambda block: function(make_batch(block, like)), rows, block_rows)
 
+    return _check_finite(result, dtype or rows.values.dtype, like, _farthest_cell(rows, fitted))
+
+
+def _farthest_cell(rows: Rows, fitted: Fitted) -> Callable[[int], str]:
+    """Return a function that describes the cell of row `i` that is farthest from training rows."""
+
     def farthest(row: int) -> str:
         cells = rows.values[row].astype(np.float64)
         j = _largest(fitted.network.inputs.distances(torch.from_numpy(cells)))
         return f"Column {fitted.schema.column_label(j)} of X contains {cells[j]:g} in row {row}"
 
-    return _check_finite(result, dtype or rows.values.dtype, like, farthest)
+    return farthest
 
 
 def _largest(distances: Tensor) -> int:
@@ -276,9 +283,47 @@ def reconstructions(rows: Rows, fitted: Fitted, index: Any = None) -> Any:
 
     Conditions are copied from the rows. `index` is that of the result.
     """
+    return fitted.schema.write(reconstructed_cells(rows, fitted), rows.conditions, index)
+
+
+def reconstructed_cells(rows: Rows, fitted: Fitted) -> Floats:
+    """Compute the modelled cells (n, n_modelled) of the reconstructions of rows."""
     restored, likelihood = restoration(fitted), fitted.network.likelihood
-    cells = map_rows(lambda batch: likelihood.mean(restored(batch)), rows, fitted)
-    return fitted.schema.write(cells, rows.conditions, index)
+    return map_rows(lambda batch: likelihood.mean(restored(batch)), rows, fitted)
+
+
+def decode_for_rows(Z: Floats, rows: Rows, fitted: Fitted) -> tuple[Floats, Floats]:
+    """Decode the codes `Z` (n, k), and compare the cells of rows with the results.
+
+    Returns the expected cells (n, n_modelled), under the conditions of the rows, and the surprises
+    (n, n_modelled) of the cells of the rows. The surprise of a category is the square root of twice
+    the logarithm of the ratio of the probability of the most probable level to that of the row's.
+    Its square is a difference of two deviances, as a squared residual of a number is. All other
+    surprises are 0.
+    """
+    network, likelihood = fitted.network, fitted.network.likelihood
+    offset, scale = code_units(fitted, network)
+    is_category = torch.tensor([n > 0 for n in rows.modelled_levels]).to(network.like.device)
+    k = Z.shape[1]
+
+    def decode(block: Rows) -> Tensor:
+        z, values = np.split(block.values, [k], axis=1)
+        batch = make_batch(replace(rows, values=values), network)
+        out = network.outputs(tensor(z, network) / scale + offset, batch)
+        cells = likelihood.mean(out)
+        if not len(is_category):
+            return cells
+        own = network.inputs.modelled(batch)
+        excess = likelihood.deviance(own, out) - likelihood.deviance(own._replace(x=cells), out)
+        surprise = torch.where(is_category, excess.clamp_min(0), 0.0).sqrt()
+        return torch.cat([cells, surprise], -1)
+
+    result = _map_blocks(decode, Rows(np.hstack([Z, rows.values])))
+    result = _check_finite(result, Z.dtype, network, _farthest_cell(rows, fitted))
+    if not len(is_category):
+        return result, np.zeros_like(result)
+    cells, surprises = np.split(result, 2, axis=1)
+    return cells, surprises
 
 
 def encoded_rows(rows: Rows, fitted: Fitted) -> Floats:

@@ -21,7 +21,7 @@ from sklearn.utils import check_array, check_random_state, indexable
 from skae._compat.sklearn import check_parameters, safe_indexing
 from skae.parameters import is_integer, short_repr
 from skae.state import NetworkMismatchError
-from skae.table.schema import holds_numbers
+from skae.table.reading import holds_numbers
 
 Floats = NDArray[np.floating]
 

@@ -16,7 +16,6 @@ from small_models import (
     AUTOENCODERS,
     ESTIMATORS,
     INVALID,
-    META_ESTIMATORS,
     ROW_METHODS,
     WITH_TARGETS,
     N,
@@ -49,7 +48,7 @@ OVERRIDES = {
 }
 """Methods that autoencoders do not inherit from `BaseAutoencoder`, and which do not."""
 
-SHARED_STEPS = ("_train", "_partial_fit", "_fit_targets", "_read_fitted", "_read_codes", "_sample")
+SHARED_STEPS = ("_train", "_partial_fit", "_fit_rows", "_read_fitted", "_read_codes", "_sample")
 """Private methods in which shared methods validate their arguments and replace the model."""
 
 
@@ -291,25 +290,32 @@ WRONG_CELLS = [
 ]
 
 
-def refuses(estimator_class, value, match):
-    """Autoencoders accept missing cells and texts, but not infinite values."""
-    return estimator_class in META_ESTIMATORS or value == -np.inf
+def has_rows_without_conditions(estimator_class, value, match):
+    return value == -np.inf or not issubclass(estimator_class, ConditionedAutoencoder)
 
 
 @pytest.mark.parametrize(
     ("estimator_class", "value", "match"),
-    crossed(WRONG_CELLS, always=ESTIMATORS, others=0, applies=refuses),
+    crossed(WRONG_CELLS, always=ESTIMATORS, others=0, applies=has_rows_without_conditions),
 )
 def test_the_error_of_a_wrong_cell_names_its_column(estimator_class, value, match):
-    """At the fit and at predictions, in tables with and without names of columns."""
+    """At the fit and at predictions, in tables with and without names of columns.
+
+    Tables may contain missing cells and texts, unless rows have a shape.
+    """
     method = next(name for name in ROW_METHODS if hasattr(estimator_class, name))
+    shape = {} if value == -np.inf else {"feature_shape": (3,)}
+    models = {
+        has_names: train(tiny(estimator_class, **shape), CONTAINERS[name](X))
+        for has_names, name in ((False, "array"), (True, "pandas"))
+    }
     for container in ("array", "list", "pandas"):
         for column in range(3):
             table = X.astype(object if isinstance(value, str) else float)
             table[2, column] = value
             rows = CONTAINERS[container](table)
-            model = fitted_like(estimator_class, WITH_NAMES[container])
-            for call in (partial(train, tiny(estimator_class)), getattr(model, method)):
+            model = models[WITH_NAMES[container]]
+            for call in (partial(train, tiny(estimator_class, **shape)), getattr(model, method)):
                 with pytest.raises(INVALID, match=match.format(label(column, container))):
                     call(rows)
 

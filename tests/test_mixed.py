@@ -644,10 +644,48 @@ def test_tags_say_what_tables_may_hold(parameters, allow_nan, string):
 
 
 def test_conditions_must_be_observed():
-    model = skae.FairAutoencoder(sensitive=["job"])
+    model = skae.FairAutoencoder(sensitive=["age"])
     assert not get_tags(model).input_tags.allow_nan
-    with pytest.raises(ValueError, match=r"Column 'job' contains NaN .* Conditions must not be"):
+    with pytest.raises(ValueError, match=r"Column 'age' contains NaN .* Conditions must not be"):
         model.fit(PANDAS)
+    model = made(skae.FairAutoencoder, sensitive=["group"]).fit(PANDAS)
+    with pytest.raises(ValueError, match=r"Column 'group' contains NaN .* Conditions must not be"):
+        model.transform(PANDAS.assign(group=np.where(PANDAS["group"], True, None)))
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    ("estimator_class", "parameter"),
+    [
+        (skae.ConditionalVariationalAutoencoder, "condition"),
+        (skae.FairAutoencoder, "sensitive"),
+    ],
+)
+def test_missing_categories_of_a_condition_are_a_level(estimator_class, parameter, table, tmp_path):
+    model = made(estimator_class, **{parameter: ["job"]}).fit(table)
+    (column,) = model._fitted.schema.conditions
+    assert column.n_levels == 4
+    rebuilt = model.reconstruct(table)
+    assert dtypes(rebuilt) == dtypes(table)
+    assert [*map(str, rebuilt["job"])] == [*map(str, table["job"])]
+    model.save(tmp_path / "model.skae")
+    codes = skae.load(tmp_path / "model.skae").transform(table)
+    np.testing.assert_array_equal(codes, model.transform(table))
+    # The level is a category as any other: codes may depend on it, and rows may be drawn from it.
+    drawn = model.sample(50, random_state=0)
+    assert set(map(str, drawn["job"])) <= set(map(str, table["job"]))
+
+
+def test_validation_rows_are_not_held_out_if_most_rows_repeat():
+    """Three binary columns have eight kinds of rows, of which one may hold half the weight."""
+    rng = np.random.default_rng(0)
+    flags = pd.DataFrame(rng.random((400, 3)) < 0.3, columns=list("abc"))
+    chosen = {"auto": False, True: True}
+    for early_stopping, holds_out in chosen.items():
+        model = made(skae.Autoencoder, early_stopping=early_stopping).fit(flags)
+        assert bool(model.validation_curve_) == holds_out
+    distinct = flags.assign(x=rng.normal(size=400))
+    assert made(skae.Autoencoder).fit(distinct).validation_curve_
 
 
 def test_fits_that_resume_keep_the_columns_of_the_first_fit():

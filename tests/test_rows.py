@@ -327,8 +327,9 @@ def test_the_schema_of_a_frame_refuses_frames_of_other_columns(rows, error, matc
     crossed(REFUSED_BY_FIT, META_ESTIMATORS, always=(), others=1, whole=False),
 )
 def test_estimators_over_an_autoencoder_refuse_to_fit(estimator_class, rows, error, match):
-    """They read rows before their autoencoder does."""
-    for estimator in (tiny(estimator_class), fitted_once(estimator_class)):
+    """They read rows before their autoencoder does. Rows of a shape must be complete numbers."""
+    shape = {} if np.ndim(rows) == 3 else {"feature_shape": (3,)}
+    for estimator in (tiny(estimator_class, **shape), fitted_once(estimator_class, **shape)):
         with Unchanged(estimator), pytest.raises(error, match=match):
             train(estimator, rows)
 
@@ -339,9 +340,11 @@ def test_estimators_over_an_autoencoder_refuse_to_fit(estimator_class, rows, err
 )
 @pytest.mark.filterwarnings("ignore:X has feature names:UserWarning")
 def test_estimators_over_an_autoencoder_refuse_to_predict(estimator_class, rows, error, match):
-    estimator = fitted_once(estimator_class)
+    shape = {} if np.ndim(rows) == 3 else {"feature_shape": (3,)}
+    estimator = fitted_once(estimator_class, **shape)
+    method = next(name for name in ROW_METHODS if hasattr(estimator_class, name))
     with Unchanged(estimator), pytest.raises(error, match=match):
-        estimator.predict(rows)
+        getattr(estimator, method)(rows)
 
 
 # ---------------------------------------------------------- every method refuses invalid tables

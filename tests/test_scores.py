@@ -34,11 +34,16 @@ RNG = np.random.default_rng(0)
 ONES = np.ones(500)
 
 
+def made(code, residual, log_prob):
+    """Outputs for complete rows of numbers."""
+    return ModelOutputs(code, residual, log_prob, None, np.zeros(residual.shape[1]))
+
+
 def evidence(n=500, k=2, d=4, outliers=0):
     rng = np.random.default_rng(1)
     code, residual = rng.normal(size=(n, k)), rng.normal(size=(n, d)) @ rng.normal(size=(d, d))
     residual[:outliers] += 20
-    return ModelOutputs(code, residual, lambda: -(residual**2).sum(axis=1))
+    return made(code, residual, lambda: -(residual**2).sum(axis=1))
 
 
 def test_central_leaves_out_the_farthest_weight():
@@ -198,7 +203,7 @@ def test_every_score(name, trim):
     assert np.isfinite(strangeness).all()
     if trim > 0 or name != "neighbors":  # nothing says that these outliers are not usual
         assert strangeness[:20].min() > strangeness[20:].max()
-    one = ModelOutputs(seen.code[:1], seen.residual[:1], lambda: seen.log_prob()[:1])
+    one = made(seen.code[:1], seen.residual[:1], lambda: seen.log_prob()[:1])
     np.testing.assert_allclose(score(one), strangeness[:1], rtol=1e-9)
     parts = score.cell_terms(seen.residual)
     assert parts.shape == seen.residual.shape
@@ -207,7 +212,7 @@ def test_every_score(name, trim):
 
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_of_equal_rows_is_finite(name):
-    seen = ModelOutputs(np.zeros((3, 2)), np.zeros((3, 4)), lambda: np.zeros(3))
+    seen = made(np.zeros((3, 2)), np.zeros((3, 4)), lambda: np.zeros(3))
     strangeness = SCORES[name]().fit(seen, np.ones(3), 0.3)(seen)
     assert np.isfinite(strangeness).all()
     assert np.ptp(strangeness) == 0

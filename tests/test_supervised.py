@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import skae
 from skae.base import BaseAutoencoder
+from skae.fitting.prepare import read_rows
 from skae.nn.batch import Batch
 from skae.nn.latent import Code
 from skae.nn.network import AuxiliaryLoss
@@ -270,7 +271,8 @@ def test_rows_shown_often_count_no_more(monkeypatch):
         monkeypatch.setattr(split, "RARE_SHARE", share)
         values, observed = np.arange(N)[:, None] * 1.0, seldom[:, None] * 1.0
         start = skae.Autoencoder(**SMALL | {"max_epochs": 0, "batch_size": 16}, random_state=0)
-        start._fit_targets(X, Targets(values, observed, Toll()), None, resume=False)
+        read = read_rows(start, X, None, 2)
+        start._fit_rows(read, Targets(values, observed, Toll()), np.ones(N), resume=False)
     (once, plain), *_, (often, repeated) = seen
     assert often > once
     assert repeated == pytest.approx(plain)

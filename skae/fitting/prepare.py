@@ -15,14 +15,22 @@ from skae.nn.batch import Batch
 from skae.nn.network import Network
 from skae.starting import modelling, row_shape
 from skae.state import Fitted
+from skae.table.reading import MatrixLike, holds_numbers
 from skae.table.rows import Floats, Rows, max_abs_values
-from skae.table.schema import MatrixLike, Schema, holds_numbers
+from skae.table.schema import Schema
 from skae.table.seen import Sample, hash_content
 from skae.table.targets import Targets, join_targets, rare_rows
 from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
 from skae.training.precision import check_overflow
 from skae.training.split import Split
 from skae.training.tensors import make_batch
+
+
+class ReadRows(NamedTuple):
+    """Rows of a table, and the schema that has read them."""
+
+    schema: Schema
+    rows: Rows
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class FitData:
         Targets that a meta-estimator has read. If it is None, the autoencoder reads them from `y`.
     target_options : dict
         Keyword arguments of the autoencoder's `_read_targets`.
+    read : ReadRows or None
+        The rows of `X`, if a meta-estimator has read them.
     """
 
     X: MatrixLike
@@ -48,6 +58,7 @@ class FitData:
     sample_weight_val: MatrixLike | None = None
     targets: Targets | None = None
     target_options: dict[str, Any] = field(default_factory=dict)
+    read: ReadRows | None = None
 
 
 @dataclass(frozen=True)
@@ -131,14 +142,13 @@ def read_table(
     `min_rows` is the smallest number of rows of a fit that does not resume.
     """
     X, X_corrupted, all_weights = data.X, data.X_corrupted, None
-    if data.sample_weight is not None and (
-        estimator._conditions()[1] is not None or not holds_numbers(X)
-    ):
+    drops_first = estimator._conditions()[1] is not None or not holds_numbers(X)
+    if data.sample_weight is not None and data.read is None and drops_first:
         # Rows of weight 0 are dropped before the table is read, because their categories must not
         # become levels.
         all_weights = read_weight(data.sample_weight, X)
         X, X_corrupted = rows_of_positive_weight(X, X_corrupted, all_weights)
-    schema, rows = read_rows(estimator, X, resume, min_rows)
+    schema, rows = data.read or read_rows(estimator, X, resume, min_rows)
     if all_weights is None:
         all_weights = read_weight(data.sample_weight, rows.values)
     corrupted, weight = None, all_weights[all_weights > 0]
@@ -181,9 +191,27 @@ def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
         validation = estimator.validation_fraction
     seed = draw_seed(estimator.random_state)
     own = rows.hash(seed)
+    if (
+        estimator.early_stopping == "auto"
+        and data.X_val is None
+        and mostly_repeats(rows, own, weight)
+    ):
+        validation = 0.0
     hashes = hash_content(own, corrupted, targets, seed)
     split = Split.from_hashes(own, hashes, weight, rare_rows(targets, weight), validation)
     return PreparedFit(schema, rows, weight, corrupted, targets, split, hashes, resume, seed)
+
+
+def mostly_repeats(rows: Rows, hashes: NDArray[np.uint64], weight: Floats) -> bool:
+    """Return whether fewer than half of the rows of a table with categories are distinct.
+
+    Equal rows are held out together, so that validation rows would be kinds of rows that training
+    never sees. Whole weights are numbers of repetitions.
+    """
+    if not rows.modelled_levels:
+        return False
+    n = weight.sum() if (weight == np.rint(weight)).all() else len(rows)
+    return 2 * len(np.unique(hashes)) < n
 
 
 def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets | None) -> None:
@@ -212,15 +240,22 @@ def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets |
 
 
 def read_rows(
-    estimator: BaseEstimator, X: MatrixLike, resume: Fitted | None, min_rows: int
-) -> tuple[Schema, Rows]:
-    """Return the schema of a table and its rows. A resumed model determines the schema."""
+    estimator: BaseEstimator,
+    X: MatrixLike,
+    resume: Fitted | None,
+    min_rows: int,
+    owner: str | None = None,
+) -> ReadRows:
+    """Return the schema of a table and its rows. A resumed model determines the schema.
+
+    `owner` is the class name of the estimator in error messages, or None for that of `estimator`.
+    """
     conditions = estimator._conditions()
     if resume is not None:
         resume.schema.check_same_columns(X, conditions[1])
-        return resume.schema, resume.schema.read(X)
-    owner = type(estimator).__name__
-    return Schema.infer(X, conditions, modelling(estimator), row_shape(estimator), owner, min_rows)
+        return ReadRows(resume.schema, resume.schema.read(X))
+    owner, shape = owner or type(estimator).__name__, row_shape(estimator)
+    return ReadRows(*Schema.infer(X, conditions, modelling(estimator), shape, owner, min_rows))
 
 
 def draw_seed(random_state: int | RandomState | None) -> int:

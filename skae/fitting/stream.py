@@ -30,7 +30,7 @@ from skae.state import Fitted
 from skae.table.components import Components
 from skae.table.conditions import SeenConditions
 from skae.table.rows import Rows
-from skae.table.seen import ColumnMoments, Joined, Sample, Seen
+from skae.table.seen import Joined, Sample, Seen
 from skae.training.batches import Batches
 from skae.training.budget import Budget
 from skae.training.loop import Net
@@ -122,7 +122,8 @@ def fit_read_stream(
         )
     )
     label = fit.schema.column_label
-    messages = about_distance(stream.before.moments, _of_numbers(joined, fit), label)
+    new_moments = joined.new_moments.without(fit.schema.is_category[: fit.rows.n_modelled])
+    messages = about_distance(stream.before.moments, new_moments, label)
     with removing_useless_checkpoints(net):
         messages += train_stream(net, train, plan)
         net.notify("on_train_end", X=train, y=None)
@@ -132,14 +133,6 @@ def fit_read_stream(
     if stream.is_due:
         messages += about_codes(net.module_, fit.representatives(net.module_))
     return fitted, messages, net.remove_checkpoints
-
-
-def _of_numbers(joined: Joined, fit: PreparedFit) -> ColumnMoments:
-    """Return the moments of new rows, in which categories count nothing."""
-    moments, n_levels = joined.new_moments, fit.schema.modelled_levels
-    if not any(n_levels):
-        return moments
-    return replace(moments, weight=np.where(np.array(n_levels) > 0, 0.0, moments.weight))
 
 
 def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) -> Stream:

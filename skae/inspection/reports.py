@@ -1,5 +1,6 @@
 """Displays of training curves, of paths over a parameter, and of explanations of outliers."""
 
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -335,12 +336,11 @@ class OutlierExplanationDisplay(Display):
         axes = self._make_axes(ax, (len(rows), 1), (7, 0.8 + 0.27 * n_bars))[:, 0]
         self.bars_ = []
         for ax, (label, row) in zip(axes, rows.iterrows(), strict=True):
-            share = row["share"].sort_values(ascending=False, kind="stable")[:n_bars]
+            shares = row["share"].astype(float)
+            share = shares.sort_values(ascending=False, kind="stable")[:n_bars]
             bars = ax.barh(range(n_bars), share, tick_label=[str(name) for name in share.index])
             cells = zip(row["deviation"][share.index], row["expected"][share.index], strict=True)
-            texts = [
-                f"{deviation:+.1f} sd, expected {expected:.4g}" for deviation, expected in cells
-            ]
+            texts = [_describe_cell(deviation, expected) for deviation, expected in cells]
             ax.bar_label(bars, texts, padding=4, size="small")
             ax.set_title(f"row {label}", loc="left")
             ax.set_xlim(0, share.max() * 1.75)  # room for the texts
@@ -424,3 +424,13 @@ class OutlierExplanationDisplay(Display):
                 f"{type(explanation).__name__}."
             )
         return cls(explanation.iloc[:n_rows], n_features).plot(ax)
+
+
+def _describe_cell(deviation: float, expected: Any) -> str:
+    """Describe the deviation of a cell, which is NaN if the cell is missing, and what it should be.
+
+    The expected value is a number, a category, a date or a duration.
+    """
+    if isinstance(expected, Real) and not isinstance(expected, bool | np.bool_):
+        expected = f"{expected:.4g}"
+    return "missing" if np.isnan(deviation) else f"{deviation:+.1f} sd, expected {expected}"

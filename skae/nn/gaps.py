@@ -13,7 +13,7 @@ MAX_ROWS = 4096
 BLOCK_CELLS = 2**20
 """Largest number of entries of the second moments of codes that are computed at once."""
 
-MAX_ROUNDS, MAX_FLOPS, TOLERANCE = 300, 2e10, 1e-7
+MAX_ROUNDS, MAX_FLOPS, TOLERANCE = 300, 2e10, 1e-4
 """Largest number of iterations, approximate limit of their floating-point operations, and the
 largest change of a parameter, in standard deviations of the columns, below which they end."""
 

@@ -34,6 +34,9 @@ MAX_INTEGER_LEVELS = 20
 """A column of whole numbers is categorical if it has at most this many distinct values."""
 
 
+MAX_NUMBER = float(np.finfo(np.float64).max)
+"""Largest number that a column of numbers without a range of its own writes."""
+
 INFREQUENT = "infrequent"
 """Text that is written for the level of infrequent categories."""
 
@@ -113,6 +116,8 @@ class Column(Stored):
         Dtype of the column in the data frame of the fit. None if X was an array.
     label : str or int
         Label of the column in the data frame of the fit.
+    is_missing_level : bool
+        Whether missing cells of a categorical condition have a level of their own, the last one.
     """
 
     index: int
@@ -127,6 +132,7 @@ class Column(Stored):
     origin: int = 0
     dtype: PandasDtype | FrameDtype | None = None
     label: str | int = ""
+    is_missing_level: bool = False
 
     @classmethod
     def infer(cls, X: Any, index: int, name: str, categories: Categories | None = None) -> Self:
@@ -195,15 +201,19 @@ class Column(Stored):
 
         The column is categorical if its values are strings or booleans, if a data frame declares it
         as categorical, or if its values are at most `MAX_INTEGER_LEVELS` distinct whole numbers.
-        Raises ValueError or TypeError if its values are invalid, as in `column_values`.
+        Raises ValueError or TypeError if its values are invalid, as in `column_values`, or if
+        values of a column that is not categorical are missing.
         """
-        values = column_values(X, index, name)
+        values, missing = column_values(X, index, name)
         dtype = getattr(safe_indexing(X, index, axis=1), "dtype", None)
         # Numbers are categories if the data frame declares them so.
-        levels = _levels(values, isinstance(dtype, pd.CategoricalDtype))
+        levels = _levels(values[~missing], isinstance(dtype, pd.CategoricalDtype))
         column = replace(cls._plain(X, index, name, levels), handle_unknown="error")
-        # The range is left out, because files do not contain values of numeric conditions.
-        return column if levels is None else replace(column, kind="category")
+        if levels is None:
+            # The range is left out, because files do not contain values of numeric conditions.
+            _check_observed(missing, name)
+            return column
+        return replace(column, kind="category", is_missing_level=bool(missing.any()))
 
     @classmethod
     def _plain(cls, X: Any, index: int, name: str, levels: NDArray[Any] | None) -> Self:
@@ -260,11 +270,22 @@ class Column(Stored):
         if abs(self.origin) >= 2**62 * 10**9 or (self.origin and self.kind != "date"):
             raise ValueError(f"column {self.name!r} cannot have the origin {self.origin}")
 
+    def as_number(self) -> Self:
+        """Return a copy that reads the same cells, but writes numbers of any size as they are.
+
+        A categorical column is returned unchanged.
+        """
+        if self.is_category:
+            return self
+        high = MAX_NUMBER if np.isfinite(self.low) else np.inf
+        kept = replace(self, kind="number", low=-high, high=high)
+        return replace(kept, step=0.0, origin=0, dtype=None)
+
     @property
     def n_levels(self) -> int:
         """Number of levels, which is 0 for numbers, dates and durations."""
         n = 0 if self.levels is None else len(self.levels)
-        return n + (self.infrequent is not None)
+        return n + (self.infrequent is not None) + self.is_missing_level
 
     @property
     def is_category(self) -> bool:
@@ -287,12 +308,15 @@ class Column(Stored):
     def encode_condition(self, X: Any, position: int) -> Floats:
         """Convert the column at a position of a table to cells of shape (n,) of a condition.
 
-        Raises ValueError if a value is not a number, or if its category is not among the levels,
-        and the errors of `column_values`.
+        Raises ValueError if a value is not a number, if its category is not among the levels, or if
+        it is missing and this is not a level, and the errors of `column_values`.
         """
-        values = column_values(X, position, self.name)
+        values, missing = column_values(X, position, self.name)
+        if not self.is_missing_level:
+            _check_observed(missing, self.name)
         if self.levels is not None:
-            return self._find_levels(*pd.factorize(values))
+            cells = self._find_levels(*pd.factorize(values))
+            return np.where(missing, self.n_levels - 1.0, cells)
         if values.dtype == object:
             raise ValueError(
                 f"Column {short_repr(self.name)} must hold numbers, got {short_repr(values[0])}."
@@ -348,6 +372,8 @@ class Column(Stored):
             several ones.
         """
         if self.levels is not None:
+            if self.is_missing_level:
+                cells = np.where(cells == self.n_levels - 1, np.nan, cells)
             return _take(self._labels, cells)
         if not self.step and self.kind == "number":
             return cells
@@ -377,38 +403,52 @@ class Column(Stored):
     def classes(self, cells: Floats) -> NDArray[Any]:
         """Return the categories of cells (n,) or, for numbers, whether they exceed their median.
 
-        If no number exceeds the median, those equal to it count as exceeding it.
+        If no number exceeds the median, those equal to it count as exceeding it. If missing cells
+        are a category, all categories are texts, and this one is "missing".
         """
-        return _is_above_median(cells) if self.levels is None else self.decode(cells)
+        if self.levels is None:
+            return _is_above_median(cells)
+        values = self.decode(cells)
+        if not self.is_missing_level:
+            return values
+        return np.where(pd.isna(values), "missing", values.astype(str)).astype(object)
 
 
-def column_values(X: Any, index: int, name: str) -> NDArray[Any]:
-    """Read a column of X as an array of float64 numbers, or of objects (strings or booleans).
-
-    Raises ValueError if a value is missing or infinite. Raises TypeError if the values have
-    different types, or a type other than string, number or boolean.
-    """
-    values = np.asarray(safe_indexing(X, int(index), axis=1)).ravel()
-    missing = pd.isna(values)
+def _check_observed(missing: NDArray[np.bool_], name: str) -> None:
+    """Raise ValueError if a cell of a condition is missing."""
     if missing.any():
         raise ValueError(
             f"Column {short_repr(name)} contains NaN in row {missing.argmax()}. Conditions must "
-            "not be missing: impute the value or drop the row."
+            "not be missing, unless they are categories of which some were missing in the first "
+            "fit: impute the value or drop the row."
         )
-    kind = pd.api.types.infer_dtype(values)
+
+
+def column_values(X: Any, index: int, name: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a column of X as an array of float64 numbers, or of objects (strings or booleans).
+
+    Returns the values and which of them are missing. Raises ValueError if a value is infinite, or
+    if all are missing. Raises TypeError if the values have different types, or a type other than
+    string, number or boolean.
+    """
+    values = np.asarray(safe_indexing(X, int(index), axis=1)).ravel()
+    missing = pd.isna(values)
+    if missing.all():
+        _check_observed(missing, name)
+    kind = pd.api.types.infer_dtype(values[~missing])
     if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
-        numbers = values.astype(np.float64)
-        if not np.isfinite(numbers).all():
+        numbers = np.where(missing, np.nan, values).astype(np.float64)
+        if np.isinf(numbers).any():
             raise ValueError(
                 f"Column {short_repr(name)} contains infinity in row {np.isinf(numbers).argmax()}."
             )
-        return numbers
+        return numbers, missing
     if kind not in ("string", "boolean"):
         raise TypeError(
             f"In column {short_repr(name)}, each argument must be a string, a number or a boolean, "
             f"and all rows must have the same type, got {kind}."
         )
-    return values.astype(object)
+    return values.astype(object), missing
 
 
 def _levels(values: NDArray[Any], is_category: bool) -> NDArray[Any] | None:

@@ -103,12 +103,37 @@ def tables_like(X: Any, titles: Sequence[str], tables: Floats, names: Any) -> An
     return pd.DataFrame(tables.reshape(n, -1), index, columns, copy=False)
 
 
+def frames_like(X: Any, titles: Sequence[str], tables: Sequence[Any], names: Any) -> Any:
+    """Arrange several tables of any dtypes side by side, as `tables_like` does.
+
+    The tables are arrays (n_samples, n_columns) or data frames.
+    """
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame) and not isinstance(X, pd.DataFrame):
+        library = nw.get_native_namespace(frame)
+        return {
+            title: nw.from_numpy(table, schema=frame.columns, backend=library).to_native()
+            if isinstance(table, np.ndarray)
+            else table
+            for title, table in zip(titles, tables, strict=True)
+        }
+    columns = X.columns if isinstance(X, pd.DataFrame) else default_names(names, tables[0].shape[1])
+    frames = {}
+    for title, table in zip(titles, tables, strict=True):
+        if is_frame(table) and not isinstance(table, pd.DataFrame):
+            table = nw.from_native(table, eager_only=True).to_pandas()
+        part = pd.DataFrame(table, copy=False).infer_objects()
+        frames[title] = part.set_axis(pd.Index(columns), axis=1)
+        if isinstance(X, pd.DataFrame):
+            frames[title].index = X.index
+    return pd.concat(frames, axis=1)
+
+
 def side_by_side(tables: Any) -> Any:
     """Convert a dict of data frames to a pandas DataFrame; return any other object unchanged."""
     if not isinstance(tables, Mapping):
         return tables
     frames = {title: nw.from_native(table) for title, table in tables.items()}
     return pd.concat(
-        {t: pd.DataFrame(frame.to_numpy(), columns=frame.columns) for t, frame in frames.items()},
-        axis=1,
+        {t: pd.DataFrame(frame.to_dict(as_series=False)) for t, frame in frames.items()}, axis=1
     )

@@ -115,6 +115,20 @@ def fill_frame(X: Any, values: Any, positions: Sequence[int]) -> Any:
     return frame.to_native()
 
 
+def append_flags(X: Any, flags: NDArray[np.bool_], names: Sequence[str]) -> Any:
+    """Append columns of flags (n_samples, n_flags) to a data frame or an array."""
+    if not is_frame(X):
+        return np.hstack([X, flags.astype(X.dtype)])
+    if isinstance(X, pd.DataFrame):
+        return pd.concat([X, pd.DataFrame(flags, X.index, list(names))], axis=1)
+    frame = nw.from_native(X, eager_only=True)
+    library = nw.get_native_namespace(frame)
+    pairs = zip(names, flags.T, strict=True)
+    return frame.with_columns(
+        *[nw.new_series(name, part, backend=library) for name, part in pairs]
+    ).to_native()
+
+
 def _fill_pandas(X: pd.DataFrame, values: Any, positions: Sequence[int]) -> pd.DataFrame:
     """Fill the missing cells of a pandas DataFrame by position, as names may occur twice."""
     parts = [X.iloc[:, j] for j in range(X.shape[1])]

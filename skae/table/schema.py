@@ -1,9 +1,8 @@
 """The schema of X in the first fit, which determines how all later tables are read and written."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -28,18 +27,22 @@ from skae.table.blocks import (
 from skae.table.cells import column_label, read_cells
 from skae.table.columns import Column
 from skae.table.containers import index_of
-from skae.table.frames import fill_frame, is_plain, library_of, make_frame
+from skae.table.frames import fill_frame, library_of, make_frame
+from skae.table.reading import (
+    FLOATS,
+    MatrixLike,
+    as_container,
+    holds_numbers,
+    make_validator,
+    validate_container,
+    validate_numbers,
+    with_one_nan,
+)
 from skae.table.rows import Floats, Rows
-from skae.table.sequences import RowShape, check_equal_shapes, row_shapes
-
-MatrixLike = Any
-"""Any table that scikit-learn's validation accepts: arrays, data frames of any library, lists."""
+from skae.table.sequences import RowShape
 
 LIBRARIES = ("", "pandas", "polars", "pyarrow", "modin", "cudf")
 """Libraries of data frames that models know, and "" for arrays."""
-
-FLOATS = [np.float64, np.float32]
-"""Accepted dtypes of cells; others are converted to the first."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,9 @@ class Schema(Stored):
         cells = None
         if key is None and not read_all:
             may_miss = modelling.reads_all
-            X, cells = _validate(validator, X, shape, may_miss, ensure_min_samples=min_rows)
+            X, cells = validate_numbers(validator, X, shape, may_miss, ensure_min_samples=min_rows)
         else:
-            X = _validate_container(X, owner, ensure_min_samples=min_rows)
+            X = validate_container(X, owner, ensure_min_samples=min_rows)
             validate_data(validator, X, skip_check_array=True)
         if key is not None:
             chosen = find_columns(X, key, parameter)
@@ -267,6 +270,22 @@ class Schema(Stored):
         return tuple(n if name == CATEGORIES else 0 for n, name in pairs)
 
     @property
+    def holds_numbers(self) -> bool:
+        """Whether all modelled columns are numbers, without categories, dates or durations."""
+        return all(column.kind == "number" for column in self.columns)
+
+    @property
+    def is_category(self) -> NDArray[np.bool_]:
+        """Which columns of `Rows` are modelled columns of categories, (n_columns,)."""
+        n_levels = self.modelled_levels or (0,) * len(self.modelled)
+        return np.array(n_levels + (0,) * len(self.conditions)) > 0
+
+    def has_likelihood(self, name: str) -> NDArray[np.bool_]:
+        """Return which columns of `Rows` are modelled with a likelihood, (n_columns,)."""
+        names = self.likelihoods + [""] * len(self.conditions)
+        return np.array([own == name for own in names])
+
+    @property
     def n_levels(self) -> tuple[int, ...]:
         """Number of levels of each condition, which is 0 for numeric conditions."""
         return tuple(column.n_levels for column in self.conditions)
@@ -281,9 +300,28 @@ class Schema(Stored):
         index = int([*self.modelled, *(column.index for column in self.conditions)][j])
         return column_label(index, None if self.names is None else self.names[index])
 
-    def without_names(self) -> Self:
-        """Return a copy of the schema for tables without column names."""
-        return replace(self, names=None)
+    def has_cells_of(self, other: "Schema") -> bool:
+        """Return whether both schemas have the same columns, up to the units of numbers."""
+        own, others = (
+            (s.n_columns, s.modelled.tolist(), s.modelled_levels, s.n_levels) for s in (self, other)
+        )
+        return own == others
+
+    @property
+    def holds_cells(self) -> bool:
+        """Whether tables are arrays of numbers, whose cells are those of `Rows`."""
+        is_array = not self.library and not self.is_mixed
+        return is_array and not self.conditions and self.holds_numbers
+
+    def for_arrays(self) -> Self:
+        """Return a copy for arrays without column names if all columns are numbers.
+
+        The schema is returned unchanged if a data frame has columns of other kinds or conditions.
+        """
+        if self.library and (self.conditions or not self.holds_numbers):
+            return self
+        columns = [column.as_number() for column in self.columns]
+        return replace(self, names=None, columns=columns, library="")
 
     def read(self, X: MatrixLike) -> Rows:
         """Validate a table with the columns of the fit, and return its rows.
@@ -292,9 +330,9 @@ class Schema(Stored):
         """
         validator = self._fitted_validator()
         if not self.conditions and not self._reads_columns(X):
-            cells = _validate(validator, X, self.shape, self.takes_missing, reset=False)[1]
+            cells = validate_numbers(validator, X, self.shape, self.takes_missing, reset=False)[1]
             return self._make_rows(cells[:, self.modelled] if self.is_mixed else cells, None)
-        X = _validate_container(X, self.owner)
+        X = validate_container(X, self.owner)
         validate_data(validator, X, reset=False, skip_check_array=True)
         return self._read(X)
 
@@ -307,7 +345,7 @@ class Schema(Stored):
         name = "X_corrupted"
         dtype = rows.values.dtype
         cells = self._read_modelled(X, dtype=dtype, input_name=name).astype(dtype, copy=False)
-        cells = _with_one_nan(cells)[0]
+        cells = with_one_nan(cells)[0]
         if cells.shape != rows.modelled.shape:
             raise ValueError(
                 f"{name} must have the shape of X, {rows.modelled.shape}, got {cells.shape}."
@@ -407,6 +445,16 @@ class Schema(Stored):
         X, values = np.asarray(X), np.asarray(values)
         return np.where(pd.isna(X), values, X)
 
+    def as_rows(self, values: Floats) -> Rows:
+        """Return cells (n, n_columns) in the order of `Rows` as rows, without checking them."""
+        has_missing = self.takes_missing and bool(np.isnan(values).any())
+        may_have_missing = self.shape.may_end_early or has_missing
+        return Rows(values, self.n_levels, may_have_missing, self.modelled_levels)
+
+    def in_other_units(self) -> Self:
+        """Return a copy for rows in other units of numbers, which are written as they are."""
+        return replace(self, columns=[column.as_number() for column in self.columns])
+
     def _pairs(self, cells: Floats) -> list[tuple[Column, Floats]]:
         """Return the described modelled columns with their cells."""
         return list(zip(self.columns, cells.T, strict=bool(self.columns)))
@@ -431,11 +479,12 @@ class Schema(Stored):
 
     def _reads_columns(self, X: MatrixLike) -> bool:
         """Return whether the modelled columns of a table are read one by one."""
-        has_kinds = any(column.kind != "number" for column in self.columns)
-        return has_kinds or (bool(self.columns) and self.takes_missing and not holds_numbers(X))
+        if not self.holds_numbers:
+            return True
+        return bool(self.columns) and self.takes_missing and not holds_numbers(X)
 
     def _read(self, X: Any) -> Rows:
-        """Read rows from a data frame or an array that `_validate_container` has returned."""
+        """Read rows from a data frame or an array that `validate_container` has returned."""
         cells = self._read_modelled(X, dtype=FLOATS, estimator=self.owner, input_name="X")
         if not self.conditions:
             return self._make_rows(cells, None)
@@ -476,7 +525,7 @@ class Schema(Stored):
 
     def _make_rows(self, cells: Floats, conditions: Floats | None) -> Rows:
         """Make rows after checking the support of modelled cells."""
-        cells, has_missing = _with_one_nan(cells)
+        cells, has_missing = with_one_nan(cells)
         first = 0
         for block in self.blocks:
             last = first + block.n_columns
@@ -497,112 +546,6 @@ def _block_order(names: Sequence[str], columns: Sequence[Column]) -> list[int]:
     rank = {name: i for i, name in enumerate(order)}
     n_levels = levels_of(columns, len(names))
     return sorted(range(len(names)), key=lambda i: (rank[names[i]], n_levels[i], i))
-
-
-def holds_numbers(X: Any) -> bool:
-    """Return whether scikit-learn's validation converts all columns to floats as they are."""
-    if isinstance(X, np.ndarray) and X.dtype.kind in "US":
-        return _are_numbers(X)
-    if hasattr(X, "columns") or hasattr(X, "dtype"):
-        return is_plain(X)
-    if not isinstance(X, list | tuple):
-        return True
-    try:
-        return np.asarray(X).dtype.kind not in "OSUmM"
-    except ValueError:  # The rows have different lengths.
-        return True
-
-
-def _are_numbers(texts: NDArray[Any]) -> bool:
-    """Return whether all texts of an array can be converted to numbers, as scikit-learn does."""
-    try:
-        texts.astype(np.float64)
-    except ValueError:
-        return False
-    return True
-
-
-def as_container(X: Any) -> Any:
-    """Convert lists to arrays of objects, so that columns may have different types.
-
-    Data frames and arrays are returned unchanged.
-    """
-    if hasattr(X, "columns") or hasattr(X, "dtype"):
-        return X
-    check_equal_shapes(row_shapes(X))
-    return np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object)
-
-
-def _check_unique(labels: Sequence[Any]) -> None:
-    """Raise ValueError if two columns have the same label."""
-    label, times = Counter(labels).most_common(1)[0] if labels else ("", 0)
-    if times > 1:
-        raise ValueError(
-            f"X must have unique column names, got {short_repr(label)} {times} times. Rename the "
-            "columns."
-        )
-
-
-def _validate_container(X: MatrixLike, owner: str, **checks: Any) -> Any:
-    """Convert a table whose values may have any type; validate the shape unless it is a frame."""
-    X = as_container(X)
-    if hasattr(X, "columns"):
-        _check_unique(list(X.columns))
-        return X
-    return check_array(X, dtype=None, ensure_all_finite=False, estimator=owner, **checks)
-
-
-@cache
-def _make_class(owner: str) -> type[BaseEstimator]:
-    """Make an estimator class without parameters that has a given name."""
-    return type(owner, (BaseEstimator,), {})
-
-
-def make_validator(
-    owner: str, n_columns: int | None = None, names: NDArray[Any] | None = None
-) -> Any:
-    """Make an estimator for `validate_data`, which sets its fitted attributes or compares them.
-
-    The user's estimator is thus not changed by tables that turn out to be invalid. The class has
-    the name of the user's estimator, as scikit-learn's error messages contain it.
-
-    Parameters
-    ----------
-    owner : str
-        Class name of the user's estimator.
-    n_columns : int or None
-        Number of columns with which tables are compared. None before the fit.
-    names : ndarray of shape (n_columns,) or None
-        Names of the columns with which tables are compared. None if there are no names.
-    """
-    validator: Any = _make_class(owner)()
-    if n_columns is not None:
-        validator.n_features_in_ = n_columns
-    if names is not None:
-        validator.feature_names_in_ = names
-    return validator
-
-
-def _validate(
-    validator: Any, X: MatrixLike, shape: RowShape, may_miss: bool, **checks: Any
-) -> tuple[Any, Floats]:
-    """Validate a table of numbers without conditions. Return it and its cells."""
-    X = shape.as_table(X, getattr(validator, "n_features_in_", None))
-    read = partial(validate_data, validator, dtype=FLOATS, **checks)
-    finiteness = "allow-nan" if may_miss else shape.finiteness
-    cells = shape.check_ends(read_cells(read, X, finiteness))
-    return (X if hasattr(X, "columns") else cells), cells
-
-
-def _with_one_nan(cells: Floats) -> tuple[Floats, bool]:
-    """Return cells in which all NaN have the same bits, and whether there are any.
-
-    Equal rows must have equal bits to have equal hashes.
-    """
-    missing = np.isnan(cells)
-    if not missing.any():
-        return cells, False
-    return np.where(missing, np.asarray(np.nan, cells.dtype), cells), True
 
 
 def append_conditions(cells: Floats, conditions: Floats) -> Floats:

@@ -90,6 +90,10 @@ class ColumnMoments(Stored):
         # Sums that are too large become the largest finite number.
         return type(self)(weight, self.mean + share * shift, np.nan_to_num(scatter))
 
+    def without(self, is_left_out: NDArray[np.bool_]) -> Self:
+        """Return the moments of a table in which some columns (n_columns,) have no cells."""
+        return replace(self, weight=np.where(is_left_out, 0.0, self.weight))
+
     @property
     def variance(self) -> NDArray[np.float64]:
         """Variances of the columns, 0 for columns without observed cells."""

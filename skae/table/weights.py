@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length
 
 from skae._compat.sklearn import check_sample_weight, safe_indexing
+from skae.table.reading import MatrixLike, as_container
 from skae.table.rows import Floats
-from skae.table.schema import MatrixLike, as_container
 
 MIN_WEIGHT_SUM = 1e-300
 """Smallest sum of sample weights. Dividing by a smaller sum could overflow."""

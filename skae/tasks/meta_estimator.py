@@ -4,7 +4,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -15,14 +15,23 @@ from sklearn.callback import CallbackContext, CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags, get_tags
 
-from skae._compat.sklearn import BaseEstimator, init_callback_context
-from skae.base import BaseAutoencoder, MatrixLike, thaw, validate_rows
+from skae._compat.sklearn import (
+    BaseEstimator,
+    check_feature_names,
+    init_callback_context,
+    validate_parameters,
+)
+from skae.base import BaseAutoencoder, MatrixLike
 from skae.files import Stored
-from skae.parameters import Declared
+from skae.fitting.prepare import ReadRows, read_rows
+from skae.parameters import Declared, short_repr
 from skae.state import FittedAttribute, Saved
-from skae.table.schema import make_validator
-from skae.table.weights import check_more_than_one_row, read_weight
+from skae.table.reading import holds_numbers, make_validator
+from skae.table.rows import Rows
+from skae.table.schema import Schema
+from skae.table.weights import check_more_than_one_row, read_weight, rows_of_positive_weight
 from skae.training.checkpoint import keeping_checkpoints
+from skae.variants.autoencoder import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -33,28 +42,35 @@ class FittedTask(Stored):
     ----------
     autoencoder : BaseAutoencoder
         The fitted autoencoder.
-    n_features_in : int
-        Number of columns of the training rows.
-    feature_names_in : ndarray of shape (n_features_in,) or None
-        Names of these columns, if all of them are strings.
+    schema : Schema
+        How tables of the user are read. Its error messages name the meta-estimator. Its cells are
+        those of the autoencoder, except that the autoencoder may use other units.
     """
 
     autoencoder: BaseAutoencoder
-    n_features_in: int
-    feature_names_in: NDArray[Any] | None
+    schema: Schema
 
     def _check_state(self) -> None:
-        fitted, names = self.autoencoder._fitted, self.feature_names_in
-        if fitted is None or fitted.schema.n_columns != self.n_features_in:
-            raise ValueError(f"the autoencoder is not fitted to {self.n_features_in} columns")
-        if names is not None and (
-            names.shape != (self.n_features_in,) or not all(isinstance(n, str) for n in names)
-        ):
-            raise ValueError(f"there must be {self.n_features_in} names of columns, got {names!r}")
+        fitted = self.autoencoder._fitted
+        if fitted is None or not fitted.schema.has_cells_of(self.schema):
+            raise ValueError(
+                f"the autoencoder is not fitted to the {self.schema.n_columns} columns of the "
+                "schema"
+            )
 
-    def to_autoencoder(self, X: NDArray[Any]) -> NDArray[Any]:
-        """Convert validated rows to those that the autoencoder receives."""
-        return X
+    @property
+    def n_features_in(self) -> int:
+        """Number of columns of the training rows."""
+        return self.schema.n_columns
+
+    @property
+    def feature_names_in(self) -> NDArray[Any] | None:
+        """Names of these columns, if all of them are strings."""
+        return self.schema.names
+
+    def to_autoencoder(self, X: MatrixLike, rows: Rows) -> Any:
+        """Return the table that the autoencoder receives for a table, whose `rows` were read."""
+        return rows.values if self.autoencoder._fitted.schema.holds_cells else X
 
     def defined(self, name: str) -> Any:
         """Return the value of a field, or raise AttributeError if it is None."""
@@ -81,19 +97,27 @@ class TrainingRows:
         training resumes from it. None if the parameter is None.
     resumed : FittedTask or None
         The model of the previous fit if training resumes from it.
-    columns : dict
-        The fields `n_features_in` and `feature_names_in` of the new model.
-    X : ndarray of shape (n, n_features)
-        All rows, including those of weight 0.
+    read : ReadRows
+        The n rows of positive weight, and the schema that has read them. The error messages of the
+        schema name the meta-estimator.
     weight : ndarray of shape (n,)
-        Weights of the rows, at least 0. At least two of them are positive, or one in `partial_fit`.
+        Weights of these rows. There are at least two, or one in `partial_fit`.
+    all_weights : ndarray of shape (n_samples,)
+        Weights of all rows of the table.
     """
 
     autoencoder: BaseAutoencoder | None
     resumed: Any
-    columns: dict[str, Any]
-    X: NDArray[Any]
+    read: ReadRows
     weight: NDArray[np.float64]
+    all_weights: NDArray[np.float64]
+
+    def rows_for(self, autoencoder: BaseAutoencoder) -> ReadRows:
+        """Return the rows with a schema for an autoencoder, whose error messages name it."""
+        if autoencoder._fitted is not None:
+            return self.read._replace(schema=autoencoder._fitted.schema)
+        schema = replace(self.read.schema.for_arrays(), owner=type(autoencoder).__name__)
+        return self.read._replace(schema=schema)
 
 
 class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstimator):
@@ -113,9 +137,6 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
 
     _fitted_class: ClassVar[Any]
     """Class of the fitted model, a subclass of `FittedTask`."""
-
-    _validation_options: ClassVar[dict[str, Any]] = {}
-    """Keyword arguments that are passed to `validate_rows`, both in `fit` and afterwards."""
 
     autoencoder_ = FittedAttribute(lambda fitted: fitted.autoencoder)
     n_features_in_ = FittedAttribute(lambda fitted: fitted.n_features_in)
@@ -193,22 +214,46 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         follow those of that fit, as in `partial_fit`. They must then have the same columns, and may
         be a single row.
         """
-        autoencoder, resumed = self._copy_autoencoder(X, previous, continues)
+        autoencoder, resumed = self._copy_autoencoder(previous, continues)
         known = previous if continues else resumed
-        validator = _make_validator(self, known)
-        options = {"reset": known is None, "ensure_min_samples": 1 if continues else 2}
-        X = validate_rows(validator, autoencoder, X, **self._validation_options | options)
-        weight = read_weight(sample_weight, X)
+        all_weights = None
+        if sample_weight is not None and not holds_numbers(X):
+            # The categories of rows of weight 0 must not become levels.
+            all_weights = read_weight(sample_weight, X)
+            X, _ = rows_of_positive_weight(X, None, all_weights)
+        if known is None:
+            schema, rows = self._read_new(autoencoder, X, 1 if continues else 2)
+        else:
+            schema, rows = known.schema, known.schema.read(X)
+        if all_weights is None:
+            all_weights = read_weight(sample_weight, rows.values)
+        weight = all_weights[all_weights > 0]
         if not continues:
-            check_more_than_one_row(self, int(np.count_nonzero(weight)))
-        columns = {
-            "n_features_in": validator.n_features_in_,
-            "feature_names_in": getattr(validator, "feature_names_in_", None),
-        }
-        return TrainingRows(autoencoder, resumed, columns, X, weight)
+            check_more_than_one_row(self, len(weight))
+        if len(weight) < len(rows):
+            rows = rows.take(all_weights > 0)
+        read = ReadRows(schema, rows)
+        return TrainingRows(autoencoder, resumed, read, weight, all_weights)
+
+    def _read_new(
+        self, autoencoder: BaseAutoencoder | None, X: MatrixLike, min_rows: int
+    ) -> ReadRows:
+        """Read the table of a first fit. A frozen autoencoder determines its schema."""
+        owner = type(self).__name__
+        if autoencoder is None:
+            autoencoder = Autoencoder()
+        if autoencoder._fitted is None:
+            validate_parameters(autoencoder)
+            return read_rows(autoencoder, X, None, min_rows, owner)
+        schema = replace(autoencoder._fitted.schema, owner=owner)
+        rows, validator = schema.read(X), make_validator(owner)
+        check_feature_names(validator, X, reset=True)
+        arrays = autoencoder._fitted.schema.for_arrays()
+        autoencoder._fitted = replace(autoencoder._fitted, schema=arrays)
+        return ReadRows(replace(schema, names=getattr(validator, "feature_names_in_", None)), rows)
 
     def _copy_autoencoder(
-        self, X: MatrixLike, previous: FittedTask | None, continues: bool = False
+        self, previous: FittedTask | None, continues: bool = False
     ) -> tuple[BaseAutoencoder | None, FittedTask | None]:
         """Return a copy of the autoencoder, and the previous model if training resumes from it.
 
@@ -218,7 +263,7 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         if continues and previous is not None and not self._has_own_autoencoder():
             return copy.deepcopy(previous.autoencoder), previous
         if isinstance(self.autoencoder, FrozenEstimator):
-            return thaw(self.autoencoder, X), None
+            return _thaw(self.autoencoder), None
         if self.autoencoder is None:
             return None, None
         copied = clone(self.autoencoder)
@@ -235,12 +280,7 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
 
     # ---------------------------------------------------------------- inference
 
-    def _read_rows(self, X: MatrixLike, fitted: Any) -> NDArray[Any]:
-        """Validate rows for a fitted model."""
-        validator, options = _make_validator(self, fitted), self._validation_options
-        return validate_rows(validator, fitted.autoencoder, X, reset=False, **options)
-
-    def preprocess(self, X: MatrixLike) -> NDArray[Any]:
+    def preprocess(self, X: MatrixLike) -> Any:
         """Convert rows to those that the autoencoder in `autoencoder_` receives.
 
         The methods of `autoencoder_` accept the result. `AutoencoderOutlierDetector` trains its
@@ -254,8 +294,9 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
 
         Returns
         -------
-        X_preprocessed : ndarray of shape (n_samples, n_features)
-            Rows for the autoencoder, without column names.
+        X_preprocessed : ndarray or data frame of shape (n_samples, n_features)
+            Rows for the autoencoder: a data frame if the first fit received one with categories or
+            dates, and an array without column names otherwise.
 
         Raises
         ------
@@ -267,7 +308,7 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
             If `X` is sparse.
         """
         fitted = self._read_fitted()
-        return fitted.to_autoencoder(self._read_rows(X, fitted))
+        return fitted.to_autoencoder(X, fitted.schema.read(X))
 
     # -------------------------------------------------------------------- state
 
@@ -294,17 +335,41 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         estimator = super()._from_stored_state(rest)
         if any(key in state for key in names.values()):
             parts = {n: state.get(key) for n, key in names.items()}
+            if parts["schema"] is None:
+                parts["schema"] = cls._schema_of_earlier_files(state)
             estimator._fitted = cls._fitted_class._from_stored_state(parts)
         return estimator
 
+    @classmethod
+    def _schema_of_earlier_files(cls, state: dict[str, Any]) -> Schema:
+        """Return the schema of a model from a file of format 4 or earlier."""
+        autoencoder = state.get("autoencoder_")
+        if not isinstance(autoencoder, BaseAutoencoder) or autoencoder._fitted is None:
+            raise ValueError("the file contains no fitted autoencoder")
+        schema, names = autoencoder._fitted.schema, state.get("feature_names_in_")
+        if state.get("n_features_in_") != schema.n_columns:
+            raise ValueError(f"the autoencoder is not fitted to {state.get('n_features_in_')}")
+        return replace(schema, owner=cls.__name__, names=names)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        if isinstance(self.autoencoder, BaseEstimator):
-            tags.input_tags.positive_only = get_tags(self.autoencoder).input_tags.positive_only
+        autoencoder = Autoencoder() if self.autoencoder is None else self.autoencoder
+        if isinstance(autoencoder, BaseEstimator):
+            tags.input_tags = get_tags(autoencoder).input_tags
         return tags
 
 
-def _make_validator(estimator: AutoencoderMetaEstimator, fitted: FittedTask | None) -> Any:
-    """Make the validator of a meta-estimator, with the columns of a model unless it is None."""
-    columns = () if fitted is None else (fitted.n_features_in, fitted.feature_names_in)
-    return make_validator(type(estimator).__name__, *columns)
+def _thaw(frozen: FrozenEstimator) -> BaseAutoencoder:
+    """Copy the fitted autoencoder in a FrozenEstimator.
+
+    Raises TypeError if it does not contain an autoencoder of skae, and NotFittedError if that is
+    not fitted.
+    """
+    if not isinstance(frozen.estimator, BaseAutoencoder):
+        raise TypeError(
+            f"autoencoder must contain an autoencoder of skae, got {short_repr(frozen)}."
+        )
+    # Another thread may refit the original meanwhile, so that only the copy is read.
+    copied = copy.deepcopy(frozen.estimator)
+    copied._read_fitted()
+    return copied

@@ -10,15 +10,14 @@ import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import OutlierMixin
-from sklearn.utils import get_tags
 
 from skae._compat.sklearn import Interval, StrOptions, fit_context, warn, weighted_percentile
 from skae.base import BaseAutoencoder, MatrixLike
 from skae.fitting.prepare import draw_seed
 from skae.state import FittedAttribute
-from skae.table.cells import column_label
-from skae.table.containers import tables_like
-from skae.table.rows import Rows, select_by_hash
+from skae.table.blocks import NUMBERS
+from skae.table.containers import frames_like, index_of, tables_like
+from skae.table.rows import select_by_hash
 from skae.table.seen import Sample, Seen
 from skae.table.selection import DistinctRows, Selection
 from skae.tasks.meta_estimator import (
@@ -28,8 +27,8 @@ from skae.tasks.meta_estimator import (
     TrainingRows,
 )
 from skae.tasks.outlier_model import FittedDetector, ScaledAutoencoder, Units
-from skae.tasks.outlier_scores import SCORES, Score
-from skae.tasks.robust_statistics import Floats, robust_center_scale
+from skae.tasks.outlier_scores import SCORES, OfPatterns, Score
+from skae.tasks.robust_statistics import VARIANCE_FLOOR, Floats, robust_center_scale
 from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.messages import about_distance
 from skae.variants.autoencoder import Autoencoder
@@ -61,7 +60,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     the rows of the batch that have the largest loss, so that the model learns what most rows have
     in common. The residual of a row is the row minus its reconstruction. By default, a row is
     abnormal if its code or its residual differs much from those of the training rows. `explain`
-    reports which cells make a row abnormal and which values the model expected.
+    reports which cells make a row abnormal and which values the model expected. Columns may hold
+    numbers, categories and dates, and cells may be missing, as in `fit` of :class:`Autoencoder`.
 
     The callbacks of scikit-learn that `set_callbacks` receives follow the epochs of the
     autoencoder.
@@ -101,7 +101,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
           the logarithm of such a distance from the fifth nearest of up to 256 reference points. The
           second is the negative log-likelihood of the residuals under Student's t distribution.
           Outliers among the training rows hardly affect the second number.
-        - "auto" is "neighbors" if `trim=0`, and "robust" otherwise.
+        - "auto" is "reconstruction" for tables with columns of several kinds or with categories.
+          For tables of numbers, it is "neighbors" if `trim=0`, and "robust" otherwise.
 
     contamination : "auto" or float, default="auto"
         How the threshold of the anomaly score is computed. A float in (0, 0.5] is the proportion of
@@ -164,6 +165,15 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     columns: a change of the units and of the zero of a column changes neither predictions nor
     p-values nor shares.
 
+    Categories have no units. The residual of a category is the square root of twice the logarithm
+    of the ratio of the probability of the most probable category to that of the observed one, so
+    that half its square is a difference of log-probabilities, in nats, as half a squared residual
+    of a number is. Missing cells have no residual: "reconstruction" and "robust" compute means over
+    observed cells, and "neighbors" divides a distance by the number of observed cells. If cells are
+    missing in `fit`, the anomaly score of a row is compared with those of other rows with the same
+    missing cells: a sum of effects of missing cells is subtracted, which Huber's regression
+    estimates from the training rows.
+
     A column that is constant in the training rows has a scale of 0 in robust units. Every other
     value is therefore infinitely abnormal: its residual is clipped at 1e100, and the row is an
     outlier. Differences from the constant of at most 2 machine epsilons of it are rounding errors
@@ -222,7 +232,6 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     }
 
     _fitted_class: ClassVar = FittedDetector
-    _validation_options: ClassVar = {"dtype": [np.float64, np.float32]}
 
     offset_ = FittedAttribute(lambda fitted: fitted.offset)
     n_calibration_rows_ = FittedAttribute(lambda fitted: len(fitted.calibration))
@@ -253,7 +262,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         Raises
         ------
         ValueError
-            If X is invalid (NaN, infinite values, wrong shape, fewer than two rows), if
+            If X is invalid (infinite values, wrong shape, fewer than two rows), if
             `sample_weight` or a parameter is invalid, if `autoencoder` is not fitted and requires
             y, if `calibration_fraction` leaves fewer than two rows for training, if training cannot
             resume because X has other columns than in the previous fit, or if the objective becomes
@@ -349,7 +358,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         training: Training,
     ) -> FittedDetector:
         data = self._read_training_rows(X, sample_weight, previous)
-        before = Seen.nothing(draw_seed(self.random_state), data.X.shape[1])
+        before = Seen.nothing(draw_seed(self.random_state), data.read.rows.n_modelled)
         seen = before.join(_as_sample(data, before.seed)).seen
         return self._fit_rows(data, seen.passed(0.0, True), training)
 
@@ -364,7 +373,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         """Join new rows with those seen before, and fit a new model to a sample if it is due."""
         data = self._read_training_rows(X, sample_weight, previous, True)
         if previous is None:
-            before = Seen.nothing(draw_seed(self.random_state), data.X.shape[1])
+            before = Seen.nothing(draw_seed(self.random_state), data.read.rows.n_modelled)
         elif previous.seen is not None and previous.seen.sample is not None:
             before = previous.seen
         else:
@@ -373,17 +382,15 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
                 "do not contain. Call fit, or store the detector with pickle or joblib."
             )
         joined = before.join(_as_sample(data, before.seed))
-        names = data.columns["feature_names_in"]
-        for message in about_distance(
-            before.moments,
-            joined.new_moments,
-            lambda j: column_label(j, None if names is None else names[j]),
-        ):
+        schema = data.read.schema
+        moments = joined.new_moments.without(schema.is_category[: len(schema.modelled)])
+        for message in about_distance(before.moments, moments, schema.column_label):
             warn(*message)
         is_due = joined.seen.weight >= before.due
         seen = joined.seen.passed(0.0, is_due)
         assert seen.sample is not None
-        data = replace(data, X=seen.sample.rows.values, weight=seen.sample_weight)
+        read = data.read._replace(rows=seen.sample.rows)
+        data = replace(data, read=read, weight=seen.sample_weight)
         if previous is None or is_due:
             return self._fit_rows(data, seen, training, is_stream=True)
         rows = self._split(data, seen.seed, is_stream=True)[0]
@@ -391,11 +398,11 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return replace(previous, offset=offset, seen=seen)
 
     def _copy_autoencoder(
-        self, X: MatrixLike, previous: FittedTask | None, continues: bool = False
+        self, previous: FittedTask | None, continues: bool = False
     ) -> tuple[BaseAutoencoder | None, FittedTask | None]:
         # `partial_fit` trains a new autoencoder, because the robust units of the columns follow the
         # rows.
-        return super()._copy_autoencoder(X, None if continues else previous)
+        return super()._copy_autoencoder(None if continues else previous)
 
     def _fit_rows(
         self, data: TrainingRows, seen: Seen, training: Training, is_stream: bool = False
@@ -427,7 +434,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
 
         In a stream, the first rows are training rows.
         """
-        rows = DistinctRows.merge(data.X, data.weight, seed)
+        rows = DistinctRows.merge(data.read.rows.values, data.weight, seed)
         # The rows are sorted by their hashes, so that the first of them are a random sample. If all
         # would be held out, none is.
         count = round(self.calibration_fraction * len(rows)) % len(rows)
@@ -445,14 +452,18 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         """Combine the autoencoder, which may not be fitted yet, with the units of its rows."""
         d = train.n_columns
         autoencoder = data.autoencoder or _default_autoencoder(len(train), d)
-        units = Units.from_rows(train, train.share, float(np.finfo(data.X.dtype).eps))
+        schema = data.read.schema
+        epsilon = float(np.finfo(train.table.dtype).eps)
+        is_number = ~schema.is_category & ~schema.has_likelihood("")
+        units = Units.from_rows(train, train.share, epsilon, is_number)
         inputs = Units.identity(d)
         if data.resumed is not None:
             # The network was trained in these units.
             inputs = data.resumed.inputs
-        elif self._trains_autoencoder() and not get_tags(autoencoder).input_tags.positive_only:
-            inputs = units
-        return ScaledAutoencoder(autoencoder, **data.columns, inputs=inputs, units=units)
+        elif self._trains_autoencoder():
+            # The cells of other likelihoods must stay in their range.
+            inputs = units.only(schema.has_likelihood(NUMBERS))
+        return ScaledAutoencoder(autoencoder, schema, inputs=inputs, units=units)
 
     def _fit_criterion(self, model: ScaledAutoencoder, train: DistinctRows) -> dict[str, Any]:
         """Fit the outlier criterion and the threshold to the training rows.
@@ -462,11 +473,17 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         """
         sample = train.take(select_by_hash(train.hashes, STATISTICS_ROWS))
         outputs, share = model.stored_outputs(sample), sample.share
-        center, scale = robust_center_scale(outputs.residual, share, self.trim)
+        floor = VARIANCE_FLOOR + outputs.least_variance
+        center, scale = robust_center_scale(outputs.residual, share, self.trim, floor)
         name = self.criterion
-        if name == "auto":
+        if name == "auto" and model.schema.is_mixed:
+            name = "reconstruction"
+        elif name == "auto":
             name = "robust" if self.trim > 0 else "neighbors"
-        score = SCORES[name]().fit(outputs, share, self.trim)
+        score = SCORES[name]()
+        if outputs.observed is not None:
+            score = OfPatterns(score)
+        score.fit(outputs, share, self.trim)
         offset = self._threshold(model.anomaly_scores(train, score), train.share)
         return {"score": score, "offset": offset, "center": center, "scale": scale}
 
@@ -518,7 +535,7 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         NotFittedError
             If the detector is not fitted.
         ValueError
-            If X is invalid (NaN, infinite values, wrong shape).
+            If X is invalid (infinite values, wrong shape).
         TypeError
             If X is sparse.
         """
@@ -526,7 +543,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         return self._scores(X, fitted)
 
     def _scores(self, X: MatrixLike, fitted: FittedDetector) -> Floats:
-        return -fitted.anomaly_scores(Selection.all(self._read_rows(X, fitted)), fitted.score)
+        rows = fitted.schema.read(X)
+        return -fitted.anomaly_scores(Selection.all(rows.values), fitted.score)
 
     def decision_function(self, X: MatrixLike) -> Floats:
         """Compute `score_samples` minus `offset_`, which is negative for outliers.
@@ -592,8 +610,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
             If the detector is not fitted.
         ValueError
             If `fit` held out no calibration rows, which happens if `calibration_fraction` is 0 or
-            rounds to none or to all of the distinct rows. If X is invalid (NaN, infinite values,
-            wrong shape).
+            rounds to none or to all of the distinct rows. If X is invalid (infinite values, wrong
+            shape).
         TypeError
             If X is sparse.
 
@@ -646,34 +664,42 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
             - `explanation["deviation"]`: cells minus their expected values, divided by a robust
               standard deviation of these differences in the training rows. It has no unit. In a
               column that is constant in the training rows, it is 0 for the constant and has a
-              magnitude of about 1e101 for any other value.
-            - `explanation["expected"]`: the expected values in the user's units.
+              magnitude of about 1e101 for any other value. For a category, it is the residual that
+              the notes of the class describe, divided in the same way. It is NaN for missing cells.
+            - `explanation["expected"]`: the expected values in the user's units. For a category, it
+              is the most probable one. If there are categories or dates, the columns have the
+              dtypes of the table that `fit` received.
             - `explanation["share"]`: the contribution of each cell divided by the sum of the
-              contributions of its row. For the criterion "robust", which "auto" selects unless
-              `trim=0`, the contribution is ``log(1 + deviation**2 / 10)``. This is proportional to
-              the negative log-likelihood of Student's t distribution with 10 degrees of freedom,
-              without its constant. For the other criteria, the contribution is ``deviation**2``.
+              contributions of its row; 0 for missing cells. For the criterion "robust", which
+              "auto" selects for tables of numbers unless `trim=0`, the contribution is
+              ``log(1 + deviation**2 / 10)``. This is proportional to the negative log-likelihood of
+              Student's t distribution with 10 degrees of freedom, without its constant. For the
+              other criteria, the contribution is ``deviation**2``.
 
         Raises
         ------
         NotFittedError
             If the detector is not fitted.
         ValueError
-            If X is invalid (NaN, infinite values, wrong shape).
+            If X is invalid (infinite values, wrong shape).
         TypeError
             If X is sparse.
         """
         fitted = self._read_fitted()
-        tables = fitted.explain(Selection.all(self._read_rows(X, fitted)))
+        schema, rows = fitted.schema, fitted.schema.read(X)
+        tables = fitted.explain(Selection.all(rows.values))
         titles = ("deviation", "expected", "share")
-        return tables_like(X, titles, tables, fitted.feature_names_in)
+        if schema.holds_numbers and not (schema.is_mixed or schema.conditions):
+            return tables_like(X, titles, tables, fitted.feature_names_in)
+        d = rows.n_modelled
+        deviation, share = (schema.arrange(tables[:, i, :d]) for i in (0, 2))
+        expected = schema.write(tables[:, 1, :d], rows.conditions, index_of(X))
+        return frames_like(X, titles, (deviation, expected, share), fitted.feature_names_in)
 
 
 def _as_sample(data: TrainingRows, seed: int) -> Sample:
     """Return the rows of positive weight."""
-    kept = data.weight > 0
-    rows = Rows(data.X if kept.all() else data.X[kept])
-    return Sample.hashed(rows, data.weight[kept], None, None, seed)
+    return Sample.hashed(data.read.rows, data.weight, None, None, seed)
 
 
 def _default_autoencoder(n: int, n_features: int) -> Autoencoder:

@@ -1,13 +1,17 @@
 """Fitted model of the outlier detector, and the units in which its autoencoder receives rows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skae.base import MatrixLike
 from skae.files import Stored, check_numbers
+from skae.fitting.prepare import ReadRows
+from skae.table.containers import index_of
+from skae.table.rows import Rows
 from skae.table.seen import Seen
 from skae.table.selection import DistinctRows, Selection, assemble
 from skae.tasks.meta_estimator import FittedTask
@@ -70,8 +74,12 @@ class Units(Stored):
             raise ValueError(f"epsilon must be in [0, 1), got {self.epsilon}")
 
     @classmethod
-    def from_rows(cls, rows: Selection, weight: Floats, epsilon: float) -> Self:
-        """Estimate robust units from rows with weights (n,).
+    def from_rows(
+        cls, rows: Selection, weight: Floats, epsilon: float, is_number: NDArray[np.bool_]
+    ) -> Self:
+        """Estimate robust units of numbers from rows with weights (n,).
+
+        Columns for which `is_number` (n_columns,) is False keep their units.
 
         The center is the median. The scale is the standard deviation of the cells after they have
         been clipped at `MAX_DEVIATION` robust standard deviations from the median. A robust
@@ -82,14 +90,23 @@ class Units(Stored):
         center, typical, deviation = np.empty((3, rows.n_columns))
         for block, values in rows.column_blocks():
             cells = values.astype(np.float64)
-            center[block] = weighted_median(cells, weight)
-            difference = _round_to(center[block], cells, epsilon) - center[block]
+            center[block] = np.nan_to_num(weighted_median(cells, weight))
+            difference = np.nan_to_num(_round_to(center[block], cells, epsilon) - center[block])
             distance = np.where(difference == 0, np.nan, np.abs(difference))
             spread = 1.4826 * weighted_median(distance, weight)
             typical[block] = np.where(spread > 0, spread, 0.0)
             clipped = _divide(difference, typical[block]).clip(-MAX_DEVIATION, MAX_DEVIATION)
             deviation[block] = mean_and_deviation(clipped, weight)[1]
-        return cls(center, typical * deviation, MAX_DEVIATION / deviation, epsilon)
+        units = cls(center, typical * deviation, MAX_DEVIATION / deviation, epsilon)
+        return units if is_number.all() else units.only(is_number)
+
+    def only(self, is_scaled: NDArray[np.bool_]) -> Self:
+        """Return these units of some columns, and the user's units of the others."""
+        if not is_scaled.any():
+            return self.identity(len(is_scaled))
+        center, scale = np.where(is_scaled, self.center, 0.0), np.where(is_scaled, self.scale, 1.0)
+        reach = np.where(is_scaled, self.reach, np.inf)
+        return type(self)(center, scale, reach, self.epsilon)
 
     @classmethod
     def identity(cls, n_features: int) -> Self:
@@ -136,10 +153,18 @@ class Units(Stored):
         rows: Floats = np.where(self.scale > 0, reconstruction, self.center)
         return rows
 
-    @property
-    def log_volume(self) -> float:
-        """Logarithm of the product of the scales of the columns that are not constant."""
-        return float(np.log(self.scale[self.scale > 0]).sum())
+    def log_volumes(self, observed: NDArray[np.bool_] | None) -> Floats | float:
+        """Return the logarithms of the products of the scales of columns that are not constant.
+
+        They are those of the observed cells (n, n_columns) of rows, or one number for complete
+        rows.
+        """
+        is_variable = self.scale > 0
+        logs = np.log(self.scale[is_variable])
+        if observed is None:
+            return float(logs.sum())
+        volumes: Floats = observed[:, is_variable].astype(np.float64) @ logs
+        return volumes
 
 
 def _round_to(center: Floats, X: NDArray[Any], epsilon: float) -> Floats:
@@ -162,7 +187,8 @@ class ScaledAutoencoder(FittedTask):
     Attributes
     ----------
     inputs : Units
-        Units in which the autoencoder receives rows.
+        Units in which the autoencoder receives rows. Columns of categories and of conditions have
+        their own cells as units.
     units : Units
         Robust units of the training rows, in which residuals are measured.
     """
@@ -185,31 +211,73 @@ class ScaledAutoencoder(FittedTask):
             # An autoencoder requires two rows, which may be equal.
             rows, weight = rows.take(np.zeros(2, dtype=np.intp)), np.repeat(weight / 2, 2)
         parts = ((block, self.inputs.to_network(cells)) for block, cells in self.blocks(rows))
-        self.autoencoder.fit(assemble(len(rows), parts, dtype), sample_weight=weight)
+        schema = self.schema.for_arrays()
+        if self.inputs.is_single_precision:
+            schema = schema.in_other_units()
+        schema = replace(schema, owner=type(self.autoencoder).__name__)
+        if self.autoencoder._fitted is not None:
+            schema = self.autoencoder._fitted.schema
+        read = ReadRows(schema, self.schema.as_rows(assemble(len(rows), parts, dtype)))
+        self.autoencoder._fit_rows(read, None, weight, resume=True)
         # The detector keeps its own sample of the rows, in the user's units.
         self.autoencoder._fitted = self.autoencoder._fitted.without_rows()
 
-    def to_autoencoder(self, X: NDArray[Any]) -> NDArray[Any]:
-        return self.inputs.to_network(self.units.round(X))
+    def to_autoencoder(self, X: MatrixLike, rows: Rows) -> Any:
+        schema, cells = self.autoencoder._fitted.schema, rows.values
+        if not self.inputs.is_single_precision:
+            return super().to_autoencoder(X, rows)
+        cells = self.inputs.to_network(self.units.round(cells))
+        if schema.holds_cells:
+            return cells
+        modelled, conditions = np.split(cells, [rows.n_modelled], axis=1)
+        return schema.write(modelled, conditions, index_of(X))
+
+    def to_rows(self, X: Floats) -> Rows:
+        """Convert cells (n, n_columns) in the user's units to rows in those of the autoencoder."""
+        return self.schema.as_rows(self.inputs.to_network(X))
 
     def encode(self, X: Floats) -> Floats:
-        """Compute the codes (n, n_components) of rows in the user's units."""
-        return np.asarray(self.autoencoder.transform(self.inputs.to_network(X)), dtype=np.float64)
+        """Compute the codes (n, n_components) of rows (n, n_columns) in the user's units."""
+        return np.asarray(self.autoencoder._encode(self.to_rows(X)), dtype=np.float64)
 
-    def decode(self, codes: Floats) -> Floats:
-        """Reconstruct rows from codes, in the user's units."""
-        rows: Floats = np.asarray(self.autoencoder.inverse_transform(codes), dtype=np.float64)
-        return self.units.with_constants(self.inputs.to_user(rows))
+    def decode(self, codes: Floats, X: Floats) -> tuple[Floats, Floats]:
+        """Decode codes, and compare rows (n, n_columns) with the results.
+
+        Returns the reconstructed cells in the user's units, and the residuals of the rows in robust
+        units. The residual of a number is its difference from the reconstructed cell, that of a
+        category is its surprise, and that of a missing cell is 0. The cells of conditions are those
+        of the rows.
+        """
+        rows = self.to_rows(X)
+        cells, surprise = self.autoencoder._decode_for_rows(codes, rows)
+        if rows.n_levels:
+            cells = np.hstack([cells, rows.conditions])
+            surprise = np.hstack([surprise, np.zeros(rows.conditions.shape)])
+        reconstruction = self.units.with_constants(self.inputs.to_user(cells.astype(np.float64)))
+        residual = self.units.residual(X, reconstruction)
+        residual = np.where(self.schema.is_category, surprise, residual)
+        return reconstruction, np.where(np.isnan(residual), 0.0, residual)
+
+    @property
+    def least_variance(self) -> Floats:
+        """Variance of residuals that is added to that of each column.
+
+        The surprises of categories have a unit of their own, so that they are not divided by a
+        standard deviation that is close to 0 if almost all rows have the same category.
+        """
+        return self.schema.is_category.astype(np.float64)
 
     def outputs(self, X: Floats) -> ModelOutputs:
-        """Compute what criteria need of rows (n, n_features) in the user's units."""
+        """Compute what criteria need of rows (n, n_columns) in the user's units."""
+        observed = None if np.isfinite(X.sum()) else ~np.isnan(X)
 
         def log_prob() -> Floats:
-            scores = self.autoencoder.score_samples(self.inputs.to_network(X))
-            return scores.astype(np.float64) - self.inputs.log_volume
+            log_prob = self.autoencoder._log_prob(self.to_rows(X)).astype(np.float64)
+            return log_prob - self.inputs.log_volumes(observed)
 
         codes = self.encode(X)
-        return ModelOutputs(codes, self.units.residual(X, self.decode(codes)), log_prob)
+        residual = self.decode(codes, X)[1]
+        return ModelOutputs(codes, residual, log_prob, observed, self.least_variance)
 
     def stored_outputs(self, rows: Selection) -> ModelOutputs:
         """Compute `outputs` of many rows block by block, in their `copy_dtype`."""
@@ -227,7 +295,11 @@ class ScaledAutoencoder(FittedTask):
             for block, part in blocks()
         )
         code, residual = np.split(assemble(len(rows), parts, dtype), [-rows.n_columns], axis=1)
-        return ModelOutputs(code, residual, log_prob)
+        observed = None
+        if rows.has_missing:
+            cells = ((block, ~np.isnan(cells)) for block, cells in rows.row_blocks())
+            observed = assemble(len(rows), cells, bool)
+        return ModelOutputs(code, residual, log_prob, observed, self.least_variance)
 
     def anomaly_scores(self, rows: Selection, score: Score) -> Floats:
         """Compute the anomaly scores (n,) of rows in the user's units, block by block."""
@@ -282,28 +354,34 @@ class FittedDetector(ScaledAutoencoder):
         check_numbers(self.at_least, (n + 1,), "the numbers of calibration rows", positive=True)
         if not np.isfinite(self.offset):
             raise ValueError(f"offset must be finite, got {self.offset}")
-        if self.seen is not None and self.seen.moments.mean.shape != (d,):
-            raise ValueError(f"there must be moments of {d} columns")
+        if self.seen is not None and self.seen.moments.mean.shape != self.schema.modelled.shape:
+            raise ValueError("there must be moments of all modelled columns")
 
     def explain(self, rows: Selection) -> Floats:
-        """Compute the deviations, expected values and shares of cells, (n, 3, n_features)."""
+        """Compute the deviations, expected cells and shares of cells, (n, 3, n_columns).
+
+        Deviations of missing cells are NaN, and their shares are 0.
+        """
         parts = (
             (block, np.stack(self._explain(cells), axis=1)) for block, cells in self.blocks(rows)
         )
         return assemble(len(rows), parts)
 
     def _explain(self, X: Floats) -> tuple[Floats, Floats, Floats]:
-        """Compute the deviations, expected values and shares of cells, each (n, n_features)."""
-        reconstruction = self.decode(self.encode(X))
-        deviation = self._deviation(X, reconstruction)
+        """Compute the deviations, expected cells and shares of cells, each (n, n_columns)."""
+        reconstruction, deviation = self._compare(X, X)
         for _ in range(N_REPLACEMENTS):
             plausible = np.where(np.abs(deviation) > MAX_PLAUSIBLE_DEVIATION, reconstruction, X)
-            reconstruction = self.decode(self.encode(plausible))
-            deviation = self._deviation(X, reconstruction)
+            reconstruction, deviation = self._compare(X, plausible)
         terms = self.score.cell_terms(deviation)
         total = terms.sum(axis=1, keepdims=True)
         share = np.divide(terms, total, out=np.full_like(terms, 1 / X.shape[1]), where=total > 0)
-        return deviation, reconstruction + self.center * self.units.scale, share
+        shift = np.where(self.schema.is_category, 0.0, self.center * self.units.scale)
+        expected = reconstruction + shift
+        return np.where(np.isnan(X), np.nan, deviation), expected, share
 
-    def _deviation(self, X: Floats, reconstruction: Floats) -> Floats:
-        return (self.units.residual(X, reconstruction) - self.center) / self.scale
+    def _compare(self, X: Floats, plausible: Floats) -> tuple[Floats, Floats]:
+        """Return the reconstructions of `plausible` rows, and the deviations of `X` from them."""
+        reconstruction, residual = self.decode(self.encode(plausible), X)
+        deviation = (residual - self.center) / self.scale
+        return reconstruction, np.where(np.isnan(X), 0.0, deviation)

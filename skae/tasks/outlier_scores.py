@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import HuberRegressor
 
 from skae.files import Stored, check_numbers
 from skae.table.rows import chunks, row_chunks
@@ -46,11 +48,17 @@ class ModelOutputs:
     log_prob : callable
         Function without arguments that computes the log-densities of the rows in the user's units,
         an ndarray of shape (n_rows,). Only criteria that need the log-densities call it.
+    observed : ndarray of shape (n_rows, n_features), bool, or None
+        Which cells are observed. None if all are.
+    least_variance : ndarray of shape (n_features,)
+        Variance that is added to the estimated variance of each column of residuals.
     """
 
     code: Floats
     residual: Floats
     log_prob: Callable[[], Floats]
+    observed: NDArray[np.bool_] | None
+    least_variance: Floats
 
     def score(self, criterion: "Score") -> Floats:
         """Compute the anomaly scores of the rows, block by block."""
@@ -60,7 +68,16 @@ class ModelOutputs:
         return scores
 
     def _take(self, rows: slice) -> "ModelOutputs":
-        return ModelOutputs(self.code[rows], self.residual[rows], lambda: self.log_prob()[rows])
+        observed = None if self.observed is None else self.observed[rows]
+        parts = self.code[rows], self.residual[rows], lambda: self.log_prob()[rows], observed
+        return ModelOutputs(*parts, self.least_variance)
+
+    def mean(self, terms: Floats) -> Floats:
+        """Return the mean over the observed cells of each row of terms (n_rows, n_features)."""
+        if self.observed is None:
+            return terms.mean(axis=1)
+        n_observed = np.maximum(self.observed.sum(axis=1), 1)
+        return (terms * self.observed).sum(axis=1) / n_observed
 
 
 class Score(Stored, ABC):
@@ -112,7 +129,7 @@ class Reconstruction(Score):
     """Logarithm of the mean squared residual of each row."""
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
-        return np.log(TINY + (outputs.residual**2).mean(axis=1))
+        return np.log(TINY + outputs.mean(outputs.residual**2))
 
 
 class Density(Score):
@@ -166,7 +183,9 @@ class Neighbors(Score):
             outputs.code, weight, trim, floor=0.0
         )
         points = self._to_points(outputs)
-        self.center, self.whitening, is_regular = concentrate(points, weight, trim, self.floor)
+        least = np.append(np.zeros(outputs.code.shape[1]), outputs.least_variance)
+        estimate = concentrate(points, weight, trim, self.floor, least)
+        self.center, self.whitening, is_regular = estimate
         regular = np.flatnonzero(is_regular)
         for block in chunks(len(regular), points.shape[1]):
             # A row moves to an earlier position, so that it only replaces rows that have been read.
@@ -193,7 +212,10 @@ class Neighbors(Score):
         squares = (points**2).sum(1)[:, None] + (self.usual**2).sum(1) - 2 * points @ self.usual.T
         rank = min(self.rank, len(self.usual)) - 1
         squares.partition(rank, axis=1)
-        return np.log(TINY + np.maximum(squares[:, rank], 0.0) / points.shape[1]) / 2
+        length: int | Floats = points.shape[1]
+        if outputs.observed is not None:
+            length = outputs.code.shape[1] + outputs.observed.sum(axis=1)
+        return np.log(TINY + np.maximum(squares[:, rank], 0.0) / length) / 2
 
 
 class Tails(Score):
@@ -207,7 +229,8 @@ class Tails(Score):
     scale: Floats
 
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
-        self.center, self.scale = robust_center_scale(outputs.residual, weight, trim)
+        floor = VARIANCE_FLOOR + outputs.least_variance
+        self.center, self.scale = robust_center_scale(outputs.residual, weight, trim, floor)
         return self
 
     def check_sizes(self, n_components: int, n_features: int) -> None:
@@ -215,7 +238,7 @@ class Tails(Score):
         check_numbers(self.scale, (n_features,), "the scales of residuals", positive=True)
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
-        return self.cell_terms((outputs.residual - self.center) / self.scale).mean(axis=1)
+        return outputs.mean(self.cell_terms((outputs.residual - self.center) / self.scale))
 
     def cell_terms(self, deviation: Floats) -> Floats:
         return np.log1p(deviation**2 / DEGREES_OF_FREEDOM)
@@ -260,6 +283,51 @@ class Robust(Score):
 
     def cell_terms(self, deviation: Floats) -> Floats:
         return self.tails.cell_terms(deviation)
+
+
+class OfPatterns(Score):
+    """Criterion of rows with missing cells, relative to rows with the same missing cells.
+
+    A linear function of the bits of missing cells is subtracted from the scores of another
+    criterion. It is fitted to the training rows by Huber's regression, which outliers among them
+    hardly affect.
+
+    Parameters
+    ----------
+    score : Score
+        The other criterion.
+    """
+
+    score: Score
+    effect: Floats
+
+    def __init__(self, score: Score) -> None:
+        self.score = score
+
+    def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
+        assert outputs.observed is not None
+        self.score.fit(outputs, weight, trim)
+        values, missing = outputs.score(self.score), ~outputs.observed
+        self.effect = np.zeros(missing.shape[1])
+        varies = missing.any(axis=0) & ~missing.all(axis=0)
+        center, deviation = mean_and_deviation(values, weight)
+        if varies.any():
+            # The ridge, of one row, matters for columns with few missing cells only.
+            model = HuberRegressor(alpha=1.0, max_iter=1000)
+            model.fit(missing[:, varies], (values - center) / deviation, sample_weight=weight)
+            self.effect[varies] = deviation * model.coef_
+        return self
+
+    def check_sizes(self, n_components: int, n_features: int) -> None:
+        self.score.check_sizes(n_components, n_features)
+        check_numbers(self.effect, (n_features,), "the effects of missing cells")
+
+    def __call__(self, outputs: ModelOutputs) -> Floats:
+        values = self.score(outputs)
+        return values if outputs.observed is None else values - ~outputs.observed @ self.effect
+
+    def cell_terms(self, deviation: Floats) -> Floats:
+        return self.score.cell_terms(deviation)
 
 
 SCORES: dict[str, Callable[[], Score]] = {

@@ -105,14 +105,14 @@ def _keep_first(weight: Floats, trim: float) -> Floats:
 
 
 def robust_center_scale(
-    values: Floats, weight: Floats, trim: float, floor: float = VARIANCE_FLOOR
+    values: Floats, weight: Floats, trim: float, floor: float | Floats = VARIANCE_FLOOR
 ) -> tuple[Floats, Floats]:
     """Compute the median and a trimmed scale of each column of `values` (n_rows, n_columns).
 
     The scale is the root mean square difference from the median. It is computed from the cells
     that are closest to the median and have a share 1 - `trim` of the weight. A factor makes it
     consistent for the standard deviation of a normal distribution. `floor` is then added to its
-    square. A scale of 0 is replaced by 1.
+    square; it is one number or one for each column. A scale of 0 is replaced by 1.
     """
     n, d = values.shape
     center, variance = np.empty(d), np.empty(d)
@@ -131,7 +131,11 @@ def robust_center_scale(
 
 
 def concentrate(
-    points: Floats, weight: Floats, trim: float, floor: float = VARIANCE_FLOOR
+    points: Floats,
+    weight: Floats,
+    trim: float,
+    floor: float = VARIANCE_FLOOR,
+    least: float | Floats = 0.0,
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Estimate a robust center and a robust covariance by concentration steps.
 
@@ -151,6 +155,8 @@ def concentrate(
     floor : float
         Variance that is added to the variance of each column. The variances of a covariance matrix
         are increased further, by its trace divided by the total weight of the selected rows.
+    least : float or ndarray of shape (n_columns,)
+        Further variance that is added to that of each column.
 
     Returns
     -------
@@ -164,7 +170,7 @@ def concentrate(
         Mask of the rows that the last step selected.
     """
     n, d = points.shape
-    center, scale = robust_center_scale(points, weight, trim)
+    center, scale = robust_center_scale(points, weight, trim, VARIANCE_FLOOR + least)
     whitening = 1 / scale
     for _ in range(CONCENTRATION_STEPS if trim > 0 else 1):
         squares = np.empty(n)
@@ -176,13 +182,13 @@ def concentrate(
         differences = ((kept[block, None], points[block] - center) for block in chunks(n, d))
         if d > MAX_COVARIANCE_COLUMNS:
             variance = sum((w * part**2).sum(axis=0) for w, part in differences) / total
-            whitening = (variance + floor) ** -0.5
+            whitening = (variance + floor + least) ** -0.5
         else:
             covariance = sum((w * part).T @ part for w, part in differences) / total
             # The error of the covariance grows with the ratio of columns to rows. If there are few
             # rows, other rows may vary in directions in which these do not vary. The variances are
             # therefore increased more if there are few rows.
-            ridge = floor + covariance.trace() / total
+            ridge = floor + least + covariance.trace() / total
             root = np.linalg.cholesky(covariance + ridge * np.eye(d))
             whitening = np.linalg.inv(root).T
     return center, whitening, kept > 0

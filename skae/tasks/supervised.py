@@ -21,10 +21,10 @@ from torch import Tensor
 from skae._compat.sklearn import Interval, fit_context
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.files import check_numbers
-from skae.fitting.prepare import draw_seed
+from skae.fitting.prepare import ReadRows, draw_seed
 from skae.parameters import short_repr
 from skae.state import FittedAttribute
-from skae.table.rows import hash_rows, merge_equal_rows
+from skae.table.rows import Rows, hash_rows, max_abs_values, merge_equal_rows
 from skae.table.seen import Seen
 from skae.table.targets import (
     Targets,
@@ -100,9 +100,9 @@ class FittedSupervised(FittedTask):
         """The names of the outputs, or the classes if the targets are a column of classes."""
         return self.label_names
 
-    def encode(self, X: Floats) -> Floats:
-        """Compute the codes of validated rows."""
-        return np.asarray(self.autoencoder.transform(X))
+    def encode(self, rows: Rows) -> Floats:
+        """Compute the codes of rows that have been read."""
+        return self.autoencoder._encode(rows)
 
 
 ReadTargets = tuple[Family, Targets, dict[str, Any]]
@@ -184,8 +184,6 @@ class SupervisedMetaEstimator(
         "random_state": ["random_state"],
     }
 
-    _validation_options: ClassVar = {"may_miss": True, "dtype": [np.float64, np.float32]}
-
     n_components_ = FittedAttribute(lambda fitted: fitted.autoencoder.n_components_)
     _n_features_out = FittedAttribute(lambda fitted: fitted.autoencoder._n_features_out)
     label_names_ = FittedAttribute(lambda fitted: fitted.defined("label_names"))
@@ -228,11 +226,10 @@ class SupervisedMetaEstimator(
         Raises
         ------
         ValueError
-            If X is invalid (NaN other than at the end of sequences, infinite values, wrong shape,
-            fewer than two rows), if y is None or invalid, if `sample_weight` or a parameter is
-            invalid, if training cannot resume because X has other columns or y has other classes or
-            columns than in the previous fit, or if the objective becomes NaN or infinite during
-            training.
+            If X is invalid (infinite values, wrong shape, fewer than two rows), if y is None or
+            invalid, if `sample_weight` or a parameter is invalid, if training cannot resume because
+            X has other columns or y has other classes or columns than in the previous fit, or if
+            the objective becomes NaN or infinite during training.
         TypeError
             If X is sparse, if `autoencoder` itself requires y, or if it is a FrozenEstimator of
             another estimator than an autoencoder of skae.
@@ -257,14 +254,13 @@ class SupervisedMetaEstimator(
         training: Training,
     ) -> FittedSupervised:
         data = self._read_training_rows(X, sample_weight, previous)
-        X = data.X[data.weight > 0]
-        y, weight = targets_of_positive_weight(y, data.weight, self)
+        y, weight = targets_of_positive_weight(y, data.all_weights, self)
         family, targets, outputs = self._read_targets(y, weight)
-        rows = _distinct_rows(X, targets if self.fine_tune else None)
-        autoencoder = data.autoencoder or _default_autoencoder(rows)
+        distinct = _distinct_rows(data.read.rows, targets if self.fine_tune else None)
+        autoencoder = data.autoencoder or _default_autoencoder(distinct)
         _check_uses_no_targets(autoencoder)
         model: FittedSupervised = self._fitted_class(
-            autoencoder=autoencoder, **data.columns, maps=[], **outputs
+            autoencoder=autoencoder, schema=data.read.schema, maps=[], **outputs
         )
         if data.resumed is not None and model.outputs != data.resumed.outputs:
             raise ValueError(
@@ -275,11 +271,11 @@ class SupervisedMetaEstimator(
         autoencoder.set_params(random_state=draw_seed(self.random_state))
         if self._trains_autoencoder():
             with training(autoencoder):
-                self._train(autoencoder, X, family, targets, weight)
+                self._train(autoencoder, data.rows_for(autoencoder), family, targets, weight)
         if not self.fine_tune:
             autoencoder._fitted = autoencoder._fitted.without_targets()
-        maps = fit_linear_map(family, model.encode(X).astype(np.float64), targets, weight)
-        return replace(model, maps=[*maps])
+        codes = model.encode(data.read.rows).astype(np.float64)
+        return replace(model, maps=[*fit_linear_map(family, codes, targets, weight)])
 
     def _stream_model(
         self,
@@ -307,12 +303,11 @@ class SupervisedMetaEstimator(
                 "fine_tune=False and files of earlier versions do not keep. Call fit first."
             )
         data = self._read_training_rows(X, sample_weight, previous, True)
-        X = data.X[data.weight > 0]
-        y, weight = targets_of_positive_weight(y, data.weight, self)
+        y, weight = targets_of_positive_weight(y, data.all_weights, self)
         family, targets, outputs = self._read_stream(y, weight, previous, classes)
         if previous is None and not targets.any_observed.any():
             raise ValueError("y of the first call must contain a known target.")
-        autoencoder = data.autoencoder or _default_autoencoder(X)
+        autoencoder = data.autoencoder or _default_autoencoder(data.read.rows)
         _check_uses_no_targets(autoencoder)
         if self.autoencoder is None:
             # The batch size of the default depends on the number of rows of a fit.
@@ -329,11 +324,12 @@ class SupervisedMetaEstimator(
         head = Head(family, self.label_weight, self.reconstruction_weight, of_network)
         with training(autoencoder):
             with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
-            autoencoder._partial_fit_targets(X, with_loss, weight)
+            autoencoder._partial_fit_rows(data.rows_for(autoencoder), with_loss, weight)
         earlier = None if before is None else before.seen
-        maps = _refit(family, autoencoder, earlier, X, targets, weight) or known
+        maps = _refit(family, autoencoder, earlier, data.read.rows, targets, weight) or known
         assert maps is not None
-        return self._fitted_class(autoencoder=autoencoder, **data.columns, maps=[*maps], **outputs)
+        schema = data.read.schema
+        return self._fitted_class(autoencoder=autoencoder, schema=schema, maps=[*maps], **outputs)
 
     @abstractmethod
     def _read_stream(
@@ -348,19 +344,17 @@ class SupervisedMetaEstimator(
     def _train(
         self,
         autoencoder: BaseAutoencoder,
-        X: Floats,
+        read: ReadRows,
         family: Family,
         targets: Targets,
         weight: Floats,
     ) -> None:
         """Train the autoencoder, or resume its training if it is fitted."""
+        with_loss = None
         if self.fine_tune:
             head = Head(family, self.label_weight, self.reconstruction_weight)
             with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
-            resume = autoencoder._fitted is not None
-            autoencoder._fit_targets(X, with_loss, weight, resume=resume)
-        else:
-            autoencoder.fit(X, sample_weight=weight)
+        autoencoder._fit_rows(read, with_loss, weight, resume=True)
 
     def _trains_autoencoder(self) -> bool:
         return self.fine_tune or super()._trains_autoencoder()
@@ -415,9 +409,9 @@ class SupervisedMetaEstimator(
                 "y of a single column. Fit it to a y of several columns of 0 and 1, or fit another "
                 "classifier."
             )
-        X = self._read_rows(X, fitted)
-        weight = read_weight(sample_weight, X)
-        X, (y, weight) = X[weight > 0], targets_of_positive_weight(y, weight, self)
+        rows = fitted.schema.read(X)
+        weight = read_weight(sample_weight, rows.values)
+        rows, (y, weight) = rows.take(weight > 0), targets_of_positive_weight(y, weight, self)
         if name is None:
             name = next(n for n in (f"y{j}" for j in count(len(names))) if n not in names)
         if not isinstance(name, str) or name in names:
@@ -425,7 +419,7 @@ class SupervisedMetaEstimator(
                 f"name must be a string that is not in {names}, got {short_repr(name)}."
             )
         family, targets = self._read_added_label(y, weight)
-        added = fit_linear_map(family, fitted.encode(X).astype(np.float64), targets, weight)
+        added = fit_linear_map(family, fitted.encode(rows).astype(np.float64), targets, weight)
         outputs = self._output_names([*names, name])
         self._fitted = replace(fitted, maps=[*fitted.maps, *added], **outputs)
         return self
@@ -444,7 +438,7 @@ class SupervisedMetaEstimator(
             Codes, in float32 if `X` is, and in float64 otherwise.
         """
         fitted = self._read_fitted()
-        return fitted.encode(self._read_rows(X, fitted))
+        return fitted.encode(fitted.schema.read(X))
 
     @one_thread
     def _outputs(
@@ -458,7 +452,7 @@ class SupervisedMetaEstimator(
         The link function receives the outputs of one map, of shape (n_samples, n_outputs). Returns
         the results for all maps side by side, of shape (n_samples, n_columns).
         """
-        encoded = fitted.encode(self._read_rows(X, fitted))
+        encoded = fitted.encode(fitted.schema.read(X))
         codes = torch.from_numpy(encoded.astype(np.float64, copy=False))
         # Each map is applied on its own. If one matrix product computed all outputs, the last bits
         # of existing outputs could change when `add_label` adds a map.
@@ -498,7 +492,7 @@ def _refit(
     family: Family,
     autoencoder: BaseAutoencoder,
     before: Seen | None,
-    X: Floats,
+    rows: Rows,
     targets: Targets,
     weight: Floats,
 ) -> tuple[Floats, Floats] | None:
@@ -506,7 +500,7 @@ def _refit(
 
     Return None if the sample and the new rows do not represent most targets.
     """
-    seen, codes = autoencoder._fitted.seen, np.asarray(autoencoder.transform(X))
+    seen, codes = autoencoder._fitted.seen, autoencoder._encode(rows)
     if not seen.represents_most_targets:
         return None
     if before is not None and before.sample is not None:
@@ -518,19 +512,19 @@ def _refit(
     return fit_linear_map(family, codes.astype(np.float64), targets, weight)
 
 
-def _distinct_rows(X: Floats, targets: Targets | None) -> Floats:
-    """Return the distinct rows of X, or one row for each distinct pair of a row and its targets."""
-    tables = [X] if targets is None else [X, targets.values, targets.observed]
-    index, _ = merge_equal_rows(np.ones(len(X)), *(hash_rows(table, 0) for table in tables))
-    return X[index]
+def _distinct_rows(rows: Rows, targets: Targets | None) -> Rows:
+    """Return the distinct rows, or one row for each distinct pair of a row and its targets."""
+    tables = [] if targets is None else [targets.values, targets.observed]
+    hashes = [rows.hash(0), *(hash_rows(table, 0) for table in tables)]
+    return rows.take(merge_equal_rows(np.ones(len(rows)), *hashes)[0])
 
 
-def _default_autoencoder(X: Floats) -> Autoencoder:
-    """Return the default autoencoder for rows (n, n_features): 30 % of the cells are masked.
+def _default_autoencoder(rows: Rows) -> Autoencoder:
+    """Return the default autoencoder for rows: 30 % of the cells are masked.
 
     The rows are those on which the autoencoder is trained, which are distinct.
     """
-    n, n_features = X.shape
+    n, n_features = rows.values.shape
     is_small = n <= FULL_BATCH_ROWS
     batch_size = n if is_small else BATCH_SIZE
     return Autoencoder(
@@ -544,16 +538,23 @@ def _default_autoencoder(X: Floats) -> Autoencoder:
         batch_size=batch_size,
         early_stopping=False,
         # float32 halves the time of training.
-        precision="auto" if is_small or not _suits_float32(X) else "float32",
+        precision="auto" if is_small or not _suits_float32(rows) else "float32",
     )
 
 
-def _suits_float32(X: Floats) -> bool:
-    """Return whether float32 is as accurate as float64 for rows (n, n_features).
+def _suits_float32(rows: Rows) -> bool:
+    """Return whether float32 is as accurate as float64 for rows.
 
     Except for extreme magnitudes, the result does not depend on the units of the columns.
     """
-    deviation = X.std(axis=0)
-    is_near = np.abs(X.mean(axis=0)) <= MAX_RELATIVE_MEAN * deviation
+    is_number = ~np.asarray(rows.modelled_levels or (0,) * rows.n_modelled, dtype=bool)
+    X = rows.modelled[:, is_number]
+    if rows.may_have_missing:
+        X = X[:, ~np.isnan(X).all(axis=0)]
+    if not X.shape[1]:
+        return True
+    mean, std = (np.nanmean, np.nanstd) if rows.may_have_missing else (np.mean, np.std)
+    deviation = std(X, axis=0)
+    is_near = np.abs(mean(X, axis=0)) <= MAX_RELATIVE_MEAN * deviation
     low, high = FLOAT32_RANGE
-    return bool(is_near.all() and deviation.max() > low and np.abs(X).max() < high)
+    return bool(is_near.all() and deviation.max() > low and max_abs_values(X).max() < high)

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from skae.nn.corruption import Corruption
-from skae.table.schema import ColumnKey
+from skae.table.blocks import ColumnKey
 from skae.variants.conditioned import COLUMN_KEY, ConditionedAutoencoder
 from skae.variants.variational import VariationalAutoencoder
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from skae import inference
 from skae.base import BaseAutoencoder
 from skae.state import Fitted
+from skae.table.blocks import ColumnKey
 from skae.table.containers import index_of
+from skae.table.reading import MatrixLike
 from skae.table.rows import Floats
-from skae.table.schema import ColumnKey, MatrixLike
 
 COLUMN_KEY: list[object] = [str, Integral, slice, callable, "array-like", None]
 """Constraints of a parameter that selects columns."""

@@ -18,7 +18,7 @@ from skae.nn.draws import Draws, KeyedDraws
 from skae.nn.latent import Code, Encode, Latent
 from skae.state import TableInfo
 from skae.table.audit import audit
-from skae.table.schema import ColumnKey
+from skae.table.blocks import ColumnKey
 from skae.table.targets import Targets, targets_of_positive_weight
 from skae.training.heads import Head, read_classes_or_numbers
 from skae.variants.conditioned import COLUMN_KEY, ConditionedAutoencoder

@@ -1,0 +1,319 @@
+"""The imputer, the detector, the classifier and the regressor on tables as they are."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from matplotlib import pyplot as plt
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from test_mixed import COMPLETE, HIDDEN, PANDAS, POLARS, TABLES, N, dtypes, is_missing
+
+import skae
+from skae import (
+    Autoencoder,
+    AutoencoderClassifier,
+    AutoencoderImputer,
+    AutoencoderOutlierDetector,
+    AutoencoderRegressor,
+    OutlierExplanationDisplay,
+)
+
+QUICK = Autoencoder(2, hidden_layer_sizes=(8,), max_epochs=4)
+TARGETS = {
+    AutoencoderClassifier: np.where(HIDDEN.sum(axis=1) > 0, "yes", "no"),
+    AutoencoderRegressor: HIDDEN.sum(axis=1),
+    AutoencoderImputer: None,
+    AutoencoderOutlierDetector: None,
+}
+TASKS = list(TARGETS)
+
+
+def trained(task, table=PANDAS, autoencoder=QUICK, **parameters):
+    estimator = task(autoencoder, random_state=0, **parameters)
+    y = TARGETS[task]
+    return estimator.fit(table, None if y is None else y[: len(table)])
+
+
+def outputs(model, table):
+    """Results of a model for rows, with one entry per row."""
+    if hasattr(model, "score_samples"):
+        return model.score_samples(table)
+    found = model.transform(table)
+    if isinstance(found, pl.DataFrame):
+        return pd.DataFrame(found.to_dict(as_series=False)).to_numpy()
+    return np.asarray(found)
+
+
+def equal(a, b):
+    return np.array_equal(pd.DataFrame(a).astype(str), pd.DataFrame(b).astype(str))
+
+
+# ------------------------------------------------------------------------------------ every task
+
+
+@pytest.mark.every_case
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_reads_tables_as_they_are(task, table, tmp_path):
+    model = trained(task, table)
+    assert model.n_features_in_ == table.shape[1]
+    assert list(model.feature_names_in_) == list(table.columns)
+    found = outputs(model, table)
+    assert len(found) == N
+    assert not pd.isna(found).any()
+    model.save(tmp_path / "model.skae")
+    assert equal(outputs(skae.load(tmp_path / "model.skae"), table), found)
+    # A task passes rows to its autoencoder as the documentation says.
+    codes = model.autoencoder_.transform(model.preprocess(table))
+    assert np.asarray(codes).shape == (N, 2)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_reordered_and_absent_columns_are_named(task):
+    model = trained(task)
+    with pytest.raises(ValueError, match="same order"):
+        outputs(model, PANDAS[PANDAS.columns[::-1]])
+    with pytest.raises(ValueError, match=f"(?s){task.__name__}|missing.*job"):
+        outputs(model, PANDAS.drop(columns="job"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_unseen_category_is_a_missing_cell(task):
+    model = trained(task)
+    unseen, missing = PANDAS.copy(), PANDAS.copy()
+    unseen.loc[1003, "job"], missing.loc[1003, "job"] = "pilot", None
+    rows = [outputs(model, table) for table in (unseen, missing)]
+    if task is AutoencoderImputer:
+        rows = [np.delete(part, PANDAS.columns.get_loc("job"), axis=1) for part in rows]
+    assert equal(*rows)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_of_weight_0_are_left_out(task):
+    rare = PANDAS.copy()
+    rare.loc[1000, "job"] = "pilot"
+    weight = np.ones(N)
+    weight[0] = 0
+    y = TARGETS[task]
+    weighted = task(QUICK, random_state=0).fit(rare, y, sample_weight=weight)
+    dropped = task(QUICK, random_state=0).fit(rare[1:], None if y is None else y[1:])
+    assert equal(outputs(weighted, PANDAS), outputs(dropped, PANDAS))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_default_autoencoder_takes_tables_as_they_are(task):
+    model = trained(task, PANDAS[:60], None)
+    assert len(outputs(model, PANDAS)) == N
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_frozen_autoencoder_reads_the_table(task):
+    fitted = clone(QUICK).set_params(random_state=0).fit(PANDAS)
+    options = {"fine_tune": False} if task in (AutoencoderClassifier, AutoencoderRegressor) else {}
+    model = trained(task, PANDAS, FrozenEstimator(fitted), **options)
+    np.testing.assert_array_equal(model.autoencoder_.transform(PANDAS), fitted.transform(PANDAS))
+    with pytest.raises(ValueError, match="feature names"):
+        trained(task, PANDAS.rename(columns={"job": "work"}), FrozenEstimator(fitted), **options)
+
+
+@pytest.mark.parametrize(
+    "task", [AutoencoderClassifier, AutoencoderRegressor, AutoencoderOutlierDetector]
+)
+def test_partial_fit_takes_rows_as_they_are(task):
+    y = TARGETS[task]
+    model = task(QUICK, random_state=0)
+    for rows in np.split(np.arange(N), 2):
+        model.partial_fit(PANDAS.iloc[rows], None if y is None else y[rows])
+    assert np.isfinite(outputs(model, PANDAS)).all()
+
+
+def test_frames_of_numbers_give_the_results_of_arrays():
+    """A table without categories and missing cells has the same results in every container."""
+    X = HIDDEN @ np.random.default_rng(0).normal(size=(2, 4))
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    for task in (AutoencoderClassifier, AutoencoderRegressor, AutoencoderOutlierDetector):
+        as_array, as_frame = trained(task, X), trained(task, frame)
+        np.testing.assert_allclose(outputs(as_array, X), outputs(as_frame, frame), rtol=1e-9)
+        assert isinstance(as_frame.preprocess(frame), np.ndarray)
+
+
+# --------------------------------------------------------------------------------------- imputer
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_observed_cells_are_unchanged(table):
+    completed = trained(AutoencoderImputer, table).transform(table)
+    assert type(completed) is type(table)
+    assert dtypes(completed) == dtypes(table)
+    assert not is_missing(completed).any()
+    known = ~is_missing(table)
+    for j, name in enumerate(table.columns):
+        before, after = (np.asarray(part[name])[known[:, j]] for part in (table, completed))
+        np.testing.assert_array_equal(before, after)
+
+
+def test_missing_cells_are_those_of_the_reconstruction():
+    model = trained(AutoencoderImputer)
+    rebuilt, completed = model.autoencoder_.reconstruct(PANDAS), model.transform(PANDAS)
+    for name in ("age", "rooms", "job"):
+        gaps = PANDAS[name].isna()
+        assert completed[name][gaps].tolist() == rebuilt[name][gaps].tolist()
+
+
+def test_complete_tables_are_returned_as_they_are():
+    completed = trained(AutoencoderImputer).transform(COMPLETE)
+    pd.testing.assert_frame_equal(completed, COMPLETE)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_indicators_say_which_cells_were_missing(table):
+    model = trained(AutoencoderImputer, table, add_indicator=True)
+    completed = model.transform(table)
+    gaps = is_missing(table)
+    with_gaps = [name for name, any_ in zip(table.columns, gaps.any(axis=0), strict=True) if any_]
+    flags = [f"missingindicator_{name}" for name in with_gaps]
+    assert list(completed.columns) == [*table.columns, *flags]
+    assert list(model.get_feature_names_out()) == list(completed.columns)
+    for name, flag in zip(with_gaps, flags, strict=True):
+        j = list(table.columns).index(name)
+        assert np.asarray(completed[flag]).tolist() == gaps[:, j].tolist()
+
+
+def test_indicators_of_arrays_are_numbers():
+    X = HIDDEN.copy()
+    X[::5, 1] = np.nan
+    completed = trained(AutoencoderImputer, X, add_indicator=True).transform(X)
+    assert completed.dtype == X.dtype
+    np.testing.assert_array_equal(completed[:, 2], np.isnan(X[:, 1]))
+    assert not np.isnan(completed).any()
+
+
+def test_the_imputer_is_a_step_of_a_pipeline():
+    X = np.column_stack([HIDDEN, HIDDEN[:, 0] ** 2])
+    y = X[:, 2].copy()
+    X[::4, 2] = np.nan
+    scores = {
+        type(step).__name__: cross_val_score(make_pipeline(step, LinearRegression()), X, y).mean()
+        for step in (AutoencoderImputer(random_state=0), SimpleImputer())
+    }
+    assert scores["AutoencoderImputer"] > scores["SimpleImputer"] + 0.1
+
+
+def test_the_imputer_works_on_some_columns():
+    columns = make_column_transformer((AutoencoderImputer(QUICK), ["age", "rooms"]))
+    assert columns.set_output(transform="pandas").fit_transform(PANDAS).shape == (N, 2)
+
+
+# -------------------------------------------------------------------------------------- detector
+
+
+def passengers(seed, n=2000):
+    """A table with three mad cells, which are the first cells of ages and fares in `rows`."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "age": rng.gamma(6, 5, n),
+            "fare": rng.lognormal(3, 1, n),
+            "sibsp": rng.poisson(0.5, n),
+            "sex": rng.choice(["m", "f"], n, p=[0.6, 0.4]),
+            "port": rng.choice(["S", "C", "Q"], n, p=[0.7, 0.2, 0.1]),
+            "class": rng.choice(["1", "2", "3"], n, p=[0.25, 0.2, 0.55]),
+        }
+    )
+    rows = rng.choice(n, 3, replace=False)
+    for row, (name, value) in zip(
+        rows, [("age", 400.0), ("fare", 5000.0), ("age", -40.0)], strict=True
+    ):
+        frame.loc[row, name] = value
+    return frame, rows
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_mad_cell_beside_categories_is_found_and_named(seed):
+    frame, rows = passengers(seed)
+    detector = AutoencoderOutlierDetector(random_state=0).fit(frame)
+    rank = detector.score_samples(frame).argsort().argsort()[rows]
+    assert (rank[:2] < 5).all()
+    assert rank[2] < 40
+    explanation = detector.explain(frame.iloc[rows])
+    assert explanation["share"].idxmax(axis=1).tolist() == ["age", "fare", "age"]
+    assert explanation["expected"]["age"].between(10, 60).all()
+    assert set(explanation["expected"]["sex"]) <= {"m", "f"}
+
+
+def test_an_unexpected_category_is_found_and_named():
+    crew = HIDDEN[:, 0] > 0
+    names = {"kind": "crew", "deck": "low", "paid": "no", "meal": "late"}
+    frame = pd.DataFrame({key: np.where(crew, name, "other") for key, name in names.items()})
+    frame.loc[7, "deck"] = "low" if frame.loc[7, "deck"] == "other" else "other"
+    detector = AutoencoderOutlierDetector(Autoencoder(1), random_state=0).fit(frame)
+    assert detector.score_samples(frame).argmin() == 7
+    explanation = detector.explain(frame.loc[[7]])
+    assert explanation["share"].idxmax(axis=1).item() == "deck"
+    assert explanation["expected"]["deck"].item() != frame.loc[7, "deck"]
+
+
+@pytest.mark.parametrize("criterion", ["reconstruction", "density", "neighbors", "robust"])
+def test_missing_cells_alone_do_not_make_a_row_odd(criterion):
+    """Rows with many missing cells are compared with others that have the same missing cells."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(800, 2)) @ rng.normal(size=(2, 6)) + 0.3 * rng.normal(size=(800, 6))
+    many = rng.random(800) < 0.3
+    X[np.ix_(many, [1, 3, 4])] = np.nan
+    detector = AutoencoderOutlierDetector(criterion=criterion, random_state=0).fit(X)
+    assert abs(roc_auc_score(many, detector.score_samples(X)) - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_explanations_are_in_the_terms_of_the_user(table):
+    detector = trained(AutoencoderOutlierDetector, table)
+    explanation = detector.explain(table)
+    gaps = is_missing(table)
+    np.testing.assert_array_equal(np.isnan(np.asarray(explanation["deviation"])), gaps)
+    share = np.asarray(explanation["share"])
+    assert not share[gaps].any()
+    np.testing.assert_allclose(share.sum(axis=1), 1)
+    expected = explanation["expected"]
+    assert dtypes(expected) == dtypes(table)
+    for name in ("job", "size"):
+        assert set(expected[name]) <= set(table[name])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_explanations_of_tables_as_they_are_can_be_drawn(table):
+    detector = trained(AutoencoderOutlierDetector, table)
+    display = OutlierExplanationDisplay.from_estimator(detector, table, n_rows=2)
+    texts = [text.get_text() for ax in np.ravel(display.ax_) for text in ax.texts]
+    assert any(text.endswith(("cook", "clerk", "nurse")) for text in texts)
+    plt.close("all")
+
+
+def test_scores_do_not_depend_on_the_units_of_numbers():
+    other = PANDAS.assign(age=PANDAS["age"].astype(float) * 365 + 7)
+    table = PANDAS.astype({"age": float})
+    scores = [trained(AutoencoderOutlierDetector, t).score_samples(t) for t in (table, other)]
+    np.testing.assert_allclose(*scores, rtol=1e-3)
+
+
+# ------------------------------------------------------------------------- classifier, regressor
+
+
+def test_categories_and_missing_cells_predict_targets():
+    for task, least in ((AutoencoderClassifier, 0.8), (AutoencoderRegressor, 0.6)):
+        autoencoder = Autoencoder(4, hidden_layer_sizes=(32,), max_epochs=60)
+        model = task(autoencoder, random_state=0).fit(PANDAS[:120], TARGETS[task][:120])
+        assert model.score(PANDAS[120:], TARGETS[task][120:]) > least
+
+
+def test_added_labels_read_tables_as_they_are():
+    y = np.column_stack([HIDDEN[:, 0] > 0, HIDDEN[:, 1] > 0]).astype(int)
+    model = AutoencoderClassifier(QUICK, random_state=0).fit(POLARS, y)
+    model.add_label(POLARS, (HIDDEN.sum(axis=1) > 0).astype(int))
+    assert model.predict(POLARS).shape == (N, 3)
