@@ -643,7 +643,7 @@ class BaseAutoencoder(
             - `X` has the wrong shape, infinite values, values that are too large or too small for
               the number format, or values outside the range of the likelihood.
             - `X` contains NaN, unless `architecture` is "mlp" or only the last steps of sequences
-              are missing. Columns of a condition must not contain NaN.
+              are missing. In columns of a condition, only categories may be missing.
             - A fit that does not resume gets fewer than two rows with a positive weight.
             - `y`, `sample_weight`, `X_corrupted`, `X_val`, `y_val` or `sample_weight_val` is
               invalid.
@@ -1469,7 +1469,7 @@ class BaseAutoencoder(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.positive_only = self.likelihood == "bernoulli"
         is_table = self.architecture == "mlp" and self.feature_shape is None
-        # Conditions must be observed.
+        # Conditions that are numbers must be observed.
         tags.input_tags.allow_nan = is_table and self._conditions()[1] is None
         tags.input_tags.string = is_table and self.likelihood == "auto"
         tags.input_tags.categorical = tags.input_tags.string
