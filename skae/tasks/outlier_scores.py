@@ -310,12 +310,12 @@ class OfPatterns(Score):
         values, missing = outputs.score(self.score), ~outputs.observed
         self.effect = np.zeros(missing.shape[1])
         varies = missing.any(axis=0) & ~missing.all(axis=0)
-        center, deviation = mean_and_deviation(values, weight)
+        center, scale = robust_center_scale(values[:, None], weight, trim, floor=0.0)
         if varies.any():
             # The ridge, of one row, matters for columns with few missing cells only.
             model = HuberRegressor(alpha=1.0, max_iter=1000)
-            model.fit(missing[:, varies], (values - center) / deviation, sample_weight=weight)
-            self.effect[varies] = deviation * model.coef_
+            model.fit(missing[:, varies], (values - center) / scale, sample_weight=weight)
+            self.effect[varies] = scale * model.coef_
         return self
 
     def check_sizes(self, n_components: int, n_features: int) -> None:
