@@ -24,6 +24,7 @@ from skae import (
     AutoencoderRegressor,
     OutlierExplanationDisplay,
 )
+from skae.tasks.outlier_scores import SCORES
 
 QUICK = Autoencoder(2, hidden_layer_sizes=(8,), max_epochs=4)
 TARGETS = {
@@ -186,6 +187,26 @@ def test_indicators_say_which_cells_were_missing(table):
         assert np.asarray(completed[flag]).tolist() == gaps[:, j].tolist()
 
 
+def test_later_tables_may_have_other_categories():
+    size = pd.Categorical(["S", "M", "S", None] * 20)
+    table = pd.DataFrame({"x": np.arange(80.0), "size": size})
+    imputer = AutoencoderImputer(Autoencoder(1, max_epochs=2), random_state=0).fit(table)
+    later = pd.DataFrame({"x": [0.0, 1.0], "size": pd.Categorical(["M", None])})
+    completed = imputer.transform(later)
+    assert completed["size"][0] == "M"
+    assert completed["size"][1] in ("S", "M")
+
+
+def test_indicators_are_those_of_the_rows_of_the_imputer():
+    X = HIDDEN.copy()
+    fitted = clone(QUICK).fit(X)
+    X[::5, 1] = np.nan
+    imputer = AutoencoderImputer(FrozenEstimator(fitted), add_indicator=True).fit(X)
+    assert list(imputer.get_feature_names_out()) == ["x0", "x1", "missingindicator_x1"]
+    imputer.fit(X, sample_weight=~np.isnan(X[:, 1]))
+    assert list(imputer.get_feature_names_out()) == ["x0", "x1"]
+
+
 def test_indicators_of_arrays_are_numbers():
     X = HIDDEN.copy()
     X[::5, 1] = np.nan
@@ -260,7 +281,7 @@ def test_an_unexpected_category_is_found_and_named():
     assert explanation["expected"]["deck"].item() != frame.loc[7, "deck"]
 
 
-@pytest.mark.parametrize("criterion", ["reconstruction", "density", "neighbors", "robust"])
+@pytest.mark.parametrize("criterion", SCORES)
 def test_missing_cells_alone_do_not_make_a_row_odd(criterion):
     """Rows with many missing cells are compared with others that have the same missing cells."""
     rng = np.random.default_rng(0)
@@ -272,6 +293,44 @@ def test_missing_cells_alone_do_not_make_a_row_odd(criterion):
     assert abs(roc_auc_score(many, detector.score_samples(X)) - 0.5) < 0.1
 
 
+def test_false_alarms_do_not_depend_on_the_number_of_missing_cells():
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(3, 6))
+
+    def rows(n):
+        X = rng.normal(size=(n, 3)) @ mixing + 0.5 * rng.normal(size=(n, 6))
+        return pd.DataFrame(X, columns=list("abcdef")).assign(g=rng.choice(["x", "y"], n))
+
+    detector = AutoencoderOutlierDetector(calibration_fraction=0.3, random_state=0).fit(rows(1000))
+    for n_missing in (0, 2, 4):
+        table = rows(1000)
+        table.iloc[:, :n_missing] = np.nan
+        assert 0.01 < (detector.p_values(table) <= 0.05).mean() < 0.12
+
+
+@pytest.mark.parametrize("n_columns", [2, 3, 5])
+def test_tables_in_which_most_rows_are_equal_have_outliers(n_columns):
+    rng = np.random.default_rng(1)
+    names = [f"c{j}" for j in range(n_columns)]
+    table = pd.DataFrame(
+        {name: rng.choice(["x", "y", "z"], 600, p=[0.9, 0.07, 0.03]) for name in names}
+    )
+    detector = AutoencoderOutlierDetector(random_state=0).fit(table)
+    usual, rare = (pd.DataFrame([[level] * n_columns], columns=names) for level in "xz")
+    assert detector.predict(usual) == 1
+    assert detector.predict(rare) == -1
+    assert (detector.predict(table) == -1).mean() <= 0.1
+
+
+def test_a_row_without_observed_cells_is_usual():
+    detector = trained(AutoencoderOutlierDetector)
+    blank = PANDAS[:1].copy()
+    for name in blank:
+        blank[name] = pd.Series([None], blank.index, dtype=object)
+    # Numbers and categories of unknown dtypes are read as missing cells.
+    assert detector.score_samples(blank) == 0
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_explanations_are_in_the_terms_of_the_user(table):
     detector = trained(AutoencoderOutlierDetector, table)
@@ -280,6 +339,8 @@ def test_explanations_are_in_the_terms_of_the_user(table):
     np.testing.assert_array_equal(np.isnan(np.asarray(explanation["deviation"])), gaps)
     share = np.asarray(explanation["share"])
     assert not share[gaps].any()
+    alone = detector.explain(table[:1])["share"]
+    np.testing.assert_allclose(np.asarray(alone), share[:1])
     np.testing.assert_allclose(share.sum(axis=1), 1)
     expected = explanation["expected"]
     assert dtypes(expected) == dtypes(table)

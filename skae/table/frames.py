@@ -136,6 +136,12 @@ def _fill_pandas(X: pd.DataFrame, values: Any, positions: Sequence[int]) -> pd.D
         missing = parts[j].isna()
         if missing.any():
             own = values.iloc[:, j].array if isinstance(values, pd.DataFrame) else values[:, j]
+            if isinstance(parts[j].dtype, pd.CategoricalDtype):
+                # Later tables may have other categories than the first one.
+                new = pd.unique(pd.Series(own)[missing.to_numpy()]).tolist()
+                known = parts[j].cat.categories
+                parts[j] = parts[j].cat.add_categories([c for c in new if c not in known])
+                own = pd.Categorical(own, dtype=parts[j].dtype)
             parts[j] = parts[j].mask(missing, pd.Series(own, X.index))
     frame = pd.concat(parts, axis=1)
     frame.columns = X.columns

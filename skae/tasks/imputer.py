@@ -30,12 +30,20 @@ epoch has more steps."""
 
 @dataclass(frozen=True)
 class FittedImputer(FittedTask):
-    """Fitted model of an imputer."""
+    """Fitted model of an imputer.
 
-    @property
-    def indicated(self) -> NDArray[np.intp]:
-        """Sorted indices of the columns that had missing cells in the fit."""
-        return np.sort(self.schema.modelled[self.schema.missing])
+    Attributes
+    ----------
+    indicated : ndarray of int
+        Sorted indices of the columns that had missing cells in the fit.
+    """
+
+    indicated: NDArray[np.intp]
+
+    def _check_state(self) -> None:
+        super()._check_state()
+        if not {*self.indicated.ravel().tolist()} <= {*self.schema.modelled.tolist()}:
+            raise ValueError("the columns with missing cells must be modelled")
 
 
 class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMetaEstimator):
@@ -92,7 +100,9 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
     the smaller squared error, because it is what the training with hidden cells optimizes. If a
     cell is missing in a column that was complete in `fit`, both are the same.
 
-    A column without any observed cell in `fit` is not filled.
+    A column without any observed cell in `fit` is not filled, and neither are columns of a
+    condition. If the `categories` of the autoencoder merge infrequent categories, a missing cell
+    may become the text "infrequent".
 
     Examples
     --------
@@ -174,7 +184,8 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
             autoencoder.set_params(random_state=draw_seed(self.random_state))
             with training(autoencoder):
                 autoencoder._fit_rows(data.rows_for(autoencoder), None, data.weight, resume=True)
-        return FittedImputer(autoencoder, schema=data.read.schema)
+        schema, missing = data.read.schema, np.isnan(data.read.rows.modelled).any(axis=0)
+        return FittedImputer(autoencoder, schema, np.sort(schema.modelled[missing]))
 
     def transform(self, X: MatrixLike) -> Any:
         """Fill the missing cells of rows.

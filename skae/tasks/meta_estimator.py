@@ -217,7 +217,8 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         autoencoder, resumed = self._copy_autoencoder(previous, continues)
         known = previous if continues else resumed
         all_weights = None
-        if sample_weight is not None and not holds_numbers(X):
+        has_conditions = autoencoder is not None and autoencoder._conditions()[1] is not None
+        if sample_weight is not None and (has_conditions or not holds_numbers(X)):
             # The categories of rows of weight 0 must not become levels.
             all_weights = read_weight(sample_weight, X)
             X, _ = rows_of_positive_weight(X, None, all_weights)

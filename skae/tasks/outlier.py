@@ -83,12 +83,15 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
           for about 300 steps or one epoch, whichever is longer. This is too short to learn rare
           rows.
 
-    criterion : {"auto", "reconstruction", "density", "neighbors", "robust"}, default="auto"
+    criterion : {"auto", "reconstruction", "deviance", "density", "neighbors", "robust"}, \
+default="auto"
         How the anomaly score of a row is computed. Regular rows are the training rows that `trim`
         does not leave out.
 
         - "reconstruction" is the logarithm of the mean squared residual of the row, in robust
           units.
+        - "deviance" is the sum of half the squared residuals of the observed cells, in nats, minus
+          its mean for these columns, and divided by its standard deviation for these columns.
         - "density" is the negative log-density of the row under the autoencoder, in nats. If the
           autoencoder is trained in robust units, cells beyond 20 robust standard deviations from
           the median are clipped first.
@@ -101,15 +104,16 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
           the logarithm of such a distance from the fifth nearest of up to 256 reference points. The
           second is the negative log-likelihood of the residuals under Student's t distribution.
           Outliers among the training rows hardly affect the second number.
-        - "auto" is "reconstruction" for tables with columns of several kinds or with categories.
-          For tables of numbers, it is "neighbors" if `trim=0`, and "robust" otherwise.
+        - "auto" is "deviance" for tables with columns of several kinds or with categories. For
+          tables of numbers, it is "neighbors" if `trim=0`, and "robust" otherwise.
 
     contamination : "auto" or float, default="auto"
         How the threshold of the anomaly score is computed. A float in (0, 0.5] is the proportion of
         the training rows, by weight, that are beyond the threshold. "auto" is the upper fence of a
         boxplot of the training rows' anomaly scores, 1.5 interquartile ranges above the third
-        quartile. It requires no knowledge of the proportion of outliers, but flags a few percent of
-        normal rows. Use `p_values` to control the rate of false alarms.
+        quartile. For tables with categories, in which most rows may have the same score, it is at
+        least the 90 % quantile. It requires no knowledge of the proportion of outliers, but flags a
+        few percent of normal rows. Use `p_values` to control the rate of false alarms.
 
     trim : float, default=0.3
         Proportion of rows, in [0, 1), that may be outliers. Each training step leaves out this
@@ -168,11 +172,14 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
     Categories have no units. The residual of a category is the square root of twice the logarithm
     of the ratio of the probability of the most probable category to that of the observed one, so
     that half its square is a difference of log-probabilities, in nats, as half a squared residual
-    of a number is. Missing cells have no residual: "reconstruction" and "robust" compute means over
-    observed cells, and "neighbors" divides a distance by the number of observed cells. If cells are
-    missing in `fit`, the anomaly score of a row is compared with those of other rows with the same
-    missing cells: a sum of effects of missing cells is subtracted, which Huber's regression
-    estimates from the training rows.
+    of a number is. A category that `fit` has not seen is a missing cell; with ``Categories`` of the
+    autoencoder, it can be an error. Missing cells have no residual. Rows with different missing
+    cells are compared by "deviance". "reconstruction" and "robust" compute means over observed
+    cells, and "neighbors" divides a distance by the number of observed cells. If cells are missing
+    in `fit`, these criteria and "density" subtract a sum of effects of missing cells, which Huber's
+    regression estimates from the training rows. This concerns the mean of the scores, not their
+    variance. False alarms, and small p-values, are then more frequent among rows with few observed
+    cells.
 
     A column that is constant in the training rows has a scale of 0 in robust units. Every other
     value is therefore infinitely abnormal: its residual is clipped at 1e100, and the row is an
@@ -299,7 +306,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         - Whenever the weight of the rows seen has grown by a quarter, the detector is fitted anew
           to the sample: its autoencoder, robust units, criterion and calibration rows. The
           calibration rows are thus always rows that the present autoencoder was not trained on. If
-          the sample contains all rows, this is the same as `fit` on all rows. Changes of parameters
+          the sample contains all rows, this is the same as `fit` on all rows, except that the first
+          call determines the kinds and levels of columns. Changes of parameters
           other than `contamination` have an effect on the model from the next such call.
 
         A pickle contains the sample. A file of `save` does not, so that `partial_fit` cannot
@@ -394,7 +402,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         if previous is None or is_due:
             return self._fit_rows(data, seen, training, is_stream=True)
         rows = self._split(data, seen.seed, is_stream=True)[0]
-        offset = self._threshold(previous.anomaly_scores(rows, previous.score), rows.share)
+        anomaly = previous.anomaly_scores(rows, previous.score)
+        offset = self._threshold(anomaly, rows.share, previous.has_categories)
         return replace(previous, offset=offset, seen=seen)
 
     def _copy_autoencoder(
@@ -477,21 +486,27 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         center, scale = robust_center_scale(outputs.residual, share, self.trim, floor)
         name = self.criterion
         if name == "auto" and model.schema.is_mixed:
-            name = "reconstruction"
+            name = "deviance"
         elif name == "auto":
             name = "robust" if self.trim > 0 else "neighbors"
         score = SCORES[name]()
-        if outputs.observed is not None:
+        if outputs.observed is not None and not score.knows_patterns:
             score = OfPatterns(score)
         score.fit(outputs, share, self.trim)
-        offset = self._threshold(model.anomaly_scores(train, score), train.share)
+        anomaly = model.anomaly_scores(train, score)
+        offset = self._threshold(anomaly, train.share, model.has_categories)
         return {"score": score, "offset": offset, "center": center, "scale": scale}
 
-    def _threshold(self, anomaly: Floats, weight: Floats) -> float:
-        """Compute the threshold from the anomaly scores (n,) of rows with weights (n,)."""
+    def _threshold(self, anomaly: Floats, weight: Floats, is_discrete: bool) -> float:
+        """Compute the threshold from the anomaly scores (n,) of rows with weights (n,).
+
+        `is_discrete` is whether most rows may have the same score.
+        """
         if self.contamination == "auto":
             low, high = weighted_percentile(anomaly, weight, np.array([25, 75]), average=True)
             limit = high + 1.5 * (high - low)
+            if is_discrete:
+                limit = max(limit, weighted_percentile(anomaly, weight, 90))
         else:
             percent = 100 * float(self.contamination)
             limit = -weighted_percentile(-anomaly, weight, percent, average=True)
@@ -528,7 +543,8 @@ class AutoencoderOutlierDetector(OutlierMixin, AutoencoderMetaEstimator):
         -------
         scores : ndarray of shape (n_samples,)
             The negative anomaly scores; see the parameter `criterion`. For "density", they are the
-            log-densities of rows, in nats. For the other criteria, they have no unit.
+            log-densities of rows, in nats, from which the effects of missing cells are subtracted
+            if `fit` received some. For the other criteria, they have no unit.
 
         Raises
         ------

@@ -259,6 +259,11 @@ class ScaledAutoencoder(FittedTask):
         return reconstruction, np.where(np.isnan(residual), 0.0, residual)
 
     @property
+    def has_categories(self) -> bool:
+        """Whether modelled columns are categories."""
+        return bool(self.schema.is_category.any())
+
+    @property
     def least_variance(self) -> Floats:
         """Variance of residuals that is added to that of each column.
 
@@ -375,7 +380,9 @@ class FittedDetector(ScaledAutoencoder):
             reconstruction, deviation = self._compare(X, plausible)
         terms = self.score.cell_terms(deviation)
         total = terms.sum(axis=1, keepdims=True)
-        share = np.divide(terms, total, out=np.full_like(terms, 1 / X.shape[1]), where=total > 0)
+        observed = ~np.isnan(X)
+        equal = observed / np.maximum(observed.sum(axis=1, keepdims=True), 1)
+        share = np.divide(terms, total, out=equal, where=total > 0)
         shift = np.where(self.schema.is_category, 0.0, self.center * self.units.scale)
         expected = reconstruction + shift
         return np.where(np.isnan(X), np.nan, deviation), expected, share

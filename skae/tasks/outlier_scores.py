@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import HuberRegressor
 
+from skae._compat.sklearn import weighted_percentile
 from skae.files import Stored, check_numbers
 from skae.table.rows import chunks, row_chunks
 from skae.tasks.robust_statistics import (
@@ -30,6 +31,12 @@ DEGREES_OF_FREEDOM = 10.0
 Because its tails are heavy, a single grossly wrong cell does not determine the score of a row that
 has many cells.
 """
+
+CLIPPED_PERCENT = 95
+"""Percentile of a column at which the deviances of training rows are clipped."""
+
+LEAST_DEVIANCE = 1e-3
+"""Variance of a sum of deviances, in squared nats, that is added to the estimated one."""
 
 TINY = 1e-12
 """Constant added to mean squares before their logarithm, which is infinite at 0."""
@@ -86,6 +93,11 @@ class Score(Stored, ABC):
     The attributes of a criterion are therefore numbers, arrays or other criteria.
     """
 
+    @property
+    def knows_patterns(self) -> bool:
+        """Whether scores of rows with different missing cells can be compared."""
+        return False
+
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
         """Estimate the distribution of regular rows from training rows.
 
@@ -130,6 +142,55 @@ class Reconstruction(Score):
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
         return np.log(TINY + outputs.mean(outputs.residual**2))
+
+
+class Deviance(Score):
+    """Sum of half the squared residuals of the observed cells, in units of what is usual for them.
+
+    Half a squared residual is a difference of log-probabilities, in nats, for numbers and for
+    categories. From the sum over the observed cells of a row, the sum of the means of these columns
+    is subtracted. The difference is divided by the root of the sum of their variances. Rows with
+    different missing cells can thus be compared. The means and variances are those of the training
+    rows, whose cells are clipped at a high quantile of their column, so that a few outliers hardly
+    affect them. A row without observed cells has a score of 0.
+    """
+
+    mean: Floats
+    variance: Floats
+
+    @property
+    def knows_patterns(self) -> bool:
+        return True
+
+    def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
+        terms = outputs.residual.astype(np.float64) ** 2 / 2
+        observed = np.isfinite(terms) if outputs.observed is None else outputs.observed
+        d = terms.shape[1]
+        self.mean, self.variance = np.zeros(d), np.zeros(d)
+        for j in range(d):
+            known = observed[:, j]
+            if known.any():
+                cells, share = terms[known, j], weight[known]
+                cells = np.minimum(cells, weighted_percentile(cells, share, CLIPPED_PERCENT))
+                self.mean[j] = np.average(cells, weights=share)
+                self.variance[j] = np.average((cells - self.mean[j]) ** 2, weights=share)
+        return self
+
+    def check_sizes(self, n_components: int, n_features: int) -> None:
+        check_numbers(self.mean, (n_features,), "the means of deviances")
+        check_numbers(self.variance, (n_features,), "the variances of deviances")
+        if (self.variance < 0).any():
+            raise ValueError("the variances of deviances must not be negative")
+
+    def __call__(self, outputs: ModelOutputs) -> Floats:
+        terms = outputs.residual.astype(np.float64) ** 2 / 2
+        if outputs.observed is None:
+            variance: Floats | float = self.variance.sum()
+        else:
+            terms, variance = terms * outputs.observed, outputs.observed @ self.variance
+        usual = self.mean.sum() if outputs.observed is None else outputs.observed @ self.mean
+        # The constant matters where all training rows are reconstructed exactly.
+        return (terms.sum(axis=1) - usual) / np.sqrt(variance + LEAST_DEVIANCE)
 
 
 class Density(Score):
@@ -332,6 +393,7 @@ class OfPatterns(Score):
 
 SCORES: dict[str, Callable[[], Score]] = {
     "reconstruction": Reconstruction,
+    "deviance": Deviance,
     "density": Density,
     "neighbors": Neighbors,
     "robust": Robust,
