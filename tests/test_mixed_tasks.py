@@ -357,6 +357,19 @@ def test_explanations_of_tables_as_they_are_can_be_drawn(table):
     plt.close("all")
 
 
+@pytest.mark.parametrize(
+    "names", [["age", "since"], ["since", "lasts"]], ids=lambda names: "-".join(names)
+)
+def test_numbers_and_dates_without_categories(names, tmp_path):
+    detector = trained(AutoencoderOutlierDetector, PANDAS[names])
+    scores = detector.score_samples(PANDAS[names])
+    assert np.isfinite(scores).all()
+    assert dtypes(detector.explain(PANDAS[names])["expected"]) == dtypes(PANDAS[names])
+    detector.save(tmp_path / "detector.skae")
+    loaded = skae.load(tmp_path / "detector.skae")
+    np.testing.assert_array_equal(loaded.score_samples(PANDAS[names]), scores)
+
+
 def test_scores_do_not_depend_on_the_units_of_numbers():
     other = PANDAS.assign(age=PANDAS["age"].astype(float) * 365 + 7)
     table = PANDAS.astype({"age": float})

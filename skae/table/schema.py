@@ -303,7 +303,8 @@ class Schema(Stored):
     def has_cells_of(self, other: "Schema") -> bool:
         """Return whether both schemas have the same columns, up to the units of numbers."""
         own, others = (
-            (s.n_columns, s.modelled.tolist(), s.modelled_levels, s.n_levels) for s in (self, other)
+            (s.n_columns, s.modelled.tolist(), [*filter(None, s.modelled_levels)], s.n_levels)
+            for s in (self, other)
         )
         return own == others
 

@@ -217,7 +217,7 @@ class ScaledAutoencoder(FittedTask):
         schema = replace(schema, owner=type(self.autoencoder).__name__)
         if self.autoencoder._fitted is not None:
             schema = self.autoencoder._fitted.schema
-        read = ReadRows(schema, self.schema.as_rows(assemble(len(rows), parts, dtype)))
+        read = ReadRows(schema, schema.as_rows(assemble(len(rows), parts, dtype)))
         self.autoencoder._fit_rows(read, None, weight, resume=True)
         # The detector keeps its own sample of the rows, in the user's units.
         self.autoencoder._fitted = self.autoencoder._fitted.without_rows()
@@ -234,7 +234,7 @@ class ScaledAutoencoder(FittedTask):
 
     def to_rows(self, X: Floats) -> Rows:
         """Convert cells (n, n_columns) in the user's units to rows in those of the autoencoder."""
-        return self.schema.as_rows(self.inputs.to_network(X))
+        return self.autoencoder._fitted.schema.as_rows(self.inputs.to_network(X))
 
     def encode(self, X: Floats) -> Floats:
         """Compute the codes (n, n_components) of rows (n, n_columns) in the user's units."""
