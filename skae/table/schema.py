@@ -321,8 +321,7 @@ class Schema(Stored):
         """
         if self.library and (self.conditions or not self.holds_numbers):
             return self
-        columns = [column.as_number() for column in self.columns]
-        return replace(self, names=None, columns=columns, library="")
+        return replace(self.in_other_units(), names=None, library="")
 
     def read(self, X: MatrixLike) -> Rows:
         """Validate a table with the columns of the fit, and return its rows.

@@ -184,11 +184,12 @@ class Deviance(Score):
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
         terms = outputs.residual.astype(np.float64) ** 2 / 2
+        moments = self.mean, self.variance
         if outputs.observed is None:
-            variance: Floats | float = self.variance.sum()
+            usual, variance = (part.sum() for part in moments)
         else:
-            terms, variance = terms * outputs.observed, outputs.observed @ self.variance
-        usual = self.mean.sum() if outputs.observed is None else outputs.observed @ self.mean
+            # The residuals of missing cells are 0.
+            usual, variance = (outputs.observed @ part for part in moments)
         # The constant matters where all training rows are reconstructed exactly.
         return (terms.sum(axis=1) - usual) / np.sqrt(variance + LEAST_DEVIANCE)
 
