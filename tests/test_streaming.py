@@ -154,12 +154,21 @@ def test_a_weight_of_two_is_a_repeated_row(estimator_class, method):
 # ---------------------------------------------------------------------------- units and start
 
 
+def with_gaps(rows):
+    rows = rows.copy()
+    rows[::3, 0] = np.nan
+    rows[1::4, 1] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize("rows", [X, with_gaps(X)], ids=["complete", "gaps"])
 @for_each(AUTOENCODERS)
 @pytest.mark.filterwarnings("ignore")
-def test_a_change_of_units_keeps_the_function(estimator_class):
+def test_a_change_of_units_keeps_the_function(estimator_class, rows):
     model = tiny(estimator_class, precision="float64")
-    network = copy.deepcopy(train(model, X).module_)
-    batch = Batch(torch.tensor(X), torch.ones(len(X)).double())
+    network = copy.deepcopy(train(model, rows).module_)
+    observed = torch.tensor(~np.isnan(rows))
+    batch = Batch(torch.tensor(rows), torch.ones(len(X)).double(), observed=observed)
     before = network.likelihood.mean(network.restored(batch)), network.encode(batch).mean
     noise = network.likelihood.fixed().noise_variance
     center = network.inputs.center + torch.tensor([1.0, -20.0, 3.0])

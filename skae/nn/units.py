@@ -39,8 +39,12 @@ def change_units(network: Network, center: Tensor, scale: Tensor) -> None:
         return
     gain, shift = network.inputs.change_units(center, scale)
     for layer, _ in ends[0]:
-        layer.bias.add_((layer.weight.cpu().double() @ shift).to(layer.bias))
-        layer.weight.mul_(gain.to(layer.weight))
+        cells, missing = layer.weight.tensor_split([len(shift)], dim=1)
+        old = cells.cpu().double()
+        layer.bias.add_((old @ shift).to(layer.bias))
+        # A missing cell is 0 in the old and in the new units, so that its shift is removed again.
+        missing.sub_((old * shift)[:, network.inputs.missing.cpu()].to(missing))
+        cells.mul_(gain.to(cells))
     gain, shift = network.likelihood.change_units(center, scale)
     for _, layer in ends[1]:
         each = gain.to(layer.weight).expand(len(layer.weight))
