@@ -293,6 +293,22 @@ def test_missing_cells_alone_do_not_make_a_row_odd(criterion):
     assert abs(roc_auc_score(many, detector.score_samples(X)) - 0.5) < 0.1
 
 
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_densities_of_rows_with_missing_cells_do_not_depend_on_units(has_gaps):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 4)) + 0.3 * rng.normal(size=(200, 4))
+    gaps = X.copy()
+    gaps[::3, 0], gaps[1::3, 2] = np.nan, np.nan
+    scores = []
+    for factor in (1, 1000):
+        unit = np.array([factor, 1, 1, 1])
+        detector = AutoencoderOutlierDetector(QUICK, criterion="density", random_state=0)
+        detector.fit((gaps if has_gaps else X) * unit)
+        scores.append(detector.score_samples(gaps * unit))
+    difference = scores[0] - scores[1]
+    np.testing.assert_allclose(difference, np.log(1000), rtol=1e-3)
+
+
 def test_false_alarms_do_not_depend_on_the_number_of_missing_cells():
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(3, 6))

@@ -13,6 +13,7 @@ from skae.tasks.outlier_scores import (
     SCORES,
     ModelOutputs,
     Neighbors,
+    OfPatterns,
     Reconstruction,
     Robust,
     Tails,
@@ -23,7 +24,9 @@ from skae.tasks.robust_statistics import (
     VARIANCE_FLOOR,
     concentrate,
     group_means,
+    mean_and_deviation,
     robust_center_scale,
+    scale_within_reach,
     trimmed_means,
     trimmed_weights,
     weighted_median,
@@ -36,7 +39,7 @@ ONES = np.ones(500)
 
 def made(code, residual, log_prob):
     """Outputs for complete rows of numbers."""
-    return ModelOutputs(code, residual, log_prob, None, np.zeros(residual.shape[1]))
+    return ModelOutputs(code, residual, log_prob, np.zeros(residual.shape[1], dtype=bool))
 
 
 def evidence(n=500, k=2, d=4, outliers=0):
@@ -216,3 +219,73 @@ def test_a_score_of_equal_rows_is_finite(name):
     strangeness = SCORES[name]().fit(seen, np.ones(3), 0.3)(seen)
     assert np.isfinite(strangeness).all()
     assert np.ptp(strangeness) == 0
+
+
+def with_gaps(values, share=0.4, seed=0):
+    gaps = np.random.default_rng(seed).random(values.shape) < share
+    return np.where(gaps, np.nan, values)
+
+
+@pytest.mark.parametrize("weight", [ONES, np.arange(500) % 3 + 1.0], ids=["equal", "unequal"])
+@pytest.mark.parametrize("statistic", [mean_and_deviation, robust_center_scale, scale_within_reach])
+def test_statistics_of_columns_are_those_of_observed_cells(statistic, weight):
+    values = with_gaps(RNG.normal(size=(500, 4)) * [1, 10, 100, 1000])
+    rest = (0.3, 0.0) if statistic is robust_center_scale else ()
+    found = np.array(statistic(values, weight, *rest))
+    for j in range(4):
+        known = ~np.isnan(values[:, j])
+        alone = np.array(statistic(values[known, j, None], weight[known], *rest))
+        np.testing.assert_allclose(found[:, j, None], alone, rtol=1e-12)
+    values[:, 1] = np.nan
+    assert np.isfinite(robust_center_scale(values, weight, 0.3)).all()
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.3])
+def test_missing_cells_do_not_shrink_variances(trim):
+    values = np.random.default_rng(0).normal(size=(5000, 3)) * [1, 5, 25]
+    gaps = values.copy()
+    gaps[:4000, 1] = np.nan
+    weight = np.ones(5000)
+    scales = [
+        np.diagonal(np.linalg.inv(whitening @ whitening.T)) ** 0.5
+        for _, whitening, _ in (concentrate(rows, weight, trim) for rows in (values, gaps))
+    ]
+    np.testing.assert_allclose(scales[1], scales[0], rtol=0.1)
+
+
+@pytest.mark.parametrize("name", sorted(SCORES.keys() - {"deviance"}))
+def test_scores_do_not_depend_on_the_number_of_missing_cells(name):
+    seen = evidence(d=8)
+    gaps = with_gaps(seen.residual, 0.3)
+    # The log-densities of rows are higher by 3 for each missing cell.
+    made_with_gaps = made(
+        seen.code, gaps, lambda: -np.nansum(gaps**2, 1) + 3 * np.isnan(gaps).sum(1)
+    )
+    n_missing = np.isnan(gaps).sum(axis=1)
+    score = OfPatterns(SCORES[name]()).fit(made_with_gaps, ONES, 0.3)
+    rank = score(made_with_gaps).argsort().argsort()
+    assert abs(np.corrcoef(rank, n_missing)[0, 1]) < 0.15
+
+
+def test_scores_of_few_rows_survive_many_patterns_of_missing_cells():
+    """More columns with missing cells than rows cannot explain the scores of training rows."""
+    rng = np.random.default_rng(0)
+    code, residual = rng.normal(size=(60, 2)), with_gaps(rng.normal(size=(60, 200)), 0.2)
+    residual[:3] *= 3
+    score = OfPatterns(Reconstruction())
+    seen = made(code, residual, None)
+    own, of_pattern = score.score(seen), score.fit(seen, ONES[:60], 0.3)(seen)
+    assert np.corrcoef(own, of_pattern)[0, 1] > 0.95
+    assert set(of_pattern.argsort()[-3:]) == {0, 1, 2}
+
+
+def test_deviances_of_numbers_are_in_units_of_their_noise():
+    rng = np.random.default_rng(0)
+    residual = rng.normal(size=(2000, 3)) * [0.1, 1, 1]
+    residual[0, 0] = 2.0
+    is_category = np.array([False, False, True])
+    seen = ModelOutputs(np.zeros((2000, 1)), residual, None, is_category)
+    score = SCORES["deviance"]().fit(seen, np.ones(2000), 0.3)
+    assert score(seen).argmax() == 0
+    share = residual[:, :2].var(axis=0) / (residual[:, :2].var(axis=0) + VARIANCE_FLOOR)
+    np.testing.assert_allclose(score.usual[:2], share / 2, atol=0.1)

@@ -43,13 +43,6 @@ class Selection:
         return len(self.index)
 
     @property
-    def has_missing(self) -> bool:
-        """Whether cells of these rows are missing."""
-        blocks = (cells for _, cells in self.row_blocks())
-        # Sums of complete rows are finite, and take less time than a search for NaN.
-        return any(not np.isfinite(cells.sum()) and np.isnan(cells).any() for cells in blocks)
-
-    @property
     def n_columns(self) -> int:
         """Number of columns."""
         return self.table.shape[1]

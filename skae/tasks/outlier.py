@@ -91,10 +91,12 @@ default="auto"
         - "reconstruction" is the logarithm of the mean squared residual of the row, in robust
           units.
         - "deviance" is the sum of half the squared residuals of the observed cells, in nats, minus
-          its mean for these columns, and divided by its standard deviation for these columns.
+          its mean for these columns, and divided by its standard deviation for these columns. The
+          residuals of numbers are divided by their standard deviation in the training rows.
         - "density" is the negative log-density of the row under the autoencoder, in nats. If the
           autoencoder is trained in robust units, cells beyond 20 robust standard deviations from
-          the median are clipped first.
+          the median are clipped first. Rows with different missing cells are compared in robust
+          units.
         - "neighbors" is the logarithm of a distance in the space of codes and residuals: that from
           the second nearest of up to 1024 reference points, which are the means of groups of at
           least three similar regular rows. The distance is a Mahalanobis distance with the
@@ -176,10 +178,10 @@ default="auto"
     autoencoder, it can be an error. Missing cells have no residual. Rows with different missing
     cells are compared by "deviance". "reconstruction" and "robust" compute means over observed
     cells, and "neighbors" divides a distance by the number of observed cells. If cells are missing
-    in `fit`, these criteria and "density" subtract a sum of effects of missing cells, which Huber's
-    regression estimates from the training rows. This concerns the mean of the scores, not their
-    variance. False alarms, and small p-values, are then more frequent among rows with few observed
-    cells.
+    in `fit`, these criteria and "density" subtract a sum of effects of missing cells, which a
+    robust ridge regression estimates from the training rows. This concerns the mean of the scores,
+    not their variance. False alarms, and small p-values, are then more frequent among rows with few
+    observed cells.
 
     A column that is constant in the training rows has a scale of 0 in robust units. Every other
     value is therefore infinitely abnormal: its residual is clipped at 1e100, and the row is an

@@ -16,14 +16,13 @@ from skae.table.seen import Seen
 from skae.table.selection import DistinctRows, Selection, assemble
 from skae.tasks.meta_estimator import FittedTask
 from skae.tasks.outlier_scores import ModelOutputs, Score
-from skae.tasks.robust_statistics import Floats, mean_and_deviation, weighted_median
-
-MAX_DEVIATION = 20.0
-"""Number of robust standard deviations from the median of a column at which cells are clipped.
-
-Cells are clipped before the scale of their column is estimated, and before a network receives them
-that is trained in robust units.
-"""
+from skae.tasks.robust_statistics import (
+    MAX_DEVIATION,
+    Floats,
+    divide,
+    scale_within_reach,
+    weighted_median,
+)
 
 MAX_RESIDUAL = 1e100
 """Magnitude, in robust units, at which residuals are clipped to keep sums of squares finite."""
@@ -81,22 +80,15 @@ class Units(Stored):
 
         Columns for which `is_number` (n_columns,) is False keep their units.
 
-        The center is the median. The scale is the standard deviation of the cells after they have
-        been clipped at `MAX_DEVIATION` robust standard deviations from the median. A robust
-        standard deviation is 1.4826 times the median absolute deviation of the cells that differ
-        from the median by more than rounding errors. Cells that are equal to the median are left
-        out, because a column that mostly contains one value would otherwise have a scale of 0.
+        The center is the median. The scale is that of `scale_within_reach` for differences from the
+        median. Differences that may be rounding errors are 0.
         """
         center, typical, deviation = np.empty((3, rows.n_columns))
         for block, values in rows.column_blocks():
             cells = values.astype(np.float64)
             center[block] = np.nan_to_num(weighted_median(cells, weight))
-            difference = np.nan_to_num(_round_to(center[block], cells, epsilon) - center[block])
-            distance = np.where(difference == 0, np.nan, np.abs(difference))
-            spread = 1.4826 * weighted_median(distance, weight)
-            typical[block] = np.where(spread > 0, spread, 0.0)
-            clipped = _divide(difference, typical[block]).clip(-MAX_DEVIATION, MAX_DEVIATION)
-            deviation[block] = mean_and_deviation(clipped, weight)[1]
+            difference = _round_to(center[block], cells, epsilon) - center[block]
+            typical[block], deviation[block] = scale_within_reach(difference, weight)
         units = cls(center, typical * deviation, MAX_DEVIATION / deviation, epsilon)
         return units if is_number.all() else units.only(is_number)
 
@@ -128,7 +120,7 @@ class Units(Stored):
         Cells are rounded to single precision, because the training depends on all their bits: it
         would otherwise depend on the rounding errors of a change of the user's units.
         """
-        cells: Floats = np.clip(_divide(X - self.center, self.scale), -self.reach, self.reach)
+        cells: Floats = np.clip(divide(X - self.center, self.scale), -self.reach, self.reach)
         if not self.is_single_precision:
             return cells
         # As a conversion to float32, but for numbers of any size.
@@ -146,24 +138,23 @@ class Units(Stored):
 
     def residual(self, X: Floats, reconstruction: Floats) -> Floats:
         """Return rows minus their reconstructions, both in the user's units, in these units."""
-        return np.clip(_divide(X - reconstruction, self.scale), -MAX_RESIDUAL, MAX_RESIDUAL)
+        return np.clip(divide(X - reconstruction, self.scale), -MAX_RESIDUAL, MAX_RESIDUAL)
 
     def with_constants(self, reconstruction: Floats) -> Floats:
         """Return a reconstruction whose constant columns contain the constants."""
         rows: Floats = np.where(self.scale > 0, reconstruction, self.center)
         return rows
 
-    def log_volumes(self, observed: NDArray[np.bool_] | None) -> Floats | float:
+    def log_volumes(self, is_counted: NDArray[np.bool_]) -> Floats | float:
         """Return the logarithms of the products of the scales of columns that are not constant.
 
-        They are those of the observed cells (n, n_columns) of rows, or one number for complete
-        rows.
+        They are those of the cells in a mask (n, n_columns), or one number if it contains all.
         """
         is_variable = self.scale > 0
         logs = np.log(self.scale[is_variable])
-        if observed is None:
+        if is_counted.all():
             return float(logs.sum())
-        volumes: Floats = observed[:, is_variable].astype(np.float64) @ logs
+        volumes: Floats = is_counted[:, is_variable].astype(np.float64) @ logs
         return volumes
 
 
@@ -171,13 +162,6 @@ def _round_to(center: Floats, X: NDArray[Any], epsilon: float) -> Floats:
     """Replace the cells that equal `center` (n_features,) up to rounding errors by `center`."""
     tolerance = ROUNDING_ERRORS * epsilon * np.abs(center)
     return np.where(np.abs(X - center) <= tolerance, center, X)
-
-
-def _divide(difference: Floats, scale: Floats) -> Floats:
-    """Divide differences by scales. Where a scale is 0, the quotient is 0 or infinite."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        quotient = difference / scale
-    return np.where(difference == 0, 0.0, quotient)
 
 
 @dataclass(frozen=True)
@@ -245,8 +229,8 @@ class ScaledAutoencoder(FittedTask):
 
         Returns the reconstructed cells in the user's units, and the residuals of the rows in robust
         units. The residual of a number is its difference from the reconstructed cell, that of a
-        category is its surprise, and that of a missing cell is 0. The cells of conditions are those
-        of the rows.
+        category is its surprise, and that of a missing cell is NaN. The cells of conditions are
+        those of the rows.
         """
         rows = self.to_rows(X)
         cells, surprise = self.autoencoder._decode_for_rows(codes, rows)
@@ -256,33 +240,26 @@ class ScaledAutoencoder(FittedTask):
         reconstruction = self.units.with_constants(self.inputs.to_user(cells.astype(np.float64)))
         residual = self.units.residual(X, reconstruction)
         residual = np.where(self.schema.is_category, surprise, residual)
-        return reconstruction, np.where(np.isnan(residual), 0.0, residual)
+        return reconstruction, np.where(np.isnan(X), np.nan, residual)
 
     @property
     def has_categories(self) -> bool:
         """Whether modelled columns are categories."""
         return bool(self.schema.is_category.any())
 
-    @property
-    def least_variance(self) -> Floats:
-        """Variance of residuals that is added to that of each column.
-
-        The surprises of categories have a unit of their own, so that they are not divided by a
-        standard deviation that is close to 0 if almost all rows have the same category.
-        """
-        return self.schema.is_category.astype(np.float64)
-
     def outputs(self, X: Floats) -> ModelOutputs:
         """Compute what criteria need of rows (n, n_columns) in the user's units."""
-        observed = None if np.isfinite(X.sum()) else ~np.isnan(X)
+        missing = np.isnan(X)
 
         def log_prob() -> Floats:
             log_prob = self.autoencoder._log_prob(self.to_rows(X)).astype(np.float64)
-            return log_prob - self.inputs.log_volumes(observed)
+            log_prob -= self.inputs.log_volumes(~missing)
+            # Rows with different missing cells are compared in robust units.
+            return log_prob - self.units.log_volumes(missing) if missing.any() else log_prob
 
         codes = self.encode(X)
         residual = self.decode(codes, X)[1]
-        return ModelOutputs(codes, residual, log_prob, observed, self.least_variance)
+        return ModelOutputs(codes, residual, log_prob, self.schema.is_category)
 
     def stored_outputs(self, rows: Selection) -> ModelOutputs:
         """Compute `outputs` of many rows block by block, in their `copy_dtype`."""
@@ -300,11 +277,7 @@ class ScaledAutoencoder(FittedTask):
             for block, part in blocks()
         )
         code, residual = np.split(assemble(len(rows), parts, dtype), [-rows.n_columns], axis=1)
-        observed = None
-        if rows.has_missing:
-            cells = ((block, ~np.isnan(cells)) for block, cells in rows.row_blocks())
-            observed = assemble(len(rows), cells, bool)
-        return ModelOutputs(code, residual, log_prob, observed, self.least_variance)
+        return ModelOutputs(code, residual, log_prob, self.schema.is_category)
 
     def anomaly_scores(self, rows: Selection, score: Score) -> Floats:
         """Compute the anomaly scores (n,) of rows in the user's units, block by block."""
@@ -378,17 +351,16 @@ class FittedDetector(ScaledAutoencoder):
         for _ in range(N_REPLACEMENTS):
             plausible = np.where(np.abs(deviation) > MAX_PLAUSIBLE_DEVIATION, reconstruction, X)
             reconstruction, deviation = self._compare(X, plausible)
-        terms = self.score.cell_terms(deviation)
+        terms = self.score.cell_terms(np.nan_to_num(deviation))
         total = terms.sum(axis=1, keepdims=True)
         observed = ~np.isnan(X)
         equal = observed / np.maximum(observed.sum(axis=1, keepdims=True), 1)
         share = np.divide(terms, total, out=equal, where=total > 0)
         shift = np.where(self.schema.is_category, 0.0, self.center * self.units.scale)
         expected = reconstruction + shift
-        return np.where(np.isnan(X), np.nan, deviation), expected, share
+        return deviation, expected, share
 
     def _compare(self, X: Floats, plausible: Floats) -> tuple[Floats, Floats]:
         """Return the reconstructions of `plausible` rows, and the deviations of `X` from them."""
         reconstruction, residual = self.decode(self.encode(plausible), X)
-        deviation = (residual - self.center) / self.scale
-        return reconstruction, np.where(np.isnan(X), 0.0, deviation)
+        return reconstruction, (residual - self.center) / self.scale

@@ -10,18 +10,19 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import HuberRegressor
+from sklearn.linear_model import Ridge
 
-from skae._compat.sklearn import weighted_percentile
 from skae.files import Stored, check_numbers
 from skae.table.rows import chunks, row_chunks
 from skae.tasks.robust_statistics import (
     VARIANCE_FLOOR,
     Floats,
+    clipped_mean_and_deviation,
     concentrate,
     group_means,
     mean_and_deviation,
     robust_center_scale,
+    scale_within_reach,
     whiten,
 )
 
@@ -32,11 +33,19 @@ Because its tails are heavy, a single grossly wrong cell does not determine the 
 has many cells.
 """
 
-CLIPPED_PERCENT = 95
-"""Percentile of a column at which the deviances of training rows are clipped."""
-
 LEAST_DEVIANCE = 1e-3
 """Variance of a sum of deviances, in squared nats, that is added to the estimated one."""
+
+RIDGE_ROWS = 4
+"""Ratio of the ridge of the effects of missing cells to the usual squared length of a row of them.
+
+The score of a row contributes at most a share 1 / (1 + `RIDGE_ROWS`) to what is subtracted from it
+if no other row has similar missing cells.
+"""
+
+HUBER_LIMIT, HUBER_STEPS = 1.5, 20
+"""Difference, in robust standard deviations, beyond which Huber's loss is linear, and the number of
+steps that minimize it."""
 
 TINY = 1e-12
 """Constant added to mean squares before their logarithm, which is infinite at 0."""
@@ -51,21 +60,34 @@ class ModelOutputs:
     code : ndarray of shape (n_rows, n_components)
         Codes of the rows.
     residual : ndarray of shape (n_rows, n_features)
-        Rows minus their reconstructions, in robust units.
+        Rows minus their reconstructions, in robust units. Those of missing cells are NaN.
     log_prob : callable
         Function without arguments that computes the log-densities of the rows in the user's units,
         an ndarray of shape (n_rows,). Only criteria that need the log-densities call it.
-    observed : ndarray of shape (n_rows, n_features), bool, or None
-        Which cells are observed. None if all are.
-    least_variance : ndarray of shape (n_features,)
-        Variance that is added to the estimated variance of each column of residuals.
+    is_category : ndarray of shape (n_features,), bool
+        Which columns are categories. Their residuals are surprises, of which half the square is in
+        nats.
     """
 
     code: Floats
     residual: Floats
     log_prob: Callable[[], Floats]
-    observed: NDArray[np.bool_] | None
-    least_variance: Floats
+    is_category: NDArray[np.bool_]
+
+    @property
+    def observed(self) -> NDArray[np.bool_] | None:
+        """Which cells are observed, (n_rows, n_features), or None if all are."""
+        missing = np.isnan(self.residual)
+        return ~missing if missing.any() else None
+
+    @property
+    def least_variance(self) -> Floats:
+        """Variance that is added to the estimated variance of each column of residuals.
+
+        Surprises have a unit of their own, so that they are not divided by a standard deviation
+        that is close to 0 if almost all rows have the same category.
+        """
+        return self.is_category.astype(np.float64)
 
     def score(self, criterion: "Score") -> Floats:
         """Compute the anomaly scores of the rows, block by block."""
@@ -75,16 +97,17 @@ class ModelOutputs:
         return scores
 
     def _take(self, rows: slice) -> "ModelOutputs":
-        observed = None if self.observed is None else self.observed[rows]
-        parts = self.code[rows], self.residual[rows], lambda: self.log_prob()[rows], observed
-        return ModelOutputs(*parts, self.least_variance)
+        parts = self.code[rows], self.residual[rows], lambda: self.log_prob()[rows]
+        return ModelOutputs(*parts, self.is_category)
 
-    def mean(self, terms: Floats) -> Floats:
-        """Return the mean over the observed cells of each row of terms (n_rows, n_features)."""
-        if self.observed is None:
-            return terms.mean(axis=1)
-        n_observed = np.maximum(self.observed.sum(axis=1), 1)
-        return (terms * self.observed).sum(axis=1) / n_observed
+
+def mean_of_observed(terms: Floats) -> Floats:
+    """Return the mean over the observed cells of each row of terms (n_rows, n_features)."""
+    missing = np.isnan(terms)
+    if not missing.any():
+        return terms.mean(axis=1)
+    n_observed = np.maximum((~missing).sum(axis=1), 1)
+    return np.where(missing, 0.0, terms).sum(axis=1) / n_observed
 
 
 class Score(Stored, ABC):
@@ -141,57 +164,55 @@ class Reconstruction(Score):
     """Logarithm of the mean squared residual of each row."""
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
-        return np.log(TINY + outputs.mean(outputs.residual**2))
+        return np.log(TINY + mean_of_observed(outputs.residual**2))
 
 
 class Deviance(Score):
     """Sum of half the squared residuals of the observed cells, in units of what is usual for them.
 
-    Half a squared residual is a difference of log-probabilities, in nats, for numbers and for
-    categories. From the sum over the observed cells of a row, the sum of the means of these columns
-    is subtracted. The difference is divided by the root of the sum of their variances. Rows with
-    different missing cells can thus be compared. The means and variances are those of the training
-    rows, whose cells are clipped at a high quantile of their column, so that a few outliers hardly
-    affect them. A row without observed cells has a score of 0.
+    The deviance of a cell is half its squared residual. That of a number is divided by the variance
+    of its residuals, so that the deviances of numbers and of categories are differences of
+    log-probabilities, in nats. From the sum over the observed cells of a row, the sum of the means
+    of these columns is subtracted. The difference is divided by the root of the sum of their
+    variances. Rows with different missing cells can thus be compared. The means and variances are
+    those of the training rows, whose cells are clipped at a high quantile of their column, so that
+    a few outliers hardly affect them. A row without observed cells has a score of 0.
     """
 
-    mean: Floats
     variance: Floats
+    usual: Floats
+    usual_variance: Floats
 
     @property
     def knows_patterns(self) -> bool:
         return True
 
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
-        terms = outputs.residual.astype(np.float64) ** 2 / 2
-        observed = np.isfinite(terms) if outputs.observed is None else outputs.observed
-        d = terms.shape[1]
-        self.mean, self.variance = np.zeros(d), np.zeros(d)
-        for j in range(d):
-            known = observed[:, j]
-            if known.any():
-                cells, share = terms[known, j], weight[known]
-                cells = np.minimum(cells, weighted_percentile(cells, share, CLIPPED_PERCENT))
-                self.mean[j] = np.average(cells, weights=share)
-                self.variance[j] = np.average((cells - self.mean[j]) ** 2, weights=share)
+        residual = outputs.residual.astype(np.float64)
+        typical, deviation = scale_within_reach(residual, weight)
+        variance = (typical * deviation) ** 2 + VARIANCE_FLOOR
+        self.variance = np.where(outputs.is_category, 1.0, variance)
+        moments = clipped_mean_and_deviation(self._deviances(residual), weight)
+        self.usual, spread = np.nan_to_num(moments)
+        self.usual_variance = spread**2
         return self
 
+    def _deviances(self, residual: Floats) -> Floats:
+        return residual.astype(np.float64) ** 2 / (2 * self.variance)
+
     def check_sizes(self, n_components: int, n_features: int) -> None:
-        check_numbers(self.mean, (n_features,), "the means of deviances")
-        check_numbers(self.variance, (n_features,), "the variances of deviances")
-        if (self.variance < 0).any():
+        check_numbers(self.variance, (n_features,), "the variances of residuals", positive=True)
+        check_numbers(self.usual, (n_features,), "the means of deviances")
+        check_numbers(self.usual_variance, (n_features,), "the variances of deviances")
+        if (self.usual_variance < 0).any():
             raise ValueError("the variances of deviances must not be negative")
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
-        terms = outputs.residual.astype(np.float64) ** 2 / 2
-        moments = self.mean, self.variance
-        if outputs.observed is None:
-            usual, variance = (part.sum() for part in moments)
-        else:
-            # The residuals of missing cells are 0.
-            usual, variance = (outputs.observed @ part for part in moments)
+        terms = self._deviances(outputs.residual)
+        observed = ~np.isnan(terms)
+        usual, variance = observed @ self.usual, observed @ self.usual_variance
         # The constant matters where all training rows are reconstructed exactly.
-        return (terms.sum(axis=1) - usual) / np.sqrt(variance + LEAST_DEVIANCE)
+        return (np.nansum(terms, axis=1) - usual) / np.sqrt(variance + LEAST_DEVIANCE)
 
 
 class Density(Score):
@@ -300,7 +321,7 @@ class Tails(Score):
         check_numbers(self.scale, (n_features,), "the scales of residuals", positive=True)
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
-        return outputs.mean(self.cell_terms((outputs.residual - self.center) / self.scale))
+        return mean_of_observed(self.cell_terms((outputs.residual - self.center) / self.scale))
 
     def cell_terms(self, deviation: Floats) -> Floats:
         return np.log1p(deviation**2 / DEGREES_OF_FREEDOM)
@@ -350,9 +371,10 @@ class Robust(Score):
 class OfPatterns(Score):
     """Criterion of rows with missing cells, relative to rows with the same missing cells.
 
-    A linear function of the bits of missing cells is subtracted from the scores of another
-    criterion. It is fitted to the training rows by Huber's regression, which outliers among them
-    hardly affect.
+    A linear function of the number of missing cells and of their columns is subtracted from the
+    scores of another criterion. It is fitted to the training rows by a ridge regression with
+    Huber's loss, which outliers among them hardly affect. The ridge is so large that the score of a
+    row has little influence on what is subtracted from it, however many columns have missing cells.
 
     Parameters
     ----------
@@ -367,17 +389,20 @@ class OfPatterns(Score):
         self.score = score
 
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
-        assert outputs.observed is not None
-        self.score.fit(outputs, weight, trim)
-        values, missing = outputs.score(self.score), ~outputs.observed
-        self.effect = np.zeros(missing.shape[1])
-        varies = missing.any(axis=0) & ~missing.all(axis=0)
+        values = outputs.score(self.score.fit(outputs, weight, trim))
+        missing = np.isnan(outputs.residual).astype(np.float64)
         center, scale = robust_center_scale(values[:, None], weight, trim, floor=0.0)
-        if varies.any():
-            # The ridge, of one row, matters for columns with few missing cells only.
-            model = HuberRegressor(alpha=1.0, max_iter=1000)
-            model.fit(missing[:, varies], (values - center) / scale, sample_weight=weight)
-            self.effect[varies] = scale * model.coef_
+        scores = (values - center) / scale
+        _, deviation = mean_and_deviation(missing, weight)
+        is_constant = np.ptp(missing, axis=0) == 0
+        # The number of missing cells has a small coefficient, so that the ridge hardly affects it.
+        bits = np.hstack([missing, missing.sum(axis=1, keepdims=True)])
+        model = Ridge(alpha=1 + RIDGE_ROWS * float((deviation**2)[~is_constant].sum()))
+        expected = np.zeros(len(scores))
+        for _ in range(HUBER_STEPS):
+            usual = expected + (scores - expected).clip(-HUBER_LIMIT, HUBER_LIMIT)
+            expected = model.fit(bits, usual, sample_weight=weight).predict(bits)
+        self.effect = scale * (model.coef_[:-1] + model.coef_[-1])
         return self
 
     def check_sizes(self, n_components: int, n_features: int) -> None:

@@ -1,10 +1,13 @@
 """Robust statistics of weighted rows.
 
 They are computed in float64, block by block, so that rows in float32 are never copied as a whole.
+Missing cells are NaN.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,29 +35,101 @@ CONCENTRATION_STEPS = 4
 GROUP_ROWS = 3
 """Smallest number of training rows whose mean is a reference point of `Neighbors`."""
 
+MAX_DEVIATION = 20.0
+"""Number of robust standard deviations from the median of a column at which cells are clipped.
+
+Cells are clipped before the scale of their column is estimated, and before a network receives them
+that is trained in robust units.
+"""
+
+CLIPPED_PERCENT = 95
+"""Percentile of a column at which its cells are clipped before their moments are computed."""
+
 POWER_ITERATIONS = 3
 """Number of power iterations that find a direction of large variance. A few are enough."""
 
 
-def mean_and_deviation(values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Compute the weighted mean and standard deviation of each column of `values`.
+def of_observed_cells(statistic: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a statistic of the columns of a table ignore missing cells.
+
+    The statistic is a function of values (n_rows, n_columns), weights (n_rows,) and further
+    arguments. It returns an array of shape (..., n_columns). That of a column without observed
+    cells is NaN.
+    """
+
+    @wraps(statistic)
+    def ignoring_missing(values: Floats, weight: Floats, *rest: Any) -> Any:
+        observed = ~np.isnan(values)
+        if observed.all():
+            return statistic(values, weight, *rest)
+        # A statistic of one complete column has the shape of those of missing columns.
+        missing = np.full_like(statistic(np.zeros((1, 1)), np.ones(1), *rest), np.nan)
+        columns = [
+            statistic(values[known, j, None], weight[known], *rest) if known.any() else missing
+            for j, known in enumerate(observed.T)
+        ]
+        return np.concatenate(columns, axis=-1)
+
+    return ignoring_missing
+
+
+@of_observed_cells
+def mean_and_deviation(values: Floats, weight: Floats) -> Floats:
+    """Compute the weighted mean and standard deviation of each column, (2, n_columns).
 
     A standard deviation of 0 is replaced by 1.
     """
     mean = np.average(values, axis=0, weights=weight)
     deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
-    return mean, np.where(deviation > 0, deviation, 1.0)
+    return np.array([mean, np.where(deviation > 0, deviation, 1.0)])
 
 
-def weighted_median(values: Floats, weight: Floats) -> Floats:
-    """Compute the weighted median of each column of `values`, in which NaN are ignored.
+@of_observed_cells
+def clipped_mean_and_deviation(values: Floats, weight: Floats) -> Floats:
+    """Compute the mean and standard deviation of columns clipped at a high percentile, (2, d).
 
-    The median of a column that contains only NaN is NaN. Equal weights need no sorting.
+    A standard deviation of 0 is replaced by 1.
     """
+    limit = weighted_percentile(values, weight, CLIPPED_PERCENT)
+    return mean_and_deviation(np.minimum(values, limit), weight)
+
+
+def scale_within_reach(difference: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """Compute the scale of each column of differences from a center, without far cells.
+
+    The scale is the standard deviation of the differences after they have been clipped at
+    `MAX_DEVIATION` robust standard deviations. A robust standard deviation is 1.4826 times the
+    median absolute difference that is not 0. Zeros are left out, because a column that mostly
+    contains one value would otherwise have a scale of 0.
+
+    Returns
+    -------
+    typical : ndarray of shape (n_columns,)
+        Robust standard deviations. They are 0 in columns whose observed differences are all 0.
+    deviation : ndarray of shape (n_columns,)
+        Standard deviations of the clipped differences, in robust standard deviations. The scale is
+        `typical * deviation`.
+    """
+    distance = np.where(difference == 0, np.nan, np.abs(difference))
+    spread = 1.4826 * weighted_median(distance, weight)
+    typical = np.where(spread > 0, spread, 0.0)
+    clipped = divide(difference, typical).clip(-MAX_DEVIATION, MAX_DEVIATION)
+    return typical, np.nan_to_num(mean_and_deviation(clipped, weight)[1], nan=1.0)
+
+
+def divide(difference: Floats, scale: Floats) -> Floats:
+    """Divide differences by scales. Where a scale is 0, the quotient is 0 or infinite."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        quotient = difference / scale
+    return np.where(difference == 0, 0.0, quotient)
+
+
+@of_observed_cells
+def weighted_median(values: Floats, weight: Floats) -> Floats:
+    """Compute the weighted median of each column of `values`. Equal weights need no sorting."""
     if (weight != weight[0]).any():
         return weighted_percentile(values, weight, 50, average=True)
-    observed = [column[~np.isnan(column)] for column in values.T]
-    return np.array([np.median(column) if len(column) else np.nan for column in observed])
+    return np.median(values, axis=0)
 
 
 def trimmed_weights(distance: Floats, weight: Floats, trim: float) -> Floats:
@@ -83,6 +158,7 @@ def trimmed_weights(distance: Floats, weight: Floats, trim: float) -> Floats:
     return kept
 
 
+@of_observed_cells
 def trimmed_means(values: Floats, weight: Floats, trim: float) -> Floats:
     """Compute the mean of each column of `values` without a share `trim`, that of large values.
 
@@ -112,7 +188,8 @@ def robust_center_scale(
     The scale is the root mean square difference from the median. It is computed from the cells
     that are closest to the median and have a share 1 - `trim` of the weight. A factor makes it
     consistent for the standard deviation of a normal distribution. `floor` is then added to its
-    square; it is one number or one for each column. A scale of 0 is replaced by 1.
+    square; it is one number or one for each column. A scale of 0 is replaced by 1. Missing cells
+    are ignored; a column without observed cells has a center of 0 and a scale of 1.
     """
     n, d = values.shape
     center, variance = np.empty(d), np.empty(d)
@@ -127,7 +204,7 @@ def robust_center_scale(
         edge = normal.inv_cdf(1 - trim / 2)
         consistency = 1 - 2 * edge * normal.pdf(edge) / (1 - trim)
     scale = np.sqrt(variance / consistency + floor)
-    return center, np.where(scale > 0, scale, 1.0)
+    return np.nan_to_num(center), np.where(scale > 0, scale, 1.0)
 
 
 def concentrate(
@@ -143,6 +220,9 @@ def concentrate(
     covariance and have a share 1 - `trim` of the total weight. It computes the center and the
     covariance of these rows. The first step uses medians and trimmed scales. With `trim=0`, there
     is a single step, which uses all rows.
+
+    Means and variances are those of observed cells. A missing cell does not contribute to
+    covariances, and adds 1 to the squared distance of its row.
 
     Parameters
     ----------
@@ -170,21 +250,32 @@ def concentrate(
         Mask of the rows that the last step selected.
     """
     n, d = points.shape
+    is_missing = np.isnan(points)
+    missing = is_missing if is_missing.any() else None
     center, scale = robust_center_scale(points, weight, trim, VARIANCE_FLOOR + least)
     whitening = 1 / scale
     for _ in range(CONCENTRATION_STEPS if trim > 0 else 1):
         squares = np.empty(n)
         for block in chunks(n, d):
             squares[block] = (whiten(points[block], center, whitening) ** 2).sum(axis=1)
+        if missing is not None:
+            squares += missing.sum(axis=1)
         kept = trimmed_weights(squares, weight, trim)
-        total = kept.sum()
-        center = sum(kept[block] @ points[block].astype(float) for block in chunks(n, d)) / total
-        differences = ((kept[block, None], points[block] - center) for block in chunks(n, d))
+        total = observed = kept.sum()
+        if missing is not None:
+            known = kept @ ~missing
+            observed = np.where(known > 0, known, total)
+        parts = (kept[block] @ np.nan_to_num(points[block].astype(float)) for block in chunks(n, d))
+        center = sum(parts) / observed
+        differences = (
+            (kept[block, None], np.nan_to_num(points[block] - center)) for block in chunks(n, d)
+        )
         if d > MAX_COVARIANCE_COLUMNS:
-            variance = sum((w * part**2).sum(axis=0) for w, part in differences) / total
+            variance = sum((w * part**2).sum(axis=0) for w, part in differences) / observed
             whitening = (variance + floor + least) ** -0.5
         else:
             covariance = sum((w * part).T @ part for w, part in differences) / total
+            covariance += np.diag(covariance.diagonal() * (total / observed - 1))
             # The error of the covariance grows with the ratio of columns to rows. If there are few
             # rows, other rows may vary in directions in which these do not vary. The variances are
             # therefore increased more if there are few rows.
@@ -197,9 +288,10 @@ def concentrate(
 def whiten(points: Floats, center: Floats, whitening: Floats) -> Floats:
     """Center points and scale them to unit variance, by the results of `concentrate`.
 
-    If `whitening` is a matrix, this also removes correlations between columns.
+    If `whitening` is a matrix, this also removes correlations between columns. Missing cells are
+    set to the center.
     """
-    difference = points - center
+    difference = np.nan_to_num(points - center)
     return difference * whitening if whitening.ndim == 1 else difference @ whitening
 
 
