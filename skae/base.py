@@ -1185,7 +1185,8 @@ class BaseAutoencoder(
         """Compute the log-density of rows under the fitted model.
 
         The density of a row is an integral over all codes. If codes are continuous and
-        deterministic, Laplace's method approximates the integral. If codes are random, importance
+        deterministic, Laplace's method approximates the integral, and importance sampling with 256
+        codes per row corrects it for tables with categories. If codes are random, importance
         sampling with 20 or 100 codes per row estimates a lower bound of the log-density; the class
         documents which. The random numbers depend on the row only, so that a row has the same
         result in every call. If there are finitely many codes, the density is an exact sum over

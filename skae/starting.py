@@ -105,6 +105,7 @@ def build_network(
     )
     architecture = make_architecture(
         estimator.architecture,
+        d,
         inputs.n_outputs,
         likelihood.n_outputs,
         None

@@ -107,6 +107,13 @@ def check_draws(prior):
     assert abs(nats.mean() + entropy) <= 5 * nats.std() / n**0.5
 
 
+def check_transform(prior):
+    """The transformation of normal numbers is linear, and its determinant that of the density."""
+    noise = normal(N, K)
+    ratio = prior.log_prob(prior.transform(noise)) + (noise**2).sum(-1) / 2
+    torch.testing.assert_close(ratio, ratio.mean().expand(N))
+
+
 def check_leading_axes(prior):
     several = torch.stack([CODES, CODES + 1, -CODES])
     for function in (prior.log_prob, prior.height, prior.score):
@@ -187,6 +194,7 @@ WRONG = {
     "score": {"score": lambda self, z: -NormalPrior.score(self, z)},
     "precision": {"precision": lambda self, z: self.covariance},
     "draws": {"draw": lambda self, n, draws: self.mean + draws.normal((n, K)) @ self.covariance},
+    "transform": {"transform": lambda self, normal: self.mean + normal @ self.covariance},
     "leading_axes": {"score": lambda self, z: (self.mean - z).flatten(0, -2) @ self._inverse},
     "update": {  # forgets the covariances of the posteriors
         "update": lambda self, statistics, bessel: NormalPrior.update(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from skae.density.expansion import Decoder, Expansion, Subspace
+from skae.density.integral import log_integral
 from skae.density.maximization import EM_ITERATIONS, change, run_em, run_em_of_modes
 from skae.density.search import FAST_TOLERANCE, Search
 from skae.density.weights import RowWeights
@@ -60,7 +61,8 @@ class Laplace:
     """Density of rows, with Laplace's approximation of the integral over the code of each row.
 
     The joint density of a row and its code is approximated by a multiple of a normal density of the
-    code, whose mean is the most probable code of the row.
+    code, whose mean is the most probable code of the row. If the Fisher information depends on the
+    code, `log_integral` corrects the approximation.
 
     Attributes
     ----------
@@ -201,6 +203,8 @@ class Laplace:
 
     def _log_prob(self, network: Decoder, batch: Batch) -> Tensor:
         found = self._found(network, batch)
+        if not self.likelihood.has_constant_information:
+            return log_integral(network, self.likelihood, self.prior, batch, found)
         # After convergence, the expansion predicts that the log-density at the mode is higher by
         # gain / 2.
         correction = torch.where(found.gain <= FAST_TOLERANCE, found.gain / 2, 0.0)

@@ -75,6 +75,13 @@ class Prior(ABC):
         """Draw codes (n, k). If axes are neglected, codes vary along the other axes only."""
 
     @abstractmethod
+    def transform(self, normal: Tensor) -> Tensor:
+        """Transform standard normal draws (n, m) into draws of codes (n, k).
+
+        m is k or, if axes are neglected, the number of the others.
+        """
+
+    @abstractmethod
     def restricted(self) -> tuple[Self, Tensor, Tensor] | None:
         """Return the prior of coordinates along the axes of largest variance, and these axes.
 
@@ -189,6 +196,10 @@ class NormalPrior(Prior):
         return self._inverse
 
     def draw(self, n: int, draws: Draws) -> Tensor:
+        m = len(self.mean) if self._leading is None else len(self._leading[0])
+        return self.transform(draws.normal((n, m)).double())
+
+    def transform(self, normal: Tensor) -> Tensor:
         if self._leading is None:
             root, failed = torch.linalg.cholesky_ex(self.covariance)
             if failed:
@@ -198,7 +209,7 @@ class NormalPrior(Prior):
         else:
             values, axes = self._leading
             root = axes * values.sqrt()
-        return self.mean + draws.normal((n, root.shape[1])).double() @ root.T
+        return self.mean + normal @ root.T
 
     def restricted(self) -> tuple[Self, Tensor, Tensor] | None:
         if self._leading is None:

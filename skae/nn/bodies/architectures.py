@@ -19,12 +19,14 @@ WIDTHS = {"mlp": (256, 128), "conv": (16, 32), "recurrent": (64,)}
 entries are used as the height and width can be halved."""
 
 NARROW = 64
-"""Largest number of cells of rows for which a variant may use other widths with "mlp". The widths
-do not depend on the number of components, so that a network can grow."""
+"""Largest number of columns of tables for which a variant may use other widths with "mlp". A column
+of categories is one column, whatever its encoding. The widths do not depend on the number of
+components, so that a network can grow."""
 
 
 def make_architecture(
     architecture: str | ModulePair,
+    n_columns: int,
     n_inputs: int,
     n_outputs: int,
     feature_shape: tuple[int, ...] | None,
@@ -35,8 +37,9 @@ def make_architecture(
 ) -> Architecture:
     """Create the architecture that the parameters of an estimator describe.
 
-    `n_inputs` is the length of the encoder's input, `n_outputs` that of the decoder's output, and
-    `narrow_widths` is the meaning of `hidden_layer_sizes="auto"` for "mlp" and narrow tables.
+    `n_columns` is the number of modelled columns, `n_inputs` the length of the encoder's input,
+    `n_outputs` that of the decoder's output, and `narrow_widths` is the meaning of
+    `hidden_layer_sizes="auto"` for "mlp" and narrow tables.
     Raises ValueError if `feature_shape` or `hidden_layer_sizes` does not suit the architecture.
     """
     shape = feature_shape or (n_outputs,)
@@ -48,7 +51,7 @@ def make_architecture(
         )
     times = halvings(cast(Shape, shape)) if kind == "conv" else None
     if isinstance(hidden_layer_sizes, str):
-        is_narrow = kind == "mlp" and n_outputs <= NARROW
+        is_narrow = kind == "mlp" and n_columns <= NARROW
         widths = (narrow_widths if is_narrow else WIDTHS[kind])[:times]
     else:
         widths = tuple(hidden_layer_sizes)
