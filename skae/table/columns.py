@@ -22,6 +22,7 @@ from skae.table.kinds import (
     as_series,
     is_whole,
     kind_of,
+    kind_or_none,
     read_categories,
     read_numbers,
     read_times,
@@ -280,6 +281,17 @@ class Column(Stored):
         high = MAX_NUMBER if np.isfinite(self.low) else np.inf
         kept = replace(self, kind="number", low=-high, high=high)
         return replace(kept, step=0.0, origin=0, dtype=None)
+
+    def with_dtype_of(self, X: Any) -> Self:
+        """Return a copy that writes values with the dtype of this column in a data frame.
+
+        If the column has no observed cell there, and its dtype is one of another kind, the dtype
+        stays that of the fit.
+        """
+        series = as_series(X, self.index)
+        if series.isna().all() and kind_or_none(series) != self.kind:
+            return self
+        return replace(self, dtype=self._plain(X, self.index, self.name, None).dtype)
 
     @property
     def n_levels(self) -> int:

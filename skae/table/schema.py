@@ -406,10 +406,7 @@ class Schema(Stored):
         missing in a data frame, and 0 in an array.
         """
         n = len(cells)
-        # Nothing is known about columns of numbers without an observed cell.
-        unknown = [not np.isfinite(c.low) and not c.is_category for c in self.columns]
-        if any(unknown):
-            cells = np.where(unknown, np.nan, cells)
+        cells = self._without_unknown(cells)
         if self.library:
             if conditions is None:
                 conditions = np.full((n, len(self.conditions)), np.nan)
@@ -438,10 +435,11 @@ class Schema(Stored):
         All other cells are those of the table, to the bit. A column without an observed cell in the
         first fit is not filled.
         """
-        values = self.write(cells, conditions, index_of(X))
         X = as_container(self.shape.as_table(X, self.n_columns))
         if hasattr(X, "columns"):
-            return fill_frame(X, values, self.modelled.tolist())
+            plain = [Column(int(j), str(j), None) for j in self.modelled]
+            return fill_frame(X, self.columns or plain, self._without_unknown(cells))
+        values = self.write(cells, conditions)
         X, values = np.asarray(X), np.asarray(values)
         return np.where(pd.isna(X), values, X)
 
@@ -454,6 +452,12 @@ class Schema(Stored):
     def in_other_units(self) -> Self:
         """Return a copy for rows in other units of numbers, which are written as they are."""
         return replace(self, columns=[column.as_number() for column in self.columns])
+
+    def _without_unknown(self, cells: Floats) -> Floats:
+        """Return modelled cells, which are NaN in columns without an observed cell in the fit."""
+        # A column of categories without an observed cell has no level, so that none is written.
+        unknown = [not np.isfinite(c.low) and not c.is_category for c in self.columns]
+        return np.where(unknown, np.nan, cells) if any(unknown) else cells
 
     def _pairs(self, cells: Floats) -> list[tuple[Column, Floats]]:
         """Return the described modelled columns with their cells."""
