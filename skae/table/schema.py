@@ -26,7 +26,6 @@ from skae.table.blocks import (
 )
 from skae.table.cells import column_label, read_cells
 from skae.table.columns import Column
-from skae.table.containers import index_of
 from skae.table.frames import fill_frame, library_of, make_frame
 from skae.table.reading import (
     FLOATS,
