@@ -4,10 +4,16 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.frozen import FrozenEstimator
 from test_mixed import PANDAS, N, is_missing, made
 
 import skae
-from skae import AutoencoderImputer, AutoencoderOutlierDetector
+from skae import (
+    AutoencoderClassifier,
+    AutoencoderImputer,
+    AutoencoderOutlierDetector,
+    ConditionalVariationalAutoencoder,
+)
 
 
 def in_polars(frame):
@@ -84,3 +90,69 @@ def test_a_column_that_is_missing_in_all_rows_has_the_dtype_of_the_fit():
     row = PANDAS[:1].assign(job=np.nan, since=np.nan)
     pd.testing.assert_series_equal(model.impute(row).dtypes, PANDAS.dtypes)
     assert len(model.impute(row)) == 1 < N
+
+
+# ---------------------------------------------------------------------------------- numeric frames
+
+NUMBERS = pd.DataFrame(
+    np.random.default_rng(0).normal(size=(N, 3)), columns=["a", "b", "c"]
+).assign(b=lambda frame: (frame["b"] > 0).astype(float))
+
+
+@pytest.mark.parametrize("X", [NUMBERS, NUMBERS.mask(NUMBERS > 2), pl.DataFrame(NUMBERS)])
+@pytest.mark.parametrize(
+    "task", [AutoencoderImputer, AutoencoderOutlierDetector, AutoencoderClassifier]
+)
+def test_tasks_pass_rows_without_names_to_likelihoods_by_columns(task, X):
+    """Warnings are errors here, as scikit-learn warns about names that fit has not received."""
+    fitted = made(skae.Autoencoder, likelihood={"bernoulli": ["b"]}).fit(X)
+    options = {"fine_tune": False} if task is AutoencoderClassifier else {}
+    y = np.arange(N) % 2
+    model = task(FrozenEstimator(fitted), random_state=0, **options).fit(X, y)
+    rows = model.preprocess(X)
+    assert isinstance(rows, np.ndarray)
+    for method in ("transform", "score_samples", "reconstruction_error"):
+        expected = getattr(fitted, method)(X)
+        np.testing.assert_array_equal(getattr(model.autoencoder_, method)(rows), expected)
+    completed = model.autoencoder_.impute(rows)
+    np.testing.assert_array_equal(completed, fitted.impute(X))
+
+
+# -------------------------------------------------------------------------------- names of columns
+
+
+@pytest.mark.parametrize("table", [NUMBERS, PANDAS[["age", "job", "smoker"]]])
+@pytest.mark.parametrize("labels", [["a", "b", "a"], [0, 1, 0]])
+def test_names_that_occur_twice_are_refused(table, labels):
+    twice = table.set_axis(labels, axis=1)
+    match = f"X must have unique column names, got {labels[0]!r} 2 times. Rename the columns"
+    model = made(skae.Autoencoder)
+    for X in (table, table.to_numpy(dtype=object)):
+        model.fit(X)
+        for method in (model.transform, model.score_samples, model.impute, model.partial_fit):
+            with pytest.raises(ValueError, match=match):
+                method(twice)
+    with pytest.raises(ValueError, match=match.replace("X", "X_corrupted", 1)):
+        model.fit(table, X_corrupted=twice)
+    for other in (made(skae.Autoencoder), AutoencoderImputer(), AutoencoderOutlierDetector()):
+        with pytest.raises(ValueError, match=match):
+            other.fit(twice)
+
+
+@pytest.mark.parametrize("names", [["age", "job", "smoker"], ["age", "children", "rooms"]])
+def test_labels_of_several_levels_come_back(names, tmp_path):
+    labels = pd.MultiIndex.from_tuples([("person", "age"), ("person", 1), ("house", "c")])
+    table = PANDAS[names].set_axis(labels, axis=1)
+    model = made(skae.Autoencoder).fit(table)
+    np.testing.assert_array_equal(
+        model.transform(table), made(skae.Autoencoder).fit(PANDAS[names]).transform(PANDAS[names])
+    )
+    model.save(tmp_path / "model")
+    for again in (model, skae.load(tmp_path / "model")):
+        for back in (again.reconstruct(table), again.sample(3), again.impute(table)):
+            pd.testing.assert_index_equal(back.columns, labels)
+    detector = AutoencoderOutlierDetector(made(skae.Autoencoder), random_state=0).fit(table)
+    pd.testing.assert_index_equal(detector.explain(table)["expected"].columns, labels)
+    own = made(ConditionalVariationalAutoencoder, condition=[1], n_components=1)
+    drawn = own.fit(table).sample(2, condition=table[:2])
+    pd.testing.assert_index_equal(drawn.columns, labels)

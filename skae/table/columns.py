@@ -1,6 +1,6 @@
 """Columns of a table, and the values that a likelihood supports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -115,8 +115,9 @@ class Column(Stored):
         The earliest date of the fit, in nanoseconds since 1970 in UTC.
     dtype : PandasDtype, FrameDtype or None
         Dtype of the column in the data frame of the fit. None if X was an array.
-    label : str or int
-        Label of the column in the data frame of the fit.
+    label : str, int or tuple
+        Label of the column in the data frame of the fit. It is a tuple if the columns have several
+        levels, as those of a MultiIndex of pandas.
     is_missing_level : bool
         Whether missing cells of a categorical condition have a level of their own, the last one.
     """
@@ -132,7 +133,7 @@ class Column(Stored):
     step: float = 0.0
     origin: int = 0
     dtype: PandasDtype | FrameDtype | None = None
-    label: str | int = ""
+    label: str | int | Sequence[str | int] = ""
     is_missing_level: bool = False
 
     @classmethod
@@ -221,10 +222,10 @@ class Column(Stored):
         """Make a continuous column of numbers with the dtype and the label that it has in X."""
         column = cls(index, name, levels, label=index)
         if isinstance(X, pd.DataFrame):
-            label = X.columns[index]
-            label = int(label) if is_integer(label) else str(label)
-            dtype = PandasDtype.of(X.iloc[:, index], column._describe)
-            return replace(column, label=label, dtype=dtype)
+            label, dtype = X.columns[index], PandasDtype.of(X.iloc[:, index], column._describe)
+            if isinstance(X.columns, pd.MultiIndex):
+                return replace(column, label=tuple(map(_as_label, label)), dtype=dtype)
+            return replace(column, label=_as_label(label), dtype=dtype)
         if not is_frame(X):
             return column
         series = nw.from_native(X, eager_only=True)[:, index]
@@ -424,6 +425,11 @@ class Column(Stored):
         if not self.is_missing_level:
             return values
         return np.where(pd.isna(values), "missing", values.astype(str)).astype(object)
+
+
+def _as_label(label: Any) -> str | int:
+    """Convert a label of pandas to one that files can contain."""
+    return int(label) if is_integer(label) else str(label)
 
 
 def _check_observed(missing: NDArray[np.bool_], name: str) -> None:

@@ -116,14 +116,16 @@ def frames_like(X: Any, titles: Sequence[str], tables: Sequence[Any], names: Any
             title: _as_frame(table, frame.columns, library)
             for title, table in zip(titles, tables, strict=True)
         }
-    columns = X.columns if isinstance(X, pd.DataFrame) else default_names(names, tables[0].shape[1])
+    columns = pd.Index(default_names(names, tables[0].shape[1]))
+    if isinstance(X, pd.DataFrame):
+        columns = X.columns
     frames = {}
     for title, table in zip(titles, tables, strict=True):
         if is_frame(table) and not isinstance(table, pd.DataFrame):
             # narwhals would convert it by pyarrow, which need not be installed.
             table = nw.from_native(table, eager_only=True).to_dict(as_series=False)
         part = pd.DataFrame(table, copy=False).infer_objects()
-        frames[title] = part.set_axis(pd.Index(columns), axis=1)
+        frames[title] = part.set_axis(columns, axis=1)
         if isinstance(X, pd.DataFrame):
             frames[title].index = X.index
     return pd.concat(frames, axis=1)

@@ -31,6 +31,7 @@ from skae.table.reading import (
     FLOATS,
     MatrixLike,
     as_container,
+    check_unique_names,
     holds_numbers,
     make_validator,
     validate_container,
@@ -308,10 +309,14 @@ class Schema(Stored):
         return own == others
 
     @property
+    def takes_arrays(self) -> bool:
+        """Whether tables are arrays of numbers without conditions."""
+        return not self.library and not self.conditions and self.holds_numbers
+
+    @property
     def holds_cells(self) -> bool:
         """Whether tables are arrays of numbers, whose cells are those of `Rows`."""
-        is_array = not self.library and not self.is_mixed
-        return is_array and not self.conditions and self.holds_numbers
+        return self.takes_arrays and not self.is_mixed
 
     def for_arrays(self) -> Self:
         """Return a copy for arrays without column names if all columns are numbers.
@@ -496,6 +501,7 @@ class Schema(Stored):
 
     def _read_modelled(self, X: MatrixLike, **checks: Any) -> Floats:
         """Validate modelled columns and return their cells, without checking their support."""
+        check_unique_names(X, checks["input_name"])
         check_feature_names(self._fitted_validator(), X, reset=False)
         reads_columns = self._reads_columns(X)
         is_container = bool(self.conditions) or reads_columns

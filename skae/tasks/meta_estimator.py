@@ -70,7 +70,8 @@ class FittedTask(Stored):
 
     def to_autoencoder(self, X: MatrixLike, rows: Rows) -> Any:
         """Return the table that the autoencoder receives for a table, whose `rows` were read."""
-        return rows.values if self.autoencoder._fitted.schema.holds_cells else X
+        schema = self.autoencoder._fitted.schema
+        return schema.arrange(rows.modelled) if schema.takes_arrays else X
 
     def defined(self, name: str) -> Any:
         """Return the value of a field, or raise AttributeError if it is None."""
