@@ -5,6 +5,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from test_mixed import PANDAS, N, is_missing, made
 
 import skae
@@ -156,3 +157,81 @@ def test_labels_of_several_levels_come_back(names, tmp_path):
     own = made(ConditionalVariationalAutoencoder, condition=[1], n_components=1)
     drawn = own.fit(table).sample(2, condition=table[:2])
     pd.testing.assert_index_equal(drawn.columns, labels)
+
+
+# -------------------------------------------------------------------------------------- the imputer
+
+
+def imputer(X, **parameters):
+    return AutoencoderImputer(made(skae.Autoencoder), random_state=0, **parameters).fit(X)
+
+
+@pytest.mark.parametrize("labels", [[5, 7], pd.MultiIndex.from_tuples([("a", 1), ("a", 2)])])
+def test_indicators_of_other_labels_than_strings_are_named_as_by_scikit_learn(labels):
+    X = pd.DataFrame({"a": [1.0, np.nan, 3.0, 4.0] * 9, "b": [1.0, 2.0, 3.0, 5.0] * 9})
+    X.columns = labels
+    completed = imputer(X, add_indicator=True).transform(X)
+    expected = SimpleImputer(add_indicator=True).set_output(transform="pandas").fit_transform(X)
+    assert list(completed.columns) == list(expected.columns) == ["x0", "x1", "missingindicator_x0"]
+    np.testing.assert_array_equal(completed["missingindicator_x0"], X.isna().iloc[:, 0])
+    pd.testing.assert_index_equal(imputer(X).transform(X).columns, X.columns)
+
+
+@pytest.mark.parametrize("convert", [lambda frame: frame, in_polars])
+def test_columns_named_like_an_indicator_are_refused(convert):
+    X = convert(PANDAS[["age", "children"]].rename(columns={"children": "missingindicator_age"}))
+    with pytest.raises(ValueError, match="a column 'missingindicator_age', but X has a column of"):
+        imputer(X, add_indicator=True)
+    model = imputer(X).set_params(add_indicator=True)
+    for call in (lambda: model.transform(X), model.get_feature_names_out):
+        with pytest.raises(ValueError, match="Rename it, or set add_indicator=False"):
+            call()
+
+
+@pytest.mark.parametrize("convert", [lambda frame: frame, in_polars, lambda f: f.to_numpy(object)])
+def test_an_unseen_category_is_an_observed_cell_of_the_user(convert):
+    table = PANDAS[["age", "job"]]
+    new = table.copy()
+    seen = new["job"].notna()
+    new.loc[seen, "job"] = "pilot"
+    model = imputer(convert(table), add_indicator=True)
+    completed = np.array(texts(as_frame(model.transform(convert(new)))))
+    is_missing_job = completed[:, -1] == "True"
+    np.testing.assert_array_equal(is_missing_job, ~seen)
+    np.testing.assert_array_equal(completed[:, 1] == "pilot", seen)
+    frozen = FrozenEstimator(made(skae.Autoencoder).fit(convert(table)))
+    complete = convert(new[seen])
+    of_frozen = AutoencoderImputer(frozen, add_indicator=True).fit(complete)
+    names = of_frozen.get_feature_names_out()
+    assert f"missingindicator_{names[1]}" not in names
+
+
+def as_frame(table):
+    return pd.DataFrame(table) if isinstance(table, np.ndarray) else table
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, object])
+def test_a_column_without_observed_cells_stays_missing_in_arrays_too(dtype):
+    X = NUMBERS.mask(NUMBERS > 1).assign(empty=np.nan)
+    array = X.to_numpy(dtype)
+    model, of_frame = made(skae.Autoencoder).fit(array), made(skae.Autoencoder).fit(X)
+    for method in ("reconstruct", "impute"):
+        found = getattr(model, method)(array)
+        np.testing.assert_array_equal(np.isnan(found.astype(float)).all(axis=0), [0, 0, 0, 1])
+        if dtype is np.float64:
+            np.testing.assert_array_equal(found, getattr(of_frame, method)(X))
+    if dtype is not object:
+        assert model.reconstruct(array).dtype == imputer(array).transform(array).dtype == dtype
+    np.testing.assert_array_equal(
+        np.isnan(imputer(array).transform(array).astype(float)), imputer(X).transform(X).isna()
+    )
+    assert np.isnan(model.sample(3)[:, -1].astype(float)).all()
+
+
+def test_a_conditional_model_keeps_columns_without_observed_cells():
+    X = NUMBERS.assign(empty=np.nan).astype(np.float32)
+    model = made(ConditionalVariationalAutoencoder, condition=[1], n_components=1)
+    for table in (X, X.to_numpy()):
+        back = np.asarray(model.fit(table).reconstruct(table))
+        assert back.dtype == np.float32
+        np.testing.assert_array_equal(np.isnan(back), np.isnan(X.to_numpy()))

@@ -305,6 +305,11 @@ class Column(Stored):
         """Whether cells are indices of levels."""
         return self.levels is not None
 
+    @property
+    def is_observed_number(self) -> bool:
+        """Whether cells are numbers, of which some were observed in the fit."""
+        return self.kind == "number" and bool(np.isfinite(self.low))
+
     def encode(self, X: Any, position: int) -> NDArray[np.float64]:
         """Convert the column at a position of a table to cells of shape (n,).
 

@@ -121,14 +121,19 @@ def fill_frame(X: Any, columns: Sequence[Column], cells: NDArray[np.floating]) -
 
 
 def append_flags(X: Any, flags: NDArray[np.bool_], names: Sequence[str]) -> Any:
-    """Append columns of flags (n_samples, n_flags) to a data frame or an array."""
+    """Append columns of flags (n_samples, n_flags) to a data frame or an array.
+
+    `names` are those of all columns of the result. An array has no names.
+    """
     if not is_frame(X):
         return np.hstack([X, flags.astype(X.dtype)])
+    n = X.shape[1]
     if isinstance(X, pd.DataFrame):
-        return pd.concat([X, pd.DataFrame(flags, X.index, list(names))], axis=1)
+        parts = [X, pd.DataFrame(flags, X.index)]
+        return pd.concat(parts, axis=1).set_axis([*names], axis=1)
     frame = nw.from_native(X, eager_only=True)
     library = nw.get_native_namespace(frame)
-    pairs = zip(names, flags.T, strict=True)
+    pairs = zip(names[n:], flags.T, strict=True)
     return frame.with_columns(
         *[nw.new_series(name, part, backend=library) for name, part in pairs]
     ).to_native()
