@@ -688,6 +688,14 @@ def test_validation_rows_are_not_held_out_if_most_rows_repeat():
     assert made(skae.Autoencoder).fit(distinct).validation_curve_
 
 
+@pytest.mark.parametrize("weight", [np.full(N, 3), np.arange(N) % 40 * 1000 + 7, np.arange(N) % 2])
+def test_validation_rows_are_held_out_whatever_the_weights_are(weight):
+    model = made(skae.Autoencoder).fit(PANDAS, sample_weight=weight)
+    assert model.validation_curve_
+    flags = PANDAS[["smoker", "group"]]
+    assert not made(skae.Autoencoder).fit(flags, sample_weight=weight).validation_curve_
+
+
 def test_fits_that_resume_keep_the_columns_of_the_first_fit():
     model = made(skae.Autoencoder, warm_start=True).fit(PANDAS)
     levels = [column.levels for column in model._fitted.schema.columns]

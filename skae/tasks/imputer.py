@@ -105,9 +105,9 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
     A category that `fit` has not seen is missing for the autoencoder. `transform` returns it
     unchanged, however, and its indicator is False.
 
-    A column without any observed cell in `fit` is not filled and not dropped, and neither are
-    columns of a condition. If the `categories` of the autoencoder merge infrequent categories, a missing cell
-    may become the text "infrequent".
+    A column without any observed cell in `fit` is neither filled nor dropped. Columns of a
+    condition are not filled. If the `categories` of the autoencoder merge infrequent categories, a
+    missing cell may become the text "infrequent".
 
     Examples
     --------
