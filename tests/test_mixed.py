@@ -676,6 +676,39 @@ def test_missing_categories_of_a_condition_are_a_level(estimator_class, paramete
     assert set(map(str, drawn["job"])) <= set(map(str, table["job"]))
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_all_rows_may_lack_a_condition_whose_missing_cells_are_a_level(table):
+    model = made(skae.ConditionalVariationalAutoencoder, condition=["job"]).fit(table)
+    lacking = np.flatnonzero([cell is None or cell != cell for cell in table["job"]])
+    codes = model.transform(table)
+    rows = table.iloc[lacking] if isinstance(table, pd.DataFrame) else table[lacking]
+    np.testing.assert_allclose(model.transform(rows[:1]), codes[lacking[:1]], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model.transform(rows), codes[lacking], rtol=1e-4, atol=1e-6)
+    for condition in ({"job": None}, [None], rows[:5][["job"]]):
+        drawn = model.sample(5, condition=condition, random_state=0)
+        assert is_missing(drawn[["job"]]).all()
+    observed = made(skae.ConditionalVariationalAutoencoder, condition=["job"]).fit(COMPLETE)
+    for call in (
+        lambda: observed.sample(5, condition={"job": None}),
+        lambda: observed.transform(COMPLETE[:1].assign(job=None)),
+    ):
+        with pytest.raises(ValueError, match=r"Column 'job' contains NaN .* Conditions must not"):
+            call()
+    with pytest.raises(ValueError, match="Column 'job' has no observed cell, so that it cannot be"):
+        observed.fit(COMPLETE.assign(job=None))
+
+
+def test_a_category_named_missing_is_another_one_than_missing_cells():
+    job = pd.Series(["cook", "missing", None, None] * 30)
+    frame = pd.DataFrame({"job": job, "x": np.arange(120.0), "y": np.arange(120.0) % 7})
+    model = made(skae.FairAutoencoder, sensitive=["job"], n_components=1).fit(frame)
+    (column,) = model._fitted.schema.conditions
+    classes = column.classes(column.encode_condition(frame, 0))
+    assert classes.tolist() == ["cook", "missing", "missing_", "missing_"] * 30
+    # Without any code, the most frequent class is right for half of the rows.
+    assert model.audit(frame).loc[("job", "linear", "accuracy"), "nothing"] == 0.5
+
+
 def test_validation_rows_are_not_held_out_if_most_rows_repeat():
     """Three binary columns have eight kinds of rows, of which one may hold half the weight."""
     rng = np.random.default_rng(0)

@@ -203,10 +203,15 @@ class Column(Stored):
 
         The column is categorical if its values are strings or booleans, if a data frame declares it
         as categorical, or if its values are at most `MAX_INTEGER_LEVELS` distinct whole numbers.
-        Raises ValueError or TypeError if its values are invalid, as in `column_values`, or if
-        values of a column that is not categorical are missing.
+        Raises ValueError or TypeError if its values are invalid, as in `column_values`, if all
+        values are missing, or if values of a column that is not categorical are.
         """
         values, missing = column_values(X, index, name)
+        if missing.all():
+            raise ValueError(
+                f"Column {short_repr(name)} has no observed cell, so that it cannot be a "
+                "condition. Fill in its cells, or do not select it."
+            )
         dtype = getattr(safe_indexing(X, index, axis=1), "dtype", None)
         # Numbers are categories if the data frame declares them so.
         levels = _levels(values[~missing], isinstance(dtype, pd.CategoricalDtype))
@@ -408,10 +413,7 @@ class Column(Stored):
         if self.infrequent is None:
             return levels
         if self.infrequent.dtype == object:
-            label = INFREQUENT
-            while label in levels:
-                label += "_"
-            return np.array([*levels, label], dtype=object)
+            return np.array([*levels, _unused_name(INFREQUENT, levels)], dtype=object)
         if len(self.infrequent) == 1:
             return np.append(levels, self.infrequent)
         if self.infrequent.dtype == bool:
@@ -422,14 +424,23 @@ class Column(Stored):
         """Return the categories of cells (n,) or, for numbers, whether they exceed their median.
 
         If no number exceeds the median, those equal to it count as exceeding it. If missing cells
-        are a category, all categories are texts, and this one is "missing".
+        are a category, all categories are texts, and this one is "missing", or "missing_" and so on
+        if another category has this name.
         """
         if self.levels is None:
             return _is_above_median(cells)
         values = self.decode(cells)
         if not self.is_missing_level:
             return values
-        return np.where(pd.isna(values), "missing", values.astype(str)).astype(object)
+        name = _unused_name("missing", self._labels.astype(str))
+        return np.where(pd.isna(values), name, values.astype(str)).astype(object)
+
+
+def _unused_name(name: str, names: NDArray[Any]) -> str:
+    """Append underscores to a name until it is not among some names."""
+    while name in names:
+        name += "_"
+    return name
 
 
 def _as_label(label: Any) -> str | int:
@@ -450,14 +461,14 @@ def _check_observed(missing: NDArray[np.bool_], name: str) -> None:
 def column_values(X: Any, index: int, name: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read a column of X as an array of float64 numbers, or of objects (strings or booleans).
 
-    Returns the values and which of them are missing. Raises ValueError if a value is infinite, or
-    if all are missing. Raises TypeError if the values have different types, or a type other than
-    string, number or boolean.
+    Returns the values and which of them are missing. If all are missing, they are objects. Raises
+    ValueError if a value is infinite. Raises TypeError if the values have different types, or a
+    type other than string, number or boolean.
     """
     values = np.asarray(safe_indexing(X, int(index), axis=1)).ravel()
     missing = pd.isna(values)
     if missing.all():
-        _check_observed(missing, name)
+        return values.astype(object), missing
     kind = pd.api.types.infer_dtype(values[~missing])
     if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
         numbers = np.where(missing, np.nan, values).astype(np.float64)
