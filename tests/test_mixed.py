@@ -10,7 +10,7 @@ import polars.testing
 import pytest
 from scipy.special import logsumexp
 from sklearn.compose import make_column_selector
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.utils import get_tags
@@ -737,6 +737,36 @@ def test_fits_that_resume_keep_the_columns_of_the_first_fit():
     assert all(np.array_equal(a, b) for a, b in zip(levels, again, strict=True))
     grown = model.set_params(n_components=3).fit(PANDAS)
     assert grown.transform(PANDAS).shape == (N, 3)
+
+
+@pytest.mark.parametrize("step", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    "task",
+    [skae.AutoencoderClassifier, skae.AutoencoderRegressor, skae.AutoencoderOutlierDetector],
+)
+def test_tasks_do_not_resume_with_another_condition(task, step):
+    autoencoder = made(skae.ConditionalVariationalAutoencoder, condition=["job"], warm_start=True)
+    model, y = task(autoencoder, random_state=0), np.arange(N) % 2
+    train = getattr(model, step)
+    train(PANDAS, y)
+    fitted = train(PANDAS, y)._fitted
+    model.set_params(autoencoder__condition=["size"])
+    with pytest.raises(
+        ValueError, match=r"condition=\['size'\] selects the columns \[5\], but the"
+    ):
+        train(PANDAS, y)
+    assert model._fitted is fitted
+
+
+def test_advice_to_scale_columns_is_given_where_it_helps():
+    """The network scales the columns of tables of several kinds, and categories have no scale."""
+    slow = {"learning_rate": 1e-12, "max_epochs": 200, "early_stopping": False}
+    numbers = COMPLETE[["age", "children", "rooms"]].astype(float)
+    categories = PANDAS[["job", "size", "smoker"]]
+    for table, has_advice in ((numbers, True), (categories, False), (PANDAS, False)):
+        with pytest.warns(ConvergenceWarning, match="did not improve") as found:
+            made(skae.Autoencoder, **slow).fit(table)
+        assert ("StandardScaler" in str(found[0].message)) == has_advice
 
 
 def test_a_share_of_the_variance_is_that_of_factor_analysis_of_mixed_data():

@@ -226,6 +226,8 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         if known is None:
             schema, rows = self._read_new(autoencoder, X, 1 if continues else 2)
         else:
+            if autoencoder is not None:
+                known.schema.check_same_columns(X, autoencoder._conditions()[1])
             schema, rows = known.schema, known.schema.read(X)
         if all_weights is None:
             all_weights = read_weight(sample_weight, rows.values)
