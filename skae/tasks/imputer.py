@@ -236,7 +236,7 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
         if not self.add_indicator:
             return completed
         flags = schema.arrange(missing)[:, fitted.indicated]
-        return append_flags(completed, flags, self.get_feature_names_out())
+        return append_flags(completed, flags, [*self.get_feature_names_out()])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Return the names of the columns that `transform` returns.
