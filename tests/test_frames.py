@@ -91,6 +91,12 @@ def test_a_column_that_is_missing_in_all_rows_has_the_dtype_of_the_fit():
     row = PANDAS[:1].assign(job=np.nan, since=np.nan)
     pd.testing.assert_series_equal(model.impute(row).dtypes, PANDAS.dtypes)
     assert len(model.impute(row)) == 1 < N
+    empty = pl.DataFrame({name: [None] if name != "children" else [1] for name in PANDAS})
+    completed = model.impute(empty)
+    assert not is_missing(completed).any()
+    assert completed["since"].dtype == pl.Datetime("us")
+    assert completed["lasts"].dtype == pl.Duration("us")
+    assert completed["job"].dtype == pl.String
 
 
 # ---------------------------------------------------------------------------------- numeric frames

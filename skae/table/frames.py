@@ -166,7 +166,5 @@ def _pandas_series(column: Column, values: NDArray[Any]) -> pd.Series:
 
 def _other_series(column: Column, values: NDArray[Any], library: Any) -> nw.Series:
     """Make a column of a data frame of another library."""
-    dtype, name = column.dtype, str(column.label)
-    if isinstance(dtype, FrameDtype):
-        return dtype.write(values, name, library)
-    return nw.new_series(name, values, backend=library)
+    dtype = column.dtype if isinstance(column.dtype, FrameDtype) else FrameDtype("Unknown")
+    return dtype.write(values, str(column.label), library)
