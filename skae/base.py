@@ -967,8 +967,8 @@ class BaseAutoencoder(
     ) -> Any:
         """Fill the missing cells of rows.
 
-        Observed cells are returned unchanged. A column that had no observed cell in the first fit
-        stays missing in a data frame.
+        Observed cells are returned unchanged, and so are categories that the first fit has not
+        seen. A column that had no observed cell in the first fit stays missing.
 
         Parameters
         ----------
@@ -986,7 +986,8 @@ class BaseAutoencoder(
         Returns
         -------
         X_completed : array or data frame of shape (n_samples, n_features), or list of them
-            The completed table or, with `n_draws`, a list of completed tables.
+            The completed table or, with `n_draws`, a list of completed tables. If `X` is a data
+            frame, they are data frames of the same library.
 
         Raises
         ------

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from sklearn.compose import make_column_selector
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.utils import get_tags
@@ -702,6 +702,39 @@ def test_missing_categories_of_a_condition_are_a_level(estimator_class, paramete
     assert set(map(str, drawn["job"])) <= set(map(str, table["job"]))
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_all_rows_may_lack_a_condition_whose_missing_cells_are_a_level(table):
+    model = made(skae.ConditionalVariationalAutoencoder, condition=["job"]).fit(table)
+    lacking = np.flatnonzero([cell is None or cell != cell for cell in table["job"]])
+    codes = model.transform(table)
+    rows = table.iloc[lacking] if isinstance(table, pd.DataFrame) else table[lacking]
+    np.testing.assert_allclose(model.transform(rows[:1]), codes[lacking[:1]], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model.transform(rows), codes[lacking], rtol=1e-4, atol=1e-6)
+    for condition in ({"job": None}, [None], rows[:5][["job"]]):
+        drawn = model.sample(5, condition=condition, random_state=0)
+        assert is_missing(drawn[["job"]]).all()
+    observed = made(skae.ConditionalVariationalAutoencoder, condition=["job"]).fit(COMPLETE)
+    for call in (
+        lambda: observed.sample(5, condition={"job": None}),
+        lambda: observed.transform(COMPLETE[:1].assign(job=None)),
+    ):
+        with pytest.raises(ValueError, match=r"Column 'job' contains NaN .* Conditions must not"):
+            call()
+    with pytest.raises(ValueError, match="Column 'job' has no observed cell, so that it cannot be"):
+        observed.fit(COMPLETE.assign(job=None))
+
+
+def test_a_category_named_missing_is_another_one_than_missing_cells():
+    job = pd.Series(["cook", "missing", None, None] * 30)
+    frame = pd.DataFrame({"job": job, "x": np.arange(120.0), "y": np.arange(120.0) % 7})
+    model = made(skae.FairAutoencoder, sensitive=["job"], n_components=1).fit(frame)
+    (column,) = model._fitted.schema.conditions
+    classes = column.classes(column.encode_condition(frame, 0))
+    assert classes.tolist() == ["cook", "missing", "missing_", "missing_"] * 30
+    # Without any code, the most frequent class is right for half of the rows.
+    assert model.audit(frame).loc[("job", "linear", "accuracy"), "nothing"] == 0.5
+
+
 def test_validation_rows_are_not_held_out_if_most_rows_repeat():
     """Three binary columns have eight kinds of rows, of which one may hold half the weight."""
     rng = np.random.default_rng(0)
@@ -714,6 +747,14 @@ def test_validation_rows_are_not_held_out_if_most_rows_repeat():
     assert made(skae.Autoencoder).fit(distinct).validation_curve_
 
 
+@pytest.mark.parametrize("weight", [np.full(N, 3), np.arange(N) % 40 * 1000 + 7, np.arange(N) % 2])
+def test_validation_rows_are_held_out_whatever_the_weights_are(weight):
+    model = made(skae.Autoencoder).fit(PANDAS, sample_weight=weight)
+    assert model.validation_curve_
+    flags = PANDAS[["smoker", "group"]]
+    assert not made(skae.Autoencoder).fit(flags, sample_weight=weight).validation_curve_
+
+
 def test_fits_that_resume_keep_the_columns_of_the_first_fit():
     model = made(skae.Autoencoder, warm_start=True).fit(PANDAS)
     levels = [column.levels for column in model._fitted.schema.columns]
@@ -722,6 +763,36 @@ def test_fits_that_resume_keep_the_columns_of_the_first_fit():
     assert all(np.array_equal(a, b) for a, b in zip(levels, again, strict=True))
     grown = model.set_params(n_components=3).fit(PANDAS)
     assert grown.transform(PANDAS).shape == (N, 3)
+
+
+@pytest.mark.parametrize("step", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    "task",
+    [skae.AutoencoderClassifier, skae.AutoencoderRegressor, skae.AutoencoderOutlierDetector],
+)
+def test_tasks_do_not_resume_with_another_condition(task, step):
+    autoencoder = made(skae.ConditionalVariationalAutoencoder, condition=["job"], warm_start=True)
+    model, y = task(autoencoder, random_state=0), np.arange(N) % 2
+    train = getattr(model, step)
+    train(PANDAS, y)
+    fitted = train(PANDAS, y)._fitted
+    model.set_params(autoencoder__condition=["size"])
+    with pytest.raises(
+        ValueError, match=r"condition=\['size'\] selects the columns \[5\], but the"
+    ):
+        train(PANDAS, y)
+    assert model._fitted is fitted
+
+
+def test_advice_to_scale_columns_is_given_where_it_helps():
+    """The network scales the columns of tables of several kinds, and categories have no scale."""
+    slow = {"learning_rate": 1e-12, "max_epochs": 200, "early_stopping": False}
+    numbers = COMPLETE[["age", "children", "rooms"]].astype(float)
+    categories = PANDAS[["job", "size", "smoker"]]
+    for table, has_advice in ((numbers, True), (categories, False), (PANDAS, False)):
+        with pytest.warns(ConvergenceWarning, match="did not improve") as found:
+            made(skae.Autoencoder, **slow).fit(table)
+        assert ("StandardScaler" in str(found[0].message)) == has_advice
 
 
 def test_a_share_of_the_variance_is_that_of_factor_analysis_of_mixed_data():

@@ -191,27 +191,21 @@ def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
         validation = estimator.validation_fraction
     seed = draw_seed(estimator.random_state)
     own = rows.hash(seed)
-    if (
-        estimator.early_stopping == "auto"
-        and data.X_val is None
-        and mostly_repeats(rows, own, weight)
-    ):
+    if estimator.early_stopping == "auto" and data.X_val is None and mostly_repeats(rows, own):
         validation = 0.0
     hashes = hash_content(own, corrupted, targets, seed)
     split = Split.from_hashes(own, hashes, weight, rare_rows(targets, weight), validation)
     return PreparedFit(schema, rows, weight, corrupted, targets, split, hashes, resume, seed)
 
 
-def mostly_repeats(rows: Rows, hashes: NDArray[np.uint64], weight: Floats) -> bool:
+def mostly_repeats(rows: Rows, hashes: NDArray[np.uint64]) -> bool:
     """Return whether fewer than half of the rows of a table with categories are distinct.
 
     Equal rows are held out together, so that validation rows would be kinds of rows that training
-    never sees. Whole weights are numbers of repetitions.
+    never sees. Weights do not count, although a row of weight 3 otherwise equals three rows: whole
+    weights may be those of a survey, which stand for people whose rows would differ.
     """
-    if not rows.modelled_levels:
-        return False
-    n = weight.sum() if (weight == np.rint(weight)).all() else len(rows)
-    return 2 * len(np.unique(hashes)) < n
+    return bool(rows.modelled_levels) and 2 * len(np.unique(hashes)) < len(rows)
 
 
 def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets | None) -> None:

@@ -1,6 +1,6 @@
 """Columns of a table, and the values that a likelihood supports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from skae.table.kinds import (
     as_series,
     is_whole,
     kind_of,
+    kind_or_none,
     read_categories,
     read_numbers,
     read_times,
@@ -114,8 +115,9 @@ class Column(Stored):
         The earliest date of the fit, in nanoseconds since 1970 in UTC.
     dtype : PandasDtype, FrameDtype or None
         Dtype of the column in the data frame of the fit. None if X was an array.
-    label : str or int
-        Label of the column in the data frame of the fit.
+    label : str, int or tuple
+        Label of the column in the data frame of the fit. It is a tuple if the columns have several
+        levels, as those of a MultiIndex of pandas.
     is_missing_level : bool
         Whether missing cells of a categorical condition have a level of their own, the last one.
     """
@@ -131,7 +133,7 @@ class Column(Stored):
     step: float = 0.0
     origin: int = 0
     dtype: PandasDtype | FrameDtype | None = None
-    label: str | int = ""
+    label: str | int | Sequence[str | int] = ""
     is_missing_level: bool = False
 
     @classmethod
@@ -201,10 +203,15 @@ class Column(Stored):
 
         The column is categorical if its values are strings or booleans, if a data frame declares it
         as categorical, or if its values are at most `MAX_INTEGER_LEVELS` distinct whole numbers.
-        Raises ValueError or TypeError if its values are invalid, as in `column_values`, or if
-        values of a column that is not categorical are missing.
+        Raises ValueError or TypeError if its values are invalid, as in `column_values`, if all
+        values are missing, or if values of a column that is not categorical are.
         """
         values, missing = column_values(X, index, name)
+        if missing.all():
+            raise ValueError(
+                f"Column {short_repr(name)} has no observed cell, so that it cannot be a "
+                "condition. Fill in its cells, or do not select it."
+            )
         dtype = getattr(safe_indexing(X, index, axis=1), "dtype", None)
         # Numbers are categories if the data frame declares them so.
         levels = _levels(values[~missing], isinstance(dtype, pd.CategoricalDtype))
@@ -220,10 +227,10 @@ class Column(Stored):
         """Make a continuous column of numbers with the dtype and the label that it has in X."""
         column = cls(index, name, levels, label=index)
         if isinstance(X, pd.DataFrame):
-            label = X.columns[index]
-            label = int(label) if is_integer(label) else str(label)
-            dtype = PandasDtype.of(X.iloc[:, index], column._describe)
-            return replace(column, label=label, dtype=dtype)
+            label, dtype = X.columns[index], PandasDtype.of(X.iloc[:, index], column._describe)
+            if isinstance(X.columns, pd.MultiIndex):
+                return replace(column, label=tuple(map(_as_label, label)), dtype=dtype)
+            return replace(column, label=_as_label(label), dtype=dtype)
         if not is_frame(X):
             return column
         series = nw.from_native(X, eager_only=True)[:, index]
@@ -281,6 +288,17 @@ class Column(Stored):
         kept = replace(self, kind="number", low=-high, high=high)
         return replace(kept, step=0.0, origin=0, dtype=None)
 
+    def with_dtype_of(self, X: Any) -> Self:
+        """Return a copy that writes values with the dtype of this column in a data frame.
+
+        If the column has no observed cell there, and its dtype is one of another kind, the dtype
+        stays that of the fit.
+        """
+        series = as_series(X, self.index)
+        if series.isna().all() and kind_or_none(series) != self.kind:
+            return self
+        return replace(self, dtype=self._plain(X, self.index, self.name, None).dtype)
+
     @property
     def n_levels(self) -> int:
         """Number of levels, which is 0 for numbers, dates and durations."""
@@ -291,6 +309,11 @@ class Column(Stored):
     def is_category(self) -> bool:
         """Whether cells are indices of levels."""
         return self.levels is not None
+
+    @property
+    def is_observed_number(self) -> bool:
+        """Whether cells are numbers, of which some were observed in the fit."""
+        return self.kind == "number" and bool(np.isfinite(self.low))
 
     def encode(self, X: Any, position: int) -> NDArray[np.float64]:
         """Convert the column at a position of a table to cells of shape (n,).
@@ -390,10 +413,7 @@ class Column(Stored):
         if self.infrequent is None:
             return levels
         if self.infrequent.dtype == object:
-            label = INFREQUENT
-            while label in levels:
-                label += "_"
-            return np.array([*levels, label], dtype=object)
+            return np.array([*levels, _unused_name(INFREQUENT, levels)], dtype=object)
         if len(self.infrequent) == 1:
             return np.append(levels, self.infrequent)
         if self.infrequent.dtype == bool:
@@ -404,14 +424,28 @@ class Column(Stored):
         """Return the categories of cells (n,) or, for numbers, whether they exceed their median.
 
         If no number exceeds the median, those equal to it count as exceeding it. If missing cells
-        are a category, all categories are texts, and this one is "missing".
+        are a category, all categories are texts, and this one is "missing", or "missing_" and so on
+        if another category has this name.
         """
         if self.levels is None:
             return _is_above_median(cells)
         values = self.decode(cells)
         if not self.is_missing_level:
             return values
-        return np.where(pd.isna(values), "missing", values.astype(str)).astype(object)
+        name = _unused_name("missing", self._labels.astype(str))
+        return np.where(pd.isna(values), name, values.astype(str)).astype(object)
+
+
+def _unused_name(name: str, names: NDArray[Any]) -> str:
+    """Append underscores to a name until it is not among some names."""
+    while name in names:
+        name += "_"
+    return name
+
+
+def _as_label(label: Any) -> str | int:
+    """Convert a label of pandas to one that files can contain."""
+    return int(label) if is_integer(label) else str(label)
 
 
 def _check_observed(missing: NDArray[np.bool_], name: str) -> None:
@@ -427,14 +461,14 @@ def _check_observed(missing: NDArray[np.bool_], name: str) -> None:
 def column_values(X: Any, index: int, name: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read a column of X as an array of float64 numbers, or of objects (strings or booleans).
 
-    Returns the values and which of them are missing. Raises ValueError if a value is infinite, or
-    if all are missing. Raises TypeError if the values have different types, or a type other than
-    string, number or boolean.
+    Returns the values and which of them are missing. If all are missing, they are objects. Raises
+    ValueError if a value is infinite. Raises TypeError if the values have different types, or a
+    type other than string, number or boolean.
     """
     values = np.asarray(safe_indexing(X, int(index), axis=1)).ravel()
     missing = pd.isna(values)
     if missing.all():
-        _check_observed(missing, name)
+        return values.astype(object), missing
     kind = pd.api.types.infer_dtype(values[~missing])
     if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
         numbers = np.where(missing, np.nan, values).astype(np.float64)

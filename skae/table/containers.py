@@ -106,27 +106,41 @@ def tables_like(X: Any, titles: Sequence[str], tables: Floats, names: Any) -> An
 def frames_like(X: Any, titles: Sequence[str], tables: Sequence[Any], names: Any) -> Any:
     """Arrange several tables of any dtypes side by side, as `tables_like` does.
 
-    The tables are arrays (n_samples, n_columns) or data frames.
+    The tables are arrays (n_samples, n_columns) or data frames, whose library may differ from that
+    of `X`.
     """
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame) and not isinstance(X, pd.DataFrame):
         library = nw.get_native_namespace(frame)
         return {
-            title: nw.from_numpy(table, schema=frame.columns, backend=library).to_native()
-            if isinstance(table, np.ndarray)
-            else table
+            title: _as_frame(table, frame.columns, library)
             for title, table in zip(titles, tables, strict=True)
         }
-    columns = X.columns if isinstance(X, pd.DataFrame) else default_names(names, tables[0].shape[1])
+    columns = pd.Index(default_names(names, tables[0].shape[1]))
+    if isinstance(X, pd.DataFrame):
+        columns = X.columns
     frames = {}
     for title, table in zip(titles, tables, strict=True):
         if is_frame(table) and not isinstance(table, pd.DataFrame):
-            table = nw.from_native(table, eager_only=True).to_pandas()
+            # narwhals would convert it by pyarrow, which need not be installed.
+            table = nw.from_native(table, eager_only=True).to_dict(as_series=False)
         part = pd.DataFrame(table, copy=False).infer_objects()
-        frames[title] = part.set_axis(pd.Index(columns), axis=1)
+        frames[title] = part.set_axis(columns, axis=1)
         if isinstance(X, pd.DataFrame):
             frames[title].index = X.index
     return pd.concat(frames, axis=1)
+
+
+def _as_frame(table: Any, names: Sequence[str], library: Any) -> Any:
+    """Convert an array or a data frame to a data frame of a library other than pandas."""
+    if isinstance(table, np.ndarray):
+        return nw.from_numpy(table, schema=names, backend=library).to_native()
+    if not isinstance(table, pd.DataFrame):
+        return table
+    objects = table.astype(object)
+    objects = objects.where(objects.notna(), None)
+    columns = {name: objects.iloc[:, j].tolist() for j, name in enumerate(names)}
+    return nw.from_dict(columns, backend=library).to_native()
 
 
 def side_by_side(tables: Any) -> Any:

@@ -87,62 +87,72 @@ def make_frame(
     return nw.from_dict(parts, backend=library).to_native()
 
 
-def fill_frame(X: Any, values: Any, positions: Sequence[int]) -> Any:
-    """Return a copy of a data frame whose missing cells are those of another one.
+def fill_frame(X: Any, columns: Sequence[Column], cells: NDArray[np.floating]) -> Any:
+    """Return a copy of a data frame whose missing cells have other values.
+
+    The copy is a data frame of the library of `X`. Values are written with the dtypes of `X`, which
+    may differ from those of the fit.
 
     Parameters
     ----------
     X : data frame
         The table.
-    values : data frame or ndarray
-        Values of all cells of the table.
-    positions : sequence of int
-        Positions of the columns to fill.
+    columns : sequence of Column
+        The columns to fill.
+    cells : ndarray of shape (n_samples, n_columns)
+        All cells of these columns.
     """
+    columns = [column.with_dtype_of(X) for column in columns]
+    values = [column.decode(part) for column, part in zip(columns, cells.T, strict=True)]
     if isinstance(X, pd.DataFrame):
-        return _fill_pandas(X, values, positions)
+        return _fill_pandas(X, columns, values)
     frame = nw.from_native(X, eager_only=True)
-    other = nw.from_native(values, eager_only=True, pass_through=True)
-    for j in positions:
-        series = frame[:, j]
+    for column, part in zip(columns, values, strict=True):
+        series = frame[:, column.index]
         missing = series.is_null() | (series.is_nan() if series.dtype.is_float() else False)
         if not missing.any():
             continue
-        own = other[:, j]
-        if not isinstance(own, nw.Series):
-            own = nw.new_series(series.name, own, backend=nw.get_native_namespace(frame))
+        own = _other_series(column, part, nw.get_native_namespace(frame))
+        if isinstance(own.dtype, nw.Enum):
+            # The level of infrequent categories may be missing in the Enum of the table.
+            series = series.cast(own.dtype)
         frame = frame.with_columns(series.zip_with(~missing, own).alias(series.name))
     return frame.to_native()
 
 
 def append_flags(X: Any, flags: NDArray[np.bool_], names: Sequence[str]) -> Any:
-    """Append columns of flags (n_samples, n_flags) to a data frame or an array."""
+    """Append columns of flags (n_samples, n_flags) to a data frame or an array.
+
+    `names` are those of all columns of the result. An array has no names.
+    """
     if not is_frame(X):
         return np.hstack([X, flags.astype(X.dtype)])
+    n = X.shape[1]
     if isinstance(X, pd.DataFrame):
-        return pd.concat([X, pd.DataFrame(flags, X.index, list(names))], axis=1)
+        parts = [X, pd.DataFrame(flags, X.index)]
+        return pd.concat(parts, axis=1).set_axis([*names], axis=1)
     frame = nw.from_native(X, eager_only=True)
     library = nw.get_native_namespace(frame)
-    pairs = zip(names, flags.T, strict=True)
+    pairs = zip(names[n:], flags.T, strict=True)
     return frame.with_columns(
         *[nw.new_series(name, part, backend=library) for name, part in pairs]
     ).to_native()
 
 
-def _fill_pandas(X: pd.DataFrame, values: Any, positions: Sequence[int]) -> pd.DataFrame:
+def _fill_pandas(
+    X: pd.DataFrame, columns: Sequence[Column], values: Sequence[NDArray[Any]]
+) -> pd.DataFrame:
     """Fill the missing cells of a pandas DataFrame by position, as names may occur twice."""
     parts = [X.iloc[:, j] for j in range(X.shape[1])]
-    for j in positions:
+    for column, part in zip(columns, values, strict=True):
+        j = column.index
         missing = parts[j].isna()
         if missing.any():
-            own = values.iloc[:, j].array if isinstance(values, pd.DataFrame) else values[:, j]
-            if isinstance(parts[j].dtype, pd.CategoricalDtype):
-                # Later tables may have other categories than the first one.
-                new = pd.unique(pd.Series(own)[missing.to_numpy()]).tolist()
-                known = parts[j].cat.categories
-                parts[j] = parts[j].cat.add_categories([c for c in new if c not in known])
-                own = pd.Categorical(own, dtype=parts[j].dtype)
-            parts[j] = parts[j].mask(missing, pd.Series(own, X.index))
+            own = _pandas_series(column, part).set_axis(X.index)
+            if isinstance(own.dtype, pd.CategoricalDtype):
+                # The level of infrequent categories may be missing in those of the table.
+                parts[j] = parts[j].astype(own.dtype)
+            parts[j] = own if missing.all() else parts[j].mask(missing, own)
     frame = pd.concat(parts, axis=1)
     frame.columns = X.columns
     return frame
@@ -156,7 +166,5 @@ def _pandas_series(column: Column, values: NDArray[Any]) -> pd.Series:
 
 def _other_series(column: Column, values: NDArray[Any], library: Any) -> nw.Series:
     """Make a column of a data frame of another library."""
-    dtype, name = column.dtype, str(column.label)
-    if isinstance(dtype, FrameDtype):
-        return dtype.write(values, name, library)
-    return nw.new_series(name, values, backend=library)
+    dtype = column.dtype if isinstance(column.dtype, FrameDtype) else FrameDtype("Unknown")
+    return dtype.write(values, str(column.label), library)

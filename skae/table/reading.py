@@ -1,7 +1,6 @@
 """Validation of tables before a schema reads them."""
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -58,21 +57,25 @@ def as_container(X: Any) -> Any:
     return np.asarray(X) if hasattr(X, "__array__") else np.array(X, dtype=object)
 
 
-def _check_unique(labels: Sequence[Any]) -> None:
-    """Raise ValueError if two columns have the same label."""
-    label, times = Counter(labels).most_common(1)[0] if labels else ("", 0)
-    if times > 1:
-        raise ValueError(
-            f"X must have unique column names, got {short_repr(label)} {times} times. Rename the "
-            "columns."
-        )
+def check_unique_names(X: MatrixLike, name: str = "X") -> None:
+    """Raise ValueError if two columns of a data frame have the same name.
+
+    scikit-learn does not read such data frames, and its error does not say what to do.
+    """
+    labels = Counter(list(X.columns) if hasattr(X, "columns") else [])
+    for label, times in labels.most_common(1):
+        if times > 1:
+            raise ValueError(
+                f"{name} must have unique column names, got {short_repr(label)} {times} times. "
+                "Rename the columns, or pass an array if the names do not matter."
+            )
 
 
 def validate_container(X: MatrixLike, owner: str, **checks: Any) -> Any:
     """Convert a table whose values may have any type; validate the shape unless it is a frame."""
     X = as_container(X)
+    check_unique_names(X)
     if hasattr(X, "columns"):
-        _check_unique(list(X.columns))
         return X
     return check_array(X, dtype=None, ensure_all_finite=False, estimator=owner, **checks)
 
@@ -112,6 +115,7 @@ def validate_numbers(
     validator: Any, X: MatrixLike, shape: RowShape, may_miss: bool, **checks: Any
 ) -> tuple[Any, Floats]:
     """Validate a table of numbers without conditions. Return it and its cells."""
+    check_unique_names(X)
     X = shape.as_table(X, getattr(validator, "n_features_in_", None))
     read = partial(validate_data, validator, dtype=FLOATS, **checks)
     finiteness = "allow-nan" if may_miss else shape.finiteness

@@ -26,12 +26,13 @@ from skae.table.blocks import (
 )
 from skae.table.cells import column_label, read_cells
 from skae.table.columns import Column
-from skae.table.containers import index_of
 from skae.table.frames import fill_frame, library_of, make_frame
+from skae.table.kinds import as_series
 from skae.table.reading import (
     FLOATS,
     MatrixLike,
     as_container,
+    check_unique_names,
     holds_numbers,
     make_validator,
     validate_container,
@@ -71,7 +72,7 @@ class Schema(Stored):
         Shape of the modelled cells of a row.
     columns : list of Column
         The modelled columns, in the order of `modelled`. Empty if the first fit received an array
-        of numbers.
+        of numbers in which each column had an observed cell.
     missing : ndarray of int
         Positions in `modelled` of the columns that had missing cells in the first fit.
     takes_missing : bool
@@ -153,11 +154,11 @@ class Schema(Stored):
         labels = list(X.columns) if hasattr(X, "columns") else range(X.shape[1])
         modelled, library = np.setdiff1d(np.arange(X.shape[1]), chosen), library_of(X)
         columns: list[Column] = []
-        if read_all or library:
+        if read_all or library or (modelling.reads_all and _has_empty_columns(X[:, modelled])):
             columns = [
                 Column.infer(X, int(j), str(labels[j]), modelling.categories) for j in modelled
             ]
-        if not library and all(column.kind == "number" for column in columns):
+        if not library and all(column.is_observed_number for column in columns):
             columns = []
         names = modelling.names(X, modelled.tolist(), columns)
         order = _block_order(names, columns)
@@ -309,10 +310,14 @@ class Schema(Stored):
         return own == others
 
     @property
+    def takes_arrays(self) -> bool:
+        """Whether tables are arrays of numbers without conditions."""
+        return not self.library and not self.conditions and self.holds_numbers
+
+    @property
     def holds_cells(self) -> bool:
         """Whether tables are arrays of numbers, whose cells are those of `Rows`."""
-        is_array = not self.library and not self.is_mixed
-        return is_array and not self.conditions and self.holds_numbers
+        return self.takes_arrays and not self.is_mixed
 
     def for_arrays(self) -> Self:
         """Return a copy for arrays without column names if all columns are numbers.
@@ -406,16 +411,13 @@ class Schema(Stored):
         missing in a data frame, and 0 in an array.
         """
         n = len(cells)
-        # Nothing is known about columns of numbers without an observed cell.
-        unknown = [not np.isfinite(c.low) and not c.is_category for c in self.columns]
-        if any(unknown):
-            cells = np.where(unknown, np.nan, cells)
+        cells = self._without_unknown(cells)
         if self.library:
             if conditions is None:
                 conditions = np.full((n, len(self.conditions)), np.nan)
             columns = [*self.columns, *self.conditions]
             return make_frame(self.library, columns, np.hstack([cells, conditions]), index)
-        if not self.conditions and not self.columns:
+        if self.takes_arrays:
             return self.arrange(cells)
         parts = [_without_times(column.decode(part)) for column, part in self._pairs(cells)]
         values: list[Any] = [0] * len(self.conditions)
@@ -438,12 +440,26 @@ class Schema(Stored):
         All other cells are those of the table, to the bit. A column without an observed cell in the
         first fit is not filled.
         """
-        values = self.write(cells, conditions, index_of(X))
         X = as_container(self.shape.as_table(X, self.n_columns))
         if hasattr(X, "columns"):
-            return fill_frame(X, values, self.modelled.tolist())
+            plain = [Column(int(j), str(j), None) for j in self.modelled]
+            return fill_frame(X, self.columns or plain, self._without_unknown(cells))
+        values = self.write(cells, conditions)
         X, values = np.asarray(X), np.asarray(values)
         return np.where(pd.isna(X), values, X)
+
+    def find_missing(self, X: MatrixLike, rows: Rows) -> NDArray[np.bool_]:
+        """Return which modelled cells (n, n_modelled) of a table are missing.
+
+        `rows` are those of the table. The cell of an unseen category is missing in them, but it is
+        observed in the table.
+        """
+        missing = np.isnan(rows.modelled)
+        X = as_container(self.shape.as_table(X, self.n_columns))
+        for j, column in enumerate(self.columns):
+            if column.is_category and missing[:, j].any():
+                missing[:, j] = as_series(X, column.index).isna()
+        return missing
 
     def as_rows(self, values: Floats) -> Rows:
         """Return cells (n, n_columns) in the order of `Rows` as rows, without checking them."""
@@ -454,6 +470,12 @@ class Schema(Stored):
     def in_other_units(self) -> Self:
         """Return a copy for rows in other units of numbers, which are written as they are."""
         return replace(self, columns=[column.as_number() for column in self.columns])
+
+    def _without_unknown(self, cells: Floats) -> Floats:
+        """Return modelled cells, which are NaN in columns without an observed cell in the fit."""
+        # A column of categories without an observed cell has no level, so that none is written.
+        unknown = [not (c.is_category or np.isfinite(c.low)) for c in self.columns]
+        return np.where(unknown, np.nan, cells) if any(unknown) else cells
 
     def _pairs(self, cells: Floats) -> list[tuple[Column, Floats]]:
         """Return the described modelled columns with their cells."""
@@ -493,6 +515,7 @@ class Schema(Stored):
 
     def _read_modelled(self, X: MatrixLike, **checks: Any) -> Floats:
         """Validate modelled columns and return their cells, without checking their support."""
+        check_unique_names(X, checks["input_name"])
         check_feature_names(self._fitted_validator(), X, reset=False)
         reads_columns = self._reads_columns(X)
         is_container = bool(self.conditions) or reads_columns
@@ -548,6 +571,12 @@ def _block_order(names: Sequence[str], columns: Sequence[Column]) -> list[int]:
     return sorted(range(len(names)), key=lambda i: (rank[names[i]], n_levels[i], i))
 
 
+def _has_empty_columns(X: NDArray[Any]) -> bool:
+    """Return whether a column of an array has no observed cell."""
+    may_be_empty = pd.isna(X[0])
+    return bool(pd.isna(X[:, may_be_empty]).all(axis=0).any())
+
+
 def append_conditions(cells: Floats, conditions: Floats) -> Floats:
     """Append the cells of conditions to the cells of modelled columns."""
     if not conditions.shape[1]:
@@ -565,4 +594,5 @@ def _result_dtype(values: NDArray[Any], dtype: Any) -> Any:
     """Return the dtype of a table that holds the values of a column next to cells of `dtype`."""
     if values.dtype.kind == "O":
         return np.dtype(object)
-    return dtype if (values.astype(dtype) == values).all() else np.dtype(np.float64)
+    is_exact = np.array_equal(values.astype(dtype), values, equal_nan=True)
+    return dtype if is_exact else np.dtype(np.float64)

@@ -16,6 +16,7 @@ from skae.fitting.prepare import draw_seed
 from skae.table.containers import is_frame
 from skae.table.frames import append_flags
 from skae.table.rows import Rows
+from skae.table.weights import rows_of_positive_weight
 from skae.tasks.meta_estimator import AutoencoderMetaEstimator, FittedTask, Training
 from skae.training.budget import choose_batch_size
 from skae.variants.autoencoder import Autoencoder
@@ -72,7 +73,8 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
 
     add_indicator : bool, default=False
         Whether `transform` appends a column for each column that had missing cells in `fit`. It
-        says which cells were missing.
+        says which cells were missing. If labels of a data frame are not strings, the columns of the
+        result are named as `get_feature_names_out` names them.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the autoencoder's training. Pass an int for reproducible results.
@@ -100,9 +102,12 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
     the smaller squared error, because it is what the training with hidden cells optimizes. If a
     cell is missing in a column that was complete in `fit`, both are the same.
 
-    A column without any observed cell in `fit` is not filled, and neither are columns of a
-    condition. If the `categories` of the autoencoder merge infrequent categories, a missing cell
-    may become the text "infrequent".
+    A category that `fit` has not seen is missing for the autoencoder. `transform` returns it
+    unchanged, however, and its indicator is False.
+
+    A column without any observed cell in `fit` is neither filled nor dropped. Columns of a
+    condition are not filled. If the `categories` of the autoencoder merge infrequent categories, a
+    missing cell may become the text "infrequent".
 
     Examples
     --------
@@ -155,8 +160,8 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
         ValueError
             If X is invalid (infinite values, wrong shape, fewer than two rows, no observed cell),
             if `sample_weight` or a parameter is invalid, if training cannot resume because X has
-            other columns than in the previous fit, or if the objective becomes NaN or infinite
-            during training.
+            other columns than in the previous fit, if a column has the name of an indicator, or if
+            the objective becomes NaN or infinite during training.
         TypeError
             If X is sparse, or if `autoencoder` is a FrozenEstimator of another estimator than an
             autoencoder of skae.
@@ -184,8 +189,12 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
             autoencoder.set_params(random_state=draw_seed(self.random_state))
             with training(autoencoder):
                 autoencoder._fit_rows(data.rows_for(autoencoder), None, data.weight, resume=True)
-        schema, missing = data.read.schema, np.isnan(data.read.rows.modelled).any(axis=0)
-        return FittedImputer(autoencoder, schema, np.sort(schema.modelled[missing]))
+        schema, (table, _) = data.read.schema, rows_of_positive_weight(X, None, data.all_weights)
+        missing = schema.find_missing(table, data.read.rows).any(axis=0)
+        indicated = np.sort(schema.modelled[missing])
+        if self.add_indicator and schema.names is not None:
+            _name_flags(schema.names, indicated)
+        return FittedImputer(autoencoder, schema, indicated)
 
     def transform(self, X: MatrixLike) -> Any:
         """Fill the missing cells of rows.
@@ -212,14 +221,14 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
         """
         fitted = self._read_fitted()
         schema, rows = fitted.schema, fitted.schema.read(X)
-        missing = np.isnan(rows.modelled)
+        missing = schema.find_missing(X, rows)
         incomplete = missing.any(axis=1)
         cells = rows.modelled.copy()
         if incomplete.any():
             restored = fitted.autoencoder._reconstruct(rows.take(incomplete))
             cells[incomplete] = np.where(missing[incomplete], restored, cells[incomplete])
-        if schema.holds_cells:
-            completed = cells
+        if schema.takes_arrays:
+            completed = schema.write(cells)
         else:
             # The names of columns that `fit` has not seen would not be those of the results.
             table = np.asarray(X) if is_frame(X) and not schema.library else X
@@ -227,7 +236,7 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
         if not self.add_indicator:
             return completed
         flags = schema.arrange(missing)[:, fitted.indicated]
-        return append_flags(completed, flags, [*self.get_feature_names_out()[schema.n_columns :]])
+        return append_flags(completed, flags, [*self.get_feature_names_out()])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Return the names of the columns that `transform` returns.
@@ -249,19 +258,31 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
         NotFittedError
             If the imputer is not fitted.
         ValueError
-            If `input_features` are not the columns of `fit`.
+            If `input_features` are not the columns of `fit`, or if one of them has the name of an
+            indicator.
         """
         fitted = self._read_fitted()
         names = super().get_feature_names_out(input_features)
         if not self.add_indicator:
             return names
-        flags = [f"missingindicator_{names[j]}" for j in fitted.indicated]
-        return np.concatenate([names, np.asarray(flags, dtype=object)])
+        return np.concatenate([names, _name_flags(names, fitted.indicated)])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _name_flags(names: NDArray[Any], indicated: NDArray[np.intp]) -> NDArray[Any]:
+    """Return names of the indicators, or raise ValueError if one is the name of a column."""
+    flags = [f"missingindicator_{names[j]}" for j in indicated]
+    for flag in flags:
+        if flag in names:
+            raise ValueError(
+                f"add_indicator=True appends a column {flag!r}, but X has a column of this name. "
+                "Rename it, or set add_indicator=False."
+            )
+    return np.asarray(flags, dtype=object)
 
 
 def _default_autoencoder(rows: Rows) -> Autoencoder:

@@ -70,7 +70,8 @@ class FittedTask(Stored):
 
     def to_autoencoder(self, X: MatrixLike, rows: Rows) -> Any:
         """Return the table that the autoencoder receives for a table, whose `rows` were read."""
-        return rows.values if self.autoencoder._fitted.schema.holds_cells else X
+        schema = self.autoencoder._fitted.schema
+        return schema.arrange(rows.modelled) if schema.takes_arrays else X
 
     def defined(self, name: str) -> Any:
         """Return the value of a field, or raise AttributeError if it is None."""
@@ -225,6 +226,8 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         if known is None:
             schema, rows = self._read_new(autoencoder, X, 1 if continues else 2)
         else:
+            if autoencoder is not None:
+                known.schema.check_same_columns(X, autoencoder._conditions()[1])
             schema, rows = known.schema, known.schema.read(X)
         if all_weights is None:
             all_weights = read_weight(sample_weight, rows.values)

@@ -115,11 +115,16 @@ def about_training(
         return []
     else:
         start = "random weights" if network.encoder.skip is None else "PCA"
-        text = (
-            f"Training did not improve on the initial network, {start}, which was kept. If the "
-            "standard deviations of the columns differ much, scale the columns, for example with "
-            "StandardScaler. Otherwise, change n_components or learning_rate."
-        )
+        text = f"Training did not improve on the initial network, {start}, which was kept. "
+        # The network itself scales the columns of tables of several kinds, and categories have no
+        # scale.
+        if network.inputs.has_own_scales:
+            text += "Change n_components or learning_rate."
+        else:
+            text += (
+                "If the standard deviations of the columns differ much, scale the columns, for "
+                "example with StandardScaler. Otherwise, change n_components or learning_rate."
+            )
     return [(text, ConvergenceWarning)]
 
 
