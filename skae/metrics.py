@@ -1,6 +1,5 @@
 """Metrics of codes, reconstructions and samples: scorers for cross-validation and searches."""
 
-from functools import partial
 from itertools import combinations
 from numbers import Integral, Real
 from typing import Any
@@ -10,6 +9,7 @@ import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.model_selection import (
@@ -38,9 +38,13 @@ from skae.inspection.attribution import (
     importance,
     mean_loadings,
 )
+from skae.inspection.cells import Cells, comparable_cells, reads_numbers
 from skae.inspection.display import apply_preprocessing, unpack_with_rows
 from skae.table.audit import FOLDS, PROBES
+from skae.table.categories import Categories
+from skae.table.columns import Column
 from skae.table.containers import default_names, is_frame, table_in_frame, tables_in_frame
+from skae.table.reading import as_container, holds_numbers, validate_container
 from skae.table.sequences import as_padded
 
 __all__ = [
@@ -64,6 +68,9 @@ MAX_FLOAT_CLASSES = 20
 scikit-learn treats every float target of whole numbers as classes. A target with more distinct
 values is more likely a count.
 """
+
+MAX_LEVELS = 255
+"""Largest number of categories that the boosted trees of `two_sample_auc` tell apart."""
 
 MIN_COMPARED_ROWS = 3
 """Smallest number of held-out rows for which `code_stability` is computed."""
@@ -156,8 +163,12 @@ def explained_variance_ratio(
     >>> bool(0.6 < scores.mean() < 0.7)
     True
     """
-    reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
-    rows = _flatten_rows(as_padded(X, reconstructed.shape[1]))
+    if reads_numbers(_last_step(estimator)):
+        reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
+        rows = _flatten_rows(as_padded(X, reconstructed.shape[1]))
+    else:
+        table = _standardized_cells(estimator, X)
+        rows, reconstructed = table.rows, table.decode(_codes(estimator, X))
     row_weight = check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
@@ -326,6 +337,7 @@ def loadings(estimator: BaseEstimator, X: ArrayLike, y: object = None) -> Any:
     'petal length (cm)'
     """
     autoencoder, rows, names = unpack_with_rows(estimator, X)
+    names = comparable_cells(autoencoder, rows, names).names
     values, components = mean_loadings(autoencoder, rows), autoencoder.get_feature_names_out()
     return table_in_frame(X, values, ("feature", default_names(names, len(values))), components)
 
@@ -392,12 +404,13 @@ def component_importance(estimator: BaseEstimator, X: ArrayLike, y: object = Non
     last = _last_step(estimator)
     if hasattr(last, "reconstruct") or hasattr(last, "autoencoder"):
         autoencoder, rows, _ = unpack_with_rows(estimator, X)
-        decode = partial(autoencoder.reconstruct, rows)
+        codes = np.asarray(autoencoder.transform(rows))
+        rows, decode, *_ = comparable_cells(autoencoder, rows)
     else:
         _require(last, "transform", "inverse_transform")
         autoencoder, rows = last, apply_preprocessing(estimator, X)[0]
-        decode = autoencoder.inverse_transform
-    shares = importance(np.asarray(autoencoder.transform(rows)), decode, rows)
+        codes, decode = np.asarray(autoencoder.transform(rows)), autoencoder.inverse_transform
+    shares = importance(codes, decode, rows)
     names = autoencoder.get_feature_names_out()
     table = table_in_frame(X, shares[:, None], ("component", names), ["importance"])
     return table["importance"] if isinstance(X, pd.DataFrame) else table if is_frame(X) else shares
@@ -537,7 +550,11 @@ def trustworthiness(
     True
     """
     _validate("trustworthiness", n_neighbors=n_neighbors)
-    rows = _flatten_rows(X)
+    if reads_numbers(_last_step(estimator)):
+        rows = _flatten_rows(X)
+    else:
+        # As in the input of the encoder, missing cells have the means of their columns.
+        rows = np.nan_to_num(_standardized_cells(estimator, X).rows)
     n = len(rows)
     if n_neighbors >= n / 2:
         raise ValueError(
@@ -837,7 +854,11 @@ def two_sample_auc(
     True
     """
     _validate("two_sample_auc", classifier=classifier, random_state=random_state)
-    real, drawn = _flatten_rows(X), _flatten_rows(samples, "samples")
+    has_numbers = holds_numbers(X) and holds_numbers(samples)
+    if has_numbers:
+        real, drawn = _flatten_rows(X), _flatten_rows(samples, "samples")
+    else:
+        real, drawn = (validate_container(table, "two_sample_auc") for table in (X, samples))
     if real.shape[1] != drawn.shape[1]:
         raise ValueError(
             f"samples must have the columns of X: samples has {drawn.shape[1]} columns, but X has "
@@ -849,11 +870,13 @@ def two_sample_auc(
             f"{len(real)} and {len(drawn)}."
         )
     if classifier is None:
-        classifier = PROBES["forest"]().set_params(random_state=random_state)
+        classifier = PROBES["forest"]() if has_numbers else HistGradientBoostingClassifier()
+        classifier.set_params(random_state=random_state)
+    rows = np.vstack([real, drawn]) if has_numbers else _joined_frame(real, drawn)
     is_real = np.repeat([1, 0], [len(real), len(drawn)])
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=random_state)
     options = {"cv": folds, "scoring": "roc_auc", "error_score": "raise"}
-    return float(cross_val_score(classifier, np.vstack([real, drawn]), is_real, **options).mean())
+    return float(cross_val_score(classifier, rows, is_real, **options).mean())
 
 
 def neg_two_sample_auc(
@@ -929,7 +952,8 @@ def neg_two_sample_auc(
     """
     _validate("neg_two_sample_auc", random_state=random_state)
     rng = check_random_state(random_state)
-    samples = _draws(estimator, len(_flatten_rows(X)), rng)
+    n = len(_flatten_rows(X) if holds_numbers(X) else as_container(X))
+    samples = _draws(estimator, n, rng)
     return -two_sample_auc(X, samples, classifier=classifier, random_state=rng)
 
 
@@ -948,6 +972,28 @@ def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
         input_name=name,
     )
     return rows.reshape(len(rows), -1)
+
+
+def _standardized_cells(estimator: BaseEstimator, X: Any) -> Cells:
+    """Return the standardized cells that the autoencoder of an estimator reads."""
+    autoencoder, rows, names = unpack_with_rows(estimator, X)
+    return comparable_cells(autoencoder, rows, names)
+
+
+def _joined_frame(X: Any, samples: Any) -> pd.DataFrame:
+    """Return the rows of two tables with columns of several kinds, as numbers and categories.
+
+    The kinds and the categories of the columns are those of `X`. Dates and durations are numbers.
+    """
+    categories, columns = Categories(max_categories=MAX_LEVELS), {}
+    for j in range(X.shape[1]):
+        column = Column.infer(X, j, str(j), categories)
+        cells = np.concatenate([column.encode(table, j) for table in (X, samples)])
+        if column.is_category:
+            levels = np.nan_to_num(cells, nan=-1).astype(np.intp)
+            cells = pd.Categorical.from_codes(levels, range(column.n_levels))
+        columns[j] = cells
+    return pd.DataFrame(columns)
 
 
 def _codes(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:

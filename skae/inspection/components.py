@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -16,8 +15,10 @@ from skae.inspection.attribution import (
     mean_loadings,
     modelled_cells,
 )
+from skae.inspection.cells import comparable_cells
 from skae.inspection.display import (
     Display,
+    complete_rows,
     component_indices,
     fit_pca,
     flatten_rows,
@@ -198,11 +199,12 @@ class BiplotDisplay(_ComponentsDisplay):
                 f"{codes.shape}."
             )
         indices = component_indices(components, codes.shape[1])
+        table = comparable_cells(autoencoder, X, names)
         if row is None:
             arrows = mean_loadings(autoencoder, X)
         else:
             check_integer(row, "row", 0, len(codes) - 1)
-            jacobian = autoencoder.decoder_jacobian(safe_indexing(X, [row]))[0]
+            jacobian = table.decoder_jacobian(safe_indexing(X, [row]))[0]
             arrows = jacobian * codes.std(axis=0, ddof=1)
         return cls.from_predictions(
             codes[:, indices],
@@ -210,7 +212,7 @@ class BiplotDisplay(_ComponentsDisplay):
             y,
             components=indices,
             row=row,
-            feature_names=names,
+            feature_names=table.names,
             n_arrows=n_arrows,
             ax=ax,
         )
@@ -480,17 +482,18 @@ class ComponentImportanceDisplay(_ComponentsDisplay):
             Whether to plot the explained variance ratio of each component of PCA as well, as a
             baseline. PCA is fitted to the autoencoder's input for `X`, without the columns of a
             condition. It has as many components as the autoencoder, or fewer if there are fewer
-            rows or columns. If the input contains NaN, `with_pca` must be False.
+            rows or columns. Missing cells are replaced with the means of their columns. If columns
+            have several kinds, their standardized cells are used, as for the autoencoder.
         ax : matplotlib Axes, default=None
             Axes to plot into. If None, a new figure is created.
         """
         autoencoder, X, _ = unpack_with_rows(estimator, X)
         codes = np.asarray(autoencoder.transform(X))
-        decode = partial(autoencoder.reconstruct, X)
-        shares, pca = importance(codes, decode, X), None
+        table = comparable_cells(autoencoder, X)
+        shares, pca = importance(codes, table.decode, table.rows), None
         if with_pca:
-            cells = modelled_cells(codes, decode, X)
-            cells = cells[:, ~np.isnan(cells).all(axis=0)]
+            cells = modelled_cells(codes, table.decode, table.rows)
+            cells = complete_rows(cells[:, ~np.isnan(cells).all(axis=0)])
             pca = fit_pca(cells, len(shares)).explained_variance_ratio_
         return cls(shares, pca).plot(ax)
 

@@ -400,6 +400,10 @@ class Column(Stored):
             return np.array([None])
         return np.append(levels.astype(np.float64), np.nan)
 
+    def level_names(self, prefix: str) -> list[str]:
+        """Return a name for each level, which begins with a prefix."""
+        return [f"{prefix}_{label}" for label in self._labels.tolist()]
+
     def classes(self, cells: Floats) -> NDArray[Any]:
         """Return the categories of cells (n,) or, for numbers, whether they exceed their median.
 

@@ -275,6 +275,21 @@ class Schema(Stored):
         return all(column.kind == "number" for column in self.columns)
 
     @property
+    def encoded_columns(self) -> list[tuple[int, str]]:
+        """Index in X and name of each encoded modelled column, in the order of `Rows`.
+
+        A level is named after its column and its category, as by `OneHotEncoder`.
+        """
+        columns = self.columns or [None] * len(self.modelled)
+        n_levels = self.modelled_levels or (0,) * len(self.modelled)
+        found = []
+        for j, column, n in zip(self.modelled.tolist(), columns, n_levels, strict=True):
+            name = f"x{j}" if self.names is None else self.names[j]
+            named = [name] if column is None or not n else column.level_names(name)
+            found += [(j, each) for each in named]
+        return found
+
+    @property
     def is_category(self) -> NDArray[np.bool_]:
         """Which columns of `Rows` are modelled columns of categories, (n_columns,)."""
         n_levels = self.modelled_levels or (0,) * len(self.modelled)
