@@ -1041,7 +1041,7 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If `X` is invalid or too far from the training rows.
+            If `X` is invalid or too far from the training rows, or if columns hold categories.
         TypeError
             If `X` is sparse.
 
@@ -1080,7 +1080,7 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If `X` is invalid or too far from the training rows.
+            If `X` is invalid or too far from the training rows, or if columns hold categories.
         TypeError
             If `X` is sparse.
 
@@ -1121,7 +1121,7 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If `X` is invalid or too far from the training rows.
+            If `X` is invalid or too far from the training rows, or if columns hold categories.
         TypeError
             If `X` is sparse.
 
@@ -1465,13 +1465,16 @@ class BaseAutoencoder(
     # ---------------------------------------------------------------- for metrics and displays
 
     @property
-    def _reads_numbers(self) -> bool:
-        """Whether all modelled columns are numbers, which are compared in the user's units.
-
-        Otherwise, encoded and standardized cells are compared.
-        """
+    def _models_numbers(self) -> bool:
+        """Whether all modelled columns are numbers of the same kind."""
         schema = self._read_fitted().schema
         return schema.holds_numbers and not schema.is_mixed
+
+    @property
+    def _reads_numbers(self) -> bool:
+        """Whether all columns are numbers, and modelled columns are numbers of the same kind."""
+        conditions = self._read_fitted().schema.conditions
+        return self._models_numbers and not any(column.holds_texts for column in conditions)
 
     @property
     def _encoded_columns(self) -> list[tuple[int, str]]:

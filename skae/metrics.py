@@ -1,4 +1,11 @@
-"""Metrics of codes, reconstructions and samples: scorers for cross-validation and searches."""
+"""Metrics of codes, reconstructions and samples: scorers for cross-validation and searches.
+
+If an autoencoder reads a table with columns of several kinds, metrics that compare rows use the
+standardized cells that its network reads. A number is a cell in standard deviations from the mean
+of its column. A category has a cell for each level: the indicator of the level or, in decoded rows,
+its probability, minus its share in the training rows and divided by the square root of the share.
+Distances between such rows are those of factor analysis of mixed data.
+"""
 
 from itertools import combinations
 from numbers import Integral, Real
@@ -38,7 +45,7 @@ from skae.inspection.attribution import (
     importance,
     mean_loadings,
 )
-from skae.inspection.cells import Cells, comparable_cells, reads_numbers
+from skae.inspection.cells import Cells, comparable_cells, reads_numbers, standardized_cells
 from skae.inspection.display import apply_preprocessing, unpack_with_rows
 from skae.table.audit import FOLDS, PROBES
 from skae.table.categories import Categories
@@ -71,6 +78,10 @@ values is more likely a count.
 
 MAX_LEVELS = 255
 """Largest number of categories that the boosted trees of `two_sample_auc` tell apart."""
+
+MIN_OBSERVED = 20
+"""Number of observed cells below which `two_sample_auc` only uses whether the cells of a column of
+numbers are missing, if columns have several kinds."""
 
 MIN_COMPARED_ROWS = 3
 """Smallest number of held-out rows for which `code_stability` is computed."""
@@ -147,6 +158,10 @@ def explained_variance_ratio(
     The score is one minus the sum of squared errors divided by the sum of squared deviations of `X`
     from its own column means. The means and both sums are weighted by `sample_weight`. For PCA and
     its training rows without weights, the score is `PCA.explained_variance_ratio_.sum()` [1]_.
+
+    If an autoencoder reads columns of several kinds or conditions that are texts, the sums are over
+    the standardized cells of its modelled columns (see `skae.metrics`). Those of decoded categories
+    are probabilities. In a Pipeline, the rows are then those after the earlier steps.
 
     References
     ----------
@@ -227,7 +242,8 @@ def feature_attribution(
     NotFittedError
         If `estimator` is not fitted.
     ValueError
-        If `X` is invalid, or if all of its rows are equal.
+        If `X` is invalid, if all of its rows are equal, or if `per_row=True` and columns hold
+        categories.
 
     See Also
     --------
@@ -249,6 +265,9 @@ def feature_attribution(
     For PCA's solution and its training rows, the shares are PCA's squared loadings,
     ``components_**2``. If a component depends on no column, the shares of the columns that vary are
     equal. The attributions of single rows are integrated gradients [2]_.
+
+    If columns have several kinds, J and S are those of standardized cells (see `skae.metrics`), and
+    the share of a category is the sum of those of its levels.
 
     References
     ----------
@@ -298,7 +317,9 @@ def loadings(estimator: BaseEstimator, X: ArrayLike, y: object = None) -> Any:
         standard deviation of each component: the change of a column per standard deviation of a
         component, in the units of the column. If `X` is a data frame, it is one of the same
         library. That of pandas has the names of the columns as its index; those of other libraries
-        have them in their first column, "feature".
+        have them in their first column, "feature". If columns have several kinds, a category has a
+        row for each of its levels, with a name such as "job_clerk", and the columns of a condition
+        have none.
 
     Raises
     ------
@@ -321,6 +342,9 @@ def loadings(estimator: BaseEstimator, X: ArrayLike, y: object = None) -> Any:
 
     Those of a nonlinear decoder differ between rows, and positive and negative derivatives cancel
     in the mean. `skae.base.BaseAutoencoder.decoder_jacobian` computes the derivatives at each row.
+
+    If columns have several kinds, loadings are in the units of standardized cells (see
+    `skae.metrics`), so that those of different columns are comparable.
 
     References
     ----------
@@ -384,7 +408,8 @@ def component_importance(estimator: BaseEstimator, X: ArrayLike, y: object = Non
     -----
     For PCA and its training rows, it is ``explained_variance_ratio_`` [1]_. If the decoder is
     nonlinear, the shares do not add up to the explained variance of all components, because the
-    effect of one component may depend on the others.
+    effect of one component may depend on the others. If columns have several kinds, the variance is
+    that of standardized cells, as for `explained_variance_ratio`.
 
     References
     ----------
@@ -533,6 +558,10 @@ def trustworthiness(
 
     Distances are Euclidean. They are computed for as many rows at a time as the setting
     `working_memory` of `sklearn.set_config` allows.
+
+    If an autoencoder reads columns of several kinds or conditions that are texts, distances are
+    those of the standardized cells of its modelled columns (see `skae.metrics`). Missing cells are
+    then 0, as they are for the network. In a Pipeline, the rows are those after the earlier steps.
 
     References
     ----------
@@ -804,13 +833,15 @@ def two_sample_auc(
     ----------
     X : array-like of shape (n_samples, n_features)
         At least 5 real rows, preferably rows that the generator was not trained on. Missing cells
-        (NaN) are allowed here and in `samples` if the classifier accepts them, as the default does.
+        are allowed here and in `samples` if the classifier accepts them, as the default does.
     samples : array-like of shape (n_draws, n_features)
         At least 5 rows drawn from the generator. Their number may differ from that of `X`.
     classifier : classifier or None, default=None
         Model that distinguishes the two tables, with a method `predict_proba` or
         `decision_function`. Clones of it are fitted. If None, it is a random forest, because a
-        forest does not depend on the units of the columns and finds nonlinear differences.
+        forest does not depend on the units of the columns and finds nonlinear differences. If
+        columns hold categories or dates, it is a HistGradientBoostingClassifier instead, and a
+        classifier receives a pandas DataFrame, in which categories have the dtype "category".
     random_state : int, RandomState instance or None, default=0
         Determines the folds and the random numbers of the default classifier. It is fixed by
         default, so that all generators are compared by the same test.
@@ -826,8 +857,8 @@ def two_sample_auc(
     Raises
     ------
     ValueError
-        If a table is invalid, if the tables have different numbers of columns, if one of them has
-        fewer than 5 rows, or if `classifier` or `random_state` is invalid. Errors of the classifier
+        If a table is invalid, if the tables have different columns, if one of them has fewer than 5
+        rows, or if `classifier` or `random_state` is invalid. Errors of the classifier
         are raised as well.
 
     See Also
@@ -838,6 +869,11 @@ def two_sample_auc(
     -----
     This is a classifier two-sample test [1]_ with the area under the ROC curve in place of the
     accuracy. Unlike the accuracy, the area does not depend on how many of the rows are real.
+
+    In tables with categories or dates, the kinds of columns are those of `X`. Categories that only
+    `samples` contain count as one category, and so do the rarest of more than 254 categories. For a
+    column of numbers with missing cells and fewer than 20 observed ones, the classifier only
+    receives which cells are missing.
 
     References
     ----------
@@ -900,8 +936,8 @@ def neg_two_sample_auc(
     y : None
         Ignored.
     classifier : classifier or None, default=None
-        Model that distinguishes real rows from samples. Clones of it are fitted. If None, it is a
-        random forest, as in `two_sample_auc`.
+        Model that distinguishes real rows from samples. Clones of it are fitted. If None, it is
+        that of `two_sample_auc`.
     random_state : int, RandomState instance or None, default=0
         Determines the samples, the folds and the random numbers of the default classifier. It is
         fixed by default, so that all candidates of a search are compared by the same test.
@@ -964,34 +1000,53 @@ def _validate(metric: str, **parameters: object) -> None:
 
 def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
     """Validate X, of shape (n_samples, ...), and flatten it to (n_samples, n_features)."""
-    rows = check_array(
-        as_padded(X),
-        dtype=np.float64,
-        ensure_all_finite="allow-nan",
-        allow_nd=True,
-        input_name=name,
-    )
+    try:
+        rows = check_array(
+            as_padded(X),
+            dtype=np.float64,
+            ensure_all_finite="allow-nan",
+            allow_nd=True,
+            input_name=name,
+        )
+    except (ValueError, TypeError) as error:
+        if holds_numbers(X):
+            raise
+        raise ValueError(
+            f"{name} must contain numbers, unless it is the input of an autoencoder: {error} "
+            "Encode other columns as numbers, or pass the autoencoder and its input."
+        ) from None
     return rows.reshape(len(rows), -1)
 
 
 def _standardized_cells(estimator: BaseEstimator, X: Any) -> Cells:
     """Return the standardized cells that the autoencoder of an estimator reads."""
-    autoencoder, rows, names = unpack_with_rows(estimator, X)
-    return comparable_cells(autoencoder, rows, names)
+    autoencoder, rows, _ = unpack_with_rows(estimator, X)
+    return standardized_cells(autoencoder, rows)
 
 
 def _joined_frame(X: Any, samples: Any) -> pd.DataFrame:
     """Return the rows of two tables with columns of several kinds, as numbers and categories.
 
-    The kinds and the categories of the columns are those of `X`. Dates and durations are numbers.
+    The kinds of the columns are those of `X`. Dates and durations are numbers.
     """
-    categories, columns = Categories(max_categories=MAX_LEVELS), {}
+    labels = [[*getattr(table, "columns", [])] for table in (X, samples)]
+    if all(labels) and labels[0] != labels[1]:
+        raise ValueError("samples must have the columns of X, in the same order.")
+    categories, columns = Categories(max_categories=MAX_LEVELS - 1), {}
     for j in range(X.shape[1]):
-        column = Column.infer(X, j, str(j), categories)
+        label = str(labels[0][j] if labels[0] else j)
+        column, drawn = (Column.infer(table, j, label, categories) for table in (X, samples))
         cells = np.concatenate([column.encode(table, j) for table in (X, samples)])
+        missing = np.isnan(cells)
         if column.is_category:
+            # Categories that only the samples contain have one further level.
+            unknown = missing[len(X) :] & ~np.isnan(drawn.encode(samples, j))
+            cells[len(X) :][unknown] = column.n_levels
             levels = np.nan_to_num(cells, nan=-1).astype(np.intp)
-            cells = pd.Categorical.from_codes(levels, range(column.n_levels))
+            cells = pd.Categorical.from_codes(levels, range(column.n_levels + 1))
+        elif missing.any() and (~missing).sum() < MIN_OBSERVED:
+            # Boosted trees fail if all cells of a column are missing in the rows of a fold.
+            cells = missing.astype(np.float64)
         columns[j] = cells
     return pd.DataFrame(columns)
 

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.float64]
 
 
 class Cells(NamedTuple):
-    """Cells of rows in units in which columns can be compared, and how they depend on codes.
+    """Cells of rows, and how they depend on codes.
 
-    If all modelled columns are numbers, they are the cells of the user. In all other tables, they
-    are those that the autoencoder's network reads: categories are one-hot encoded, and each encoded
+    If all modelled columns are numbers, they may be the cells of the user. They are otherwise those
+    that the network of the autoencoder reads: categories are one-hot encoded, and each encoded
     column is centered and divided by its scale. Missing cells are NaN.
 
     Attributes
@@ -34,7 +34,7 @@ class Cells(NamedTuple):
     """
 
     rows: Any
-    decode: Callable[[Floats], Any]
+    decode: Callable[[Any], Any]
     encoder_jacobian: Callable[[Any], Floats]
     decoder_jacobian: Callable[[Any], Floats]
     columns: NDArray[np.intp]
@@ -42,28 +42,16 @@ class Cells(NamedTuple):
 
 
 def reads_numbers(estimator: Any) -> bool:
-    """Return whether rows of an estimator are compared in the units of the user.
+    """Return whether the rows of an estimator are numbers, which have the units of the user.
 
-    This is so unless it is or contains an autoencoder that reads columns of several kinds.
+    This is so unless it is or contains an autoencoder that reads texts or columns of several kinds.
     """
     return getattr(getattr(estimator, "autoencoder_", estimator), "_reads_numbers", True)
 
 
-def comparable_cells(autoencoder: Any, X: Any, names: Any = None) -> Cells:
-    """Return the cells of rows in which an autoencoder compares columns.
-
-    `names` are those of the columns of X, or None.
-    """
-    if reads_numbers(autoencoder):
-        return Cells(
-            X,
-            partial(autoencoder.reconstruct, X),
-            autoencoder.encoder_jacobian,
-            autoencoder.decoder_jacobian,
-            np.arange(autoencoder.n_features_in_),
-            names,
-        )
-    columns, encoded_names = zip(*autoencoder._encoded_columns, strict=True)
+def standardized_cells(autoencoder: Any, X: Any) -> Cells:
+    """Return the cells of rows that the network of an autoencoder reads."""
+    columns, names = zip(*autoencoder._encoded_columns, strict=True)
     order = np.argsort(columns, kind="stable")
     return Cells(
         autoencoder._standardized_rows(X)[:, order],
@@ -71,5 +59,19 @@ def comparable_cells(autoencoder: Any, X: Any, names: Any = None) -> Cells:
         lambda rows: autoencoder._standardized_encoder_jacobian(rows)[:, :, order],
         lambda rows: autoencoder._standardized_decoder_jacobian(rows)[:, order],
         np.array(columns)[order],
-        np.array(encoded_names)[order],
+        [names[i] for i in order],
+    )
+
+
+def comparable_cells(autoencoder: Any, X: Any, names: Any = None) -> Cells:
+    """Return cells of rows whose units are comparable. `names` are those of the columns of X."""
+    if not autoencoder._models_numbers:
+        return standardized_cells(autoencoder, X)
+    return Cells(
+        X,
+        partial(autoencoder.reconstruct, X),
+        autoencoder.encoder_jacobian,
+        autoencoder.decoder_jacobian,
+        np.arange(autoencoder.n_features_in_),
+        names,
     )

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_consistent_length
 
 from skae._compat.sklearn import safe_indexing
-from skae.inspection.cells import comparable_cells
+from skae.inspection.cells import comparable_cells, reads_numbers, standardized_cells
 from skae.inspection.display import (
     Display,
     complete_rows,
@@ -152,7 +152,7 @@ class LatentSpaceDisplay(_CodesDisplay):
             to the autoencoder's input, which is `X` after the earlier steps of a Pipeline. Missing
             cells are replaced with the means of their columns. If columns have several kinds, PCA
             is fitted to the standardized cells that the network reads, which is factor analysis of
-            mixed data. If a condition contains strings, `with_pca` must be False.
+            mixed data.
         ax : matplotlib Axes or array-like of two of them, default=None
             Axes to plot into: one if `with_pca=False`, otherwise two. If None, a new figure is
             created.
@@ -160,7 +160,8 @@ class LatentSpaceDisplay(_CodesDisplay):
         autoencoder, X, _ = unpack_with_rows(estimator, X)
         name, codes, pca_codes = type(autoencoder).__name__, autoencoder.transform(X), None
         if with_pca:
-            rows = complete_rows(comparable_cells(autoencoder, X).rows)
+            is_plain = reads_numbers(autoencoder)
+            rows = complete_rows(X if is_plain else standardized_cells(autoencoder, X).rows)
             pca_codes = fit_pca(rows, 2).transform(rows)
         return cls.from_predictions(codes, y, name=name, pca_codes=pca_codes, ax=ax)
 

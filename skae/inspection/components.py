@@ -57,7 +57,8 @@ class _ComponentsDisplay(Display):
             A fitted autoencoder, a fitted estimator that contains one, such as
             `AutoencoderClassifier`, or a fitted Pipeline that ends with either. Columns are those
             of the autoencoder's input, which are those after the earlier steps of a Pipeline.
-            `AutoencoderOutlierDetector` rescales them to robust units.
+            `AutoencoderOutlierDetector` rescales them to robust units. If columns have several
+            kinds, the standardized cells that the network reads are compared, as in `skae.metrics`.
 
         Raises
         ------
@@ -82,7 +83,9 @@ class BiplotDisplay(_ComponentsDisplay):
 
     All arrows have a common scale, which makes the longest one as long as the 95th percentile of
     the distances of the dots from their mean. The length depends on the units of a column.
-    Standardize columns that have different units, for example with `StandardScaler`.
+    Standardize columns that have different units, for example with `StandardScaler`. In tables with
+    columns of several kinds, the autoencoder standardizes them, and each level of a category has an
+    arrow.
 
     Parameters
     ----------
@@ -369,7 +372,8 @@ class AttributionDisplay(_ComponentsDisplay):
             Index in `X` of a row. The integrated gradients from the mean row of `X` to this row are
             then shown. Those of a component add up to the difference between its values in both
             rows. If None, the shares of the columns in the variance of each component over `X` are
-            shown. `skae.metrics.feature_attribution` computes both.
+            shown. `skae.metrics.feature_attribution` computes both. It must be None if columns hold
+            categories.
         feature_shape : tuple of int or None, default=None
             Shape of a row if rows are images, as for the class. If None, it is the parameter
             `feature_shape` of the autoencoder, unless the autoencoder is recurrent.
@@ -493,8 +497,8 @@ class ComponentImportanceDisplay(_ComponentsDisplay):
         shares, pca = importance(codes, table.decode, table.rows), None
         if with_pca:
             cells = modelled_cells(codes, table.decode, table.rows)
-            cells = complete_rows(cells[:, ~np.isnan(cells).all(axis=0)])
-            pca = fit_pca(cells, len(shares)).explained_variance_ratio_
+            rows = complete_rows(cells[:, ~np.isnan(cells).all(axis=0)])
+            pca = fit_pca(rows, len(shares)).explained_variance_ratio_
         return cls(shares, pca).plot(ax)
 
     @classmethod

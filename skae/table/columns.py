@@ -292,6 +292,11 @@ class Column(Stored):
         """Whether cells are indices of levels."""
         return self.levels is not None
 
+    @property
+    def holds_texts(self) -> bool:
+        """Whether the column has categories that are texts."""
+        return self.levels is not None and self.levels.dtype == object
+
     def encode(self, X: Any, position: int) -> NDArray[np.float64]:
         """Convert the column at a position of a table to cells of shape (n,).
 

@@ -280,13 +280,11 @@ class Schema(Stored):
 
         A level is named after its column and its category, as by `OneHotEncoder`.
         """
-        columns = self.columns or [None] * len(self.modelled)
         n_levels = self.modelled_levels or (0,) * len(self.modelled)
         found = []
-        for j, column, n in zip(self.modelled.tolist(), columns, n_levels, strict=True):
-            name = f"x{j}" if self.names is None else self.names[j]
-            named = [name] if column is None or not n else column.level_names(name)
-            found += [(j, each) for each in named]
+        for i, (j, n) in enumerate(zip(self.modelled.tolist(), n_levels, strict=True)):
+            name = f"x{j}" if self.names is None else str(self.names[j])
+            found += [(j, each) for each in (self.columns[i].level_names(name) if n else [name])]
         return found
 
     @property
