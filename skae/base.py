@@ -1042,7 +1042,7 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If `X` is invalid or too far from the training rows.
+            If `X` is invalid or too far from the training rows, or if columns hold categories.
         TypeError
             If `X` is sparse.
 
@@ -1081,7 +1081,7 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If `X` is invalid or too far from the training rows.
+            If `X` is invalid or too far from the training rows, or if columns hold categories.
         TypeError
             If `X` is sparse.
 
@@ -1122,7 +1122,7 @@ class BaseAutoencoder(
         NotFittedError
             If the model is not fitted.
         ValueError
-            If `X` is invalid or too far from the training rows.
+            If `X` is invalid or too far from the training rows, or if columns hold categories.
         TypeError
             If `X` is sparse.
 
@@ -1463,6 +1463,46 @@ class BaseAutoencoder(
         Z = np.repeat(code, len(grid), axis=0)
         Z[:, component] = grid
         return inference.decode(Z, np.repeat(row.conditions, len(grid), axis=0), fitted)
+
+    # ---------------------------------------------------------------- for metrics and displays
+
+    @property
+    def _models_numbers(self) -> bool:
+        """Whether all modelled columns are numbers of the same kind."""
+        schema = self._read_fitted().schema
+        return schema.holds_numbers and not schema.is_mixed
+
+    @property
+    def _reads_numbers(self) -> bool:
+        """Whether all columns are numbers, and modelled columns are numbers of the same kind."""
+        conditions = self._read_fitted().schema.conditions
+        return self._models_numbers and not any(column.holds_texts for column in conditions)
+
+    @property
+    def _encoded_columns(self) -> list[tuple[int, str]]:
+        """Index in X and name of each encoded column."""
+        return self._read_fitted().schema.encoded_columns
+
+    def _standardized(self, function: Callable[..., Floats], X: MatrixLike, *first: Any) -> Floats:
+        """Call a function of rows, whose result has the encoded columns."""
+        fitted = self._read_fitted()
+        return function(*first, fitted.schema.read(X), fitted)
+
+    def _standardized_rows(self, X: MatrixLike) -> Floats:
+        """Return the encoded and standardized cells (n, n_encoded) of rows, NaN if missing."""
+        return self._standardized(inference.standardized_rows, X)
+
+    def _standardized_decodings(self, X: MatrixLike, Z: Floats) -> Floats:
+        """Decode codes for rows, as `reconstruct` does, to encoded and standardized cells."""
+        return self._standardized(inference.standardized_decodings, X, Z)
+
+    def _standardized_encoder_jacobian(self, X: MatrixLike) -> Floats:
+        """Compute the derivatives (n, k, n_encoded) of codes by encoded, standardized cells."""
+        return self._standardized(derivatives.standardized_encoder_jacobian, X)
+
+    def _standardized_decoder_jacobian(self, X: MatrixLike) -> Floats:
+        """Compute the derivatives (n, n_encoded, k) of expected standardized cells by codes."""
+        return self._standardized(derivatives.standardized_decoder_jacobian, X)
 
     # ---------------------------------------------------------------------------------- state
 

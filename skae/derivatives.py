@@ -9,6 +9,8 @@ from torch import Tensor
 from skae.inference import BLOCK_ROWS, code_units, map_rows
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
+from skae.nn.latent import Code
+from skae.nn.network import Network
 from skae.state import Fitted
 from skae.table.rows import Floats, Rows
 from skae.table.sequences import column_means
@@ -81,6 +83,48 @@ def decoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
     return _map(derive, rows, fitted).swapaxes(1, 2)
 
 
+def standardized_encoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
+    """Compute the derivatives (n, k, n_encoded) of codes with respect to standardized cells.
+
+    They are the cells of `skae.inference.standardized_rows`. Missing ones have the derivative 0.
+    """
+    network = fitted.network
+    inputs, scale = network.inputs, code_units(fitted, network)[1]
+
+    def derive(batch: Batch) -> Tensor:
+        own = inputs.modelled(batch)
+        with torch.enable_grad():
+            u = inputs(batch).detach().requires_grad_()
+            draws = network.latent.inference_draws(own.x)
+            gradients = _gradients(network.latent(network.encoder(u), draws), u, network)
+        missing = inputs.encoding.spread(own.x.isnan())
+        cells = gradients[..., : inputs.n_encoded].masked_fill(missing[:, None], 0.0)
+        return cells * scale[:, None]
+
+    return map_rows(derive, rows, fitted, np.float64, block_rows=_block_rows(fitted))
+
+
+def standardized_decoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
+    """Compute the derivatives (n, n_encoded, k) of standardized expected rows by codes of rows.
+
+    The expected rows are those of `skae.inference.standardized_decodings`.
+    """
+    network = fitted.network
+    scale = code_units(fitted, network)[1]
+
+    def derive(batch: Batch) -> Tensor:
+        jacobian = network.mean_jacobian(network.encode(batch).mean, batch)
+        return (jacobian.mT / (scale[:, None] * network.inputs.scale)).mT
+
+    return map_rows(derive, rows, fitted, np.float64, block_rows=_block_rows(fitted))
+
+
+def _block_rows(fitted: Fitted) -> int:
+    """Return the number of rows whose derivatives are computed at once."""
+    width = max(fitted.schema.n_columns, fitted.network.inputs.n_outputs)
+    return max(1, min(BLOCK_ROWS, BLOCK_CELLS // (fitted.network.latent.n_outputs * width)))
+
+
 def _map(function: Callable[[Batch], Tensor], rows: Rows, fitted: Fitted) -> Floats:
     """Apply a function of batches, which returns cells (n, k, n_modelled), to blocks of rows.
 
@@ -88,11 +132,12 @@ def _map(function: Callable[[Batch], Tensor], rows: Rows, fitted: Fitted) -> Flo
     """
     if fitted.network.inputs.encoding.n_categories:
         raise ValueError(
-            "Derivatives are not defined for this model, because columns of X hold categories."
+            "Derivatives are not defined for this model, because columns of X hold categories. Use "
+            "skae.metrics.feature_attribution without per_row, or skae.metrics.loadings, which "
+            "compute them in standardized units, or encode the categories as numbers."
         )
     k = fitted.network.latent.n_outputs
-    block_rows = max(1, min(BLOCK_ROWS, BLOCK_CELLS // (k * fitted.schema.n_columns)))
-    cells = map_rows(function, rows, fitted, np.float64, block_rows=block_rows)
+    cells = map_rows(function, rows, fitted, np.float64, block_rows=_block_rows(fitted))
     return fitted.schema.arrange(cells.reshape(-1, cells.shape[2])).reshape(len(cells), k, -1)
 
 
@@ -104,14 +149,19 @@ def _jacobian(batch: Batch, fitted: Fitted, draws: Draws | None = None) -> Tenso
     network = fitted.network
     with torch.enable_grad():
         x = batch.x.detach().clone().requires_grad_()
-        z = network.latent.smooth(network.encode(batch._replace(x=x), draws))
-        # Rows do not influence each other, so that the gradient of a sum has that of each row.
-        rows = [
-            torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)[0]
-            for column in z.unbind(1)
-        ]
-    cells = torch.stack(rows, 1)[..., : network.inputs.n_modelled]
+        gradients = _gradients(network.encode(batch._replace(x=x), draws), x, network)
+    cells = gradients[..., : network.inputs.n_modelled]
     return cells.masked_fill(network.inputs.modelled(batch).x.isnan()[:, None], 0.0)
+
+
+def _gradients(code: Code, x: Tensor, network: Network) -> Tensor:
+    """Compute the derivatives (n, k, d) of smooth codes with respect to rows x (n, d)."""
+    # Rows do not influence each other, so that the gradient of a sum has that of each row.
+    rows = [
+        torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)[0]
+        for column in network.latent.smooth(code).unbind(1)
+    ]
+    return torch.stack(rows, 1)
 
 
 def _completed(parts: Tensor, total: Tensor, observed: Tensor) -> Tensor:

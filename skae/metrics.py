@@ -1,6 +1,12 @@
-"""Metrics of codes, reconstructions and samples: scorers for cross-validation and searches."""
+"""Metrics of codes, reconstructions and samples: scorers for cross-validation and searches.
 
-from functools import partial
+If an autoencoder reads a table with columns of several kinds, metrics that compare rows use the
+standardized cells that its network reads. A number is a cell in standard deviations from the mean
+of its column. A category has a cell for each level: the indicator of the level or, in decoded rows,
+its probability, minus its share in the training rows and divided by the square root of the share.
+Distances between such rows are those of factor analysis of mixed data.
+"""
+
 from itertools import combinations
 from numbers import Integral, Real
 from typing import Any
@@ -10,6 +16,7 @@ import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.model_selection import (
@@ -38,9 +45,13 @@ from skae.inspection.attribution import (
     importance,
     mean_loadings,
 )
+from skae.inspection.cells import Cells, comparable_cells, reads_numbers, standardized_cells
 from skae.inspection.display import apply_preprocessing, unpack_with_rows
 from skae.table.audit import FOLDS, PROBES
+from skae.table.categories import Categories
+from skae.table.columns import Column
 from skae.table.containers import default_names, is_frame, table_in_frame, tables_in_frame
+from skae.table.reading import as_container, holds_numbers, validate_container
 from skae.table.sequences import as_padded
 
 __all__ = [
@@ -64,6 +75,13 @@ MAX_FLOAT_CLASSES = 20
 scikit-learn treats every float target of whole numbers as classes. A target with more distinct
 values is more likely a count.
 """
+
+MAX_LEVELS = 255
+"""Largest number of categories that the boosted trees of `two_sample_auc` tell apart."""
+
+MIN_OBSERVED = 20
+"""Number of observed cells below which `two_sample_auc` only uses whether the cells of a column of
+numbers are missing, if columns have several kinds."""
 
 MIN_COMPARED_ROWS = 3
 """Smallest number of held-out rows for which `code_stability` is computed."""
@@ -141,6 +159,10 @@ def explained_variance_ratio(
     from its own column means. The means and both sums are weighted by `sample_weight`. For PCA and
     its training rows without weights, the score is `PCA.explained_variance_ratio_.sum()` [1]_.
 
+    If an autoencoder reads columns of several kinds or conditions that are texts, the sums are over
+    the standardized cells of its modelled columns (see `skae.metrics`). Those of decoded categories
+    are probabilities. In a Pipeline, the rows are then those after the earlier steps.
+
     References
     ----------
     .. [1] I. T. Jolliffe, "Principal component analysis", 2nd edition, Springer 2002.
@@ -156,8 +178,12 @@ def explained_variance_ratio(
     >>> bool(0.6 < scores.mean() < 0.7)
     True
     """
-    reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
-    rows = _flatten_rows(as_padded(X, reconstructed.shape[1]))
+    if reads_numbers(_last_step(estimator)):
+        reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
+        rows = _flatten_rows(as_padded(X, reconstructed.shape[1]))
+    else:
+        table = _standardized_cells(estimator, X)
+        rows, reconstructed = table.rows, table.decode(_codes(estimator, X))
     row_weight = check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
@@ -216,7 +242,8 @@ def feature_attribution(
     NotFittedError
         If `estimator` is not fitted.
     ValueError
-        If `X` is invalid, or if all of its rows are equal.
+        If `X` is invalid, if all of its rows are equal, or if `per_row=True` and columns hold
+        categories.
 
     See Also
     --------
@@ -238,6 +265,9 @@ def feature_attribution(
     For PCA's solution and its training rows, the shares are PCA's squared loadings,
     ``components_**2``. If a component depends on no column, the shares of the columns that vary are
     equal. The attributions of single rows are integrated gradients [2]_.
+
+    If columns have several kinds, J and S are those of standardized cells (see `skae.metrics`), and
+    the share of a category is the sum of those of its levels.
 
     References
     ----------
@@ -287,7 +317,9 @@ def loadings(estimator: BaseEstimator, X: ArrayLike, y: object = None) -> Any:
         standard deviation of each component: the change of a column per standard deviation of a
         component, in the units of the column. If `X` is a data frame, it is one of the same
         library. That of pandas has the names of the columns as its index; those of other libraries
-        have them in their first column, "feature".
+        have them in their first column, "feature". If columns have several kinds, a category has a
+        row for each of its levels, with a name such as "job_clerk", and the columns of a condition
+        have none.
 
     Raises
     ------
@@ -311,6 +343,9 @@ def loadings(estimator: BaseEstimator, X: ArrayLike, y: object = None) -> Any:
     Those of a nonlinear decoder differ between rows, and positive and negative derivatives cancel
     in the mean. `skae.base.BaseAutoencoder.decoder_jacobian` computes the derivatives at each row.
 
+    If columns have several kinds, loadings are in the units of standardized cells (see
+    `skae.metrics`), so that those of different columns are comparable.
+
     References
     ----------
     .. [1] I. T. Jolliffe, "Principal component analysis", 2nd edition, Springer 2002.
@@ -326,6 +361,7 @@ def loadings(estimator: BaseEstimator, X: ArrayLike, y: object = None) -> Any:
     'petal length (cm)'
     """
     autoencoder, rows, names = unpack_with_rows(estimator, X)
+    names = comparable_cells(autoencoder, rows, names).names
     values, components = mean_loadings(autoencoder, rows), autoencoder.get_feature_names_out()
     return table_in_frame(X, values, ("feature", default_names(names, len(values))), components)
 
@@ -372,7 +408,8 @@ def component_importance(estimator: BaseEstimator, X: ArrayLike, y: object = Non
     -----
     For PCA and its training rows, it is ``explained_variance_ratio_`` [1]_. If the decoder is
     nonlinear, the shares do not add up to the explained variance of all components, because the
-    effect of one component may depend on the others.
+    effect of one component may depend on the others. If columns have several kinds, the variance is
+    that of standardized cells, as for `explained_variance_ratio`.
 
     References
     ----------
@@ -392,12 +429,13 @@ def component_importance(estimator: BaseEstimator, X: ArrayLike, y: object = Non
     last = _last_step(estimator)
     if hasattr(last, "reconstruct") or hasattr(last, "autoencoder"):
         autoencoder, rows, _ = unpack_with_rows(estimator, X)
-        decode = partial(autoencoder.reconstruct, rows)
+        codes = np.asarray(autoencoder.transform(rows))
+        rows, decode, *_ = comparable_cells(autoencoder, rows)
     else:
         _require(last, "transform", "inverse_transform")
         autoencoder, rows = last, apply_preprocessing(estimator, X)[0]
-        decode = autoencoder.inverse_transform
-    shares = importance(np.asarray(autoencoder.transform(rows)), decode, rows)
+        codes, decode = np.asarray(autoencoder.transform(rows)), autoencoder.inverse_transform
+    shares = importance(codes, decode, rows)
     names = autoencoder.get_feature_names_out()
     table = table_in_frame(X, shares[:, None], ("component", names), ["importance"])
     return table["importance"] if isinstance(X, pd.DataFrame) else table if is_frame(X) else shares
@@ -521,6 +559,10 @@ def trustworthiness(
     Distances are Euclidean. They are computed for as many rows at a time as the setting
     `working_memory` of `sklearn.set_config` allows.
 
+    If an autoencoder reads columns of several kinds or conditions that are texts, distances are
+    those of the standardized cells of its modelled columns (see `skae.metrics`). Missing cells are
+    then 0, as they are for the network. In a Pipeline, the rows are those after the earlier steps.
+
     References
     ----------
     .. [1] J. Venna and S. Kaski, "Neighborhood preservation in nonlinear projection methods: an
@@ -537,7 +579,11 @@ def trustworthiness(
     True
     """
     _validate("trustworthiness", n_neighbors=n_neighbors)
-    rows = _flatten_rows(X)
+    if reads_numbers(_last_step(estimator)):
+        rows = _flatten_rows(X)
+    else:
+        # As in the input of the encoder, missing cells have the means of their columns.
+        rows = np.nan_to_num(_standardized_cells(estimator, X).rows)
     n = len(rows)
     if n_neighbors >= n / 2:
         raise ValueError(
@@ -787,13 +833,15 @@ def two_sample_auc(
     ----------
     X : array-like of shape (n_samples, n_features)
         At least 5 real rows, preferably rows that the generator was not trained on. Missing cells
-        (NaN) are allowed here and in `samples` if the classifier accepts them, as the default does.
+        are allowed here and in `samples` if the classifier accepts them, as the default does.
     samples : array-like of shape (n_draws, n_features)
         At least 5 rows drawn from the generator. Their number may differ from that of `X`.
     classifier : classifier or None, default=None
         Model that distinguishes the two tables, with a method `predict_proba` or
         `decision_function`. Clones of it are fitted. If None, it is a random forest, because a
-        forest does not depend on the units of the columns and finds nonlinear differences.
+        forest does not depend on the units of the columns and finds nonlinear differences. If
+        columns hold categories or dates, it is a HistGradientBoostingClassifier instead, and a
+        classifier receives a pandas DataFrame, in which categories have the dtype "category".
     random_state : int, RandomState instance or None, default=0
         Determines the folds and the random numbers of the default classifier. It is fixed by
         default, so that all generators are compared by the same test.
@@ -809,8 +857,8 @@ def two_sample_auc(
     Raises
     ------
     ValueError
-        If a table is invalid, if the tables have different numbers of columns, if one of them has
-        fewer than 5 rows, or if `classifier` or `random_state` is invalid. Errors of the classifier
+        If a table is invalid, if the tables have different columns, if one of them has fewer than 5
+        rows, or if `classifier` or `random_state` is invalid. Errors of the classifier
         are raised as well.
 
     See Also
@@ -821,6 +869,11 @@ def two_sample_auc(
     -----
     This is a classifier two-sample test [1]_ with the area under the ROC curve in place of the
     accuracy. Unlike the accuracy, the area does not depend on how many of the rows are real.
+
+    In tables with categories or dates, the kinds of columns are those of `X`. Categories that only
+    `samples` contain count as one category, and so do the rarest of more than 254 categories. For a
+    column of numbers with missing cells and fewer than 20 observed ones, the classifier only
+    receives which cells are missing.
 
     References
     ----------
@@ -837,7 +890,11 @@ def two_sample_auc(
     True
     """
     _validate("two_sample_auc", classifier=classifier, random_state=random_state)
-    real, drawn = _flatten_rows(X), _flatten_rows(samples, "samples")
+    has_numbers = holds_numbers(X) and holds_numbers(samples)
+    if has_numbers:
+        real, drawn = _flatten_rows(X), _flatten_rows(samples, "samples")
+    else:
+        real, drawn = (validate_container(table, "two_sample_auc") for table in (X, samples))
     if real.shape[1] != drawn.shape[1]:
         raise ValueError(
             f"samples must have the columns of X: samples has {drawn.shape[1]} columns, but X has "
@@ -849,11 +906,13 @@ def two_sample_auc(
             f"{len(real)} and {len(drawn)}."
         )
     if classifier is None:
-        classifier = PROBES["forest"]().set_params(random_state=random_state)
+        classifier = PROBES["forest"]() if has_numbers else HistGradientBoostingClassifier()
+        classifier.set_params(random_state=random_state)
+    rows = np.vstack([real, drawn]) if has_numbers else _joined_frame(real, drawn)
     is_real = np.repeat([1, 0], [len(real), len(drawn)])
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=random_state)
     options = {"cv": folds, "scoring": "roc_auc", "error_score": "raise"}
-    return float(cross_val_score(classifier, np.vstack([real, drawn]), is_real, **options).mean())
+    return float(cross_val_score(classifier, rows, is_real, **options).mean())
 
 
 def neg_two_sample_auc(
@@ -877,8 +936,8 @@ def neg_two_sample_auc(
     y : None
         Ignored.
     classifier : classifier or None, default=None
-        Model that distinguishes real rows from samples. Clones of it are fitted. If None, it is a
-        random forest, as in `two_sample_auc`.
+        Model that distinguishes real rows from samples. Clones of it are fitted. If None, it is
+        that of `two_sample_auc`.
     random_state : int, RandomState instance or None, default=0
         Determines the samples, the folds and the random numbers of the default classifier. It is
         fixed by default, so that all candidates of a search are compared by the same test.
@@ -929,7 +988,8 @@ def neg_two_sample_auc(
     """
     _validate("neg_two_sample_auc", random_state=random_state)
     rng = check_random_state(random_state)
-    samples = _draws(estimator, len(_flatten_rows(X)), rng)
+    n = len(_flatten_rows(X) if holds_numbers(X) else as_container(X))
+    samples = _draws(estimator, n, rng)
     return -two_sample_auc(X, samples, classifier=classifier, random_state=rng)
 
 
@@ -940,14 +1000,55 @@ def _validate(metric: str, **parameters: object) -> None:
 
 def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
     """Validate X, of shape (n_samples, ...), and flatten it to (n_samples, n_features)."""
-    rows = check_array(
-        as_padded(X),
-        dtype=np.float64,
-        ensure_all_finite="allow-nan",
-        allow_nd=True,
-        input_name=name,
-    )
+    try:
+        rows = check_array(
+            as_padded(X),
+            dtype=np.float64,
+            ensure_all_finite="allow-nan",
+            allow_nd=True,
+            input_name=name,
+        )
+    except (ValueError, TypeError) as error:
+        if holds_numbers(X):
+            raise
+        raise ValueError(
+            f"{name} must contain numbers, unless it is the input of an autoencoder: {error} "
+            "Encode other columns as numbers, or pass the autoencoder and its input."
+        ) from None
     return rows.reshape(len(rows), -1)
+
+
+def _standardized_cells(estimator: BaseEstimator, X: Any) -> Cells:
+    """Return the standardized cells that the autoencoder of an estimator reads."""
+    autoencoder, rows, _ = unpack_with_rows(estimator, X)
+    return standardized_cells(autoencoder, rows)
+
+
+def _joined_frame(X: Any, samples: Any) -> pd.DataFrame:
+    """Return the rows of two tables with columns of several kinds, as numbers and categories.
+
+    The kinds of the columns are those of `X`. Dates and durations are numbers.
+    """
+    labels = [[*getattr(table, "columns", [])] for table in (X, samples)]
+    if all(labels) and labels[0] != labels[1]:
+        raise ValueError("samples must have the columns of X, in the same order.")
+    categories, columns = Categories(max_categories=MAX_LEVELS - 1), {}
+    for j in range(X.shape[1]):
+        label = str(labels[0][j] if labels[0] else j)
+        column, drawn = (Column.infer(table, j, label, categories) for table in (X, samples))
+        cells = np.concatenate([column.encode(table, j) for table in (X, samples)])
+        missing = np.isnan(cells)
+        if column.is_category:
+            # Categories that only the samples contain have one further level.
+            unknown = missing[len(X) :] & ~np.isnan(drawn.encode(samples, j))
+            cells[len(X) :][unknown] = column.n_levels
+            levels = np.nan_to_num(cells, nan=-1).astype(np.intp)
+            cells = pd.Categorical.from_codes(levels, range(column.n_levels + 1))
+        elif missing.any() and (~missing).sum() < MIN_OBSERVED:
+            # Boosted trees fail if all cells of a column are missing in the rows of a fold.
+            cells = missing.astype(np.float64)
+        columns[j] = cells
+    return pd.DataFrame(columns)
 
 
 def _codes(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:

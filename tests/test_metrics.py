@@ -569,7 +569,7 @@ def test_bad_parameters_are_named(call, message):
         (IRIS, IRIS[:, :3], {}, "samples has 3 columns, but X has 4"),
         (IRIS, IRIS[:4], {}, "at least 5 rows each, one for each fold, got 150 and 4"),
         (IRIS[0], IRIS, {}, "Expected 2D array"),
-        (IRIS, [["a"] * 4] * 9, {}, "could not convert"),
+        (IRIS, [["a"] * 4] * 9, {}, "must be a number"),
         (IRIS, IRIS, {"classifier": "forest"}, "'classifier' parameter"),
         (IRIS, IRIS, {"random_state": "a"}, "'random_state' parameter"),
     ],

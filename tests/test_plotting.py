@@ -521,11 +521,13 @@ def test_sequences_of_several_lengths():
     model = small(architecture="recurrent", feature_shape=(-1, 2), max_epochs=1).fit(X)
     display = ReconstructionDisplay.from_estimator(model, X, n_rows=2)
     np.testing.assert_array_equal(ydata(display.lines_[:, 0]), X[:2])
-    LatentSpaceDisplay.from_estimator(model, X, with_pca=False)
     TraversalDisplay.from_estimator(model, X, row=1)
-    for draw in (LatentSpaceDisplay, ReconstructionDisplay):
-        with pytest.raises(ValueError, match="Set with_pca=False"):
-            draw.from_estimator(model, X, with_pca=True)
+    # PCA receives the means of missing steps.
+    filled = np.where(np.isnan(X), np.nanmean(X, axis=0), X)
+    display = LatentSpaceDisplay.from_estimator(model, X)
+    np.testing.assert_allclose(display.codes["PCA"], PCA(2, random_state=0).fit_transform(filled))
+    display = ReconstructionDisplay.from_estimator(model, X, with_pca=True)
+    assert np.isfinite(display.reconstructions["PCA(2)"]).all()
 
 
 @pytest.mark.filterwarnings("ignore:n_components=20 exceeds:UserWarning")

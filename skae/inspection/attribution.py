@@ -1,6 +1,7 @@
 """What the components of codes mean, as arrays: shares of columns, loadings and importance."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from skae._compat.sklearn import safe_indexing
+from skae.inspection.cells import comparable_cells
 from skae.table.sequences import as_padded, fill_with_means
 
 Floats = NDArray[np.float64]
@@ -18,16 +20,18 @@ CHUNK_CELLS = 2**22
 
 
 def attribution_shares(autoencoder: Any, rows: Any) -> Floats:
-    """Compute the share (k, d) of each column in the variance of each component.
+    """Compute the share (k, n_features) of each column in the variance of each component.
 
     `skae.metrics.feature_attribution` documents the shares. Raises ValueError if all rows are
     equal.
     """
+    table = comparable_cells(autoencoder, rows)
+    derive = partial(_chunks, table.encoder_jacobian, rows, autoencoder, len(table.columns))
     # Codes have no derivatives with respect to the columns of a condition.
-    used = np.zeros(autoencoder.n_features_in_, dtype=np.bool_)
-    for jacobian in _chunks(autoencoder.encoder_jacobian, rows, autoencoder):
+    used = np.zeros(len(table.columns), dtype=np.bool_)
+    for jacobian in derive():
         used |= (jacobian != 0).any(axis=(0, 1))
-    cells = numbers(rows, len(used))
+    cells = numbers(table.rows, len(used))
     cells = fill_with_means(cells, np.arange(len(cells)), np.ones(len(cells)))
     varies = np.ptp(cells, axis=0) > 0
     if not varies.any():
@@ -35,24 +39,28 @@ def attribution_shares(autoencoder: Any, rows: Any) -> Floats:
     used &= varies
     axes, deviations = _principal_axes(cells[:, used])
     total: Floats = np.zeros((jacobian.shape[1], len(used)))
-    for jacobian in _chunks(autoencoder.encoder_jacobian, rows, autoencoder):
+    for jacobian in derive():
         # The product of the derivatives and the symmetric square root of the covariance.
         products = (jacobian[..., used] @ axes * deviations) @ axes.T
         total[:, used] += (products**2).sum(axis=0)
     whole = total.sum(axis=1, keepdims=True)
     equal = np.tile(varies / varies.sum(), (len(total), 1))
-    return np.divide(total, whole, out=equal, where=whole > 0)
+    shares = np.divide(total, whole, out=equal, where=whole > 0)
+    of_columns = np.zeros((len(shares), autoencoder.n_features_in_))
+    np.add.at(of_columns.T, table.columns, shares.T)
+    return of_columns
 
 
 def mean_loadings(autoencoder: Any, rows: Any) -> Floats:
-    """Compute the loadings (d, k) of components, as `skae.metrics.loadings` documents them.
+    """Compute the loadings (n_cells, k) of components, as `skae.metrics.loadings` documents them.
 
-    Raises ValueError if there is a single row.
+    The cells are those of `comparable_cells`. Raises ValueError if there is a single row.
     """
     codes = np.asarray(autoencoder.transform(rows), dtype=np.float64)
     if len(codes) < 2:
         raise ValueError("X must contain at least two rows, got 1.")
-    chunks = _chunks(autoencoder.decoder_jacobian, rows, autoencoder)
+    table = comparable_cells(autoencoder, rows)
+    chunks = _chunks(table.decoder_jacobian, rows, autoencoder, len(table.columns))
     mean = sum(jacobian.sum(axis=0) for jacobian in chunks) / len(codes)
     loadings: Floats = mean * codes.std(axis=0, ddof=1)
     return loadings
@@ -128,9 +136,11 @@ def _principal_axes(cells: Floats) -> tuple[Floats, Floats]:
     return axes, np.sqrt(values.clip(0))
 
 
-def _chunks(function: Callable[[Any], Floats], rows: Any, autoencoder: Any) -> Iterator[Floats]:
+def _chunks(
+    function: Callable[[Any], Floats], rows: Any, autoencoder: Any, n_cells: int
+) -> Iterator[Floats]:
     """Apply a function that computes derivatives to chunks of rows."""
-    width = len(autoencoder.get_feature_names_out()) * autoencoder.n_features_in_
+    width = len(autoencoder.get_feature_names_out()) * n_cells
     n = rows.shape[0] if hasattr(rows, "shape") else len(rows)
     for chunk in gen_batches(n, max(1, CHUNK_CELLS // width)):
         yield function(safe_indexing(rows, chunk))

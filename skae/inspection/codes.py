@@ -10,8 +10,10 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_consistent_length
 
 from skae._compat.sklearn import safe_indexing
+from skae.inspection.cells import comparable_cells, reads_numbers, standardized_cells
 from skae.inspection.display import (
     Display,
+    complete_rows,
     component_indices,
     fit_pca,
     flatten_rows,
@@ -147,15 +149,20 @@ class LatentSpaceDisplay(_CodesDisplay):
             `AutoencoderClassifier`, or a fitted Pipeline that ends with one of these.
         with_pca : bool, default=True
             Whether to plot codes of PCA with two components as well, as a baseline. PCA is fitted
-            to the autoencoder's input, which is `X` after the earlier steps of a Pipeline. If this
-            input contains NaN or strings, `with_pca` must be False.
+            to the autoencoder's input, which is `X` after the earlier steps of a Pipeline. Missing
+            cells are replaced with the means of their columns. If columns have several kinds, PCA
+            is fitted to the standardized cells that the network reads, which is factor analysis of
+            mixed data.
         ax : matplotlib Axes or array-like of two of them, default=None
             Axes to plot into: one if `with_pca=False`, otherwise two. If None, a new figure is
             created.
         """
         autoencoder, X, _ = unpack_with_rows(estimator, X)
-        name, codes = type(autoencoder).__name__, autoencoder.transform(X)
-        pca_codes = fit_pca(X, 2).transform(flatten_rows(X)) if with_pca else None
+        name, codes, pca_codes = type(autoencoder).__name__, autoencoder.transform(X), None
+        if with_pca:
+            is_plain = reads_numbers(autoencoder)
+            rows = complete_rows(X if is_plain else standardized_cells(autoencoder, X).rows)
+            pca_codes = fit_pca(rows, 2).transform(rows)
         return cls.from_predictions(codes, y, name=name, pca_codes=pca_codes, ax=ax)
 
     @classmethod
@@ -280,7 +287,10 @@ class ReconstructionDisplay(_CodesDisplay):
     ) -> Self:
         """Plot the first rows of a table and their reconstructions by a fitted estimator.
 
-        Columns of a condition that hold strings are left out.
+        Columns of a condition that hold strings are left out. If modelled columns have several
+        kinds, the lines show encoded and standardized cells: a number in standard deviations from
+        the mean of its column, and a level of a category as the indicator or the probability of the
+        level, minus its share in the training rows and divided by the square root of the share.
 
         Parameters
         ----------
@@ -289,22 +299,25 @@ class ReconstructionDisplay(_CodesDisplay):
         with_pca : bool, default=False
             Whether to plot the reconstructions of PCA as well. PCA is fitted to the autoencoder's
             input for all rows of `X`, after the earlier steps of a Pipeline. It has as many
-            components as the autoencoder, or fewer if there are fewer rows or columns. If the input
-            contains NaN, `with_pca` must be False.
+            components as the autoencoder, or fewer if there are fewer rows or columns. Missing
+            cells are replaced with the means of their columns.
         """
         check_integer(n_rows, "n_rows", 1)
         autoencoder, X, names = unpack_with_rows(estimator, X)
         plotted, k = safe_indexing(X, slice(n_rows)), autoencoder.n_components_
-        reconstructed = np.asarray(autoencoder.reconstruct(plotted))
+        table = comparable_cells(autoencoder, plotted, names)
+        reconstructed = np.asarray(table.decode(autoencoder.transform(plotted)))
         numbers = _columns_of_numbers(reconstructed)
-        cells = flatten_rows(as_padded(numbers(plotted), reconstructed.shape[1]))
+        cells = flatten_rows(as_padded(numbers(table.rows), reconstructed.shape[1]))
         title = f"{type(autoencoder).__name__}({k})"
         reconstructions = {title: flatten_rows(numbers(reconstructed))}
-        names = None if names is None else numbers(np.asarray(names)[None])[0]
+        names = None if table.names is None else numbers(np.asarray(table.names)[None])[0]
         if with_pca:
-            pca = fit_pca(numbers(X), k)
+            rows = as_padded(numbers(comparable_cells(autoencoder, X).rows), cells.shape[1])
+            rows = complete_rows(rows)
+            pca = fit_pca(rows, k)
             name = f"PCA({pca.n_components_})"
-            reconstructions[name] = pca.inverse_transform(pca.transform(cells))
+            reconstructions[name] = pca.inverse_transform(pca.transform(rows[:n_rows]))
         shape = image_shape(autoencoder, feature_shape)
         return cls(cells, reconstructions, shape, names).plot(ax)
 
@@ -429,7 +442,8 @@ class TraversalDisplay(_CodesDisplay):
     ) -> Self:
         """Change components of the code of a row one at a time, and plot the decoded rows.
 
-        Columns of a condition that hold strings are left out.
+        Columns of a condition that hold strings are left out. If modelled columns have several
+        kinds, the lines show encoded and standardized cells, as those of `ReconstructionDisplay`.
 
         Parameters
         ----------
@@ -459,12 +473,15 @@ class TraversalDisplay(_CodesDisplay):
             components = (-variance).argsort(kind="stable")[:MAX_COMPONENTS]
         indices = component_indices(components, codes.shape[1])
         values = np.linspace(low[indices], high[indices], n_values, axis=1)
-        original = safe_indexing(X, [row])
-        pairs = zip(indices, values, strict=True)
-        rows = [np.asarray(autoencoder.traverse(original, j, grid)) for j, grid in pairs]
+        table = comparable_cells(autoencoder, safe_indexing(X, [row] * n_values), names)
+        code, rows = flatten_rows(autoencoder.transform(safe_indexing(X, [row]))), []
+        for j, grid in zip(indices, values, strict=True):
+            changed = np.repeat(code, n_values, axis=0)
+            changed[:, j] = grid
+            rows.append(np.asarray(table.decode(changed)))
         numbers = _columns_of_numbers(rows[0])
-        cells = np.stack([flatten_rows(numbers(table)) for table in rows])
-        names = None if names is None else numbers(np.asarray(names)[None])[0]
+        cells = np.stack([flatten_rows(numbers(decoded)) for decoded in rows])
+        names = None if table.names is None else numbers(np.asarray(table.names)[None])[0]
         shape = image_shape(autoencoder, feature_shape)
         return cls(cells, values, indices, shape, names).plot(ax)
 

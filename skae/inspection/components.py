@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -16,8 +15,10 @@ from skae.inspection.attribution import (
     mean_loadings,
     modelled_cells,
 )
+from skae.inspection.cells import comparable_cells
 from skae.inspection.display import (
     Display,
+    complete_rows,
     component_indices,
     fit_pca,
     flatten_rows,
@@ -56,7 +57,8 @@ class _ComponentsDisplay(Display):
             A fitted autoencoder, a fitted estimator that contains one, such as
             `AutoencoderClassifier`, or a fitted Pipeline that ends with either. Columns are those
             of the autoencoder's input, which are those after the earlier steps of a Pipeline.
-            `AutoencoderOutlierDetector` rescales them to robust units.
+            `AutoencoderOutlierDetector` rescales them to robust units. If columns have several
+            kinds, the standardized cells that the network reads are compared, as in `skae.metrics`.
 
         Raises
         ------
@@ -81,7 +83,9 @@ class BiplotDisplay(_ComponentsDisplay):
 
     All arrows have a common scale, which makes the longest one as long as the 95th percentile of
     the distances of the dots from their mean. The length depends on the units of a column.
-    Standardize columns that have different units, for example with `StandardScaler`.
+    Standardize columns that have different units, for example with `StandardScaler`. In tables with
+    columns of several kinds, the autoencoder standardizes them, and each level of a category has an
+    arrow.
 
     Parameters
     ----------
@@ -198,11 +202,12 @@ class BiplotDisplay(_ComponentsDisplay):
                 f"{codes.shape}."
             )
         indices = component_indices(components, codes.shape[1])
+        table = comparable_cells(autoencoder, X, names)
         if row is None:
             arrows = mean_loadings(autoencoder, X)
         else:
             check_integer(row, "row", 0, len(codes) - 1)
-            jacobian = autoencoder.decoder_jacobian(safe_indexing(X, [row]))[0]
+            jacobian = table.decoder_jacobian(safe_indexing(X, [row]))[0]
             arrows = jacobian * codes.std(axis=0, ddof=1)
         return cls.from_predictions(
             codes[:, indices],
@@ -210,7 +215,7 @@ class BiplotDisplay(_ComponentsDisplay):
             y,
             components=indices,
             row=row,
-            feature_names=names,
+            feature_names=table.names,
             n_arrows=n_arrows,
             ax=ax,
         )
@@ -367,7 +372,8 @@ class AttributionDisplay(_ComponentsDisplay):
             Index in `X` of a row. The integrated gradients from the mean row of `X` to this row are
             then shown. Those of a component add up to the difference between its values in both
             rows. If None, the shares of the columns in the variance of each component over `X` are
-            shown. `skae.metrics.feature_attribution` computes both.
+            shown. `skae.metrics.feature_attribution` computes both. It must be None if columns hold
+            categories.
         feature_shape : tuple of int or None, default=None
             Shape of a row if rows are images, as for the class. If None, it is the parameter
             `feature_shape` of the autoencoder, unless the autoencoder is recurrent.
@@ -480,18 +486,19 @@ class ComponentImportanceDisplay(_ComponentsDisplay):
             Whether to plot the explained variance ratio of each component of PCA as well, as a
             baseline. PCA is fitted to the autoencoder's input for `X`, without the columns of a
             condition. It has as many components as the autoencoder, or fewer if there are fewer
-            rows or columns. If the input contains NaN, `with_pca` must be False.
+            rows or columns. Missing cells are replaced with the means of their columns. If columns
+            have several kinds, their standardized cells are used, as for the autoencoder.
         ax : matplotlib Axes, default=None
             Axes to plot into. If None, a new figure is created.
         """
         autoencoder, X, _ = unpack_with_rows(estimator, X)
         codes = np.asarray(autoencoder.transform(X))
-        decode = partial(autoencoder.reconstruct, X)
-        shares, pca = importance(codes, decode, X), None
+        table = comparable_cells(autoencoder, X)
+        shares, pca = importance(codes, table.decode, table.rows), None
         if with_pca:
-            cells = modelled_cells(codes, decode, X)
-            cells = cells[:, ~np.isnan(cells).all(axis=0)]
-            pca = fit_pca(cells, len(shares)).explained_variance_ratio_
+            cells = modelled_cells(codes, table.decode, table.rows)
+            rows = complete_rows(cells[:, ~np.isnan(cells).all(axis=0)])
+            pca = fit_pca(rows, len(shares)).explained_variance_ratio_
         return cls(shares, pca).plot(ax)
 
     @classmethod

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skae._compat.sklearn import check_matplotlib_support
 from skae.parameters import inherit_doc, short_repr, split_sections
-from skae.table.sequences import as_padded
+from skae.table.sequences import as_padded, fill_with_means
 
 Floats = NDArray[np.floating]
 
@@ -226,14 +226,14 @@ def flatten_rows(X: Any) -> Floats:
     return X.reshape(len(X), -1)
 
 
-def fit_pca(X: Any, n_components: int) -> PCA:
-    """Fit PCA to rows, with fewer than `n_components` if there are fewer rows or columns.
-
-    Raises ValueError if the rows contain NaN.
-    """
+def complete_rows(X: Any) -> Floats:
+    """Flatten rows, and replace missing cells with the means of their columns, as PCA needs it."""
     X = flatten_rows(X)
-    if np.isnan(X).any():
-        raise ValueError("X contains NaN, which PCA does not support. Set with_pca=False.")
+    return fill_with_means(X, np.arange(len(X)), np.ones(len(X)))
+
+
+def fit_pca(X: Any, n_components: int) -> PCA:
+    """Fit PCA to complete rows, with fewer components if there are fewer rows or columns."""
     return PCA(min(n_components, *X.shape), random_state=0).fit(X)
 
 

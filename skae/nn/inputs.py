@@ -118,6 +118,10 @@ class Inputs(nn.Module):
             return encoded
         return torch.cat([encoded, self.condition_encoding(batch.x[..., self.n_modelled :])], -1)
 
+    def standardize(self, encoded: Tensor) -> Tensor:
+        """Center encoded modelled columns (..., n_encoded), and divide them by the scale."""
+        return (encoded - self.center.to(encoded)) / self.scale.to(encoded)
+
     def distances(self, x: Tensor) -> Tensor:
         """Compute the distances of cells from the centers of their columns, in units of the scale.
 
@@ -133,8 +137,7 @@ class Inputs(nn.Module):
         distances : Tensor of the same shape
         """
         cells, conditions = x.tensor_split([self.n_modelled], dim=-1)
-        far = (self.encoding(cells) - self.center.to(x)) / self.scale.to(x)
-        parts = [_largest(far, self.encoding.widths)]
+        parts = [_largest(self.standardize(self.encoding(cells)), self.encoding.widths)]
         if self.n_conditions:
             encoded = self.condition_encoding(conditions)
             standard = (encoded - self.condition_center.to(x)) / self.condition_scale.to(x)

@@ -315,6 +315,11 @@ class Column(Stored):
         """Whether cells are numbers, of which some were observed in the fit."""
         return self.kind == "number" and bool(np.isfinite(self.low))
 
+    @property
+    def holds_texts(self) -> bool:
+        """Whether the column has categories that are texts."""
+        return self.levels is not None and self.levels.dtype == object
+
     def encode(self, X: Any, position: int) -> NDArray[np.float64]:
         """Convert the column at a position of a table to cells of shape (n,).
 
@@ -419,6 +424,10 @@ class Column(Stored):
         if self.infrequent.dtype == bool:
             return np.array([None])
         return np.append(levels.astype(np.float64), np.nan)
+
+    def level_names(self, prefix: str) -> list[str]:
+        """Return a name for each level, which begins with a prefix."""
+        return [f"{prefix}_{label}" for label in self._labels.tolist()]
 
     def classes(self, cells: Floats) -> NDArray[Any]:
         """Return the categories of cells (n,) or, for numbers, whether they exceed their median.

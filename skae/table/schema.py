@@ -276,6 +276,19 @@ class Schema(Stored):
         return all(column.kind == "number" for column in self.columns)
 
     @property
+    def encoded_columns(self) -> list[tuple[int, str]]:
+        """Index in X and name of each encoded modelled column, in the order of `Rows`.
+
+        A level is named after its column and its category, as by `OneHotEncoder`.
+        """
+        n_levels = self.modelled_levels or (0,) * len(self.modelled)
+        found = []
+        for i, (j, n) in enumerate(zip(self.modelled.tolist(), n_levels, strict=True)):
+            name = f"x{j}" if self.names is None else str(self.names[j])
+            found += [(j, each) for each in (self.columns[i].level_names(name) if n else [name])]
+        return found
+
+    @property
     def is_category(self) -> NDArray[np.bool_]:
         """Which columns of `Rows` are modelled columns of categories, (n_columns,)."""
         n_levels = self.modelled_levels or (0,) * len(self.modelled)
