@@ -747,12 +747,20 @@ def test_validation_rows_are_not_held_out_if_most_rows_repeat():
     assert made(skae.Autoencoder).fit(distinct).validation_curve_
 
 
-@pytest.mark.parametrize("weight", [np.full(N, 3), np.arange(N) % 40 * 1000 + 7, np.arange(N) % 2])
-def test_validation_rows_are_held_out_whatever_the_weights_are(weight):
+@pytest.mark.parametrize("weight", [np.full(N, 3), 0.5 + np.arange(N) % 40, np.arange(N) % 2])
+def test_validation_rows_are_held_out_if_weights_are_no_repetitions(weight):
     model = made(skae.Autoencoder).fit(PANDAS, sample_weight=weight)
     assert model.validation_curve_
     flags = PANDAS[["smoker", "group"]]
     assert not made(skae.Autoencoder).fit(flags, sample_weight=weight).validation_curve_
+
+
+@pytest.mark.parametrize("count", [np.full(N, 3), np.arange(N) % 7 + 1], ids=["equal", "unequal"])
+def test_whole_weights_are_repetitions_for_the_choice_of_validation_rows(count):
+    weighted = made(skae.Autoencoder).fit(PANDAS, sample_weight=count)
+    repeated = made(skae.Autoencoder).fit(PANDAS.loc[PANDAS.index.repeat(count)])
+    assert len(weighted.validation_curve_) == len(repeated.validation_curve_)
+    assert bool(len(weighted.validation_curve_)) == (count == 3).all()
 
 
 def test_fits_that_resume_keep_the_columns_of_the_first_fit():

@@ -16,7 +16,7 @@ from skae.nn.network import Network
 from skae.starting import modelling, row_shape
 from skae.state import Fitted
 from skae.table.reading import MatrixLike, holds_numbers
-from skae.table.rows import Floats, Rows, max_abs_values
+from skae.table.rows import Floats, Rows, max_abs_values, merge_equal_rows
 from skae.table.schema import Schema
 from skae.table.seen import Sample, hash_content
 from skae.table.targets import Targets, join_targets, rare_rows
@@ -191,21 +191,31 @@ def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
         validation = estimator.validation_fraction
     seed = draw_seed(estimator.random_state)
     own = rows.hash(seed)
-    if estimator.early_stopping == "auto" and data.X_val is None and mostly_repeats(rows, own):
+    if (
+        estimator.early_stopping == "auto"
+        and data.X_val is None
+        and mostly_repeats(rows, own, weight)
+    ):
         validation = 0.0
     hashes = hash_content(own, corrupted, targets, seed)
     split = Split.from_hashes(own, hashes, weight, rare_rows(targets, weight), validation)
     return PreparedFit(schema, rows, weight, corrupted, targets, split, hashes, resume, seed)
 
 
-def mostly_repeats(rows: Rows, hashes: NDArray[np.uint64]) -> bool:
+def mostly_repeats(rows: Rows, hashes: NDArray[np.uint64], weight: Floats) -> bool:
     """Return whether fewer than half of the rows of a table with categories are distinct.
 
     Equal rows are held out together, so that validation rows would be kinds of rows that training
-    never sees. Weights do not count, although a row of weight 3 otherwise equals three rows: whole
-    weights may be those of a survey, which stand for people whose rows would differ.
+    never sees. Whole weights are numbers of repetitions, without their greatest common divisor: a
+    table in which each row occurs three times is equivalent to one without repetitions.
     """
-    return bool(rows.modelled_levels) and 2 * len(np.unique(hashes)) < len(rows)
+    if not rows.modelled_levels:
+        return False
+    total = merge_equal_rows(weight, hashes)[1]
+    n = len(rows)
+    if (weight == np.rint(weight)).all() and weight.sum() < 2**53:
+        n = total.sum() / np.gcd.reduce(total.astype(np.int64))
+    return bool(2 * len(total) < n)
 
 
 def check_validation(estimator: BaseEstimator, data: FitData, targets: Targets | None) -> None:
