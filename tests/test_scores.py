@@ -288,4 +288,4 @@ def test_deviances_of_numbers_are_in_units_of_their_noise():
     score = SCORES["deviance"]().fit(seen, np.ones(2000), 0.3)
     assert score(seen).argmax() == 0
     share = residual[:, :2].var(axis=0) / (residual[:, :2].var(axis=0) + VARIANCE_FLOOR)
-    np.testing.assert_allclose(score.usual[:2], share / 2, atol=0.1)
+    np.testing.assert_allclose(score.mean[:2], share / 2, atol=0.1)

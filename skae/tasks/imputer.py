@@ -292,10 +292,8 @@ def _default_autoencoder(rows: Rows) -> Autoencoder:
     n_steps = ceil(len(rows) / choose_batch_size("auto", len(rows)))
     return Autoencoder(
         int(np.clip(n_components, 1, MAX_COMPONENTS)),
-        hidden_layer_sizes=(256, 128) if has_categories else "auto",
         dropout=0.1 if has_categories else 0.0,
         weight_decay=3.0 if has_categories else 0.0,
-        learning_rate=0.005 if has_categories else 0.008,
         max_epochs=int(np.clip(MAX_STEPS // n_steps, 1, MAX_EPOCHS)),
         early_stopping=False,
     )

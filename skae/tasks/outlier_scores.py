@@ -17,7 +17,7 @@ from skae.table.rows import chunks, row_chunks
 from skae.tasks.robust_statistics import (
     VARIANCE_FLOOR,
     Floats,
-    clipped_mean_and_deviation,
+    clipped_mean_and_variance,
     concentrate,
     group_means,
     mean_and_deviation,
@@ -179,9 +179,9 @@ class Deviance(Score):
     a few outliers hardly affect them. A row without observed cells has a score of 0.
     """
 
+    residual_variance: Floats
+    mean: Floats
     variance: Floats
-    usual: Floats
-    usual_variance: Floats
 
     @property
     def knows_patterns(self) -> bool:
@@ -191,26 +191,27 @@ class Deviance(Score):
         residual = outputs.residual.astype(np.float64)
         typical, deviation = scale_within_reach(residual, weight)
         variance = (typical * deviation) ** 2 + VARIANCE_FLOOR
-        self.variance = np.where(outputs.is_category, 1.0, variance)
-        moments = clipped_mean_and_deviation(self._deviances(residual), weight)
-        self.usual, spread = np.nan_to_num(moments)
-        self.usual_variance = spread**2
+        self.residual_variance = np.where(outputs.is_category, 1.0, variance)
+        moments = clipped_mean_and_variance(self._deviances(residual), weight)
+        self.mean, self.variance = np.nan_to_num(moments)
         return self
 
     def _deviances(self, residual: Floats) -> Floats:
-        return residual.astype(np.float64) ** 2 / (2 * self.variance)
+        return residual.astype(np.float64) ** 2 / (2 * self.residual_variance)
 
     def check_sizes(self, n_components: int, n_features: int) -> None:
-        check_numbers(self.variance, (n_features,), "the variances of residuals", positive=True)
-        check_numbers(self.usual, (n_features,), "the means of deviances")
-        check_numbers(self.usual_variance, (n_features,), "the variances of deviances")
-        if (self.usual_variance < 0).any():
+        check_numbers(
+            self.residual_variance, (n_features,), "the variances of residuals", positive=True
+        )
+        check_numbers(self.mean, (n_features,), "the means of deviances")
+        check_numbers(self.variance, (n_features,), "the variances of deviances")
+        if (self.variance < 0).any():
             raise ValueError("the variances of deviances must not be negative")
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
         terms = self._deviances(outputs.residual)
         observed = ~np.isnan(terms)
-        usual, variance = observed @ self.usual, observed @ self.usual_variance
+        usual, variance = observed @ self.mean, observed @ self.variance
         # The constant matters where all training rows are reconstructed exactly.
         return (np.nansum(terms, axis=1) - usual) / np.sqrt(variance + LEAST_DEVIANCE)
 

@@ -85,13 +85,11 @@ def mean_and_deviation(values: Floats, weight: Floats) -> Floats:
 
 
 @of_observed_cells
-def clipped_mean_and_deviation(values: Floats, weight: Floats) -> Floats:
-    """Compute the mean and standard deviation of columns clipped at a high percentile, (2, d).
-
-    A standard deviation of 0 is replaced by 1.
-    """
-    limit = weighted_percentile(values, weight, CLIPPED_PERCENT)
-    return mean_and_deviation(np.minimum(values, limit), weight)
+def clipped_mean_and_variance(values: Floats, weight: Floats) -> Floats:
+    """Compute the mean and variance of each column, clipped at a high percentile, (2, d)."""
+    clipped = np.minimum(values, weighted_percentile(values, weight, CLIPPED_PERCENT))
+    mean = np.average(clipped, axis=0, weights=weight)
+    return np.array([mean, np.average((clipped - mean) ** 2, axis=0, weights=weight)])
 
 
 def scale_within_reach(difference: Floats, weight: Floats) -> tuple[Floats, Floats]:
