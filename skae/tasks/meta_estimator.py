@@ -114,11 +114,18 @@ class TrainingRows:
     all_weights: NDArray[np.float64]
 
     def rows_for(self, autoencoder: BaseAutoencoder) -> ReadRows:
-        """Return the rows with a schema for an autoencoder, whose error messages name it."""
-        if autoencoder._fitted is not None:
-            return self.read._replace(schema=autoencoder._fitted.schema)
-        schema = replace(self.read.schema.for_arrays(), owner=type(autoencoder).__name__)
-        return self.read._replace(schema=schema)
+        """Return the rows with the schema of an autoencoder."""
+        return self.read._replace(schema=schema_of(autoencoder, self.read.schema.for_arrays()))
+
+
+def schema_of(autoencoder: BaseAutoencoder, schema: Schema) -> Schema:
+    """Return the schema of a fitted autoencoder.
+
+    If it is not fitted, return `schema`, with error messages that name the autoencoder.
+    """
+    if autoencoder._fitted is not None:
+        return autoencoder._fitted.schema
+    return replace(schema, owner=type(autoencoder).__name__)
 
 
 class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstimator):

@@ -1,7 +1,7 @@
 """Fitted model of the outlier detector, and the units in which its autoencoder receives rows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +14,7 @@ from skae.table.containers import index_of
 from skae.table.rows import Rows
 from skae.table.seen import Seen
 from skae.table.selection import DistinctRows, Selection, assemble
-from skae.tasks.meta_estimator import FittedTask
+from skae.tasks.meta_estimator import FittedTask, schema_of
 from skae.tasks.outlier_scores import ModelOutputs, Score
 from skae.tasks.robust_statistics import (
     MAX_DEVIATION,
@@ -198,9 +198,7 @@ class ScaledAutoencoder(FittedTask):
         schema = self.schema.for_arrays()
         if self.inputs.is_single_precision:
             schema = schema.in_other_units()
-        schema = replace(schema, owner=type(self.autoencoder).__name__)
-        if self.autoencoder._fitted is not None:
-            schema = self.autoencoder._fitted.schema
+        schema = schema_of(self.autoencoder, schema)
         read = ReadRows(schema, schema.as_rows(assemble(len(rows), parts, dtype)))
         self.autoencoder._fit_rows(read, None, weight, resume=True)
         # The detector keeps its own sample of the rows, in the user's units.
