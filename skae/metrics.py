@@ -2,8 +2,9 @@
 
 If an autoencoder reads a table with columns of several kinds, metrics that compare rows use the
 standardized cells that its network reads. A number is a cell in standard deviations from the mean
-of its column. A category has a cell for each level: the indicator of the level or, in decoded rows,
-its probability, minus its share in the training rows and divided by the square root of the share.
+of its column; if all columns are of the same kind, such as dates, they have one standard deviation
+in common. A category has a cell for each level: the indicator of the level or, in decoded rows, its
+probability, minus its share in the training rows and divided by the square root of the share.
 Distances between such rows are those of factor analysis of mixed data.
 """
 
@@ -45,7 +46,7 @@ from skae.inspection.attribution import (
     importance,
     mean_loadings,
 )
-from skae.inspection.cells import Cells, comparable_cells, reads_numbers, standardized_cells
+from skae.inspection.cells import comparable_cells, reads_numbers, standardized_cells
 from skae.inspection.display import apply_preprocessing, unpack_with_rows
 from skae.table.audit import FOLDS, PROBES
 from skae.table.categories import Categories
@@ -182,8 +183,10 @@ def explained_variance_ratio(
         reconstructed = _flatten_rows(_reconstructions(estimator, X), "reconstructions")
         rows = _flatten_rows(as_padded(X, reconstructed.shape[1]))
     else:
-        table = _standardized_cells(estimator, X)
-        rows, reconstructed = table.rows, table.decode(_codes(estimator, X))
+        autoencoder, rows, _ = unpack_with_rows(estimator, X)
+        codes = autoencoder.transform(rows)
+        rows, decode, *_ = standardized_cells(autoencoder, rows)
+        reconstructed = decode(codes)
     row_weight = check_sample_weight(
         sample_weight, rows, dtype=np.float64, ensure_non_negative=True
     )
@@ -583,7 +586,8 @@ def trustworthiness(
         rows = _flatten_rows(X)
     else:
         # As in the input of the encoder, missing cells have the means of their columns.
-        rows = np.nan_to_num(_standardized_cells(estimator, X).rows)
+        autoencoder, rows, _ = unpack_with_rows(estimator, X)
+        rows = np.nan_to_num(standardized_cells(autoencoder, rows).rows)
     n = len(rows)
     if n_neighbors >= n / 2:
         raise ValueError(
@@ -841,7 +845,8 @@ def two_sample_auc(
         `decision_function`. Clones of it are fitted. If None, it is a random forest, because a
         forest does not depend on the units of the columns and finds nonlinear differences. If
         columns hold categories or dates, it is a HistGradientBoostingClassifier instead, and a
-        classifier receives a pandas DataFrame, in which categories have the dtype "category".
+        classifier receives a pandas DataFrame, in which categories have the dtype "category". The
+        frame has the names of columns that `X` has, and whole numbers in place of the categories.
     random_state : int, RandomState instance or None, default=0
         Determines the folds and the random numbers of the default classifier. It is fixed by
         default, so that all generators are compared by the same test.
@@ -1018,16 +1023,11 @@ def _flatten_rows(X: ArrayLike, name: str = "X") -> Floats:
     return rows.reshape(len(rows), -1)
 
 
-def _standardized_cells(estimator: BaseEstimator, X: Any) -> Cells:
-    """Return the standardized cells that the autoencoder of an estimator reads."""
-    autoencoder, rows, _ = unpack_with_rows(estimator, X)
-    return standardized_cells(autoencoder, rows)
-
-
 def _joined_frame(X: Any, samples: Any) -> pd.DataFrame:
     """Return the rows of two tables with columns of several kinds, as numbers and categories.
 
-    The kinds of the columns are those of `X`. Dates and durations are numbers.
+    The kinds of the columns are those of `X`. Dates and durations are numbers, and categories have
+    codes.
     """
     labels = [[*getattr(table, "columns", [])] for table in (X, samples)]
     if all(labels) and labels[0] != labels[1]:
@@ -1035,8 +1035,15 @@ def _joined_frame(X: Any, samples: Any) -> pd.DataFrame:
     categories, columns = Categories(max_categories=MAX_LEVELS - 1), {}
     for j in range(X.shape[1]):
         label = str(labels[0][j] if labels[0] else j)
-        column, drawn = (Column.infer(table, j, label, categories) for table in (X, samples))
-        cells = np.concatenate([column.encode(table, j) for table in (X, samples)])
+        column = Column.infer(X, j, label, categories)
+        try:
+            drawn = Column.infer(samples, j, label, categories)
+            cells = np.concatenate([column.encode(table, j) for table in (X, samples)])
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"samples must have the kinds of columns that X has, which column {label!r} has "
+                f"not: {error}"
+            ) from None
         missing = np.isnan(cells)
         if column.is_category:
             # Categories that only the samples contain have one further level.
@@ -1047,14 +1054,20 @@ def _joined_frame(X: Any, samples: Any) -> pd.DataFrame:
         elif missing.any() and (~missing).sum() < MIN_OBSERVED:
             # Boosted trees fail if all cells of a column are missing in the rows of a fold.
             cells = missing.astype(np.float64)
-        columns[j] = cells
+        columns[labels[0][j] if labels[0] else j] = cells
     return pd.DataFrame(columns)
 
 
 def _codes(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:
     """Compute the codes of rows, of shape (n_samples, n_components)."""
     _require(estimator, "transform")
-    return np.asarray(estimator.transform(X))
+    codes = np.asarray(estimator.transform(X))
+    if codes.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The method transform of {type(estimator).__name__} must return codes, which are "
+            f"numbers, got values of dtype {codes.dtype}."
+        )
+    return codes
 
 
 def _reconstructions(estimator: BaseEstimator, X: ArrayLike) -> NDArray[Any]:

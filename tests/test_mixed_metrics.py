@@ -22,6 +22,7 @@ from skae import (
     AttributionDisplay,
     Autoencoder,
     AutoencoderClassifier,
+    AutoencoderImputer,
     AutoencoderOutlierDetector,
     BiplotDisplay,
     ConditionalVariationalAutoencoder,
@@ -409,6 +410,7 @@ def test_another_classifier_gets_categories():
     assert result == metrics.two_sample_auc(PANDAS, PANDAS[::-1], random_state=0)
     kinds = [isinstance(dtype, pd.CategoricalDtype) for dtype in seen[0].dtypes]
     assert kinds == [name in ("job", "smoker", "size", "group") for name in PANDAS.columns]
+    assert [*seen[0].columns] == [*PANDAS.columns]
 
 
 def test_many_categories_and_few_cells():
@@ -425,5 +427,14 @@ def test_two_tables_must_have_the_same_columns(models):
         metrics.two_sample_auc(PANDAS, PANDAS[PANDAS.columns[::-1]])
     with pytest.raises(ValueError, match="at least 5 rows each"):
         metrics.neg_two_sample_auc(models["pandas"], PANDAS[:4])
-    with pytest.raises(TypeError, match=r"column 3 .*job.* must be a string"):
+    with pytest.raises(ValueError, match=r"samples must have the kinds .* which column 'job' has"):
         metrics.two_sample_auc(PANDAS, PANDAS.assign(job=1))
+    with pytest.raises(ValueError, match=r"samples must have the kinds .* which column 'age' has"):
+        metrics.two_sample_auc(PANDAS, PANDAS.assign(age="x"))
+
+
+@pytest.mark.parametrize("name", ["active_units", "trustworthiness"])
+def test_an_imputer_has_no_codes(name):
+    imputer = AutoencoderImputer(Autoencoder(K, **QUICK)).fit(PANDAS)
+    with pytest.raises(ValueError, match="must return codes"):
+        METRICS[name](imputer, PANDAS)

@@ -197,6 +197,15 @@ def test_later_tables_may_have_other_categories():
     assert completed["size"][1] in ("S", "M")
 
 
+def test_cells_of_columns_without_observed_cells_in_the_fit_stay():
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    empty = X.copy()
+    empty[:, 2] = np.nan
+    imputer = AutoencoderImputer(QUICK).fit(empty)
+    np.testing.assert_array_equal(imputer.transform(X), X)
+    np.testing.assert_array_equal(imputer.transform(empty), empty)
+
+
 def test_indicators_are_those_of_the_rows_of_the_imputer():
     X = HIDDEN.copy()
     fitted = clone(QUICK).fit(X)

@@ -279,6 +279,17 @@ def test_scores_of_few_rows_survive_many_patterns_of_missing_cells():
     assert set(of_pattern.argsort()[-3:]) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("n_missing", [1, 8])
+def test_an_outlier_with_a_unique_pattern_of_missing_cells_is_found(n_missing):
+    rng = np.random.default_rng(0)
+    residual = rng.normal(size=(300, 12))
+    residual[0] *= 10
+    residual[0, :n_missing] = np.nan
+    seen = made(rng.normal(size=(300, 2)), residual, None)
+    score = OfPatterns(Reconstruction()).fit(seen, ONES[:300], 0.3)
+    assert score(seen).argmax() == 0
+
+
 def test_deviances_of_numbers_are_in_units_of_their_noise():
     rng = np.random.default_rng(0)
     residual = rng.normal(size=(2000, 3)) * [0.1, 1, 1]

@@ -154,7 +154,7 @@ class Schema(Stored):
         labels = list(X.columns) if hasattr(X, "columns") else range(X.shape[1])
         modelled, library = np.setdiff1d(np.arange(X.shape[1]), chosen), library_of(X)
         columns: list[Column] = []
-        if read_all or library or (modelling.reads_all and _has_empty_columns(X[:, modelled])):
+        if read_all or library or (modelling.reads_all and _has_empty_columns(X, modelled)):
             columns = [
                 Column.infer(X, int(j), str(labels[j]), modelling.categories) for j in modelled
             ]
@@ -424,7 +424,7 @@ class Schema(Stored):
         missing in a data frame, and 0 in an array.
         """
         n = len(cells)
-        cells = self._without_unknown(cells)
+        cells = self.without_unknown(cells)
         if self.library:
             if conditions is None:
                 conditions = np.full((n, len(self.conditions)), np.nan)
@@ -456,7 +456,7 @@ class Schema(Stored):
         X = as_container(self.shape.as_table(X, self.n_columns))
         if hasattr(X, "columns"):
             plain = [Column(int(j), str(j), None) for j in self.modelled]
-            return fill_frame(X, self.columns or plain, self._without_unknown(cells))
+            return fill_frame(X, self.columns or plain, self.without_unknown(cells))
         values = self.write(cells, conditions)
         X, values = np.asarray(X), np.asarray(values)
         return np.where(pd.isna(X), values, X)
@@ -484,7 +484,7 @@ class Schema(Stored):
         """Return a copy for rows in other units of numbers, which are written as they are."""
         return replace(self, columns=[column.as_number() for column in self.columns])
 
-    def _without_unknown(self, cells: Floats) -> Floats:
+    def without_unknown(self, cells: Floats) -> Floats:
         """Return modelled cells, which are NaN in columns without an observed cell in the fit."""
         # A column of categories without an observed cell has no level, so that none is written.
         unknown = [not (c.is_category or np.isfinite(c.low)) for c in self.columns]
@@ -584,9 +584,9 @@ def _block_order(names: Sequence[str], columns: Sequence[Column]) -> list[int]:
     return sorted(range(len(names)), key=lambda i: (rank[names[i]], n_levels[i], i))
 
 
-def _has_empty_columns(X: NDArray[Any]) -> bool:
-    """Return whether a column of an array has no observed cell."""
-    may_be_empty = pd.isna(X[0])
+def _has_empty_columns(X: NDArray[Any], index: NDArray[np.intp]) -> bool:
+    """Return whether a column of an array, among those at an index, has no observed cell."""
+    may_be_empty = index[pd.isna(X[0, index])]
     return bool(pd.isna(X[:, may_be_empty]).all(axis=0).any())
 
 

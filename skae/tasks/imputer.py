@@ -184,16 +184,16 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
         training: Training,
     ) -> FittedImputer:
         data = self._read_training_rows(X, sample_weight, previous)
-        autoencoder = data.autoencoder or _default_autoencoder(data.read.rows)
-        if self._trains_autoencoder():
-            autoencoder.set_params(random_state=draw_seed(self.random_state))
-            with training(autoencoder):
-                autoencoder._fit_rows(data.rows_for(autoencoder), None, data.weight, resume=True)
         schema, (table, _) = data.read.schema, rows_of_positive_weight(X, None, data.all_weights)
         missing = schema.find_missing(table, data.read.rows).any(axis=0)
         indicated = np.sort(schema.modelled[missing])
         if self.add_indicator and schema.names is not None:
             _name_flags(schema.names, indicated)
+        autoencoder = data.autoencoder or _default_autoencoder(data.read.rows)
+        if self._trains_autoencoder():
+            autoencoder.set_params(random_state=draw_seed(self.random_state))
+            with training(autoencoder):
+                autoencoder._fit_rows(data.rows_for(autoencoder), None, data.weight, resume=True)
         return FittedImputer(autoencoder, schema, indicated)
 
     def transform(self, X: MatrixLike) -> Any:
@@ -225,10 +225,12 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
         incomplete = missing.any(axis=1)
         cells = rows.modelled.copy()
         if incomplete.any():
-            restored = fitted.autoencoder._reconstruct(rows.take(incomplete))
+            restored = schema.without_unknown(
+                fitted.autoencoder._reconstruct(rows.take(incomplete))
+            )
             cells[incomplete] = np.where(missing[incomplete], restored, cells[incomplete])
         if schema.takes_arrays:
-            completed = schema.write(cells)
+            completed = schema.arrange(cells)
         else:
             # The names of columns that `fit` has not seen would not be those of the results.
             table = np.asarray(X) if is_frame(X) and not schema.library else X

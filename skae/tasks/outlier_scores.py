@@ -374,8 +374,9 @@ class OfPatterns(Score):
 
     A linear function of the number of missing cells and of their columns is subtracted from the
     scores of another criterion. It is fitted to the training rows by a ridge regression with
-    Huber's loss, which outliers among them hardly affect. The ridge is so large that the score of a
-    row has little influence on what is subtracted from it, however many columns have missing cells.
+    Huber's loss, which outliers among them hardly affect. The ridge, and smaller weights of rows
+    with rare combinations of missing cells, limit the influence of the score of a row on what is
+    subtracted from it, however many columns have missing cells.
 
     Parameters
     ----------
@@ -394,15 +395,17 @@ class OfPatterns(Score):
         missing = np.isnan(outputs.residual).astype(np.float64)
         center, scale = robust_center_scale(values[:, None], weight, trim, floor=0.0)
         scores = (values - center) / scale
-        _, deviation = mean_and_deviation(missing, weight)
-        is_constant = np.ptp(missing, axis=0) == 0
         # The number of missing cells has a small coefficient, so that the ridge hardly affects it.
         bits = np.hstack([missing, missing.sum(axis=1, keepdims=True)])
-        model = Ridge(alpha=1 + RIDGE_ROWS * float((deviation**2)[~is_constant].sum()))
+        length = ((bits - np.average(bits, axis=0, weights=weight)) ** 2).sum(axis=1)
+        usual_length = np.average(length, weights=weight)
+        model = Ridge(alpha=1 + RIDGE_ROWS * usual_length)
+        # Rows with rare combinations of missing cells would otherwise determine their own effects.
+        share = weight * usual_length / np.maximum(length, max(usual_length, TINY))
         expected = np.zeros(len(scores))
         for _ in range(HUBER_STEPS):
             usual = expected + (scores - expected).clip(-HUBER_LIMIT, HUBER_LIMIT)
-            expected = model.fit(bits, usual, sample_weight=weight).predict(bits)
+            expected = model.fit(bits, usual, sample_weight=share).predict(bits)
         self.effect = scale * (model.coef_[:-1] + model.coef_[-1])
         return self
 
