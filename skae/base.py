@@ -778,13 +778,27 @@ class BaseAutoencoder(
         return self._train(data, self._fitted, fit_stream, 1)
 
     def _fit_rows(
-        self, read: ReadRows, targets: Targets | None, sample_weight: Floats, resume: bool
+        self,
+        read: ReadRows,
+        targets: Targets | None,
+        sample_weight: Floats,
+        resume: bool,
+        predicts_hidden: bool = False,
     ) -> Self:
         """Fit to rows and targets that a meta-estimator has read.
 
-        If `resume` is True, training resumes from the fitted model, if there is one.
+        If `resume` is True, training resumes from the fitted model, if there is one. `FitData`
+        documents `predicts_hidden`.
         """
-        data = FitData(read.rows.values, None, sample_weight, None, targets=targets, read=read)
+        data = FitData(
+            read.rows.values,
+            None,
+            sample_weight,
+            None,
+            targets=targets,
+            read=read,
+            predicts_hidden=predicts_hidden,
+        )
         return self._train(data, self._fitted if resume else None)
 
     def _partial_fit_rows(self, read: ReadRows, targets: Targets, sample_weight: Floats) -> Self:

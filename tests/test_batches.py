@@ -78,6 +78,20 @@ def test_automatic_batches_leave_no_single_row(n):
     assert n == 1 or min(Batches.all_rows(table(n, 1)).batch_sizes(size)) > 1
 
 
+def test_only_hidden_cells_of_predicted_columns_count():
+    whole = table(200)._replace(observed=torch.rand(200, 3, generator=generator(2)) < 0.8)
+    options = {"hidden_share": 0.3, "predicted": torch.tensor([True, False, True])}
+    rows = Batches(whole, torch.arange(200), **options)
+    found = rows._corrupt_batch(whole, generator())
+    assert 0.2 < 1 - found.visible[whole.observed].float().mean() < 0.4
+    for j, is_predicted in enumerate(options["predicted"]):
+        counted = whole.observed[:, j]
+        counted = counted & ~found.visible[:, j] if is_predicted else counted
+        assert torch.equal(found.observed[:, j], counted)
+    everything = Batches(whole, torch.arange(200), hidden_share=0.3)
+    assert torch.equal(everything._corrupt_batch(whole, generator()).observed, whole.observed)
+
+
 # -------------------------------------------------------------------------------- training steps
 
 

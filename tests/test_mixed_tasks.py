@@ -197,6 +197,18 @@ def test_later_tables_may_have_other_categories():
     assert completed["size"][1] in ("S", "M")
 
 
+def test_categories_are_predicted_from_other_columns():
+    rng = np.random.default_rng(0)
+    kind = rng.integers(6, size=600)
+    X = pd.DataFrame(
+        {"kind": np.array(list("abcdef"))[kind], "same": np.array(list("uvwxyz"))[kind]}
+    )
+    X["other"] = rng.choice(list("pq"), 600)
+    hidden = rng.random(X.shape) < [0.0, 0.2, 0.2]
+    filled = AutoencoderImputer(random_state=0).fit_transform(X.mask(hidden))
+    assert (filled["same"] == X["same"])[hidden[:, 1]].mean() > 0.98
+
+
 def test_cells_of_columns_without_observed_cells_in_the_fit_stay():
     X = np.random.default_rng(0).normal(size=(60, 4))
     empty = X.copy()

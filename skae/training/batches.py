@@ -48,6 +48,9 @@ class Batches:
     hidden_share : float
         Probability with which a modelled cell of a training batch is hidden from the encoder. It is
         not corrupted, and it counts in the loss.
+    predicted : Tensor of shape (n_columns,), bool, or None
+        Columns of which only hidden cells count in the loss, if cells are hidden. None if there are
+        none.
     """
 
     table: Batch
@@ -56,6 +59,7 @@ class Batches:
     n_conditions: int = 0
     width: int | None = None
     hidden_share: float = 0.0
+    predicted: Tensor | None = None
 
     @classmethod
     def all_rows(cls, table: Batch) -> Self:
@@ -123,6 +127,10 @@ class Batches:
             visible = visible >= self.hidden_share
             known = batch.observed if batch.visible is None else batch.visible
             batch = batch._replace(visible=visible if known is None else visible & known)
+            if self.predicted is not None:
+                counted = ~(visible & self.predicted)
+                observed = counted if batch.observed is None else counted & batch.observed
+                batch = batch._replace(observed=observed)
         if self.corrupt is None:
             return batch
         features, conditions = batch.x.tensor_split([batch.x.shape[1] - self.n_conditions], dim=1)

@@ -75,7 +75,7 @@ class Rehearsal(Batches):
         index = torch.arange(min(CHECKED_ROWS, len(self.table.x)), device=self.table.x.device)
         table = self.take(index)
         table = table._replace(weight=table.weight / table.weight.mean())
-        options = self.corrupt, self.n_conditions, self.width, self.hidden_share
+        options = self.corrupt, self.n_conditions, self.width, self.hidden_share, self.predicted
         return Batches(table, index, *options)
 
     def _shuffled(self, n: int, times: int, generator: torch.Generator) -> Tensor:
