@@ -509,6 +509,8 @@ class BaseAutoencoder(
     """What error messages call instances of this class and its subclasses."""
     _narrow_widths: ClassVar[tuple[int, ...]] = WIDTHS["mlp"]
     """Meaning of `hidden_layer_sizes="auto"` for multilayer perceptrons and narrow tables."""
+    _predicts_hidden: ClassVar[bool] = False
+    """Whether categories only count in the loss where "masking" hides them."""
     _encoder_uses_conditions: ClassVar[bool] = True
     """Whether the encoder receives the columns of conditions beside the modelled ones."""
     _density: ClassVar[type[Density]] = Laplace
@@ -778,27 +780,13 @@ class BaseAutoencoder(
         return self._train(data, self._fitted, fit_stream, 1)
 
     def _fit_rows(
-        self,
-        read: ReadRows,
-        targets: Targets | None,
-        sample_weight: Floats,
-        resume: bool,
-        predicts_hidden: bool = False,
+        self, read: ReadRows, targets: Targets | None, sample_weight: Floats, resume: bool
     ) -> Self:
         """Fit to rows and targets that a meta-estimator has read.
 
-        If `resume` is True, training resumes from the fitted model, if there is one. `FitData`
-        documents `predicts_hidden`.
+        If `resume` is True, training resumes from the fitted model, if there is one.
         """
-        data = FitData(
-            read.rows.values,
-            None,
-            sample_weight,
-            None,
-            targets=targets,
-            read=read,
-            predicts_hidden=predicts_hidden,
-        )
+        data = FitData(read.rows.values, None, sample_weight, None, targets=targets, read=read)
         return self._train(data, self._fitted if resume else None)
 
     def _partial_fit_rows(self, read: ReadRows, targets: Targets, sample_weight: Floats) -> Self:

@@ -68,9 +68,6 @@ best epoch, as a share of `max_epochs`."""
 HIDDEN_SHARES = (0.05, 0.3)
 """Smallest and largest share of cells that training hides from the encoder if cells are missing."""
 
-PREDICTED_SHARE = 0.3
-"""Share of cells that training hides from the encoder to predict them from the others."""
-
 SECOND_PACE = 1 / 3
 """Factor on the learning rate of a training that is repeated because it has broken down."""
 
@@ -274,14 +271,13 @@ def make_batches(
     corrupt = None if prepared.corrupted is not None else estimator.corruption
     hidden, predicted = _hidden_share(rows, network), None
     has_categories = any(rows.modelled_levels)
-    if hidden and has_categories and prepared.predicts_hidden:
-        hidden = PREDICTED_SHARE
-        levels = [*rows.modelled_levels, *([0] * len(rows.n_levels))]
-        predicted = torch.tensor([n > 0 for n in levels], device=table.x.device)
     if corrupt == "masking" and has_categories:
         # No category is a blank, so that cells are hidden instead.
         hidden = 1 - (1 - hidden) * (1 - min(1.0, estimator.corruption_level))
         corrupt = None
+        if estimator._predicts_hidden:
+            levels = [*rows.modelled_levels, *([0] * len(rows.n_levels))]
+            predicted = torch.tensor([n > 0 for n in levels], device=table.x.device)
     elif isinstance(corrupt, str):
         part = split.training_part()
         full = as_tensor(fill_with_means(rows.values, part.index, part.weight))

@@ -47,9 +47,6 @@ class FitData:
         Keyword arguments of the autoencoder's `_read_targets`.
     read : ReadRows or None
         The rows of `X`, if a meta-estimator has read them.
-    predicts_hidden : bool
-        Whether the reconstruction of a category only counts where training hides it, so that the
-        model learns to predict it from other cells.
     """
 
     X: MatrixLike
@@ -62,7 +59,6 @@ class FitData:
     targets: Targets | None = None
     target_options: dict[str, Any] = field(default_factory=dict)
     read: ReadRows | None = None
-    predicts_hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,6 @@ class PreparedFit:
     seed : int
         Seed of the split and of all random numbers for a new network. If training resumes with a
         network of the same size, its random numbers continue those of the previous fit.
-    predicts_hidden : bool
-        Whether categories only count where training hides them; see `FitData`.
     pace : float
         Factor on the learning rate.
     """
@@ -105,7 +99,6 @@ class PreparedFit:
     hashes: NDArray[np.uint64]
     resume: Fitted | None
     seed: int
-    predicts_hidden: bool = False
     pace: float = 1.0
 
     @property
@@ -206,8 +199,7 @@ def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
         validation = 0.0
     hashes = hash_content(own, corrupted, targets, seed)
     split = Split.from_hashes(own, hashes, weight, rare_rows(targets, weight), validation)
-    parts = schema, rows, weight, corrupted, targets, split, hashes, resume, seed
-    return PreparedFit(*parts, data.predicts_hidden)
+    return PreparedFit(schema, rows, weight, corrupted, targets, split, hashes, resume, seed)
 
 
 def mostly_repeats(rows: Rows, hashes: NDArray[np.uint64], weight: Floats) -> bool:

@@ -48,6 +48,11 @@ class DenoisingAutoencoder(BaseAutoencoder):
     the corruption that resembles the errors in your data. If most cells of the rows to restore are
     correct, use as many components as columns.
 
+    In tables with categories, "masking" hides cells from the encoder as if they were missing. The
+    reconstruction of a category counts only where it is hidden, because the encoder could otherwise
+    copy it instead of predicting it from the other columns. Codes then contain what columns have in
+    common, and reconstructed categories agree less often with those of the row.
+
     References
     ----------
     .. [1] P. Vincent, H. Larochelle, Y. Bengio and P.-A. Manzagol, "Extracting and composing robust
@@ -72,6 +77,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
     """
 
     corruption: str | Corruption | None = "masking"
+
+    _predicts_hidden = True
 
     def _make_latent(self, n_components: int, table: TableInfo) -> Latent:
         return Deterministic(n_components)
