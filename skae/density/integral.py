@@ -1,7 +1,8 @@
 """The integral over the code of a row by importance sampling, which starts at Laplace's method.
 
-If the Fisher information depends on the code, as that of categories does, the posterior of a code
-can be far from normal: the probability of a category changes little once it is close to 0 or 1.
+It is for tables with categories, for which the posterior of a code can be far from normal: the
+probability of a category changes little once it is close to 0 or 1. Tables of binary numbers with
+the Bernoulli likelihood keep Laplace's method.
 """
 
 import math

@@ -61,8 +61,8 @@ class Laplace:
     """Density of rows, with Laplace's approximation of the integral over the code of each row.
 
     The joint density of a row and its code is approximated by a multiple of a normal density of the
-    code, whose mean is the most probable code of the row. If the Fisher information depends on the
-    code, `log_integral` corrects the approximation.
+    code, whose mean is the most probable code of the row. For tables with categories,
+    `log_integral` corrects the approximation.
 
     Attributes
     ----------
