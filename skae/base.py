@@ -1485,26 +1485,10 @@ class BaseAutoencoder(
         """Index in X and name of each encoded column."""
         return self._read_fitted().schema.encoded_columns
 
-    def _standardized(self, function: Callable[..., Floats], X: MatrixLike, *first: Any) -> Floats:
-        """Call a function of rows, whose result has the encoded columns."""
+    def _standardized_cells(self, X: MatrixLike) -> derivatives.StandardizedCells:
+        """Return the encoded and standardized cells of rows."""
         fitted = self._read_fitted()
-        return function(*first, fitted.schema.read(X), fitted)
-
-    def _standardized_rows(self, X: MatrixLike) -> Floats:
-        """Return the encoded and standardized cells (n, n_encoded) of rows, NaN if missing."""
-        return self._standardized(inference.standardized_rows, X)
-
-    def _standardized_decodings(self, X: MatrixLike, Z: Floats) -> Floats:
-        """Decode codes for rows, as `reconstruct` does, to encoded and standardized cells."""
-        return self._standardized(inference.standardized_decodings, X, Z)
-
-    def _standardized_encoder_jacobian(self, X: MatrixLike) -> Floats:
-        """Compute the derivatives (n, k, n_encoded) of codes by encoded, standardized cells."""
-        return self._standardized(derivatives.standardized_encoder_jacobian, X)
-
-    def _standardized_decoder_jacobian(self, X: MatrixLike) -> Floats:
-        """Compute the derivatives (n, n_encoded, k) of expected standardized cells by codes."""
-        return self._standardized(derivatives.standardized_decoder_jacobian, X)
+        return derivatives.StandardizedCells(fitted.schema.read(X), fitted)
 
     # ---------------------------------------------------------------------------------- state
 

@@ -1,12 +1,16 @@
-"""Derivatives of codes with respect to rows, and of decoded rows with respect to codes."""
+"""Derivatives of codes with respect to rows, and of decoded rows with respect to codes.
+
+They are in the user's units or, in `StandardizedCells`, in those in which the network reads rows.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skae.inference import BLOCK_ROWS, code_units, map_rows
+from skae.inference import BLOCK_ROWS, code_units, map_codes, map_rows
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.nn.latent import Code
@@ -83,40 +87,76 @@ def decoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
     return _map(derive, rows, fitted).swapaxes(1, 2)
 
 
-def standardized_encoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
-    """Compute the derivatives (n, k, n_encoded) of codes with respect to standardized cells.
+@dataclass(frozen=True)
+class StandardizedCells:
+    """Encoded and standardized modelled cells of rows, and how they depend on codes.
 
-    They are the cells of `skae.inference.standardized_rows`. Missing ones have the derivative 0.
+    They are the cells that the network reads, but without the effects of conditions.
+
+    Attributes
+    ----------
+    rows : Rows
+        The n rows.
+    fitted : Fitted
+        The model.
     """
-    network = fitted.network
-    inputs, scale = network.inputs, code_units(fitted, network)[1]
 
-    def derive(batch: Batch) -> Tensor:
-        own = inputs.modelled(batch)
-        with torch.enable_grad():
-            u = inputs(batch).detach().requires_grad_()
-            draws = network.latent.inference_draws(own.x)
-            gradients = _gradients(network.latent(network.encoder(u), draws), u, network)
-        missing = inputs.encoding.spread(own.x.isnan())
-        cells = gradients[..., : inputs.n_encoded].masked_fill(missing[:, None], 0.0)
-        return cells * scale[:, None]
+    rows: Rows
+    fitted: Fitted
 
-    return map_rows(derive, rows, fitted, np.float64, block_rows=_block_rows(fitted))
+    def values(self) -> Floats:
+        """Compute the cells (n, n_encoded), in float64. Missing ones are NaN."""
+        inputs = self.fitted.network.inputs
+        cells = torch.from_numpy(self.rows.modelled.astype(np.float64))
+        encoded = inputs.standardize(inputs.encoding(cells))
+        return encoded.masked_fill(inputs.encoding.spread(cells.isnan()), torch.nan).numpy()
 
+    def decode(self, Z: Floats) -> Floats:
+        """Compute the expected cells (n, n_encoded) of codes (n, k), with conditions of the rows.
 
-def standardized_decoder_jacobian(rows: Rows, fitted: Fitted) -> Floats:
-    """Compute the derivatives (n, n_encoded, k) of standardized expected rows by codes of rows.
+        Levels of categories have their probabilities.
+        """
+        network = self.fitted.network
 
-    The expected rows are those of `skae.inference.standardized_decodings`.
-    """
-    network = fitted.network
-    scale = code_units(fitted, network)[1]
+        def expected(out: Tensor) -> Tensor:
+            return network.inputs.standardize(network.likelihood.expected(out))
 
-    def derive(batch: Batch) -> Tensor:
-        jacobian = network.mean_jacobian(network.encode(batch).mean, batch)
-        return (jacobian.mT / (scale[:, None] * network.inputs.scale)).mT
+        return map_codes(expected, Z, self.rows.conditions, self.fitted, network, "Z")
 
-    return map_rows(derive, rows, fitted, np.float64, block_rows=_block_rows(fitted))
+    def encoder_jacobian(self) -> Floats:
+        """Compute the derivatives (n, k, n_encoded) of codes with respect to cells.
+
+        Those with respect to missing cells are 0.
+        """
+        network = self.fitted.network
+        inputs, scale = network.inputs, code_units(self.fitted, network)[1]
+
+        def derive(batch: Batch) -> Tensor:
+            own = inputs.modelled(batch)
+            with torch.enable_grad():
+                u = inputs(batch).detach().requires_grad_()
+                draws = network.latent.inference_draws(own.x)
+                gradients = _gradients(network.latent(network.encoder(u), draws), u, network)
+            missing = inputs.encoding.spread(own.x.isnan())
+            cells = gradients[..., : inputs.n_encoded].masked_fill(missing[:, None], 0.0)
+            return cells * scale[:, None]
+
+        return self._map(derive)
+
+    def decoder_jacobian(self) -> Floats:
+        """Compute the derivatives (n, n_encoded, k) of expected cells by the codes of the rows."""
+        network = self.fitted.network
+        scale = code_units(self.fitted, network)[1]
+
+        def derive(batch: Batch) -> Tensor:
+            jacobian = network.mean_jacobian(network.encode(batch).mean, batch)
+            return (jacobian.mT / (scale[:, None] * network.inputs.scale)).mT
+
+        return self._map(derive)
+
+    def _map(self, function: Callable[[Batch], Tensor]) -> Floats:
+        block_rows = _block_rows(self.fitted)
+        return map_rows(function, self.rows, self.fitted, np.float64, block_rows=block_rows)
 
 
 def _block_rows(fitted: Fitted) -> int:

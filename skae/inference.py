@@ -336,30 +336,6 @@ def encoded_rows(rows: Rows, fitted: Fitted) -> Floats:
     return map_rows(fitted.network.inputs, rows, fitted)
 
 
-def standardized_rows(rows: Rows, fitted: Fitted) -> Floats:
-    """Return the encoded and standardized modelled cells (n, n_encoded) of rows, in float64.
-
-    Missing cells are NaN. Unlike the input of the encoder, they do not depend on conditions.
-    """
-    inputs = fitted.network.inputs
-    cells = torch.from_numpy(rows.modelled.astype(np.float64))
-    encoded = inputs.standardize(inputs.encoding(cells))
-    return encoded.masked_fill(inputs.encoding.spread(cells.isnan()), torch.nan).numpy()
-
-
-def standardized_decodings(Z: Floats, rows: Rows, fitted: Fitted) -> Floats:
-    """Compute the expected encoded and standardized cells (n, n_encoded) of codes (n, k).
-
-    Codes are decoded under the conditions of the rows. Levels have their probabilities.
-    """
-    network = fitted.network
-
-    def expected(out: Tensor) -> Tensor:
-        return network.inputs.standardize(network.likelihood.expected(out))
-
-    return map_codes(expected, Z, rows.conditions, fitted, network, "Z")
-
-
 def errors(rows: Rows, fitted: Fitted, per_feature: bool) -> Floats:
     """Compute the reconstruction errors (n,) of rows, in float64.
 

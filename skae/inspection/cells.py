@@ -51,13 +51,14 @@ def reads_numbers(estimator: Any) -> bool:
 
 def standardized_cells(autoencoder: Any, X: Any) -> Cells:
     """Return the cells of rows that the network of an autoencoder reads."""
+    cells, read = autoencoder._standardized_cells(X), autoencoder._standardized_cells
     columns, names = zip(*autoencoder._encoded_columns, strict=True)
     order = np.argsort(columns, kind="stable")
     return Cells(
-        autoencoder._standardized_rows(X)[:, order],
-        lambda codes: autoencoder._standardized_decodings(X, np.asarray(codes))[:, order],
-        lambda rows: autoencoder._standardized_encoder_jacobian(rows)[:, :, order],
-        lambda rows: autoencoder._standardized_decoder_jacobian(rows)[:, order],
+        cells.values()[:, order],
+        lambda codes: cells.decode(np.asarray(codes))[:, order],
+        lambda rows: read(rows).encoder_jacobian()[:, :, order],
+        lambda rows: read(rows).decoder_jacobian()[:, order],
         np.array(columns)[order],
         [names[i] for i in order],
     )

@@ -147,7 +147,7 @@ class Inputs(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Compute the input of the encoder, (n, n_outputs)."""
         rows = self.modelled(batch)
-        u = (self.encoding(rows.x) - self.center) / self.scale
+        u = self.standardize(self.encoding(rows.x))
         if self.shift is not None:
             u = u + self.shift(self.conditions(batch))
         visible = rows.observed if rows.visible is None else rows.visible

@@ -188,16 +188,15 @@ class Deviance(Score):
         return True
 
     def fit(self, outputs: ModelOutputs, weight: Floats, trim: float) -> Self:
-        residual = outputs.residual.astype(np.float64)
-        typical, deviation = scale_within_reach(residual, weight)
+        typical, deviation = scale_within_reach(outputs.residual.astype(np.float64), weight)
         variance = (typical * deviation) ** 2 + VARIANCE_FLOOR
         self.residual_variance = np.where(outputs.is_category, 1.0, variance)
-        moments = clipped_mean_and_variance(self._deviances(residual), weight)
+        moments = clipped_mean_and_variance(self._deviances(outputs), weight)
         self.mean, self.variance = np.nan_to_num(moments)
         return self
 
-    def _deviances(self, residual: Floats) -> Floats:
-        return residual.astype(np.float64) ** 2 / (2 * self.residual_variance)
+    def _deviances(self, outputs: ModelOutputs) -> Floats:
+        return outputs.residual.astype(np.float64) ** 2 / (2 * self.residual_variance)
 
     def check_sizes(self, n_components: int, n_features: int) -> None:
         check_numbers(
@@ -209,7 +208,7 @@ class Deviance(Score):
             raise ValueError("the variances of deviances must not be negative")
 
     def __call__(self, outputs: ModelOutputs) -> Floats:
-        terms = self._deviances(outputs.residual)
+        terms = self._deviances(outputs)
         observed = ~np.isnan(terms)
         usual, variance = observed @ self.mean, observed @ self.variance
         # The constant matters where all training rows are reconstructed exactly.
