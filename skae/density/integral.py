@@ -11,11 +11,7 @@ import torch
 from torch import Tensor
 
 from skae.density.base import MAX_CELLS
-from skae.density.expansion import Decoder
 from skae.density.search import Search
-from skae.nn.batch import Batch
-from skae.nn.likelihoods.base import Likelihood
-from skae.nn.prior import Prior
 
 N_POINTS = 128
 """Number of codes that are drawn from each of two distributions, the prior and Laplace's normal
@@ -23,9 +19,7 @@ approximation of the posterior. With 128, the probabilities of all rows of table
 categories had sums between 0.98 and 1.01 for 2, 3 and 20 components."""
 
 
-def log_integral(
-    network: Decoder, likelihood: Likelihood, prior: Prior, batch: Batch, found: Search
-) -> Tensor:
+def log_integral(found: Search) -> Tensor:
     """Estimate the log-densities of rows in nats, shape (n,), float64.
 
     Half of the codes are drawn from the prior, and half from the normal approximation of the
@@ -35,18 +29,11 @@ def log_integral(
 
     Parameters
     ----------
-    network : Network or Subspace
-        Network that decodes the codes.
-    likelihood : Likelihood
-        Distribution of rows given the outputs of the decoder.
-    prior : Prior
-        Distribution of codes.
-    batch : Batch
-        The rows.
     found : Search
-        Result of the search for their most probable codes.
+        Result of the search for the most probable codes of the rows.
     """
-    k = found.z.shape[1]
+    network, likelihood = found.expansion.network, found.expansion.likelihood
+    prior, batch, k = found.prior, found.expansion.batch, found.z.shape[1]
     points = normal_points(k).to(found.z)
     # Draws from the prior are the same for all rows.
     common = prior.transform(points)[:, None]

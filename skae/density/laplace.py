@@ -204,7 +204,7 @@ class Laplace:
     def _log_prob(self, network: Decoder, batch: Batch) -> Tensor:
         found = self._found(network, batch)
         if not self.likelihood.has_constant_information:
-            return log_integral(network, self.likelihood, self.prior, batch, found)
+            return log_integral(found)
         # After convergence, the expansion predicts that the log-density at the mode is higher by
         # gain / 2.
         correction = torch.where(found.gain <= FAST_TOLERANCE, found.gain / 2, 0.0)
