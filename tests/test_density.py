@@ -210,9 +210,8 @@ def test_diagonal_noise_is_found():
     z = rng.normal(size=(5000, 1))
     spread = np.array([0.2, 0.5, 1.0, 0.3, 0.7, 0.4])
     X = 20 * z @ np.ones((1, 6)) + spread * rng.normal(size=(5000, 6))
-    fitted = Autoencoder(
-        1, hidden_layer_sizes=(), max_epochs=0, early_stopping=False, noise="diagonal"
-    ).fit(X)
+    parameters = {"hidden_layer_sizes": (), "max_epochs": 0, "early_stopping": False}
+    fitted = Autoencoder(1, noise="diagonal", random_state=0, **parameters).fit(X)
     assert fitted.noise_variance_.shape == (6,)
     np.testing.assert_allclose(fitted.noise_variance_, spread**2, rtol=0.15)
 
