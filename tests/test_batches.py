@@ -1,13 +1,19 @@
 """Batches of training rows: their numbers of rows, and penalties that are computed per batch."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from skorch.callbacks import Callback
 from small_models import AUTOENCODERS, META_ESTIMATORS, for_each, tiny
 from test_common import train
 
-from skae import SparseAutoencoder, WassersteinAutoencoder
+from skae import (
+    Autoencoder,
+    DenoisingAutoencoder,
+    SparseAutoencoder,
+    WassersteinAutoencoder,
+)
 from skae.nn.batch import Batch
 from skae.nn.draws import Draws
 from skae.training import batches
@@ -124,6 +130,24 @@ def trained(estimator_class, n=2 * SIZE + 1, **parameters):
     steps = Steps()
     parameters = {"batch_size": SIZE, "early_stopping": False} | parameters
     return train(tiny(estimator_class, callbacks=[steps], **parameters), rows), steps
+
+
+@pytest.mark.parametrize("estimator_class", [Autoencoder, DenoisingAutoencoder])
+def test_categories_of_denoising_autoencoders_only_count_where_they_are_hidden(estimator_class):
+    rng, steps = np.random.default_rng(0), Steps()
+    frame = pd.DataFrame({"x": rng.normal(size=60), "job": rng.choice(list("abc"), 60)})
+    parameters = {"corruption": "masking", "early_stopping": False, "callbacks": [steps]}
+    schema = tiny(estimator_class, **parameters).fit(frame)._fitted.schema
+    number, category = (schema.modelled_levels.index(n) for n in (0, 3))
+    assert steps.batches
+    for batch in steps.batches:
+        assert not batch.visible.all(dim=0).any()
+        counted = torch.ones_like(batch.visible) if batch.observed is None else batch.observed
+        assert counted[:, number].all()
+        if estimator_class is Autoencoder:
+            assert counted[:, category].all()
+        else:
+            assert torch.equal(counted[:, category], ~batch.visible[:, category])
 
 
 @for_each(AUTOENCODERS)

@@ -349,26 +349,6 @@ def test_a_curved_model_integrates_over_a_missing_cell_approximately():
         np.testing.assert_allclose(model.score_samples(missing[None]), integral, atol=0.01)
 
 
-def test_hidden_categories_are_predicted_from_other_columns():
-    kind = np.random.default_rng(0).integers(6, size=600)
-    names = [np.array(list(letters))[kind] for letters in ("abcdef", "uvwxyz")]
-    frame = pd.DataFrame({"kind": names[0], "same": names[1], "x": RNG.normal(size=600)})
-    parameters = QUICK | {"max_epochs": 60, "early_stopping": False}
-    errors = {}
-    for estimator_class in (skae.Autoencoder, skae.DenoisingAutoencoder):
-        model = estimator_class(3, **parameters).fit(frame)
-        fitted = model._fitted
-        batch = Batch(torch.tensor(fitted.schema.read(frame).values).float(), torch.ones(600))
-        visible = torch.ones_like(batch.x, dtype=torch.bool)
-        visible[:, [column.name for column in fitted.schema.columns].index("same")] = False
-        with torch.inference_mode():
-            z = fitted.network.encode(batch._replace(visible=visible)).mean
-            out = fitted.network.outputs(z, batch)
-            found = fitted.network.likelihood.mean(out)
-        errors[estimator_class] = float((found != batch.x)[~visible].float().mean())
-    assert errors[skae.DenoisingAutoencoder] < 0.02 < errors[skae.Autoencoder]
-
-
 def test_the_integral_over_a_code_is_that_of_a_grid():
     frame = pd.DataFrame(
         {name: categories(levels, i) for i, (name, levels) in enumerate(SMALL.items())}
