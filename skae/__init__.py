@@ -16,6 +16,7 @@ from skae.model_selection import ComponentsPath, components_path
 from skae.state import load
 from skae.table.categories import Categories
 from skae.tasks.classifier import AutoencoderClassifier
+from skae.tasks.features import AutoencoderFeatures
 from skae.tasks.imputer import AutoencoderImputer
 from skae.tasks.outlier import AutoencoderOutlierDetector
 from skae.tasks.regressor import AutoencoderRegressor
@@ -39,6 +40,7 @@ __all__ = [
     "AttributionDisplay",
     "Autoencoder",
     "AutoencoderClassifier",
+    "AutoencoderFeatures",
     "AutoencoderImputer",
     "AutoencoderOutlierDetector",
     "AutoencoderRegressor",

@@ -780,18 +780,36 @@ class BaseAutoencoder(
         return self._train(data, self._fitted, fit_stream, 1)
 
     def _fit_rows(
-        self, read: ReadRows, targets: Targets | None, sample_weight: Floats, resume: bool
+        self,
+        read: ReadRows,
+        targets: Targets | None,
+        sample_weight: Floats,
+        resume: bool,
+        density_rows: int | None = None,
     ) -> Self:
         """Fit to rows and targets that a meta-estimator has read.
 
-        If `resume` is True, training resumes from the fitted model, if there is one.
+        If `resume` is True, training resumes from the fitted model, if there is one. `density_rows`
+        is the maximum number of rows from which the density is estimated.
         """
-        data = FitData(read.rows.values, None, sample_weight, None, targets=targets, read=read)
+        data = FitData(
+            *(read.rows.values, None, sample_weight, None),
+            targets=targets,
+            read=read,
+            density_rows=density_rows,
+        )
         return self._train(data, self._fitted if resume else None)
 
-    def _partial_fit_rows(self, read: ReadRows, targets: Targets, sample_weight: Floats) -> Self:
+    def _partial_fit_rows(
+        self, read: ReadRows, targets: Targets, sample_weight: Floats, density_rows: int
+    ) -> Self:
         """Continue training with rows and targets that a meta-estimator has read."""
-        data = FitData(read.rows.values, None, sample_weight, None, targets=targets, read=read)
+        data = FitData(
+            *(read.rows.values, None, sample_weight, None),
+            targets=targets,
+            read=read,
+            density_rows=density_rows,
+        )
         return self._train(data, self._fitted, fit_stream, 1)
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -866,6 +884,10 @@ class BaseAutoencoder(
     def _encode(self, rows: Rows) -> Floats:
         """Compute the codes of rows that have been read."""
         return inference.codes(rows, self._read_fitted())
+
+    def _activations(self, rows: Rows) -> Floats:
+        """Compute the inputs of the encoder and its hidden units for rows that have been read."""
+        return inference.activations(rows, self._read_fitted())
 
     def _decode_for_rows(self, Z: Floats, rows: Rows) -> tuple[Floats, Floats]:
         """Decode codes, and compute the surprises of the cells of rows under the results."""
@@ -1484,6 +1506,11 @@ class BaseAutoencoder(
     def _encoded_columns(self) -> list[tuple[int, str]]:
         """Index in X and name of each encoded column."""
         return self._read_fitted().schema.encoded_columns
+
+    @property
+    def _hidden_widths(self) -> list[int]:
+        """Numbers of units of the encoder's hidden layers, which may be unknown."""
+        return inference.hidden_widths(self._read_fitted())
 
     def _standardized_cells(self, X: MatrixLike) -> derivatives.StandardizedCells:
         """Return the encoded and standardized cells of rows."""

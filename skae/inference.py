@@ -94,6 +94,33 @@ def codes(rows: Rows, fitted: Fitted) -> Floats:
     return map_rows(user_codes(fitted), rows, fitted)
 
 
+def activations(rows: Rows, fitted: Fitted) -> Floats:
+    """Compute the inputs of the encoder and the activations of its hidden layers, side by side.
+
+    Returns an array (n, n_inputs + n_units). Missing cells of inputs are 0. If no hidden layers are
+    known, the codes are the only units.
+    """
+    network, encode = fitted.network, user_codes(fitted)
+
+    def layers(batch: Batch) -> Tensor:
+        u = network.inputs(batch)
+        residual = network.encoder.residual
+        hidden = [] if residual is None else residual.hidden(u)
+        return torch.cat([u.nan_to_num(), *(hidden or [encode(batch)])], -1)
+
+    return map_rows(layers, rows, fitted)
+
+
+def hidden_widths(fitted: Fitted) -> list[int]:
+    """Return the numbers of units of the encoder's hidden layers. They may be unknown."""
+    network = fitted.network
+    residual = network.encoder.residual
+    if residual is None:
+        return []
+    row = network.like.new_zeros(1, network.inputs.n_outputs)
+    return [units.shape[-1] for units in residual.hidden(row)]
+
+
 def restoration(fitted: Fitted) -> Callable[[Batch], Tensor]:
     """Return a function that encodes rows and decodes their codes to outputs (n, n_outputs).
 

@@ -28,8 +28,8 @@ from skae.state import KIND
 from skae.table import rows as table_rows
 from skae.table import seen
 from skae.table.selection import Selection
-from skae.tasks.outlier_model import Units
 from skae.tasks.outlier_scores import SCORES
+from skae.tasks.units import Units
 
 pytestmark = pytest.mark.xdist_group("outlier")  # they share a fit
 

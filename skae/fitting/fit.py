@@ -460,9 +460,9 @@ def estimate_density(
     If `noise` is None, the noise variance is estimated, too. Raises DivergenceError if the density
     is not finite.
     """
-    split, targets = prepared.split, prepared.targets
+    split = prepared.split
     network = to_float64_device(net.module_.eval())
-    batch = prepared.representatives(network, None if targets is None else targets.density_rows)
+    batch = prepared.representatives(network)
     positions = split.representatives[: len(batch.x)]
     held_out = torch.from_numpy(split.held_out[positions]).to(batch.x.device)
     likelihood = network.likelihood if noise is None else network.likelihood.known(noise)

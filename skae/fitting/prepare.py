@@ -47,6 +47,9 @@ class FitData:
         Keyword arguments of the autoencoder's `_read_targets`.
     read : ReadRows or None
         The rows of `X`, if a meta-estimator has read them.
+    density_rows : int or None
+        Maximum number of rows from which the density is estimated. None is the usual number. A
+        task whose results do not depend on the density sets a smaller number.
     """
 
     X: MatrixLike
@@ -59,6 +62,7 @@ class FitData:
     targets: Targets | None = None
     target_options: dict[str, Any] = field(default_factory=dict)
     read: ReadRows | None = None
+    density_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class PreparedFit:
     seed : int
         Seed of the split and of all random numbers for a new network. If training resumes with a
         network of the same size, its random numbers continue those of the previous fit.
+    density_rows : int or None
+        Maximum number of rows from which the density is estimated. None is the usual number.
     pace : float
         Factor on the learning rate.
     """
@@ -99,6 +105,7 @@ class PreparedFit:
     hashes: NDArray[np.uint64]
     resume: Fitted | None
     seed: int
+    density_rows: int | None
     pace: float = 1.0
 
     @property
@@ -113,13 +120,13 @@ class PreparedFit:
         targets = self.targets and self.targets.alone
         return Sample(self.rows, self.weight, self.corrupted, targets, self.hashes)
 
-    def representatives(self, network: Network, n_rows: int | None = None) -> Batch:
-        """Return the representatives of the rows, or the first `n_rows` of them, without targets.
+    def representatives(self, network: Network) -> Batch:
+        """Return up to `density_rows` representatives of the rows, without targets.
 
         The batch suits the network.
         """
-        index = self.split.index[self.split.representatives[:n_rows]]
-        weight = self.split.representative_weight[:n_rows]
+        index = self.split.index[self.split.representatives[: self.density_rows]]
+        weight = self.split.representative_weight[: self.density_rows]
         return make_batch(self.rows.take(index), network, weight)
 
 
@@ -199,7 +206,8 @@ def prepare_fit(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
         validation = 0.0
     hashes = hash_content(own, corrupted, targets, seed)
     split = Split.from_hashes(own, hashes, weight, rare_rows(targets, weight), validation)
-    return PreparedFit(schema, rows, weight, corrupted, targets, split, hashes, resume, seed)
+    parts = schema, rows, weight, corrupted, targets, split, hashes
+    return PreparedFit(*parts, resume, seed, data.density_rows)
 
 
 def mostly_repeats(rows: Rows, hashes: NDArray[np.uint64], weight: Floats) -> bool:

@@ -161,7 +161,7 @@ def read_stream(estimator: BaseEstimator, data: FitData, resume: Fitted | None) 
     held_out = np.zeros(len(index), dtype=np.bool_)
     split = Split(index, joined.weight, held_out, joined.chosen, seen.sample_weight)
     parts = table.rows, table.weight, table.corrupted, targets, split, table.hashes
-    prepared = PreparedFit(schema, *parts, resume, before.seed)
+    prepared = PreparedFit(schema, *parts, resume, before.seed, data.density_rows)
     is_due = seen.weight >= before.due or has_changed(estimator, resume)
     sizes = step_sizes(estimator.batch_size, len(index), int(joined.is_new.sum()), seen.weight)
     # A model must not be estimated from the sample alone if it represents too little of what was

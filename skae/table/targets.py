@@ -55,10 +55,6 @@ class Targets:
         itself uses the targets.
     learned : dict
         Fitted attributes that are estimated from the targets, such as the classes.
-    density_rows : int or None
-        Maximum number of rows from which the density is estimated. None uses the number that an
-        autoencoder without targets uses. A task whose predictions do not use the density sets a
-        smaller number.
     units : Units or None
         Units in which the loss receives numbers. None for classes and labels.
     """
@@ -67,7 +63,6 @@ class Targets:
     observed: Floats
     loss: Any = None
     learned: dict[str, Any] = field(default_factory=dict)
-    density_rows: int | None = None
     units: Units | None = None
 
     def take(self, rows: NDArray[Any]) -> "Targets":

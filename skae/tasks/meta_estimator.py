@@ -33,6 +33,10 @@ from skae.table.weights import check_more_than_one_row, read_weight, rows_of_pos
 from skae.training.checkpoint import keeping_checkpoints
 from skae.variants.autoencoder import Autoencoder
 
+DENSITY_ROWS = 256
+"""Maximum number of rows from which the density is estimated by tasks that train an autoencoder and
+do not use the density. Few rows are enough."""
+
 
 @dataclass(frozen=True)
 class FittedTask(Stored):

@@ -26,9 +26,10 @@ from skae.tasks.meta_estimator import (
     Training,
     TrainingRows,
 )
-from skae.tasks.outlier_model import FittedDetector, ScaledAutoencoder, Units
+from skae.tasks.outlier_model import FittedDetector, ScaledAutoencoder
 from skae.tasks.outlier_scores import SCORES, OfPatterns, Score
 from skae.tasks.robust_statistics import VARIANCE_FLOOR, Floats, robust_center_scale
+from skae.tasks.units import Units
 from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.messages import about_distance
 from skae.variants.autoencoder import Autoencoder

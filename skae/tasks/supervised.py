@@ -32,7 +32,12 @@ from skae.table.targets import (
     targets_of_positive_weight,
 )
 from skae.table.weights import read_weight
-from skae.tasks.meta_estimator import AutoencoderMetaEstimator, FittedTask, Training
+from skae.tasks.meta_estimator import (
+    DENSITY_ROWS,
+    AutoencoderMetaEstimator,
+    FittedTask,
+    Training,
+)
 from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.heads import Family, Head, fit_linear_map
 from skae.training.threads import one_thread
@@ -40,13 +45,6 @@ from skae.variants.autoencoder import Autoencoder
 
 MIN_EPOCHS, MIN_STEPS = 20, 200
 """Minimum numbers of epochs and of optimizer steps of the default autoencoder."""
-
-DENSITY_ROWS = 256
-"""Maximum number of rows from which the density is estimated if the targets train the encoder.
-
-Few rows are enough, because predictions do not use the density. With `fine_tune=False`, the
-autoencoder estimates the density from its usual number of rows.
-"""
 
 MAX_RELATIVE_MEAN = 1e3
 """Largest absolute mean of a column, divided by its standard deviation, for which float32
@@ -323,8 +321,8 @@ class SupervisedMetaEstimator(
         autoencoder.set_params(random_state=draw_seed(self.random_state))
         head = Head(family, self.label_weight, self.reconstruction_weight, of_network)
         with training(autoencoder):
-            with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
-            autoencoder._partial_fit_rows(data.rows_for(autoencoder), with_loss, weight)
+            with_loss, rows = replace(targets, loss=head), data.rows_for(autoencoder)
+            autoencoder._partial_fit_rows(rows, with_loss, weight, DENSITY_ROWS)
         earlier = None if before is None else before.seen
         maps = _refit(family, autoencoder, earlier, data.read.rows, targets, weight) or known
         assert maps is not None
@@ -350,11 +348,12 @@ class SupervisedMetaEstimator(
         weight: Floats,
     ) -> None:
         """Train the autoencoder, or resume its training if it is fitted."""
-        with_loss = None
-        if self.fine_tune:
-            head = Head(family, self.label_weight, self.reconstruction_weight)
-            with_loss = replace(targets, loss=head, density_rows=DENSITY_ROWS)
-        autoencoder._fit_rows(read, with_loss, weight, resume=True)
+        if not self.fine_tune:
+            autoencoder._fit_rows(read, None, weight, resume=True)
+            return
+        head = Head(family, self.label_weight, self.reconstruction_weight)
+        with_loss = replace(targets, loss=head)
+        autoencoder._fit_rows(read, with_loss, weight, True, DENSITY_ROWS)
 
     def _trains_autoencoder(self) -> bool:
         return self.fine_tune or super()._trains_autoencoder()

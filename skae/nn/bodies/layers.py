@@ -36,6 +36,13 @@ GAINS = {"logistic": 4.0}
 """Factors on initial weights, for activations with a small slope at 0. The slope of "logistic" is
 1/4."""
 
+SATURATING = ("tanh", "logistic")
+"""Activations whose units start with random biases.
+
+A unit with one of them distinguishes rows only where it does not saturate. Without biases, the
+units would all be steepest at the mean of the rows, and odd functions of their distances from it.
+"""
+
 
 class Layer(nn.Module, ABC):
     """Base of affine layers.
@@ -152,6 +159,13 @@ class Residual(nn.Module, ABC):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         """Compute the output. Dropout applies only if there are `draws`."""
 
+    def hidden(self, x: Tensor) -> list[Tensor]:
+        """Compute the activations (n, n_units) of each hidden layer for rows `x` (n, n_in).
+
+        The list is empty if there are no hidden layers or if they are not known.
+        """
+        return []
+
     def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
         """Compute outputs for rows `x` (n, n_in), and their derivatives along directions.
 
@@ -248,6 +262,13 @@ class Chain(Residual):
         y: Tensor = last(x)
         return y
 
+    def hidden(self, x: Tensor) -> list[Tensor]:
+        activations = []
+        for layer in self.layers[:-1]:
+            x = ACTIVATIONS[self.activation](layer(x))
+            activations.append(x)
+        return activations
+
     def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
         *hidden, last = self.layers
         directions = directions[:, None]
@@ -259,8 +280,13 @@ class Chain(Residual):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, silent: bool = False) -> None:
+        gain = GAINS.get(self.activation, 1.0)
         for layer in self.layers:
-            layer.reset(generator, GAINS.get(self.activation, 1.0))
+            layer.reset(generator, gain)
+        if self.activation in SATURATING:
+            for layer in self.layers[:-1]:
+                noise = torch.randn(layer.bias.shape, generator=generator, dtype=torch.float64)
+                layer.bias.copy_(gain * noise)
         if silent and self.layers[-1].mirrored:
             # The weights of the first layer are set to zero, not those of the last one. The first
             # layer of the decoder uses the latter, too, and there would be no gradient.

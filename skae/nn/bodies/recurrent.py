@@ -101,13 +101,20 @@ class SequenceEncoder(Sequences):
         return self.readout.bias
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        return self.readout(self.hidden(x, draws)[-1]).reshape(*x.shape[:-1], -1)
+
+    def hidden(self, x: Tensor, draws: Draws | None = None) -> list[Tensor]:
+        """Compute the states (n, n_states) of each layer after the last step of rows (..., n_in).
+
+        Dropout applies only if there are `draws`.
+        """
         steps = x.reshape(-1, x.shape[-1] // self.n_channels, self.n_channels)
-        length = (~steps.isnan().any(-1)).sum(-1)
-        steps = steps.nan_to_num()
+        last = (~steps.isnan().any(-1)).sum(-1)[:, None, None] - 1
+        steps, states = steps.nan_to_num(), []
         for layer in self.layers:
             steps = apply_dropout(layer(steps), draws, self.dropout)
-        last = steps.take_along_dim((length - 1)[:, None, None], 1)[:, 0]
-        return self.readout(last).reshape(*x.shape[:-1], -1)
+            states.append(steps.take_along_dim(last, 1)[:, 0])
+        return states
 
     def output_parameters(self) -> list[Tensor] | None:
         return self.readout.output_parameters()
