@@ -19,6 +19,7 @@ import skae
 from skae import (
     Autoencoder,
     AutoencoderClassifier,
+    AutoencoderFeatures,
     AutoencoderImputer,
     AutoencoderOutlierDetector,
     AutoencoderRegressor,
@@ -30,6 +31,7 @@ QUICK = Autoencoder(2, hidden_layer_sizes=(8,), max_epochs=4)
 TARGETS = {
     AutoencoderClassifier: np.where(HIDDEN.sum(axis=1) > 0, "yes", "no"),
     AutoencoderRegressor: HIDDEN.sum(axis=1),
+    AutoencoderFeatures: None,
     AutoencoderImputer: None,
     AutoencoderOutlierDetector: None,
 }
@@ -139,7 +141,7 @@ def test_frames_of_numbers_give_the_results_of_arrays():
     """A table without categories and missing cells has the same results in every container."""
     X = HIDDEN @ np.random.default_rng(0).normal(size=(2, 4))
     frame = pd.DataFrame(X, columns=list("abcd"))
-    for task in (AutoencoderClassifier, AutoencoderRegressor, AutoencoderOutlierDetector):
+    for task in set(TASKS) - {AutoencoderImputer}:
         as_array, as_frame = trained(task, X), trained(task, frame)
         np.testing.assert_allclose(outputs(as_array, X), outputs(as_frame, frame), rtol=1e-9)
         assert isinstance(as_frame.preprocess(frame), np.ndarray)

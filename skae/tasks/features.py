@@ -340,7 +340,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         unique, counts = np.unique(names, return_counts=True)
         if len(unique) < len(names):
             raise ValueError(
-                f"Two features would be named {unique[counts.argmax()]!r}. Rename the columns of X."
+                f"Two features would be named {str(unique[counts.argmax()])!r}. Rename the columns of X."
             )
         return np.asarray(names, dtype=object)
 
@@ -359,6 +359,8 @@ def _default_autoencoder(rows: Rows) -> BaseAutoencoder:
         linear_skip=False,
         corruption="swap",
         corruption_level=0.15,
+        # Noise protects the units from overfitting. Weight decay would make them linear.
+        weight_decay=0.0,
         learning_rate=5e-3,
         batch_size=BATCH_SIZE,
         max_epochs=max(1, ceil(STEPS / ceil(len(rows) / BATCH_SIZE))),

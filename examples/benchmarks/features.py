@@ -1,0 +1,146 @@
+"""Linear models and nearest neighbors on features of autoencoders, compared with simpler features.
+
+There are two tables, each printed with its caption.
+
+- `tables`: 23 tables of at most 2,000 rows, five folds. The score is the balanced accuracy of a
+  logistic regression (C=0.3, balanced classes), or the R² of a ridge regression whose penalty is
+  chosen by generalized cross-validation. "columns" is the score on standardized columns, clipped at
+  4 deviations. The next lines are differences from it. "features" are those of AutoencoderFeatures
+  with its defaults. "Nystroem" joins the standardized columns with as many features of the kernel
+  exp(-|a-b|²/d) as there are hidden units. In "scaled", these have the same sum of variances as the
+  hidden units, and otherwise each has a variance of 1. "MLP" is scikit-learn's multilayer
+  perceptron with its defaults on the standardized columns.
+- `time`: processor seconds of `AutoencoderFeatures().fit` and of `transform`.
+
+Run `OMP_NUM_THREADS=1 python examples/benchmarks/features.py --data DIR [--only TABLE] [--folds 5]
+[--rst FOLDER]`. DIR holds `tabular/*.npz` with a key `X`, whose last column is the target, and
+`outliers/*.npz` with the keys `X` and `y`.
+"""
+
+import argparse
+import itertools
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from _machine import describe_machine
+from _numeric_data import NAMES, read_labeled
+from _table import show
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.kernel_approximation import Nystroem
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import FunctionTransformer, make_pipeline, make_union
+from sklearn.preprocessing import StandardScaler
+from tables import timed
+
+from skae import AutoencoderFeatures
+
+TOTAL_VARIANCE = 16
+"""Sum of the variances of the hidden units that AutoencoderFeatures returns."""
+
+
+def clip(X):
+    return np.clip(X, -4, 4)
+
+
+def standardize():
+    return make_pipeline(StandardScaler(), FunctionTransformer(clip))
+
+
+def multiply(X, factor):
+    return factor * X
+
+
+def nystroem(table, n_units, is_scaled):
+    """Return standardized columns and features of a kernel."""
+    d = table.X.shape[1]
+    factor = (TOTAL_VARIANCE / n_units) ** 0.5 if is_scaled else 1.0
+    scaled = FunctionTransformer(multiply, kw_args={"factor": factor})
+    kernel = Nystroem(gamma=1 / d, n_components=n_units, random_state=0)
+    return make_pipeline(
+        standardize(), make_union("passthrough", make_pipeline(kernel, standardize(), scaled))
+    )
+
+
+def perceptron(table):
+    kind = MLPRegressor if table.is_regression else MLPClassifier
+    return make_pipeline(standardize(), kind(random_state=0))
+
+
+def fold_scores(table, train, test):
+    """Return the scores of all models for one fold."""
+    X, y = table.X[train], table.y[train]
+    features = AutoencoderFeatures(random_state=0).fit(X)
+    n_units = min(features.transform(X[:1]).shape[1] - X.shape[1], len(X))
+    steps = [
+        standardize(),
+        features,
+        nystroem(table, n_units, True),
+        nystroem(table, n_units, False),
+    ]
+    scores = []
+    for step in steps:
+        F = step.transform(X) if step is features else step.fit_transform(X)
+        model = table.linear_model().fit(F, y)
+        scores.append(table.score(model, step.transform(table.X[test]), table.y[test]))
+    model = perceptron(table).fit(X, y)
+    return [*scores, table.score(model, table.X[test], table.y[test])]
+
+
+def tables(arguments):
+    yield f"Linear models: means over {arguments.folds} folds, and differences from columns"
+    yield "table", "rows x columns", "columns", "features", "Nystroem, scaled", "Nystroem", "MLP"
+    gains = []
+    for name in NAMES:
+        table = read_labeled(arguments.data, name)
+        scores = [fold_scores(table, *rows) for rows in table.folds(arguments.folds)]
+        first, *rest = np.mean(scores, axis=0)
+        gains.append(np.array(rest) - first)
+        size = f"{table.X.shape[0]:,} x {table.X.shape[1]}"
+        yield name, size, f"{first:.3f}", *(f"{gain:+.3f}" for gain in gains[-1])
+    for label, statistic in (("mean", np.mean), ("median", np.median), ("worst", np.min)):
+        yield label, "", "", *(f"{value:+.3f}" for value in statistic(gains, axis=0))
+    counts = (np.array(gains) >= -0.005).sum(axis=0)
+    yield "at least -.005", "", "", *(f"{count} of {len(gains)}" for count in counts)
+
+
+def seconds(arguments):
+    yield "AutoencoderFeatures: median of 3 turns"
+    yield "rows x columns", "fit, s", "transform, rows/s"
+    AutoencoderFeatures(random_state=0).fit(np.eye(3))  # the first fit also imports modules
+    for n, d in itertools.product((1000, 10_000), (10, 30)):
+        X = np.random.default_rng(0).normal(size=(n, d))
+        figures = []
+        for _ in range(3):
+            model = AutoencoderFeatures(random_state=0)
+            fit = timed(partial(model.fit, X))[1]
+            figures.append((fit, timed(partial(model.transform, X))[1]))
+        fit, transform = np.median(figures, axis=0)
+        yield f"{n:,} x {d}", f"{fit:.1f}", f"{n / transform:,.0f}"
+
+
+TABLES = {
+    "tables": (tables, ("<15", ">15", ">9", ">10", ">18", ">10", ">10")),
+    "time": (seconds, ("<15", ">8", ">19")),
+}
+
+
+def main():
+    """Print the tables and write them if `--rst` is given."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder of the tables")
+    parser.add_argument("--only", choices=TABLES)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--rst", metavar="FOLDER", help="where to write the tables for the docs")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    print(describe_machine())
+    for name, (table, formats) in TABLES.items():
+        if arguments.only in (None, name):
+            rst = arguments.rst and Path(arguments.rst) / f"features_{name}_table.rst"
+            show(table(arguments), formats, "features.py", rst)
+
+
+if __name__ == "__main__":
+    main()
