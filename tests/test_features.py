@@ -89,7 +89,7 @@ def test_names():
         model.get_feature_names_out(["a"])
     assert list(fitted(passthrough=False).get_feature_names_out()) == units
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d", "hidden0_3"])
-    with pytest.raises(ValueError, match=r"would be named 'hidden0_3'. Rename the columns of X"):
+    with pytest.raises(ValueError, match=r"have the name 'hidden0_3'. Rename the column"):
         fitted(rows=frame).get_feature_names_out()
 
 

@@ -337,10 +337,10 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         columns = fitted.input_columns(super().get_feature_names_out(input_features))
         columns = sorted(columns, key=lambda pair: pair[0]) if self.passthrough else []
         names = [name for _, name in columns] + fitted.unit_names
-        unique, counts = np.unique(names, return_counts=True)
-        if len(unique) < len(names):
+        repeated = next((name for name in fitted.unit_names if names.count(name) > 1), None)
+        if repeated is not None:
             raise ValueError(
-                f"Two features would be named {str(unique[counts.argmax()])!r}. Rename the columns of X."
+                f"Two features would have the name {repeated!r}. Rename the column of X."
             )
         return np.asarray(names, dtype=object)
 
