@@ -92,7 +92,8 @@ class BaseAutoencoder(
     activation : {"silu", "gelu", "relu", "elu", "tanh", "logistic"}, default="silu"
         Activation function of the hidden layers. Recurrent layers ignore it. The default is a
         smooth function, because `score_samples` differentiates the decoder if codes are
-        deterministic.
+        deterministic. Units of the bounded functions "tanh" and "logistic" start with random
+        biases, so that each of them distinguishes other rows.
 
     architecture : {"mlp", "conv", "recurrent"} or object, default="mlp"
         Architecture of the encoder and of the decoder.

@@ -22,7 +22,7 @@ from torch.autograd.functional import jacobian
 
 from skae.nn.bodies.body import Architecture, Body, make_bodies
 from skae.nn.bodies.convolution import Convolutional, halvings
-from skae.nn.bodies.layers import ACTIVATIONS, Dense, apply_dropout, dense_chain
+from skae.nn.bodies.layers import ACTIVATIONS, Chain, Dense, apply_dropout, dense_chain
 from skae.nn.bodies.mlp import MLP
 from skae.nn.bodies.modules import UserModules
 from skae.nn.bodies.recurrent import Recurrent, SequenceEncoder
@@ -269,6 +269,15 @@ def check_missing(case):
         torch.testing.assert_close(case.encoder(padded), expected)
 
 
+def check_hidden(case):
+    """The output of an encoder is an affine map of its last hidden layer, if that is known."""
+    residual = case.encoder.residual
+    hidden = [] if residual is None else residual.hidden(case.x)
+    if hidden:
+        last = getattr(residual, "readout", None) or residual.layers[-1]
+        torch.testing.assert_close(last(hidden[-1]), residual(case.x))
+
+
 CHECKS = named_checks(globals())
 
 
@@ -307,6 +316,13 @@ class ReadsPadding(Recurrent):
         return encoder
 
 
+class HidesOtherRows(MLP):
+    def encoder(self, n_out):
+        encoder = super().encoder(n_out)
+        encoder.hidden = lambda x: [units.flip(0) for units in Chain.hidden(encoder, x)]
+        return encoder
+
+
 def drawn_anyhow(self, generator):
     Body.reset(self, torch.Generator().manual_seed(0))
 
@@ -325,6 +341,7 @@ WRONG = {
     "out_bias": lambda: wrong_pair(lambda y, x: y.tanh()),
     "linear": lambda: wrong_pair(lambda y, x: y.tanh(), make=lambda: mlp(())),
     "mirror": lambda: case_of(lambda: WithoutMirror(4, (6, 5), "silu", 0.0), False, False),
+    "hidden": lambda: case_of(lambda: HidesOtherRows(4, (6, 5), "silu", 0.0), False, False),
     "missing": lambda: case_of(lambda: ReadsPadding((STEPS, CHANNELS), (5,), 0.0), False, False),
 }
 
@@ -398,3 +415,12 @@ def test_start_weights_keep_the_spread_of_rows():
         each.reset(generator, 1.0)
         assert float(each.weight.detach().std()) == pytest.approx(n_inputs**-0.5, rel=0.02)
         assert not each.bias.any()
+
+
+@pytest.mark.parametrize(("activation", "spread"), [("tanh", 1.0), ("logistic", 4.0), ("silu", 0)])
+def test_units_of_bounded_activations_start_with_random_biases(activation, spread):
+    chain = dense_chain([3, 2000, 2], activation)
+    chain.reset(torch.Generator().manual_seed(0))
+    first, last = (layer.bias.detach() for layer in chain.layers)
+    assert float(first.std()) == pytest.approx(spread, rel=0.05)
+    assert not last.any()

@@ -26,6 +26,7 @@ TASKS = (
     "plot-codes",
     "components",
     "outliers",
+    "features",
     "labels",
     "families/denoising",
     "generate",
