@@ -97,16 +97,16 @@ def codes(rows: Rows, fitted: Fitted) -> Floats:
 def activations(rows: Rows, fitted: Fitted) -> Floats:
     """Compute the inputs of the encoder and the activations of its hidden layers, side by side.
 
-    Returns an array (n, n_inputs + n_units). Missing cells of inputs are 0. If no hidden layers are
-    known, the codes are the only units.
+    Returns an array (n, n_inputs + n_units). Missing cells of inputs are 0. Inputs for categories
+    are centered, but not scaled. If no hidden layers are known, the codes are the only units.
     """
     network, encode = fitted.network, user_codes(fitted)
+    inputs, residual = network.inputs, network.encoder.residual
 
     def layers(batch: Batch) -> Tensor:
-        u = network.inputs(batch)
-        residual = network.encoder.residual
+        u = inputs(batch)
         hidden = [] if residual is None else residual.hidden(u)
-        return torch.cat([u.nan_to_num(), *(hidden or [encode(batch)])], -1)
+        return torch.cat([inputs.unscaled(u).nan_to_num(), *(hidden or [encode(batch)])], -1)
 
     return map_rows(layers, rows, fitted)
 

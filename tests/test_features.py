@@ -27,7 +27,7 @@ CUBED = Autoencoder(2, architecture="conv", feature_shape=(1, 1, 5), max_epochs=
 RECURRENT = Autoencoder(
     *(2,), architecture="recurrent", hidden_layer_sizes=(6, 3), feature_shape=(5, 1), max_epochs=3
 )
-N_COLUMNS, N_UNITS, LARGEST = 5, 11, 4 * (16 / 11) ** 0.5
+N_COLUMNS, N_UNITS, LARGEST = 5, 11, 4 * (4 / 11) ** 0.5
 
 
 def fitted(autoencoder=QUICK, rows=X, **parameters):
@@ -48,7 +48,7 @@ def test_features_are_the_inputs_and_the_standardized_hidden_units():
     model = fitted()
     inputs, units = (part.detach().numpy() for part in hidden_by_hand(model, X))
     standard = (units - units.mean(axis=0)) / units.std(axis=0)
-    expected = np.hstack([inputs, (16 / N_UNITS) ** 0.5 * standard.clip(-4, 4)])
+    expected = np.hstack([inputs, (4 / N_UNITS) ** 0.5 * standard.clip(-4, 4)])
     np.testing.assert_allclose(model.transform(X), expected, rtol=1e-6, atol=1e-8)
     alone = fitted(passthrough=False).transform(X)
     np.testing.assert_array_equal(alone, model.transform(X)[:, N_COLUMNS:])
@@ -125,7 +125,7 @@ def test_units_of_other_architectures(autoencoder, n_units):
     if n_units == 3:
         codes = model.autoencoder_.transform(model.preprocess(X))
         standard = (codes - codes.mean(axis=0)) / codes.std(axis=0)
-        np.testing.assert_allclose(units, (16 / 3) ** 0.5 * standard.clip(-4, 4), atol=1e-6)
+        np.testing.assert_allclose(units, (4 / 3) ** 0.5 * standard.clip(-4, 4), atol=1e-6)
         assert list(model.get_feature_names_out()) == [f"autoencoder{i}" for i in range(3)]
 
 

@@ -75,6 +75,7 @@ def of_network(value, **others):
 CASES = {
     # It concerns the results of `transform` only.
     "add_indicator": Case(True, {}, UNUSED, UNUSED),
+    "passthrough": Case(False, {}, UNUSED, UNUSED),
     "activation": Case("tanh", {}, DIFFERS, DIFFERS),
     "architecture": of_network("conv"),
     "batch_size": Case(16),

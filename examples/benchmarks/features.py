@@ -36,7 +36,7 @@ from tables import timed
 
 from skae import AutoencoderFeatures
 
-TOTAL_VARIANCE = 16
+TOTAL_VARIANCE = 4
 """Sum of the variances of the hidden units that AutoencoderFeatures returns."""
 
 

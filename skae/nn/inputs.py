@@ -159,6 +159,14 @@ class Inputs(nn.Module):
             return torch.cat([u, u.new_zeros(*u.shape[:-1], len(self.missing))], -1)
         return torch.cat([u, (~visible.index_select(-1, self.missing)).to(u.dtype)], -1)
 
+    def unscaled(self, u: Tensor) -> Tensor:
+        """Return inputs (..., n_outputs) in which one-hot encoded categories are not scaled."""
+        if not self.encoding.n_categories:
+            return u
+        cells, flags = u.split([self.n_encoded, len(self.missing)], -1)
+        is_category = self.encoding.is_category.to(u.device)
+        return torch.cat([torch.where(is_category, self.scale * cells, cells), flags], -1)
+
     def unexpected(self, batch: Batch) -> Tensor | None:
         """Return a mask (n,) of rows with a missing cell in a column that had none in the fit.
 

@@ -26,11 +26,11 @@ REACH = 4.0
 """Number of standard deviations at which columns and hidden units are clipped, so that no single
 number dominates a linear model."""
 
-TOTAL_VARIANCE = 16.0
+TOTAL_VARIANCE = 4.0
 """Sum of the variances of all hidden units in the training rows.
 
-The variance of each column is 1. A penalized linear model therefore prefers a column to a hidden
-unit, and uses hidden units where many of them agree.
+The variance of each column of numbers is 1. A penalized linear model therefore prefers a column to
+a hidden unit, and uses hidden units where many of them agree.
 """
 
 MOMENT_ROWS = 2**13
@@ -152,12 +152,12 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
     the standard deviation of its cells, without far cells, is 1. Here, cells beyond 4 are clipped.
     Columns whose likelihood restricts their cells, such as "bernoulli", keep their units.
 
-    The inputs of the encoder are the standardized columns. Categories are one-hot encoded. A
-    missing cell is 0, the mean of its column. A further input for each column with missing cells in
-    `fit` tells which cells are missing. Columns of a condition are no inputs.
+    The inputs of the encoder are the standardized columns. Categories are one-hot encoded and
+    centered. A missing cell is 0, the mean of its column. A further input for each column with
+    missing cells in `fit` tells which cells are missing. Columns of a condition are no inputs.
 
     Hidden units are standardized by their moments in the training rows, and clipped at 4 standard
-    deviations. They are then multiplied by a constant, so that the sum of their variances is 16. A
+    deviations. They are then multiplied by a constant, so that the sum of their variances is 4. A
     linear model with a penalty thus shrinks the coefficients of many hidden units more than those
     of columns. The hidden units of a recurrent encoder are the states after the last step. If the
     encoder has no hidden layers, or is a torch module of the user, its codes replace them.
