@@ -75,7 +75,6 @@ def of_network(value, **others):
 CASES = {
     # It concerns the results of `transform` only.
     "add_indicator": Case(True, {}, UNUSED, UNUSED),
-    "passthrough": Case(False, {}, UNUSED, UNUSED),
     "activation": Case("tanh", {}, DIFFERS, DIFFERS),
     "architecture": of_network("conv"),
     "batch_size": Case(16),
@@ -112,6 +111,8 @@ CASES = {
     "n_iter_no_change": of_validation(1, tol=100.0),
     "n_projections": Case(1),
     "noise": Case(2.0),
+    # It concerns the results of `transform` only, too, but for any rows.
+    "passthrough": Case(False, {}, DIFFERS, UNUSED),
     "posterior_covariance": of_network("full"),
     "prior_weight": Case(70.0),
     # It selects validation rows and orders rows. The draws continue those of the previous fit.

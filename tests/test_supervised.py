@@ -470,7 +470,18 @@ def test_a_column_of_classes_is_read_as_a_vector():
         pytest.param(np.full(N, -1), "2 classes, but no row has a label", id="all -1"),
         pytest.param(np.full(N, 3), "2 classes, got only 3", id="one class"),
         pytest.param(X[:, 0], "Unknown label type.*continuous", id="numbers"),
-        pytest.param(np.where(Y3 > 0, np.nan, Y3), "y contains NaN", id="NaN"),
+        pytest.param(np.where(Y3 > 0, np.nan, Y3), "y contains NaN.*marked by -1", id="NaN"),
+        *(
+            pytest.param(y, match, id=f"missing {kind}")
+            for kind, y, match in (
+                ("None", np.where(Y3 > 0, "top", None), r"y contains None.*marked by -1.*fillna"),
+                ("text", np.where(Y3 > 0, Y3.astype(object), np.nan), "y contains NaN.*by -1"),
+                *(
+                    (dtype, pd.Series(np.where(Y3 > 0, Y3 > 1, None), dtype=dtype), "NaN.*by -1")
+                    for dtype in ("boolean", "category", "Int64")
+                ),
+            )
+        ),
         pytest.param(Y3[:-1], "inconsistent numbers of samples", id="too short"),
         pytest.param(np.zeros((N, 2, 2)), "dim 3", id="3-D"),
         pytest.param(None, "requires y to be passed", id="None"),

@@ -5,6 +5,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import (
@@ -293,10 +294,12 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     Raises
     ------
     ValueError
-        If y has several columns, is not finite or contains numbers that are not classes, if it
-        contains both numbers, other than -1 for rows without a class, and strings, if there are
-        fewer than two classes, or if y contains a class that is not in `classes`.
+        If y has several columns, contains a missing value such as NaN or None, is not finite or
+        contains numbers that are not classes, if it contains both numbers, other than -1 for rows
+        without a class, and strings, if there are fewer than two classes, or if y contains a class
+        that is not in `classes`.
     """
+    _check_no_missing_class(y)
     y = infer_numbers(column_or_1d(y, warn=True))
     assert_all_finite(y, input_name="y")
     known = ~_is_unlabeled(y)
@@ -333,6 +336,18 @@ def read_classes(y: Any, classes: NDArray[Any] | None = None) -> tuple[NDArray[A
     values = np.zeros((len(y), len(classes)))
     values[np.flatnonzero(known), np.searchsorted(classes, found)[indices]] = 1
     return classes, values
+
+
+def _check_no_missing_class(y: Any) -> None:
+    """Raise ValueError if y contains NaN, None or another missing value, instead of -1."""
+    values = np.asarray(y, dtype=object).ravel()
+    missing = pd.isna(values)
+    if missing.any():
+        raise ValueError(
+            f"Input y contains {'NaN' if values[missing][0] is not None else None}. Rows without "
+            "a class are marked by -1. Replace missing values, for example by "
+            "pandas.Series(y).astype(object).fillna(-1)."
+        )
 
 
 def infer_numbers(y: Any) -> Any:
