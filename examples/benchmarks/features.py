@@ -1,6 +1,6 @@
 """Linear models and nearest neighbors on features of autoencoders, compared with simpler features.
 
-There are two tables, each printed with its caption.
+There are three tables, each printed with its caption.
 
 - `tables`: 23 tables of at most 2,000 rows, five folds. The score is the balanced accuracy of a
   logistic regression (C=0.3, balanced classes), or the R² of a ridge regression whose penalty is
@@ -10,11 +10,15 @@ There are two tables, each printed with its caption.
   exp(-|a-b|²/d) as there are hidden units. In "scaled", these have the same sum of variances as the
   hidden units, and otherwise each has a variance of 1. "MLP" is scikit-learn's multilayer
   perceptron with its defaults on the standardized columns.
+- `mixed`: seven raw tables with categories, dates and missing cells, of which 1,500 random rows are
+  used, three folds. "one-hot" are one-hot encoded categories and standardized numbers. "inputs" are
+  the features without the hidden units. The models are a logistic regression or a ridge regression
+  with their defaults. The targets are those of mixed.py.
 - `time`: processor seconds of `AutoencoderFeatures().fit` and of `transform`.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/features.py --data DIR [--only TABLE] [--folds 5]
-[--rst FOLDER]`. DIR holds `tabular/*.npz` with a key `X`, whose last column is the target, and
-`outliers/*.npz` with the keys `X` and `y`.
+[--rst FOLDER]`. DIR holds `tabular/*.npz` with a key `X`, whose last column is the target,
+`outliers/*.npz` with the keys `X` and `y`, and `mixed/*.csv.gz`.
 """
 
 import argparse
@@ -25,10 +29,15 @@ from pathlib import Path
 
 import numpy as np
 from _machine import describe_machine
+from _mixed_data import OneHotPCA, read_frame
 from _numeric_data import NAMES, read_labeled
 from _table import show
+from mixed import PREDICTIONS
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import FunctionTransformer, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
@@ -105,6 +114,37 @@ def tables(arguments):
     yield "at least -.005", "", "", *(f"{count} of {len(gains)}" for count in counts)
 
 
+def mixed(arguments):
+    yield "Tables with categories: means over 3 folds, and differences from one-hot encoding"
+    yield "table", "rows x columns", "score", "one-hot", "inputs", "features"
+    for name, (target, dropped, scoring) in PREDICTIONS.items():
+        frame = read_frame(arguments.data, name, 1500)
+        X, y = frame.drop(columns=[target, *dropped]), frame[target]
+        is_regression = scoring == "r2"
+        model = RidgeCV() if is_regression else LogisticRegression(max_iter=2000)
+        folds = (KFold if is_regression else StratifiedKFold)(3, shuffle=True, random_state=0)
+        scores = []
+        for train, test in folds.split(X, y):
+            features = AutoencoderFeatures(random_state=0).fit(X.iloc[train])
+            inputs = sum("hidden" not in name for name in features.get_feature_names_out())
+            # All components are a rotation, which does not change a model with a quadratic penalty.
+            everything = OneHotPCA(None).fit(X.iloc[train])
+            known, unknown = (features.transform(X.iloc[rows]) for rows in (train, test))
+            scores.append(
+                [
+                    get_scorer(scoring)(model.fit(A, y.iloc[train]), B, y.iloc[test])
+                    for A, B in (
+                        (everything.transform(X.iloc[train]), everything.transform(X.iloc[test])),
+                        (known[:, :inputs], unknown[:, :inputs]),
+                        (known, unknown),
+                    )
+                ]
+            )
+        first, *rest = np.mean(scores, axis=0)
+        size = f"{X.shape[0]:,} x {X.shape[1]}"
+        yield name, size, scoring, f"{first:.3f}", *(f"{score - first:+.3f}" for score in rest)
+
+
 def seconds(arguments):
     yield "AutoencoderFeatures: median of 3 turns"
     yield "rows x columns", "fit, s", "transform, rows/s"
@@ -122,6 +162,7 @@ def seconds(arguments):
 
 TABLES = {
     "tables": (tables, ("<15", ">15", ">9", ">10", ">18", ">10", ">10")),
+    "mixed": (mixed, ("<15", ">15", ">10", ">9", ">9", ">10")),
     "time": (seconds, ("<15", ">8", ">19")),
 }
 
