@@ -886,9 +886,12 @@ class BaseAutoencoder(
         """Compute the codes of rows that have been read."""
         return inference.codes(rows, self._read_fitted())
 
-    def _activations(self, rows: Rows) -> Floats:
-        """Compute the inputs of the encoder and its hidden units for rows that have been read."""
-        return inference.activations(rows, self._read_fitted())
+    def _activations(self, rows: Rows, decodes: bool) -> Floats:
+        """Compute the inputs of the encoder and its hidden units for rows that have been read.
+
+        `decodes` is whether the hidden units of the decoder follow.
+        """
+        return inference.activations(rows, self._read_fitted(), decodes)
 
     def _decode_for_rows(self, Z: Floats, rows: Rows) -> tuple[Floats, Floats]:
         """Decode codes, and compute the surprises of the cells of rows under the results."""
@@ -1507,11 +1510,6 @@ class BaseAutoencoder(
     def _encoded_columns(self) -> list[tuple[int, str]]:
         """Index in X and name of each encoded column."""
         return self._read_fitted().schema.encoded_columns
-
-    @property
-    def _hidden_widths(self) -> list[int]:
-        """Numbers of units of the encoder's hidden layers, which may be unknown."""
-        return inference.hidden_widths(self._read_fitted())
 
     def _standardized_cells(self, X: MatrixLike) -> derivatives.StandardizedCells:
         """Return the encoded and standardized cells of rows."""

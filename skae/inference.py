@@ -94,31 +94,20 @@ def codes(rows: Rows, fitted: Fitted) -> Floats:
     return map_rows(user_codes(fitted), rows, fitted)
 
 
-def activations(rows: Rows, fitted: Fitted) -> Floats:
+def activations(rows: Rows, fitted: Fitted, decodes: bool) -> Floats:
     """Compute the inputs of the encoder and the activations of its hidden layers, side by side.
 
     Returns an array (n, n_inputs + n_units). Missing cells of inputs are 0. Inputs for categories
-    are centered, but not scaled. If no hidden layers are known, the codes are the only units.
+    are centered, but not scaled. `decodes` is whether the hidden layers of the decoder follow those
+    of the encoder. If no hidden layers are known, the codes are the only units.
     """
     network, encode = fitted.network, user_codes(fitted)
-    inputs, residual = network.inputs, network.encoder.residual
 
     def layers(batch: Batch) -> Tensor:
-        u = inputs(batch)
-        hidden = [] if residual is None else residual.hidden(u)
-        return torch.cat([inputs.unscaled(u).nan_to_num(), *(hidden or [encode(batch)])], -1)
+        inputs = network.inputs.unscaled(network.inputs(batch)).nan_to_num()
+        return torch.cat([inputs, *(network.hidden(batch, decodes) or [encode(batch)])], -1)
 
     return map_rows(layers, rows, fitted)
-
-
-def hidden_widths(fitted: Fitted) -> list[int]:
-    """Return the numbers of units of the encoder's hidden layers. They may be unknown."""
-    network = fitted.network
-    residual = network.encoder.residual
-    if residual is None:
-        return []
-    row = network.like.new_zeros(1, network.inputs.n_outputs)
-    return [units.shape[-1] for units in residual.hidden(row)]
 
 
 def restoration(fitted: Fitted) -> Callable[[Batch], Tensor]:

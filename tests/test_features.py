@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import GridSearchCV
@@ -18,6 +19,7 @@ from skae import (
     FairAutoencoder,
     SemiSupervisedVariationalAutoencoder,
     VariationalAutoencoder,
+    load,
 )
 
 RNG = np.random.default_rng(0)
@@ -185,3 +187,53 @@ def test_float32_is_kept():
     features = fitted(rows=single).transform(single)
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, fitted(rows=single).transform(X), atol=1e-4)
+
+
+def test_features_of_a_given_number_are_principal_components_of_all_units():
+    model = fitted(n_components=3)
+    units = torch.cat([*decoder_by_hand(model, X)], 1).detach().numpy()
+    standard = ((units - units.mean(axis=0)) / units.std(axis=0)).clip(-4, 4)
+    expected = PCA(3).fit_transform(standard)
+    features = model.transform(X)
+    assert features.var(axis=0).mean() == pytest.approx(1)
+    ratio = (features - features.mean(axis=0)) / expected
+    assert np.ptp(np.abs(ratio)) < 1e-5 * np.abs(ratio).max()
+    names = [f"autoencoderfeatures{i}" for i in range(3)]
+    assert list(model.get_feature_names_out()) == names
+    np.testing.assert_array_equal(fitted(n_components=3, passthrough=False).transform(X), features)
+
+
+def decoder_by_hand(model, rows):
+    """Yield the hidden units of the encoder, and those of the decoder."""
+    u, hidden = hidden_by_hand(model, rows)
+    yield hidden
+    network = model.autoencoder_.module_
+    z = network.encoder(u)
+    for layer in network.decoder.residual.layers[:-1]:
+        z = torch.tanh(layer(z))
+        yield z
+
+
+def test_the_default_autoencoder_has_the_number_of_features():
+    assert fitted(None, X[:50], n_components=2).autoencoder_.n_components_ == 2
+    assert fitted(None, X[:50]).autoencoder_.n_components_ == N_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("n_components", "match"), [(201, "at most 200, the number of distinct"), (23, "at most 22")]
+)
+def test_too_many_features_are_refused(n_components, match):
+    with pytest.raises(ValueError, match=f"n_components={n_components} must be {match}"):
+        fitted(n_components=n_components)
+
+
+def test_features_of_a_given_number_are_stored(tmp_path):
+    model = fitted(n_components=3)
+    model.save(tmp_path / "model.skae")
+    np.testing.assert_array_equal(load(tmp_path / "model.skae").transform(X), model.transform(X))
+
+
+def test_the_number_of_features_may_change_when_training_resumes():
+    quick = clone(QUICK).set_params(warm_start=True)
+    model = fitted(quick).set_params(n_components=3)
+    assert model.fit(X).transform(X).shape == (len(X), 3)

@@ -1,6 +1,6 @@
 """Linear models and nearest neighbors on features of autoencoders, compared with simpler features.
 
-There are three tables, each printed with its caption.
+There are four tables, each printed with its caption.
 
 - `tables`: 23 tables of at most 2,000 rows, five folds. The score is the balanced accuracy of a
   logistic regression (C=0.3, balanced classes), or the R² of a ridge regression whose penalty is
@@ -10,6 +10,11 @@ There are three tables, each printed with its caption.
   exp(-|a-b|²/d) as there are hidden units. In "scaled", these have the same sum of variances as the
   hidden units, and otherwise each has a variance of 1. "MLP" is scikit-learn's multilayer
   perceptron with its defaults on the standardized columns.
+- `size`: the same tables and folds, with as many features as the rounded root of the number of
+  columns. Scores of the same linear models on standardized features, and of five nearest neighbors
+  on features as they are, minus those with PCA of the standardized columns. "features" are those of
+  AutoencoderFeatures with `n_components`. "Autoencoder" are the codes of the default autoencoder of
+  the standardized columns.
 - `mixed`: seven raw tables with categories, dates and missing cells, of which 1,500 random rows are
   used, three folds. "one-hot" are one-hot encoded categories and standardized numbers. "inputs" are
   the features without the hidden units. The models are a logistic regression or a ridge regression
@@ -33,17 +38,19 @@ from _mixed_data import OneHotPCA, read_frame
 from _numeric_data import NAMES, read_labeled
 from _table import show
 from mixed import PREDICTIONS
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import FunctionTransformer, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 from tables import timed
 
-from skae import AutoencoderFeatures
+from skae import Autoencoder, AutoencoderFeatures
 
 TOTAL_VARIANCE = 4
 """Sum of the variances of the hidden units that AutoencoderFeatures returns."""
@@ -114,6 +121,46 @@ def tables(arguments):
     yield "at least -.005", "", "", *(f"{count} of {len(gains)}" for count in counts)
 
 
+def reduced_scores(table, train, test):
+    """Return the scores of a linear model and of nearest neighbors for each kind of features."""
+    d = table.X.shape[1]
+    k = round(d**0.5)
+    kind = KNeighborsRegressor if table.is_regression else KNeighborsClassifier
+    scores = []
+    for step in (
+        make_pipeline(standardize(), PCA(k, random_state=0)),
+        AutoencoderFeatures(n_components=k, random_state=0),
+        make_pipeline(standardize(), Autoencoder(k, random_state=0)),
+    ):
+        known, unknown = step.fit_transform(table.X[train]), step.transform(table.X[test])
+        models = make_pipeline(standardize(), table.linear_model()), kind(5)
+        scores += [
+            table.score(model.fit(known, table.y[train]), unknown, table.y[test])
+            for model in models
+        ]
+    return scores
+
+
+def size(arguments):
+    yield f"As many features as the root of the number of columns, {arguments.folds} folds"
+    yield (
+        *("table", "features", "linear, PCA", "features", "Autoencoder"),
+        *("5 neighbors, PCA", "features", "Autoencoder"),
+    )
+    gains = []
+    for name in NAMES:
+        table = read_labeled(arguments.data, name)
+        scores = [reduced_scores(table, *rows) for rows in table.folds(arguments.folds)]
+        scores = np.mean(scores, axis=0).reshape(3, 2)
+        gains.append((scores[1:] - scores[0]).T.ravel())
+        own = [f"{gain:+.3f}" for gain in gains[-1]]
+        linear, neighbors = (f"{score:.3f}" for score in scores[0])
+        yield name, str(round(table.X.shape[1] ** 0.5)), linear, *own[:2], neighbors, *own[2:]
+    for label, statistic in (("mean", np.mean), ("median", np.median), ("worst", np.min)):
+        own = [f"{value:+.3f}" for value in statistic(gains, axis=0)]
+        yield label, "", "", *own[:2], "", *own[2:]
+
+
 def mixed(arguments):
     yield "Tables with categories: means over 3 folds, and differences from one-hot encoding"
     yield "table", "rows x columns", "score", "one-hot", "inputs", "features"
@@ -162,6 +209,7 @@ def seconds(arguments):
 
 TABLES = {
     "tables": (tables, ("<15", ">15", ">9", ">10", ">18", ">10", ">10")),
+    "size": (size, ("<15", ">9", ">12", ">10", ">12", ">17", ">10", ">12")),
     "mixed": (mixed, ("<15", ">15", ">10", ">9", ">9", ">10")),
     "time": (seconds, ("<15", ">8", ">19")),
 }

@@ -147,6 +147,17 @@ class Network(Objective):
         conditions = self.inputs.conditions(batch)
         return torch.cat([z, conditions.expand(*z.shape[:-1], -1)], -1)
 
+    def hidden(self, batch: Batch, decodes: bool) -> list[Tensor]:
+        """Compute the activations (n, n_units) of the hidden layers of the encoder.
+
+        `decodes` is whether those of the decoder follow.
+        """
+        activations = self.encoder.hidden(self.inputs(batch))
+        if decodes:
+            z = self.encode(batch).mean
+            activations += self.decoder.hidden(self._with_conditions(z, batch))
+        return activations
+
     def restored(self, batch: Batch) -> Tensor:
         """Encode rows and decode their codes to outputs (n, n_outputs)."""
         return self.outputs(self.encode(batch).mean, batch)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from math import ceil
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
 
-from skae._compat.sklearn import fit_context
+from skae._compat.sklearn import Interval, fit_context
 from skae.base import BaseAutoencoder, MatrixLike
 from skae.files import check_numbers
 from skae.fitting.prepare import draw_seed
@@ -51,21 +52,36 @@ class FittedFeatures(ScaledTask):
     ----------
     center, scale : ndarray of shape (n_units,)
         Means and standard deviations of the hidden units in the training rows.
+    axes : ndarray of shape (n_units, n_components) or None
+        Directions that map standardized units to principal components. None if the features are
+        the units of the encoder themselves. Otherwise, the units of the decoder follow those of
+        the encoder.
     """
 
     center: Floats
     scale: Floats
+    axes: Floats | None = None
 
     def _check_state(self) -> None:
         super()._check_state()
         n_units = len(self.unit_names)
         check_numbers(self.center, (n_units,), "the means of hidden units")
         check_numbers(self.scale, (n_units,), "the scales of hidden units", positive=True)
+        if self.axes is not None:
+            check_numbers(self.axes, (n_units, self.axes.shape[-1]), "the principal axes")
 
     @property
     def unit_names(self) -> list[str]:
         """Names of the hidden units. Without hidden layers, the codes replace them."""
-        widths = self.autoencoder._hidden_widths
+        network = self.autoencoder.module_
+        parts = [(network.encoder, network.inputs.n_outputs)]
+        if self.axes is not None:
+            parts.append((network.decoder, network.latent.n_outputs + network.inputs.n_conditions))
+        widths = [
+            units.shape[-1]
+            for body, n_in in parts
+            for units in body.hidden(network.like.new_zeros(1, n_in))
+        ]
         if not widths:
             return [*self.autoencoder.get_feature_names_out()]
         return [f"hidden{layer}_{i}" for layer, width in enumerate(widths) for i in range(width)]
@@ -79,14 +95,38 @@ class FittedFeatures(ScaledTask):
         flags = [(j, f"missingindicator_{names[j]}") for j in flagged.tolist()]
         return replace(self.schema, names=names).encoded_columns + flags
 
+    def activations(self, X: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        """Compute the inputs of the encoder and the hidden units for rows in the user's units."""
+        rows, n_units = self.to_rows(X), len(self.unit_names)
+        activations = self.autoencoder._activations(rows, self.axes is not None)
+        inputs, units = np.split(activations.astype(np.float64), [-n_units], axis=1)
+        return inputs, units
+
+    def standardize(self, units: Floats) -> Floats:
+        """Standardize hidden units (n, n_units), and clip them."""
+        standard: Floats = ((units - self.center) / self.scale).clip(-REACH, REACH)
+        return standard
+
+    def with_moments(self, rows: DistinctRows) -> Self:
+        """Return the model with the moments and the principal axes of the units of rows."""
+        # The rows are sorted by their hashes, so that the first of them are a random sample.
+        sample = rows.take(slice(MOMENT_ROWS))
+        units = self.activations(sample.table[sample.index])[1]
+        center, scale = mean_and_deviation(units, sample.share)
+        model = replace(self, center=center, scale=scale)
+        if self.axes is None:
+            return model
+        return replace(model, axes=_principal_axes(model, units, sample.share))
+
     def features(self, X: NDArray[np.floating], with_columns: bool) -> Floats:
         """Compute the features of rows (n, n_columns) in the user's units.
 
         `with_columns` is whether they contain the inputs of the encoder.
         """
-        activations = self.autoencoder._activations(self.to_rows(X))
-        inputs, units = np.split(activations, [-len(self.center)], axis=1)
-        standard = ((units - self.center) / self.scale).clip(-REACH, REACH)
+        inputs, units = self.activations(X)
+        standard = self.standardize(units)
+        if self.axes is not None:
+            return standard @ self.axes
         units = (TOTAL_VARIANCE / len(self.center)) ** 0.5 * standard
         if not with_columns:
             return units
@@ -113,13 +153,20 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is used without further training.
           It receives rows in the user's units.
         - None uses a `DenoisingAutoencoder` with hidden layers of 256 and 256 units with the
-          activation "tanh". It has as many components as X has columns, up to 32. It reconstructs
+          activation "tanh". It has `n_components` components or, if that is None, as many as X has
+          columns, up to 32. It reconstructs
           rows in which 15 % of the cells are swapped with those of other rows. Training takes about
           1,500 steps of 128 rows each, or one epoch if that is longer.
 
+    n_components : int or None, default=None
+        Number of features, if they shall replace the columns instead of joining them, as in PCA.
+        They are then the leading principal components of all hidden units, those of the decoder
+        included, and the default autoencoder has as many components. None returns the units of the
+        encoder themselves.
+
     passthrough : bool, default=True
         Whether the features contain the inputs of the encoder beside the hidden units. With False,
-        `transform` returns the hidden units only.
+        `transform` returns the hidden units only. It has no effect if `n_components` is an int.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the autoencoder's training. Pass an int for reproducible results.
@@ -162,6 +209,9 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
     of columns. The hidden units of a recurrent encoder are the states after the last step. If the
     encoder has no hidden layers, or is a torch module of the user, its codes replace them.
 
+    If `n_components` is an int, the features are principal components of standardized and clipped
+    hidden units. Their mean variance is 1.
+
     The default autoencoder is a denoising autoencoder [1]_. Its units with bounded activations
     start with random biases, so that they are already useful features of rows, as in networks with
     random hidden units [2]_. Training adapts them to the dependencies between columns.
@@ -189,10 +239,12 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
     True
     """
 
+    n_components: int | None = None
     passthrough: bool = True
     random_state: int | RandomState | None = None
 
     _parameter_constraints: ClassVar = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "passthrough": ["boolean"],
         "random_state": ["random_state"],
     }
@@ -225,7 +277,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         ------
         ValueError
             If X is invalid (infinite values, wrong shape, fewer than two rows, no observed cell),
-            if `sample_weight` or a parameter is invalid, if training cannot resume because X has
+            if `sample_weight` or a parameter is invalid, if `n_components` exceeds the number of
+            distinct rows or of hidden units, if training cannot resume because X has
             other columns than in the previous fit, or if the objective becomes NaN or infinite
             during training.
         TypeError
@@ -251,7 +304,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         training: Training,
     ) -> FittedFeatures:
         data = self._read_training_rows(X, sample_weight, previous)
-        autoencoder = data.autoencoder or _default_autoencoder(data.read.rows)
+        autoencoder = data.autoencoder or _default_autoencoder(data.read.rows, self.n_components)
         if not autoencoder._encoder_uses_conditions:
             raise TypeError(
                 f"autoencoder must not be a {type(autoencoder).__name__}: only its codes are "
@@ -260,6 +313,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             )
         seed = draw_seed(self.random_state)
         rows = DistinctRows.merge(data.read.rows.values, data.weight, seed)
+        if self.n_components is not None:
+            _check_n_components(self.n_components, len(rows), "distinct training rows")
         schema, inputs = data.read.schema, Units.identity(rows.n_columns)
         if data.resumed is not None:
             # The network was trained in these units.
@@ -269,18 +324,14 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             is_scaled = schema.has_likelihood(NUMBERS)
             units = Units.from_rows(rows, rows.share, epsilon, is_scaled)
             inputs = replace(units, reach=np.where(is_scaled, REACH, np.inf))
+        axes = None if self.n_components is None else np.zeros((0, self.n_components))
         none = np.zeros(0)
-        model = FittedFeatures(autoencoder, schema, inputs, center=none, scale=none)
+        model = FittedFeatures(autoencoder, schema, inputs, center=none, scale=none, axes=axes)
         if self._trains_autoencoder():
             autoencoder.set_params(random_state=seed)
             with training(autoencoder):
                 model.fit_autoencoder(rows, DENSITY_ROWS)
-        # The rows are sorted by their hashes, so that the first of them are a random sample.
-        sample = rows.take(slice(MOMENT_ROWS))
-        activations = autoencoder._activations(model.to_rows(sample.table[sample.index]))
-        hidden = activations[:, -len(model.unit_names) :].astype(np.float64)
-        center, scale = mean_and_deviation(hidden, sample.share)
-        return replace(model, center=center, scale=scale)
+        return model.with_moments(rows)
 
     def transform(self, X: MatrixLike) -> Floats:
         """Compute the features of rows.
@@ -294,7 +345,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         -------
         features : ndarray of shape (n_samples, n_features_out)
             The inputs of the encoder, unless `passthrough=False`, followed by the hidden units of
-            its layers, in float32 if `X` is, and in float64 otherwise.
+            its layers, or `n_components` principal components of hidden units. They are in float32
+            if `X` is, and in float64 otherwise.
 
         Raises
         ------
@@ -324,7 +376,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             The names of the inputs, unless `passthrough=False`, followed by those of the hidden
             units: "hidden0_2" is the third unit of the first layer. The inputs are the columns. A
             category is named after its column and itself, as by `OneHotEncoder`, and the names of
-            inputs for missing cells begin with ``missingindicator_``.
+            inputs for missing cells begin with ``missingindicator_``. Principal components are
+            "autoencoderfeatures0" and so on.
 
         Raises
         ------
@@ -333,16 +386,19 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         ValueError
             If `input_features` are not the columns of `fit`, or if two features have the same name.
         """
-        fitted = self._read_fitted()
-        columns = fitted.input_columns(super().get_feature_names_out(input_features))
+        fitted, names = self._read_fitted(), super().get_feature_names_out(input_features)
+        if fitted.axes is not None:
+            prefix = type(self).__name__.lower()
+            return np.asarray([f"{prefix}{i}" for i in range(fitted.axes.shape[1])], dtype=object)
+        columns = fitted.input_columns(names)
         columns = sorted(columns, key=lambda pair: pair[0]) if self.passthrough else []
-        names = [name for _, name in columns] + fitted.unit_names
-        repeated = next((name for name in fitted.unit_names if names.count(name) > 1), None)
+        labels = [name for _, name in columns] + fitted.unit_names
+        repeated = next((name for name in fitted.unit_names if labels.count(name) > 1), None)
         if repeated is not None:
             raise ValueError(
                 f"Two features would have the name {repeated!r}. Rename the column of X."
             )
-        return np.asarray(names, dtype=object)
+        return np.asarray(labels, dtype=object)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -350,10 +406,34 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         return tags
 
 
-def _default_autoencoder(rows: Rows) -> BaseAutoencoder:
+def _check_n_components(n_components: int, limit: int, things: str) -> None:
+    if n_components > limit:
+        raise ValueError(
+            f"n_components={n_components} must be at most {limit}, the number of {things}."
+        )
+
+
+def _principal_axes(model: FittedFeatures, units: Floats, weight: Floats) -> Floats:
+    """Return the axes of the leading principal components of hidden units (n, n_units).
+
+    The mean variance of the components is 1.
+    """
+    assert model.axes is not None
+    n_components, standard = model.axes.shape[1], model.standardize(units)
+    _check_n_components(n_components, standard.shape[1], "hidden units")
+    centered = standard - np.average(standard, axis=0, weights=weight)
+    covariance = (centered.T * weight) @ centered / weight.sum()
+    variance, axes = np.linalg.eigh(covariance)
+    axes, total = axes[:, ::-1][:, :n_components], variance[-n_components:].sum()
+    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))
+    scaled: Floats = signs * axes * (n_components / total if total > 0 else 1.0) ** 0.5
+    return scaled
+
+
+def _default_autoencoder(rows: Rows, n_components: int | None) -> BaseAutoencoder:
     """Return the default autoencoder for training rows."""
     return DenoisingAutoencoder(
-        min(rows.n_modelled, MAX_COMPONENTS),
+        n_components or min(rows.n_modelled, MAX_COMPONENTS),
         hidden_layer_sizes=(256, 256),
         activation="tanh",
         linear_skip=False,

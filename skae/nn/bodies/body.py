@@ -130,6 +130,10 @@ class Body(nn.Module):
             parts.append(self.skip(x.nan_to_num() if self.has_missing else x))
         return sum(parts[1:], parts[0])
 
+    def hidden(self, x: Tensor) -> list[Tensor]:
+        """Compute the activations (n, n_units) of the hidden layers of the residual network."""
+        return [] if self.residual is None else self.residual.hidden(x)
+
     def linearize(self, x: Tensor, directions: Tensor) -> Linearization:
         """Compute outputs for rows `x` (n, n_in), and their derivatives along `directions`.
 
