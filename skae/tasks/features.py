@@ -18,7 +18,12 @@ from skae.fitting.prepare import draw_seed
 from skae.table.blocks import NUMBERS
 from skae.table.rows import Rows
 from skae.table.selection import DistinctRows
-from skae.tasks.meta_estimator import DENSITY_ROWS, AutoencoderMetaEstimator, Training
+from skae.tasks.meta_estimator import (
+    DENSITY_ROWS,
+    AutoencoderMetaEstimator,
+    Training,
+    check_uses_no_targets,
+)
 from skae.tasks.robust_statistics import Floats, mean_and_deviation
 from skae.tasks.units import ScaledTask, Units
 from skae.variants.denoising import DenoisingAutoencoder
@@ -131,7 +136,8 @@ class FittedFeatures(ScaledTask):
         if not with_columns:
             return units
         columns = [j for j, _ in self.input_columns(np.arange(self.schema.n_columns))]
-        return np.hstack([inputs[:, np.argsort(columns, kind="stable")], units])
+        ordered = inputs[:, np.argsort(columns, kind="stable")].clip(-REACH, REACH)
+        return np.hstack([ordered, units])
 
 
 class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMetaEstimator):
@@ -197,11 +203,15 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
 
     Robust units are those of :class:`AutoencoderOutlierDetector`: the median of a column is 0, and
     the standard deviation of its cells, without far cells, is 1. Here, cells beyond 4 are clipped.
-    Columns whose likelihood restricts their cells, such as "bernoulli", keep their units.
+    If a column is skewed and a linear model needs its largest cells, transform it before, for
+    example by `sklearn.preprocessing.PowerTransformer`. Columns that are constant in `fit` are 0.
+    Columns whose likelihood restricts their cells, such as "bernoulli", keep their units. Training
+    that resumes keeps the units of the first fit.
 
-    The inputs of the encoder are the standardized columns. Categories are one-hot encoded and
-    centered. A missing cell is 0, the mean of its column. A further input for each column with
-    missing cells in `fit` tells which cells are missing. Columns of a condition are no inputs.
+    The inputs of the encoder are the standardized columns, clipped at 4. Categories are one-hot
+    encoded and centered. A missing cell is 0, the mean of its column. A further input for each
+    column with missing cells in `fit` tells which cells are missing. Columns of a condition are no
+    inputs.
 
     Hidden units are standardized by their moments in the training rows, and clipped at 4 standard
     deviations. They are then multiplied by a constant, so that the sum of their variances is 4. A
@@ -283,8 +293,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             during training.
         TypeError
             If X is sparse, if `autoencoder` is a FrozenEstimator of another estimator than an
-            autoencoder of skae, or if it is a `FairAutoencoder`, whose hidden units depend on the
-            sensitive columns.
+            autoencoder of skae, if it requires `y`, or if it is a `FairAutoencoder`, whose hidden
+            units depend on the sensitive columns.
         NotFittedError
             If `autoencoder` is a FrozenEstimator of an unfitted autoencoder.
 
@@ -305,6 +315,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
     ) -> FittedFeatures:
         data = self._read_training_rows(X, sample_weight, previous)
         autoencoder = data.autoencoder or _default_autoencoder(data.read.rows, self.n_components)
+        check_uses_no_targets(autoencoder)
         if not autoencoder._encoder_uses_conditions:
             raise TypeError(
                 f"autoencoder must not be a {type(autoencoder).__name__}: only its codes are "
@@ -323,7 +334,9 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             epsilon = float(np.finfo(rows.table.dtype).eps)
             is_scaled = schema.has_likelihood(NUMBERS)
             units = Units.from_rows(rows, rows.share, epsilon, is_scaled)
-            inputs = replace(units, reach=np.where(is_scaled, REACH, np.inf))
+            # No weights of a column that is constant here are trained, so that it must stay 0.
+            reach = np.where(units.scale > 0, REACH, 0.0)
+            inputs = replace(units, reach=np.where(is_scaled, reach, np.inf))
         axes = None if self.n_components is None else np.zeros((0, self.n_components))
         none = np.zeros(0)
         model = FittedFeatures(autoencoder, schema, inputs, center=none, scale=none, axes=axes)
@@ -393,10 +406,11 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         columns = fitted.input_columns(names)
         columns = sorted(columns, key=lambda pair: pair[0]) if self.passthrough else []
         labels = [name for _, name in columns] + fitted.unit_names
-        repeated = next((name for name in fitted.unit_names if labels.count(name) > 1), None)
-        if repeated is not None:
+        names, counts = np.unique(labels, return_counts=True)
+        if counts.max() > 1:
             raise ValueError(
-                f"Two features would have the name {repeated!r}. Rename the column of X."
+                f"Two features would have the name {str(names[counts.argmax()])!r}. Rename the "
+                "column of X."
             )
         return np.asarray(labels, dtype=object)
 

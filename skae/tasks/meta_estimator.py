@@ -298,9 +298,10 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
     def preprocess(self, X: MatrixLike) -> Any:
         """Convert rows to those that the autoencoder in `autoencoder_` receives.
 
-        The methods of `autoencoder_` accept the result. `AutoencoderOutlierDetector` trains its
-        autoencoder in robust units of the columns, in which extreme cells are clipped, unless its
-        likelihood restricts the range of cells. The other estimators do not change rows.
+        The methods of `autoencoder_` accept the result. `AutoencoderOutlierDetector` and
+        `AutoencoderFeatures` train their autoencoders in robust units of the columns, in which
+        extreme cells are clipped, unless the likelihood restricts the range of cells. The other
+        estimators do not change rows.
 
         Parameters
         ----------
@@ -388,3 +389,11 @@ def _thaw(frozen: FrozenEstimator) -> BaseAutoencoder:
     copied = copy.deepcopy(frozen.estimator)
     copied._read_fitted()
     return copied
+
+
+def check_uses_no_targets(autoencoder: BaseAutoencoder) -> None:
+    """Raise TypeError if an autoencoder requires targets itself."""
+    if get_tags(autoencoder).target_tags.required:
+        raise TypeError(
+            f"autoencoder must not require y, got the classifier {short_repr(autoencoder)}."
+        )

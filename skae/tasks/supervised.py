@@ -15,7 +15,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.utils import Tags, get_tags
+from sklearn.utils import Tags
 from torch import Tensor
 
 from skae._compat.sklearn import Interval, fit_context
@@ -37,6 +37,7 @@ from skae.tasks.meta_estimator import (
     AutoencoderMetaEstimator,
     FittedTask,
     Training,
+    check_uses_no_targets,
 )
 from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.heads import Family, Head, fit_linear_map
@@ -256,7 +257,7 @@ class SupervisedMetaEstimator(
         family, targets, outputs = self._read_targets(y, weight)
         distinct = _distinct_rows(data.read.rows, targets if self.fine_tune else None)
         autoencoder = data.autoencoder or _default_autoencoder(distinct)
-        _check_uses_no_targets(autoencoder)
+        check_uses_no_targets(autoencoder)
         model: FittedSupervised = self._fitted_class(
             autoencoder=autoencoder, schema=data.read.schema, maps=[], **outputs
         )
@@ -306,7 +307,7 @@ class SupervisedMetaEstimator(
         if previous is None and not targets.any_observed.any():
             raise ValueError("y of the first call must contain a known target.")
         autoencoder = data.autoencoder or _default_autoencoder(data.read.rows)
-        _check_uses_no_targets(autoencoder)
+        check_uses_no_targets(autoencoder)
         if self.autoencoder is None:
             # The batch size of the default depends on the number of rows of a fit.
             autoencoder.set_params(batch_size="auto")
@@ -477,14 +478,6 @@ def names_in_stream(y: MatrixLike, previous: FittedSupervised | None) -> list[st
             f"order, got {short_repr(names)}."
         )
     return known
-
-
-def _check_uses_no_targets(autoencoder: BaseAutoencoder) -> None:
-    """Raise TypeError if an autoencoder requires targets itself."""
-    if get_tags(autoencoder).target_tags.required:
-        raise TypeError(
-            f"autoencoder must not require y, got the classifier {short_repr(autoencoder)}."
-        )
 
 
 def _refit(

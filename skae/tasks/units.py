@@ -58,7 +58,7 @@ class Units(Stored):
         d = self.center.shape[:1]
         check_numbers(self.center, d, "the centers of columns")
         check_numbers(self.scale, d, "the scales of columns")
-        if self.reach.shape != d or (self.scale < 0).any() or not (self.reach > 0).all():
+        if self.reach.shape != d or (self.scale < 0).any() or not (self.reach >= 0).all():
             raise ValueError("the scales and the reach of columns must not be negative")
         if not 0 <= self.epsilon < 1:
             raise ValueError(f"epsilon must be in [0, 1), got {self.epsilon}")
