@@ -64,6 +64,7 @@ NO_COLUMNS = [99, -9, 1.5, "a", [], [0, 99], [1.5], slice(None), {"a"}, lambda X
 INVALID_VALUES = {
     "autoencoder": [5, "a", skae.Autoencoder, PCA(), FrozenEstimator(PCA().fit(X))],
     "add_indicator": NOT_A_FLAG,
+    "n_features": [0, -1, 1.5, np.nan, "a", 10**15],
     "passthrough": NOT_A_FLAG,
     "criterion": ["distance", None, 1],
     "contamination": [0.0, 0.6, -0.1, np.nan, "a", None],

@@ -190,7 +190,7 @@ def test_float32_is_kept():
 
 
 def test_features_of_a_given_number_are_principal_components_of_all_units():
-    model = fitted(n_components=3)
+    model = fitted(n_features=3)
     units = torch.cat([*decoder_by_hand(model, X)], 1).detach().numpy()
     standard = ((units - units.mean(axis=0)) / units.std(axis=0)).clip(-4, 4)
     expected = PCA(3).fit_transform(standard)
@@ -200,7 +200,7 @@ def test_features_of_a_given_number_are_principal_components_of_all_units():
     assert np.ptp(np.abs(ratio)) < 1e-5 * np.abs(ratio).max()
     names = [f"autoencoderfeatures{i}" for i in range(3)]
     assert list(model.get_feature_names_out()) == names
-    np.testing.assert_array_equal(fitted(n_components=3, passthrough=False).transform(X), features)
+    np.testing.assert_array_equal(fitted(n_features=3, passthrough=False).transform(X), features)
 
 
 def decoder_by_hand(model, rows):
@@ -215,27 +215,27 @@ def decoder_by_hand(model, rows):
 
 
 def test_the_default_autoencoder_has_the_number_of_features():
-    assert fitted(None, X[:50], n_components=2).autoencoder_.n_components_ == 2
+    assert fitted(None, X[:50], n_features=2).autoencoder_.n_components_ == 2
     assert fitted(None, X[:50]).autoencoder_.n_components_ == N_COLUMNS
 
 
 @pytest.mark.parametrize(
-    ("n_components", "match"), [(201, "at most 200, the number of distinct"), (23, "at most 22")]
+    ("n_features", "match"), [(201, "at most 200, the number of distinct"), (23, "at most 22")]
 )
-def test_too_many_features_are_refused(n_components, match):
-    with pytest.raises(ValueError, match=f"n_components={n_components} must be {match}"):
-        fitted(n_components=n_components)
+def test_too_many_features_are_refused(n_features, match):
+    with pytest.raises(ValueError, match=f"n_features={n_features} must be {match}"):
+        fitted(n_features=n_features)
 
 
 def test_features_of_a_given_number_are_stored(tmp_path):
-    model = fitted(n_components=3)
+    model = fitted(n_features=3)
     model.save(tmp_path / "model.skae")
     np.testing.assert_array_equal(load(tmp_path / "model.skae").transform(X), model.transform(X))
 
 
 def test_the_number_of_features_may_change_when_training_resumes():
     quick = clone(QUICK).set_params(warm_start=True)
-    model = fitted(quick).set_params(n_components=3)
+    model = fitted(quick).set_params(n_features=3)
     assert model.fit(X).transform(X).shape == (len(X), 3)
 
 

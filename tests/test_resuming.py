@@ -33,7 +33,7 @@ from small_models import (
 from test_common import core
 
 import skae
-from skae import Autoencoder, AutoencoderFeatures
+from skae import Autoencoder
 
 Y = np.arange(N) % 2
 """Targets, which some estimators require and most ignore."""
@@ -111,8 +111,9 @@ CASES = {
     "n_iter_no_change": of_validation(1, tol=100.0),
     "n_projections": Case(1),
     "noise": Case(2.0),
-    # It concerns the results of `transform` only, too, but for any rows.
-    "passthrough": Case(False, {"n_components": None}, DIFFERS, UNUSED),
+    # They concern the results of `transform` only, too, but for any rows.
+    "n_features": Case(1, {}, DIFFERS, UNUSED),
+    "passthrough": Case(False, {}, DIFFERS, UNUSED),
     "posterior_covariance": of_network("full"),
     "prior_weight": Case(70.0),
     # It selects validation rows and orders rows. The draws continue those of the previous fit.
@@ -179,9 +180,6 @@ def applies(estimator_class, name, method):
         return False
     # Whether losses of two epochs improve depends on the estimator, and some never add the map.
     only = {"tol": [Autoencoder], "n_iter_no_change": [Autoencoder]}
-    if (estimator_class, name) == (AutoencoderFeatures, "n_components"):
-        # It does not concern the network, unless that is the default one.
-        return False
     return estimator_class in only.get(name, [estimator_class]) and (
         name != "linear_skip" or core(started(estimator_class)).module_.latent.is_linear
     )

@@ -13,7 +13,7 @@ There are four tables, each printed with its caption.
 - `size`: the same tables and folds, with as many features as the rounded root of the number of
   columns. Scores of the same linear models on standardized features, and of five nearest neighbors
   on features as they are, minus those with PCA of the standardized columns. "features" are those of
-  AutoencoderFeatures with `n_components`. "Autoencoder" are the codes of the default autoencoder of
+  AutoencoderFeatures with `n_features`. "Autoencoder" are the codes of the default autoencoder of
   the standardized columns.
 - `mixed`: seven raw tables with categories, dates and missing cells, of which 1,500 random rows are
   used, three folds. "one-hot" are one-hot encoded categories and standardized numbers. "inputs" are
@@ -129,7 +129,7 @@ def reduced_scores(table, train, test):
     scores = []
     for step in (
         make_pipeline(standardize(), PCA(k, random_state=0)),
-        AutoencoderFeatures(n_components=k, random_state=0),
+        AutoencoderFeatures(n_features=k, random_state=0),
         make_pipeline(standardize(), Autoencoder(k, random_state=0)),
     ):
         known, unknown = step.fit_transform(table.X[train]), step.transform(table.X[test])

@@ -26,6 +26,7 @@ from skae.tasks.meta_estimator import (
 )
 from skae.tasks.robust_statistics import Floats, mean_and_deviation
 from skae.tasks.units import ScaledTask, Units
+from skae.training.threads import one_thread
 from skae.variants.denoising import DenoisingAutoencoder
 
 REACH = 4.0
@@ -57,7 +58,7 @@ class FittedFeatures(ScaledTask):
     ----------
     center, scale : ndarray of shape (n_units,)
         Means and standard deviations of the hidden units in the training rows.
-    axes : ndarray of shape (n_units, n_components) or None
+    axes : ndarray of shape (n_units, n_features) or None
         Directions that map standardized units to principal components. None if the features are
         the units of the encoder themselves. Otherwise, the units of the decoder follow those of
         the encoder.
@@ -76,6 +77,7 @@ class FittedFeatures(ScaledTask):
             check_numbers(self.axes, (n_units, self.axes.shape[-1]), "the principal axes")
 
     @property
+    @one_thread
     def unit_names(self) -> list[str]:
         """Names of the hidden units. Without hidden layers, the codes replace them."""
         network = self.autoencoder.module_
@@ -159,12 +161,12 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is used without further training.
           It receives rows in the user's units.
         - None uses a `DenoisingAutoencoder` with hidden layers of 256 and 256 units with the
-          activation "tanh". It has `n_components` components or, if that is None, as many as X has
+          activation "tanh". It has `n_features` components or, if that is None, as many as X has
           columns, up to 32. It reconstructs
           rows in which 15 % of the cells are swapped with those of other rows. Training takes about
           1,500 steps of 128 rows each, or one epoch if that is longer.
 
-    n_components : int or None, default=None
+    n_features : int or None, default=None
         Number of features, if they shall replace the columns instead of joining them, as in PCA.
         They are then the leading principal components of all hidden units, those of the decoder
         included, and the default autoencoder has as many components. None returns the units of the
@@ -172,7 +174,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
 
     passthrough : bool, default=True
         Whether the features contain the inputs of the encoder beside the hidden units. With False,
-        `transform` returns the hidden units only. It has no effect if `n_components` is an int.
+        `transform` returns the hidden units only. It has no effect if `n_features` is an int.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the autoencoder's training. Pass an int for reproducible results.
@@ -219,7 +221,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
     of columns. The hidden units of a recurrent encoder are the states after the last step. If the
     encoder has no hidden layers, or is a torch module of the user, its codes replace them.
 
-    If `n_components` is an int, the features are principal components of standardized and clipped
+    If `n_features` is an int, the features are principal components of standardized and clipped
     hidden units. Their mean variance is 1.
 
     The default autoencoder is a denoising autoencoder [1]_. Its units with bounded activations
@@ -249,12 +251,12 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
     True
     """
 
-    n_components: int | None = None
+    n_features: int | None = None
     passthrough: bool = True
     random_state: int | RandomState | None = None
 
     _parameter_constraints: ClassVar = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "n_features": [Interval(Integral, 1, None, closed="left"), None],
         "passthrough": ["boolean"],
         "random_state": ["random_state"],
     }
@@ -287,7 +289,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         ------
         ValueError
             If X is invalid (infinite values, wrong shape, fewer than two rows, no observed cell),
-            if `sample_weight` or a parameter is invalid, if `n_components` exceeds the number of
+            if `sample_weight` or a parameter is invalid, if `n_features` exceeds the number of
             distinct rows or of hidden units, if training cannot resume because X has
             other columns than in the previous fit, or if the objective becomes NaN or infinite
             during training.
@@ -314,7 +316,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         training: Training,
     ) -> FittedFeatures:
         data = self._read_training_rows(X, sample_weight, previous)
-        autoencoder = data.autoencoder or _default_autoencoder(data.read.rows, self.n_components)
+        autoencoder = data.autoencoder or _default_autoencoder(data.read.rows, self.n_features)
         check_uses_no_targets(autoencoder)
         if not autoencoder._encoder_uses_conditions:
             raise TypeError(
@@ -324,8 +326,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             )
         seed = draw_seed(self.random_state)
         rows = DistinctRows.merge(data.read.rows.values, data.weight, seed)
-        if self.n_components is not None:
-            _check_n_components(self.n_components, len(rows), "distinct training rows")
+        if self.n_features is not None:
+            _check_n_features(self.n_features, len(rows), "distinct training rows")
         schema, inputs = data.read.schema, Units.identity(rows.n_columns)
         if data.resumed is not None:
             # The network was trained in these units.
@@ -337,7 +339,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             # No weights of a column that is constant here are trained, so that it must stay 0.
             reach = np.where(units.scale > 0, REACH, 0.0)
             inputs = replace(units, reach=np.where(is_scaled, reach, np.inf))
-        axes = None if self.n_components is None else np.zeros((0, self.n_components))
+        axes = None if self.n_features is None else np.zeros((0, self.n_features))
         none = np.zeros(0)
         model = FittedFeatures(autoencoder, schema, inputs, center=none, scale=none, axes=axes)
         if self._trains_autoencoder():
@@ -358,7 +360,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         -------
         features : ndarray of shape (n_samples, n_features_out)
             The inputs of the encoder, unless `passthrough=False`, followed by the hidden units of
-            its layers, or `n_components` principal components of hidden units. They are in float32
+            its layers, or `n_features` principal components of hidden units. They are in float32
             if `X` is, and in float64 otherwise.
 
         Raises
@@ -420,10 +422,10 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         return tags
 
 
-def _check_n_components(n_components: int, limit: int, things: str) -> None:
-    if n_components > limit:
+def _check_n_features(n_features: int, limit: int, things: str) -> None:
+    if n_features > limit:
         raise ValueError(
-            f"n_components={n_components} must be at most {limit}, the number of {things}."
+            f"n_features={n_features} must be at most {limit}, the number of {things}."
         )
 
 
@@ -434,7 +436,7 @@ def _principal_axes(model: FittedFeatures, units: Floats, weight: Floats) -> Flo
     """
     assert model.axes is not None
     n_components, standard = model.axes.shape[1], model.standardize(units)
-    _check_n_components(n_components, standard.shape[1], "hidden units")
+    _check_n_features(n_components, standard.shape[1], "hidden units")
     centered = standard - np.average(standard, axis=0, weights=weight)
     covariance = (centered.T * weight) @ centered / weight.sum()
     variance, axes = np.linalg.eigh(covariance)
