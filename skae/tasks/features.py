@@ -26,6 +26,7 @@ from skae.tasks.meta_estimator import (
 )
 from skae.tasks.robust_statistics import Floats, mean_and_deviation
 from skae.tasks.units import ScaledTask, Units
+from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.threads import one_thread
 from skae.variants.denoising import DenoisingAutoencoder
 
@@ -56,6 +57,8 @@ class FittedFeatures(ScaledTask):
 
     Attributes
     ----------
+    with_inputs : bool
+        Whether the features contain the inputs of the encoder.
     center, scale : ndarray of shape (n_units,)
         Means and standard deviations of the hidden units in the training rows.
     axes : ndarray of shape (n_units, n_features) or None
@@ -64,6 +67,7 @@ class FittedFeatures(ScaledTask):
         the encoder.
     """
 
+    with_inputs: bool
     center: Floats
     scale: Floats
     axes: Floats | None = None
@@ -125,17 +129,14 @@ class FittedFeatures(ScaledTask):
             return model
         return replace(model, axes=_principal_axes(model, units, sample.share))
 
-    def features(self, X: NDArray[np.floating], with_columns: bool) -> Floats:
-        """Compute the features of rows (n, n_columns) in the user's units.
-
-        `with_columns` is whether they contain the inputs of the encoder.
-        """
+    def features(self, X: NDArray[np.floating]) -> Floats:
+        """Compute the features of rows (n, n_columns) in the user's units."""
         inputs, units = self.activations(X)
         standard = self.standardize(units)
         if self.axes is not None:
             return standard @ self.axes
         units = (TOTAL_VARIANCE / len(self.center)) ** 0.5 * standard
-        if not with_columns:
+        if not self.with_inputs:
             return units
         columns = [j for j, _ in self.input_columns(np.arange(self.schema.n_columns))]
         ordered = inputs[:, np.argsort(columns, kind="stable")].clip(-REACH, REACH)
@@ -341,7 +342,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             inputs = replace(units, reach=np.where(is_scaled, reach, np.inf))
         axes = None if self.n_features is None else np.zeros((0, self.n_features))
         none = np.zeros(0)
-        model = FittedFeatures(autoencoder, schema, inputs, center=none, scale=none, axes=axes)
+        known = {"with_inputs": self.passthrough, "center": none, "scale": none, "axes": axes}
+        model = FittedFeatures(autoencoder, schema, inputs, **known)
         if self._trains_autoencoder():
             autoencoder.set_params(random_state=seed)
             with training(autoencoder):
@@ -374,7 +376,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         """
         fitted = self._read_fitted()
         values = fitted.schema.read(X).values
-        return fitted.features(values, self.passthrough).astype(values.dtype, copy=False)
+        return fitted.features(values).astype(values.dtype, copy=False)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Return the names of the features.
@@ -406,7 +408,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             prefix = type(self).__name__.lower()
             return np.asarray([f"{prefix}{i}" for i in range(fitted.axes.shape[1])], dtype=object)
         columns = fitted.input_columns(names)
-        columns = sorted(columns, key=lambda pair: pair[0]) if self.passthrough else []
+        columns = sorted(columns, key=lambda pair: pair[0]) if fitted.with_inputs else []
         labels = [name for _, name in columns] + fitted.unit_names
         names, counts = np.unique(labels, return_counts=True)
         if counts.max() > 1:
@@ -461,5 +463,6 @@ def _default_autoencoder(rows: Rows, n_components: int | None) -> BaseAutoencode
         batch_size=BATCH_SIZE,
         max_epochs=max(1, ceil(STEPS / ceil(len(rows) / BATCH_SIZE))),
         early_stopping=False,
-        precision="float32",
+        # float32 halves the time of training.
+        precision="auto" if len(rows) <= FULL_BATCH_ROWS else "float32",
     )
