@@ -111,7 +111,6 @@ CASES = {
     "n_iter_no_change": of_validation(1, tol=100.0),
     "n_projections": Case(1),
     "noise": Case(2.0),
-    # They concern the results of `transform` only, too, but for any rows.
     "n_features": Case(1, {}, DIFFERS, UNUSED),
     "passthrough": Case(False, {}, DIFFERS, UNUSED),
     "posterior_covariance": of_network("full"),

@@ -342,8 +342,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
             inputs = replace(units, reach=np.where(is_scaled, reach, np.inf))
         axes = None if self.n_features is None else np.zeros((0, self.n_features))
         none = np.zeros(0)
-        known = {"with_inputs": self.passthrough, "center": none, "scale": none, "axes": axes}
-        model = FittedFeatures(autoencoder, schema, inputs, **known)
+        parts = autoencoder, schema, inputs, self.passthrough
+        model = FittedFeatures(*parts, center=none, scale=none, axes=axes)
         if self._trains_autoencoder():
             autoencoder.set_params(random_state=seed)
             with training(autoencoder):
