@@ -793,24 +793,14 @@ class BaseAutoencoder(
         If `resume` is True, training resumes from the fitted model, if there is one. `density_rows`
         is the maximum number of rows from which the density is estimated.
         """
-        data = FitData(
-            *(read.rows.values, None, sample_weight, None),
-            targets=targets,
-            read=read,
-            density_rows=density_rows,
-        )
+        data = FitData.of_task(read, targets, sample_weight, density_rows)
         return self._train(data, self._fitted if resume else None)
 
     def _partial_fit_rows(
         self, read: ReadRows, targets: Targets, sample_weight: Floats, density_rows: int
     ) -> Self:
         """Continue training with rows and targets that a meta-estimator has read."""
-        data = FitData(
-            *(read.rows.values, None, sample_weight, None),
-            targets=targets,
-            read=read,
-            density_rows=density_rows,
-        )
+        data = FitData.of_task(read, targets, sample_weight, density_rows)
         return self._train(data, self._fitted, fit_stream, 1)
 
     @fit_context(prefer_skip_nested_validation=True)

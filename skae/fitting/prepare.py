@@ -2,7 +2,7 @@
 
 import secrets
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -63,6 +63,18 @@ class FitData:
     target_options: dict[str, Any] = field(default_factory=dict)
     read: ReadRows | None = None
     density_rows: int | None = None
+
+    @classmethod
+    def of_task(
+        cls,
+        read: ReadRows,
+        targets: Targets | None,
+        sample_weight: Floats,
+        density_rows: int | None,
+    ) -> Self:
+        """Return the arguments of a fit to rows and targets that a meta-estimator has read."""
+        own = cls(read.rows.values, None, sample_weight, None)
+        return replace(own, targets=targets, read=read, density_rows=density_rows)
 
 
 @dataclass(frozen=True)

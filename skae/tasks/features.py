@@ -108,9 +108,9 @@ class FittedFeatures(ScaledTask):
 
     def activations(self, X: NDArray[np.floating]) -> tuple[Floats, Floats]:
         """Compute the inputs of the encoder and the hidden units for rows in the user's units."""
-        rows, n_units = self.to_rows(X), len(self.unit_names)
-        activations = self.autoencoder._activations(rows, self.axes is not None)
-        inputs, units = np.split(activations.astype(np.float64), [-n_units], axis=1)
+        n_inputs = self.autoencoder.module_.inputs.n_outputs
+        activations = self.autoencoder._activations(self.to_rows(X), self.axes is not None)
+        inputs, units = np.split(activations.astype(np.float64), [n_inputs], axis=1)
         return inputs, units
 
     def standardize(self, units: Floats) -> Floats:
@@ -163,9 +163,9 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
           It receives rows in the user's units.
         - None uses a `DenoisingAutoencoder` with hidden layers of 256 and 256 units with the
           activation "tanh". It has `n_features` components or, if that is None, as many as X has
-          columns, up to 32. It reconstructs
-          rows in which 15 % of the cells are swapped with those of other rows. Training takes about
-          1,500 steps of 128 rows each, or one epoch if that is longer.
+          columns, up to 32. It reconstructs rows in which 15 % of the cells are swapped with those
+          of other rows. Training takes about 1,500 steps of 128 rows each, or one epoch if that is
+          longer.
 
     n_features : int or None, default=None
         Number of features, if they shall replace the columns instead of joining them, as in PCA.
@@ -291,9 +291,8 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         ValueError
             If X is invalid (infinite values, wrong shape, fewer than two rows, no observed cell),
             if `sample_weight` or a parameter is invalid, if `n_features` exceeds the number of
-            distinct rows or of hidden units, if training cannot resume because X has
-            other columns than in the previous fit, or if the objective becomes NaN or infinite
-            during training.
+            distinct rows or of hidden units, if training cannot resume because X has other columns
+            than in the previous fit, or if the objective becomes NaN or infinite during training.
         TypeError
             If X is sparse, if `autoencoder` is a FrozenEstimator of another estimator than an
             autoencoder of skae, if it requires `y`, or if it is a `FairAutoencoder`, whose hidden
@@ -410,10 +409,10 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         columns = fitted.input_columns(names)
         columns = sorted(columns, key=lambda pair: pair[0]) if fitted.with_inputs else []
         labels = [name for _, name in columns] + fitted.unit_names
-        names, counts = np.unique(labels, return_counts=True)
+        distinct, counts = np.unique(labels, return_counts=True)
         if counts.max() > 1:
             raise ValueError(
-                f"Two features would have the name {str(names[counts.argmax()])!r}. Rename the "
+                f"Two features would have the name {str(distinct[counts.argmax()])!r}. Rename the "
                 "column of X."
             )
         return np.asarray(labels, dtype=object)
@@ -425,6 +424,7 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
 
 
 def _check_n_features(n_features: int, limit: int, things: str) -> None:
+    """Raise ValueError if there are fewer `things`, of which there are `limit`, than features."""
     if n_features > limit:
         raise ValueError(
             f"n_features={n_features} must be at most {limit}, the number of {things}."
