@@ -183,7 +183,7 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
         `step` is the name of the method that fits the model, `_fit_model` or one with the same
         arguments, to which `options` are passed.
         """
-        context = init_callback_context(self, int(self._trains_autoencoder()))
+        context = init_callback_context(self, self._n_trainings())
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         details = {"X": X, "y": y, "metadata": metadata}
         context.call_on_fit_task_begin(estimator=self, **details)
@@ -204,6 +204,10 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
     def _trains_autoencoder(self) -> bool:
         """Return whether `fit` trains the autoencoder."""
         return not isinstance(self.autoencoder, FrozenEstimator)
+
+    def _n_trainings(self) -> int | None:
+        """Return how often `fit` trains an autoencoder, or None if this depends on the data."""
+        return int(self._trains_autoencoder())
 
     @contextmanager
     def _training(self, context: CallbackContext, autoencoder: BaseAutoencoder) -> Iterator[None]:

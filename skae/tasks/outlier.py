@@ -468,13 +468,10 @@ default="auto"
         epsilon = float(np.finfo(train.table.dtype).eps)
         is_number = ~schema.is_category & ~schema.has_likelihood("")
         units = Units.from_rows(train, train.share, epsilon, is_number)
-        inputs = Units.identity(d)
-        if data.resumed is not None:
-            # The network was trained in these units.
-            inputs = data.resumed.inputs
-        elif self._trains_autoencoder():
-            # The cells of other likelihoods must stay in their range.
-            inputs = units.only(schema.has_likelihood(NUMBERS))
+        # The cells of other likelihoods must stay in their range.
+        inputs = ScaledAutoencoder.choose_inputs(
+            data, lambda: units.only(schema.has_likelihood(NUMBERS))
+        )
         return ScaledAutoencoder(autoencoder, schema, inputs=inputs, units=units)
 
     def _fit_criterion(self, model: ScaledAutoencoder, train: DistinctRows) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Base of classifiers and regressors on codes that are trained for both rows and targets."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,10 +23,13 @@ from skae._compat.sklearn import Interval, fit_context
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.files import check_numbers
 from skae.fitting.prepare import ReadRows, draw_seed
+from skae.nn.encoding import OneHot
 from skae.parameters import short_repr
 from skae.state import FittedAttribute
-from skae.table.rows import Rows, hash_rows, max_abs_values, merge_equal_rows
+from skae.table.blocks import NUMBERS
+from skae.table.rows import Rows, group_equal_rows, hash_rows, merge_equal_rows
 from skae.table.seen import Seen
+from skae.table.selection import DistinctRows, Selection
 from skae.table.targets import (
     Targets,
     column_names,
@@ -35,10 +39,12 @@ from skae.table.weights import read_weight
 from skae.tasks.meta_estimator import (
     DENSITY_ROWS,
     AutoencoderMetaEstimator,
-    FittedTask,
     Training,
+    TrainingRows,
     check_uses_no_targets,
 )
+from skae.tasks.propagation import Propagation
+from skae.tasks.units import ScaledTask, Units
 from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.heads import Family, Head, fit_linear_map
 from skae.training.threads import one_thread
@@ -47,23 +53,12 @@ from skae.variants.autoencoder import Autoencoder
 MIN_EPOCHS, MIN_STEPS = 20, 200
 """Minimum numbers of epochs and of optimizer steps of the default autoencoder."""
 
-MAX_RELATIVE_MEAN = 1e3
-"""Largest absolute mean of a column, divided by its standard deviation, for which float32
-represents the differences between rows accurately enough."""
-
-FLOAT32_RANGE = (1e-12, 1e12)
-"""Range of the magnitude of cells whose squares float32 represents without loss.
-
-The lower limit applies to the largest of the columns' standard deviations. The upper limit applies
-to the absolute value of each cell.
-"""
-
 BATCH_SIZE = 128
 """Rows per batch of the default autoencoder for tables of more than `FULL_BATCH_ROWS` rows."""
 
 
 @dataclass(frozen=True)
-class FittedSupervised(FittedTask):
+class FittedSupervised(ScaledTask):
     """Fitted model of a supervised meta-estimator.
 
     Attributes
@@ -90,6 +85,13 @@ class FittedSupervised(FittedTask):
         if not n_outputs or n_outputs != self._n_outputs():
             raise ValueError(f"the maps have {n_outputs} outputs instead of {self._n_outputs()}")
 
+    @classmethod
+    def _from_stored_state(cls, state: dict[str, Any]) -> Any:
+        # Models from files of earlier versions received rows in the user's units.
+        if state.get("inputs") is None:
+            state = state | {"inputs": Units.identity(state["schema"].n_columns)}
+        return super()._from_stored_state(state)
+
     def _n_outputs(self) -> int:
         """Return the number of columns of all maps together."""
         return len(self.label_names or [])
@@ -100,8 +102,11 @@ class FittedSupervised(FittedTask):
         return self.label_names
 
     def encode(self, rows: Rows) -> Floats:
-        """Compute the codes of rows that have been read."""
-        return self.autoencoder._encode(rows)
+        """Compute the codes of rows that have been read, in the user's units."""
+        if not self.inputs.is_single_precision:
+            return self.autoencoder._encode(rows)
+        codes = self.autoencoder._encode(self.to_rows(rows.values))
+        return codes.astype(rows.values.dtype, copy=False)
 
 
 ReadTargets = tuple[Family, Targets, dict[str, Any]]
@@ -174,12 +179,14 @@ class SupervisedMetaEstimator(
     label_weight: float = 10.0
     reconstruction_weight: float = 1.0
     fine_tune: bool = True
+    propagate: bool = True
     random_state: int | RandomState | None = None
 
     _parameter_constraints: ClassVar = {
         "label_weight": [Interval(Real, 0, None, closed="neither")],
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
         "fine_tune": ["boolean"],
+        "propagate": ["boolean"],
         "random_state": ["random_state"],
     }
 
@@ -255,26 +262,65 @@ class SupervisedMetaEstimator(
         data = self._read_training_rows(X, sample_weight, previous)
         y, weight = targets_of_positive_weight(y, data.all_weights, self)
         family, targets, outputs = self._read_targets(y, weight)
+        seed = draw_seed(self.random_state)
+        table = Selection.all(data.read.rows.values)
+        first, group = group_equal_rows(table.hash_ranks(seed))
         distinct = _distinct_rows(data.read.rows, targets if self.fine_tune else None)
         autoencoder = data.autoencoder or _default_autoencoder(distinct)
         check_uses_no_targets(autoencoder)
-        model: FittedSupervised = self._fitted_class(
-            autoencoder=autoencoder, schema=data.read.schema, maps=[], **outputs
-        )
+        model = self._make_model(data, autoencoder, seed, outputs)
         if data.resumed is not None and model.outputs != data.resumed.outputs:
             raise ValueError(
                 f"y has the classes or columns {model.outputs}, but those of the previous fit are "
                 f"{data.resumed.outputs}, so that training cannot resume. Set the autoencoder's "
                 "warm_start=False to fit from scratch."
             )
-        autoencoder.set_params(random_state=draw_seed(self.random_state))
+        autoencoder.set_params(random_state=seed)
+        read = self._read_for(model, data)
+
+        def train(targets: Targets, copied: BaseAutoencoder) -> Floats:
+            with training(copied):
+                self._train(copied, read, family, targets, weight)
+            return copied._encode(read.rows)
+
+        propagation = None
+        if self.propagate and not targets.observed.all():
+            encoded = _encode_cells(read.rows)
+            propagation = Propagation(family, encoded, first, group, targets, weight)
+            if self.fine_tune:
+                # The codes of a network that is trained with first estimates yield better ones.
+                codes = train(propagation.complete(), copy.deepcopy(autoencoder))
+                targets = propagation.complete(codes)
         if self._trains_autoencoder():
-            with training(autoencoder):
-                self._train(autoencoder, data.rows_for(autoencoder), family, targets, weight)
+            train(targets, autoencoder)
         if not self.fine_tune:
             autoencoder._fitted = autoencoder._fitted.without_targets()
-        codes = model.encode(data.read.rows).astype(np.float64)
-        return replace(model, maps=[*fit_linear_map(family, codes, targets, weight)])
+        codes = autoencoder._encode(read.rows)
+        if propagation is not None and not self.fine_tune:
+            targets = propagation.complete(codes)
+        return replace(
+            model, maps=[*fit_linear_map(family, codes.astype(np.float64), targets, weight)]
+        )
+
+    def _make_model(
+        self,
+        data: TrainingRows,
+        autoencoder: BaseAutoencoder,
+        seed: int,
+        outputs: dict[str, Any],
+    ) -> FittedSupervised:
+        """Combine the autoencoder, which may not be fitted yet, with the units of its rows."""
+        schema, values = data.read.schema, data.read.rows.values
+
+        def bounded() -> Units:
+            rows = DistinctRows.merge(values, data.weight, seed)
+            return Units.bounded(rows, schema.has_likelihood(NUMBERS))
+
+        inputs = ScaledTask.choose_inputs(data, bounded)
+        model: FittedSupervised = self._fitted_class(
+            autoencoder=autoencoder, schema=schema, inputs=inputs, maps=[], **outputs
+        )
+        return model
 
     def _stream_model(
         self,
@@ -321,14 +367,28 @@ class SupervisedMetaEstimator(
             of_network = components.map_of_network(previous.maps[0], previous.maps[1])
         autoencoder.set_params(random_state=draw_seed(self.random_state))
         head = Head(family, self.label_weight, self.reconstruction_weight, of_network)
+        # The first rows of a stream may not show the units of later ones.
+        inputs = Units.identity(data.read.schema.n_columns)
+        if previous is not None:
+            inputs = previous.inputs
+        model: FittedSupervised = self._fitted_class(
+            autoencoder=autoencoder, schema=data.read.schema, inputs=inputs, maps=[], **outputs
+        )
+        rows = self._read_for(model, data)
         with training(autoencoder):
-            with_loss, rows = replace(targets, loss=head), data.rows_for(autoencoder)
+            with_loss = replace(targets, loss=head)
             autoencoder._partial_fit_rows(rows, with_loss, weight, DENSITY_ROWS)
         earlier = None if before is None else before.seen
-        maps = _refit(family, autoencoder, earlier, data.read.rows, targets, weight) or known
+        maps = _refit(family, autoencoder, earlier, rows.rows, targets, weight) or known
         assert maps is not None
-        schema = data.read.schema
-        return self._fitted_class(autoencoder=autoencoder, schema=schema, maps=[*maps], **outputs)
+        return replace(model, maps=[*maps])
+
+    @staticmethod
+    def _read_for(model: FittedSupervised, data: TrainingRows) -> ReadRows:
+        """Return the rows that the autoencoder of a model receives."""
+        if not model.inputs.is_single_precision:
+            return data.rows_for(model.autoencoder)
+        return model.read_scaled(Selection.all(data.read.rows.values))
 
     @abstractmethod
     def _read_stream(
@@ -358,6 +418,10 @@ class SupervisedMetaEstimator(
 
     def _trains_autoencoder(self) -> bool:
         return self.fine_tune or super()._trains_autoencoder()
+
+    def _n_trainings(self) -> int | None:
+        # Missing targets are estimated after a first training.
+        return None if self.fine_tune and self.propagate else super()._n_trainings()
 
     def add_label(
         self,
@@ -526,27 +590,17 @@ def _default_autoencoder(rows: Rows) -> Autoencoder:
         corruption="masking",
         corruption_level=0.3,
         learning_rate=5e-3,
+        weight_decay=0.0,
         max_epochs=max(MIN_EPOCHS, ceil(MIN_STEPS * batch_size / n)),
         batch_size=batch_size,
         early_stopping=False,
         # float32 halves the time of training.
-        precision="auto" if is_small or not _suits_float32(rows) else "float32",
+        precision="auto" if is_small else "float32",
     )
 
 
-def _suits_float32(rows: Rows) -> bool:
-    """Return whether float32 is as accurate as float64 for rows.
-
-    Except for extreme magnitudes, the result does not depend on the units of the columns.
-    """
-    is_number = ~np.asarray(rows.modelled_levels or (0,) * rows.n_modelled, dtype=bool)
-    X = rows.modelled[:, is_number]
-    if rows.may_have_missing:
-        X = X[:, ~np.isnan(X).all(axis=0)]
-    if not X.shape[1]:
-        return True
-    mean, std = (np.nanmean, np.nanstd) if rows.may_have_missing else (np.mean, np.std)
-    deviation = std(X, axis=0)
-    is_near = np.abs(mean(X, axis=0)) <= MAX_RELATIVE_MEAN * deviation
-    low, high = FLOAT32_RANGE
-    return bool(is_near.all() and deviation.max() > low and max_abs_values(X).max() < high)
+def _encode_cells(rows: Rows) -> Floats:
+    """Encode categories of modelled columns as one-hot, and set missing numbers to 0."""
+    encoding = OneHot(rows.modelled_levels or [0] * rows.n_modelled)
+    encoded: Floats = np.nan_to_num(encoding(torch.from_numpy(rows.modelled)).numpy())
+    return encoded

@@ -1,6 +1,7 @@
 """Units in which the autoencoders of tasks receive rows."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from skae.fitting.prepare import ReadRows
 from skae.table.containers import index_of
 from skae.table.rows import Rows
 from skae.table.selection import DistinctRows, Selection, assemble
-from skae.tasks.meta_estimator import FittedTask, schema_of
+from skae.tasks.meta_estimator import FittedTask, TrainingRows, schema_of
 from skae.tasks.robust_statistics import (
     MAX_DEVIATION,
     Floats,
@@ -23,6 +24,10 @@ from skae.tasks.robust_statistics import (
 
 MAX_RESIDUAL = 1e100
 """Magnitude, in robust units, at which residuals are clipped to keep sums of squares finite."""
+
+REACH = 4.0
+"""Number of units at which cells are clipped for tasks that predict targets, so that no single cell
+dominates a model."""
 
 ROUNDING_ERRORS = 2
 """Number of machine epsilons, relative to the median of its column, by which a cell may differ from
@@ -82,6 +87,28 @@ class Units(Stored):
             typical[block], deviation[block] = scale_within_reach(difference, weight)
         units = cls(center, typical * deviation, MAX_DEVIATION / deviation, epsilon)
         return units if is_number.all() else units.only(is_number)
+
+    @classmethod
+    def bounded(cls, rows: DistinctRows, is_number: NDArray[np.bool_]) -> Self:
+        """Estimate units of numbers for tasks that predict targets, in which cells are bounded.
+
+        The scale is the root mean square of the differences from the median that are not 0. A
+        column that mostly contains one value is thus treated like the indicator of a category,
+        whose rare 1 is not scaled up. No weights of a column that is constant here are trained, so
+        that it stays constant.
+        """
+        epsilon = float(np.finfo(rows.table.dtype).eps)
+        units = cls.from_rows(rows, rows.share, epsilon, is_number)
+        different = np.empty(rows.n_columns)
+        for block, values in rows.column_blocks():
+            cells = values.astype(np.float64)
+            is_other = _round_to(units.center[block], cells, epsilon) != units.center[block]
+            observed = ~np.isnan(cells)
+            total = rows.share @ observed
+            different[block] = rows.share @ (is_other & observed) / np.where(total > 0, total, 1)
+        scale = units.scale / np.sqrt(np.where(different > 0, different, 1.0))
+        reach = np.where(scale > 0, REACH, 0.0)
+        return replace(units, scale=scale, reach=reach).only(is_number)
 
     def only(self, is_scaled: NDArray[np.bool_]) -> Self:
         """Return these units of some columns, and the user's units of the others."""
@@ -174,27 +201,44 @@ class ScaledTask(FittedTask):
         if len(self.inputs.center) != self.n_features_in:
             raise ValueError(f"there must be units of {self.n_features_in} columns")
 
+    @staticmethod
+    def choose_inputs(data: TrainingRows, make: Callable[[], Units]) -> Units:
+        """Return the units in which the autoencoder of a task receives rows.
+
+        They are those in which it was trained, if it is fitted already, and those that `make`
+        returns otherwise.
+        """
+        if data.resumed is not None:
+            inputs: Units = data.resumed.inputs
+            return inputs
+        if data.autoencoder is not None and data.autoencoder._fitted is not None:
+            return Units.identity(data.read.schema.n_columns)
+        return make()
+
     def fit_autoencoder(self, rows: DistinctRows, density_rows: int | None = None) -> None:
         """Fit the autoencoder to rows in the user's units.
 
         `density_rows` is the maximum number of rows from which the density is estimated.
         """
-        dtype = rows.copy_dtype
-        if self.inputs.is_single_precision and not rows.is_small:
-            dtype = np.dtype(np.float32)
         weight = rows.weight
         if len(rows) == 1:
             # An autoencoder requires two rows, which may be equal.
             rows, weight = rows.take(np.zeros(2, dtype=np.intp)), np.repeat(weight / 2, 2)
+        self.autoencoder._fit_rows(self.read_scaled(rows), None, weight, True, density_rows)
+        # The task reads tables itself, and keeps its own sample of the rows if it needs one.
+        self.autoencoder._fitted = self.autoencoder._fitted.without_rows()
+
+    def read_scaled(self, rows: Selection) -> ReadRows:
+        """Convert rows in the user's units to validated rows of the autoencoder."""
+        dtype = rows.copy_dtype
+        if self.inputs.is_single_precision and not rows.is_small:
+            dtype = np.dtype(np.float32)
         parts = ((block, self.inputs.to_network(cells)) for block, cells in rows.row_blocks())
         schema = self.schema.for_arrays()
         if self.inputs.is_single_precision:
             schema = schema.in_other_units()
         schema = schema_of(self.autoencoder, schema)
-        read = ReadRows(schema, schema.as_rows(assemble(len(rows), parts, dtype)))
-        self.autoencoder._fit_rows(read, None, weight, True, density_rows)
-        # The task reads tables itself, and keeps its own sample of the rows if it needs one.
-        self.autoencoder._fitted = self.autoencoder._fitted.without_rows()
+        return ReadRows(schema, schema.as_rows(assemble(len(rows), parts, dtype)))
 
     def to_autoencoder(self, X: MatrixLike, rows: Rows) -> Any:
         schema = self.autoencoder._fitted.schema

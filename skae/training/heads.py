@@ -19,6 +19,10 @@ from skae.table.targets import Targets, Units, infer_numbers, read_multiclass, r
 
 Floats = NDArray[np.floating]
 
+MAP_C = 10.0
+"""Inverse of the penalty of the linear map from codes to classes. Codes that were trained with the
+classes need less shrinkage than the columns of a table, for which scikit-learn's default is 1."""
+
 ROUNDING = 1e-12
 """Standard deviation of codes, relative to their magnitude, that rounding errors may cause."""
 
@@ -66,13 +70,13 @@ class Classes(Family):
         return -(values * out.log_softmax(-1)).sum(-1, keepdim=True)
 
     def solve(self, Z: Floats, values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-        known, counts = weight[:, 0] > 0, weight[:, 0] @ values
+        counts = weight[:, 0] @ values
         # A class without rows has coefficients of 0. The addition of half a row to each class keeps
         # its intercept finite.
         coef, intercept = np.zeros((Z.shape[1], len(counts))), np.log((counts + 0.5) / len(Z))
         found = np.flatnonzero(counts)
         if len(found) > 1:
-            model = _logistic().fit(Z[known], values[known].argmax(axis=1), weight[known, 0])
+            model = fit_logistic(Z, weight * values)
             # For two classes, scikit-learn fits one map to the log-odds. It is split between them.
             signs = np.array([[-0.5], [0.5]]) if len(found) == 2 else np.eye(len(found))
             coef[:, found], intercept[found] = (signs @ model.coef_).T, signs @ model.intercept_
@@ -100,8 +104,7 @@ class Labels(IndependentTargets):
     def solve_single(self, Z: Floats, value: Floats, weight: Floats) -> tuple[Floats, float]:
         positive, negative = weight @ value, weight @ (1 - value)
         if min(positive, negative) > 0:
-            known = weight > 0
-            model = _logistic().fit(Z[known], value[known], weight[known])
+            model = fit_logistic(Z, np.stack([weight * (1 - value), weight * value], axis=1))
             return model.coef_[0], model.intercept_[0]
         # If only 0 or only 1 occurs, the coefficients are 0. Half a row of each keeps the intercept
         # finite.
@@ -193,8 +196,14 @@ def read_classes_or_numbers(
     return family, replace(targets, learned={"y_classes_": classes})
 
 
-def _logistic() -> LogisticRegression:
-    return LogisticRegression(tol=1e-7, max_iter=10_000)
+def fit_logistic(Z: Floats, counts: Floats, C: float = MAP_C) -> LogisticRegression:
+    """Fit a logistic regression to rows (n, k), where a row has a weight (n, n_classes) per class.
+
+    A row may have a positive weight for several classes.
+    """
+    rows, classes = np.nonzero(counts)
+    model = LogisticRegression(C=C, tol=1e-7, max_iter=10_000)
+    return model.fit(Z[rows], classes, counts[rows, classes])
 
 
 def center_and_scale(Z: Floats, weight: Floats) -> tuple[Floats, float]:

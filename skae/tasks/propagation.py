@@ -1,0 +1,319 @@
+"""Estimates of missing targets, from a linear model and from the targets of similar rows."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import cg
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import NearestNeighbors
+
+from skae.table.targets import Targets
+from skae.training.heads import Classes, Family, Numbers, fit_logistic
+from skae.training.threads import one_thread
+
+Floats = NDArray[np.floating]
+
+MAX_ROWS = 10_000
+"""Largest number of distinct rows whose targets are estimated."""
+
+N_NEIGHBORS = 10
+"""Number of nearest neighbors to which a row is connected."""
+
+SPREAD = 0.95
+"""Share of the target of a row that it takes from its neighbors in label spreading. It is larger
+than the 0.2 of scikit-learn's LabelSpreading, because the targets of few rows must reach far."""
+
+FOLDS = 10
+"""Number of folds in which known targets are held out to weight the two estimates."""
+
+UNCERTAINTY = 0.05
+"""Probability that a row has a random class, whatever the models estimate."""
+
+N_MIXING_STEPS = 100
+"""Number of steps of the EM algorithm for the weights of both estimates."""
+
+
+class Kind(ABC):
+    """Kind of a single target, whose values (n, c) are one-hot encoded classes or a number."""
+
+    @abstractmethod
+    def linear(self, Z: Floats, values: Floats, weight: Floats, rows: Floats) -> Floats:
+        """Estimate the values of `rows` by a linear model of the known rows `Z`."""
+
+    @abstractmethod
+    def from_neighbors(self, sums: Floats, total: Floats, prior: Floats) -> Floats:
+        """Estimate values from weighted sums (n, c) of known values, and their weights (n, 1)."""
+
+    @abstractmethod
+    def likelihood(self, estimate: Floats, values: Floats, prior: Floats) -> Floats:
+        """Compute the likelihoods (n,) of known values under estimates of them."""
+
+    @abstractmethod
+    def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
+        """Return the values that replace missing ones, and how certain they are, in [0, 1].
+
+        `explained` is the share of the variance of held-out values that estimates explain.
+        """
+
+
+class Class(Kind):
+    """One-hot encoded classes."""
+
+    def linear(self, Z: Floats, values: Floats, weight: Floats, rows: Floats) -> Floats:
+        counts = weight[:, None] * values
+        found = np.flatnonzero(counts.sum(axis=0))
+        estimate = np.zeros((len(rows), values.shape[1]))
+        estimate[:, found] = 1.0
+        if len(found) > 1:
+            model = fit_logistic(Z, counts, 1.0)
+            estimate[:, model.classes_] = model.predict_proba(rows)
+        return estimate
+
+    def from_neighbors(self, sums: Floats, total: Floats, prior: Floats) -> Floats:
+        expected = total * prior
+        ratio = np.divide(sums, expected, out=np.ones_like(sums), where=expected > 0)
+        # Label spreading shrinks probabilities towards the prior ones. The square undoes it partly.
+        estimate: Floats = prior * ratio.clip(0.0) ** 2
+        return estimate / estimate.sum(axis=1, keepdims=True)
+
+    def likelihood(self, estimate: Floats, values: Floats, prior: Floats) -> Floats:
+        smooth = (1 - UNCERTAINTY) * estimate + UNCERTAINTY * prior
+        likelihood: Floats = (smooth * values).sum(axis=1)
+        return likelihood
+
+    def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
+        second, first = np.sort(estimate, axis=1)[:, -2:].T
+        return np.eye(estimate.shape[1])[estimate.argmax(axis=1)], first - second
+
+
+class Number(Kind):
+    """A standardized number."""
+
+    def linear(self, Z: Floats, values: Floats, weight: Floats, rows: Floats) -> Floats:
+        estimate: Floats = Ridge().fit(Z, values[:, 0], weight).predict(rows)[:, None]
+        return estimate
+
+    def from_neighbors(self, sums: Floats, total: Floats, prior: Floats) -> Floats:
+        estimate = np.broadcast_to(prior, sums.shape).copy()
+        return np.divide(sums, total, out=estimate, where=total > 0)
+
+    def likelihood(self, estimate: Floats, values: Floats, prior: Floats) -> Floats:
+        error = ((estimate - values) ** 2)[:, 0]
+        variance = error.mean()
+        if variance == 0:
+            return np.ones(len(error))
+        likelihood: Floats = np.exp(-0.5 * error / variance) / variance**0.5
+        return likelihood
+
+    def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
+        return estimate, np.full(len(estimate), max(0.0, explained))
+
+
+class _Single:
+    """A single target of the distinct rows, some of which are known.
+
+    Parameters
+    ----------
+    kind : Kind
+        Kind of the target.
+    values : ndarray of shape (n, c)
+        Values, which are only read where they are known.
+    weight : ndarray of shape (n,)
+        Weights of the known values, and 0 for missing ones.
+    rows : ndarray of shape (n, n_inputs)
+        Rows, in pseudorandom order.
+    graph : sparse array of shape (n, n)
+        Similarities of the rows, from which the weights of both estimates are determined.
+    """
+
+    def __init__(
+        self, kind: Kind, values: Floats, weight: Floats, rows: Floats, graph: sp.csr_array
+    ) -> None:
+        self.kind = kind
+        self.known = np.flatnonzero(weight)
+        self.values, self.weight = values[self.known], weight[self.known]
+        self.prior = np.average(self.values, axis=0, weights=self.weight)
+        known = rows[self.known]
+        self.linear = kind.linear(known, self.values, self.weight, rows)
+        shape = 2, len(self.known), values.shape[1]
+        held_out = np.broadcast_to(self.prior, shape).copy()
+        fold = np.arange(len(self.known)) % FOLDS
+        # A single known value leaves none from which it could be estimated.
+        for i in range(min(FOLDS, len(self.known)) if len(self.known) > 1 else 0):
+            own, rest = fold == i, fold != i
+            held_out[0, own] = kind.linear(
+                known[rest], self.values[rest], self.weight[rest], known[own]
+            )
+            held_out[1, own] = self._spread(graph, rest)[self.known[own]]
+        self.share = self._mix(held_out)
+        error = self.weight @ (self.values - np.tensordot(self.share, held_out, 1)) ** 2
+        total = self.weight @ (self.values - self.prior) ** 2
+        self.explained = float(1 - error.sum() / total.sum()) if total.sum() > 0 else 0.0
+
+    def _spread(self, graph: sp.csr_array, used: NDArray[np.bool_]) -> Floats:
+        """Estimate the target of all rows from the `used` known values by label spreading."""
+        weight = (self.weight * used)[:, None]
+        start = np.zeros((graph.shape[0], self.values.shape[1] + 1))
+        start[self.known] = np.hstack([weight * self.values, weight])
+        reached = _solve(graph, start)
+        return self.kind.from_neighbors(reached[:, :-1], reached[:, -1:], self.prior)
+
+    def _mix(self, held_out: Floats) -> Floats:
+        """Return the weights of both estimates, those of a mixture that explains known values.
+
+        The prior of the weights is a Dirichlet distribution with parameters of 2, so that a few
+        values that one estimate explains by chance do not remove the other.
+        """
+        weight = self.weight / self.weight.mean()
+        parts = [self.kind.likelihood(part, self.values, self.prior) for part in held_out]
+        likelihood, share = np.stack(parts), np.full(2, 0.5)
+        for _ in range(N_MIXING_STEPS):
+            joint = share[:, None] * likelihood + np.finfo(float).tiny
+            share = (joint / joint.sum(axis=0)) @ weight + 1
+            share = share / share.sum()
+        return share
+
+    def estimate(self, graph: sp.csr_array) -> tuple[Floats, Floats]:
+        """Return estimated values (n, c) of all rows, and how certain they are (n,)."""
+        spread = self._spread(graph, np.ones(len(self.known), dtype=bool))
+        mixed = self.share[0] * self.linear + self.share[1] * spread
+        return self.kind.decide(mixed, self.explained)
+
+
+class Propagation:
+    """Estimation of missing targets from known ones.
+
+    An estimate is a weighted mean of two: that of a linear model of the rows, and that of label
+    spreading [1]_, which passes known targets on to neighbors, to their neighbors, and so on. The
+    weights are those of a mixture of both that explains held-out targets best. Estimated classes
+    have their margins as weights, the differences between the two largest probabilities. Estimated
+    numbers have the explained share of the variance of held-out numbers.
+
+    Equal rows are one row, so that repeating a row is weighting it.
+
+    References
+    ----------
+    .. [1] D. Zhou, O. Bousquet, T. N. Lal, J. Weston and B. Schölkopf, "Learning with local and
+       global consistency", NeurIPS 2003.
+
+    Parameters
+    ----------
+    family : Family
+        Kind of the targets.
+    rows : ndarray of shape (n, n_inputs)
+        Encoded cells of all rows.
+    first : ndarray of shape (n_distinct,), int
+        Indices of the distinct rows, in pseudorandom order.
+    group : ndarray of shape (n,), int
+        Position of each row among them.
+    targets : Targets
+        Targets of all rows.
+    weight : ndarray of shape (n,)
+        Weights of all rows.
+    """
+
+    @one_thread
+    def __init__(
+        self,
+        family: Family,
+        rows: Floats,
+        first: NDArray[np.intp],
+        group: NDArray[np.intp],
+        targets: Targets,
+        weight: Floats,
+    ) -> None:
+        self.family, self.targets, self.weight = family, targets, weight
+        is_known = np.bincount(group, targets.any_observed) > 0
+        # Rows with known targets come first, if there are too many rows.
+        chosen = np.argsort(~is_known, kind="stable")[:MAX_ROWS]
+        position = np.full(len(first), -1)
+        position[chosen] = np.arange(len(chosen))
+        self.first, self.place = first[chosen], position[group]
+        cells = rows[self.first].astype(np.float64)
+        cells -= cells.mean(axis=0)
+        n_components = min(*cells.shape, round(2 * cells.shape[1] ** 0.5))
+        components = PCA(n_components, svd_solver="covariance_eigh").fit_transform(cells)
+        self.graph = _neighbor_graph(components)
+        self.singles = [
+            self._single(j, cells)
+            if targets.observed[:, j].any() and not targets.observed[:, j].all()
+            else None
+            for j in range(targets.observed.shape[1])
+        ]
+
+    def _columns(self, j: int) -> Floats:
+        """Return the values (n, c) of a target: one-hot encoded classes, or a number."""
+        if isinstance(self.family, Classes):
+            return self.targets.values
+        value = self.targets.standardized[:, j : j + 1]
+        return value if isinstance(self.family, Numbers) else np.hstack([1 - value, value])
+
+    def _single(self, j: int, cells: Floats) -> _Single:
+        """Merge the known values of a target in equal rows."""
+        own = (self.place >= 0) & (self.targets.observed[:, j] > 0)
+        place, values = self.place[own], self._columns(j)[own]
+        weight = self.weight[own] * self.targets.observed[own, j]
+        total = np.bincount(place, weight, len(cells))
+        sums = np.stack([np.bincount(place, weight * v, len(cells)) for v in values.T], axis=1)
+        means = np.divide(sums, total[:, None], out=np.zeros_like(sums), where=total[:, None] > 0)
+        kind = Number() if isinstance(self.family, Numbers) else Class()
+        return _Single(kind, means, total, cells, self.graph)
+
+    @one_thread
+    def complete(self, codes: Floats | None = None) -> Targets:
+        """Return the targets, in which missing ones are estimated.
+
+        Neighbors of rows are found by the codes (n, n_components) of all rows, or by the principal
+        components of the rows if `codes` is None. Codes may have been trained with the known
+        targets, so that the weights of both estimates are not determined from them.
+        """
+        graph = self.graph if codes is None else _neighbor_graph(codes[self.first])
+        values, observed = self.targets.values.copy(), self.targets.observed.copy()
+        for j, single in enumerate(self.singles):
+            if single is None:
+                continue
+            known = observed[:, j] > 0
+            is_new = ~known & (self.place >= 0)
+            guess, certainty = (part[self.place[is_new]] for part in single.estimate(graph))
+            if isinstance(self.family, Classes):
+                values[is_new] = guess
+            elif self.targets.units is not None:
+                center, scale = (part[j] for part in self.targets.units)
+                values[is_new, j] = guess[:, -1] * scale + center
+            else:
+                values[is_new, j] = guess[:, -1]
+            # Class weights may have any magnitude.
+            typical = np.average(observed[known, j], weights=self.weight[known])
+            observed[is_new, j] = typical * certainty
+        return replace(self.targets, values=values, observed=observed)
+
+
+def _neighbor_graph(places: Floats) -> sp.csr_array:
+    """Return the normalized similarities (n, n) of rows at these places (n, k).
+
+    Rows are similar if at least one of them is among the nearest neighbors of the other. The
+    similarity is a Gaussian function of their distance, divided by that of the last neighbor, so
+    that it adapts to the density of rows (Zelnik-Manor & Perona, 2004).
+    """
+    n = len(places)
+    n_neighbors = min(N_NEIGHBORS, n - 1)
+    distance, neighbor = NearestNeighbors(n_neighbors=n_neighbors).fit(places).kneighbors()
+    largest = distance[:, -1:]
+    ratio = np.divide(distance, largest, out=np.zeros_like(distance), where=largest > 0)
+    near = sp.csr_array(
+        (np.exp(-4 * ratio**2).ravel(), (np.repeat(np.arange(n), n_neighbors), neighbor.ravel())),
+        shape=(n, n),
+    )
+    similar = near.maximum(near.T)
+    root = sp.dia_array((np.asarray(similar.sum(axis=1)).ravel()[None] ** -0.5, [0]), shape=(n, n))
+    return sp.csr_array(root @ similar @ root)
+
+
+def _solve(graph: sp.csr_array, start: Floats) -> Floats:
+    """Spread the columns of `start` (n, c) over the graph, as label spreading does at its end."""
+    system = sp.eye_array(len(start)) - SPREAD * graph
+    return np.stack([cg(system, column, rtol=1e-8)[0] for column in start.T], axis=1)
