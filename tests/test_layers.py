@@ -27,6 +27,7 @@ ARROWS = {
     "model_selection": SCIENCE | {"skae.parameters", "skae.state", "skae.table"},
     "inspection": SCIENCE | {"matplotlib", "skae.model_selection", "skae.parameters", "skae.table"},
     "tasks": SCIENCE
+    | {"scipy"}
     | BELOW_BASE
     | {
         "skae.variants",

@@ -25,10 +25,14 @@ from skae.tasks.meta_estimator import (
     check_uses_no_targets,
 )
 from skae.tasks.robust_statistics import Floats, mean_and_deviation
-from skae.tasks.units import REACH, ScaledTask, Units
+from skae.tasks.units import ScaledTask, Units
 from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.threads import one_thread
 from skae.variants.denoising import DenoisingAutoencoder
+
+REACH = 4.0
+"""Number of standard deviations at which columns and hidden units are clipped, so that no single
+number dominates a linear model."""
 
 TOTAL_VARIANCE = 4.0
 """Sum of the variances of all hidden units in the training rows.
@@ -325,9 +329,13 @@ class AutoencoderFeatures(OneToOneFeatureMixin, TransformerMixin, AutoencoderMet
         if self.n_features is not None:
             _check_n_features(self.n_features, len(rows), "distinct training rows")
         schema = data.read.schema
-        inputs = FittedFeatures.choose_inputs(
-            data, lambda: Units.bounded(rows, schema.has_likelihood(NUMBERS))
-        )
+
+        def robust() -> Units:
+            epsilon = float(np.finfo(rows.table.dtype).eps)
+            is_scaled = schema.has_likelihood(NUMBERS)
+            return Units.from_rows(rows, rows.share, epsilon, is_scaled).clipped(REACH)
+
+        inputs = FittedFeatures.choose_inputs(data, robust)
         axes = None if self.n_features is None else np.zeros((0, self.n_features))
         none = np.zeros(0)
         parts = autoencoder, schema, inputs, self.passthrough

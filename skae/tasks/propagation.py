@@ -17,6 +17,9 @@ from skae.training.threads import one_thread
 
 Floats = NDArray[np.floating]
 
+REACH = 4.0
+"""Absolute value at which cells are clipped, so that no single cell dominates a distance."""
+
 MAX_ROWS = 10_000
 """Largest number of distinct rows whose targets are estimated."""
 
@@ -233,7 +236,7 @@ class Propagation:
         position = np.full(len(first), -1)
         position[chosen] = np.arange(len(chosen))
         self.first, self.place = first[chosen], position[group]
-        cells = rows[self.first].astype(np.float64)
+        cells = rows[self.first].astype(np.float64).clip(-REACH, REACH)
         cells -= cells.mean(axis=0)
         n_components = min(*cells.shape, round(2 * cells.shape[1] ** 0.5))
         components = PCA(n_components, svd_solver="covariance_eigh").fit_transform(cells)
@@ -257,7 +260,7 @@ class Propagation:
         own = (self.place >= 0) & (self.targets.observed[:, j] > 0)
         place, values = self.place[own], self._columns(j)[own]
         weight = self.weight[own] * self.targets.observed[own, j]
-        total = np.bincount(place, weight, len(cells))
+        total: Floats = np.bincount(place, weight, len(cells)).astype(np.float64)
         sums = np.stack([np.bincount(place, weight * v, len(cells)) for v in values.T], axis=1)
         means = np.divide(sums, total[:, None], out=np.zeros_like(sums), where=total[:, None] > 0)
         kind = Number() if isinstance(self.family, Numbers) else Class()

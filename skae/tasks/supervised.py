@@ -263,8 +263,6 @@ class SupervisedMetaEstimator(
         y, weight = targets_of_positive_weight(y, data.all_weights, self)
         family, targets, outputs = self._read_targets(y, weight)
         seed = draw_seed(self.random_state)
-        table = Selection.all(data.read.rows.values)
-        first, group = group_equal_rows(table.hash_ranks(seed))
         distinct = _distinct_rows(data.read.rows, targets if self.fine_tune else None)
         autoencoder = data.autoencoder or _default_autoencoder(distinct)
         check_uses_no_targets(autoencoder)
@@ -278,29 +276,28 @@ class SupervisedMetaEstimator(
         autoencoder.set_params(random_state=seed)
         read = self._read_for(model, data)
 
-        def train(targets: Targets, copied: BaseAutoencoder) -> Floats:
-            with training(copied):
-                self._train(copied, read, family, targets, weight)
-            return copied._encode(read.rows)
+        def encode(autoencoder: BaseAutoencoder, targets: Targets) -> Floats:
+            if self._trains_autoencoder():
+                with training(autoencoder):
+                    self._train(autoencoder, read, family, targets, weight)
+            return autoencoder._encode(read.rows)
 
         propagation = None
         if self.propagate and not targets.observed.all():
+            groups = group_equal_rows(Selection.all(data.read.rows.values).hash_ranks(seed))
             encoded = _encode_cells(read.rows)
-            propagation = Propagation(family, encoded, first, group, targets, weight)
-            if self.fine_tune:
-                # The codes of a network that is trained with first estimates yield better ones.
-                codes = train(propagation.complete(), copy.deepcopy(autoencoder))
-                targets = propagation.complete(codes)
-        if self._trains_autoencoder():
-            train(targets, autoencoder)
-        if not self.fine_tune:
-            autoencoder._fitted = autoencoder._fitted.without_targets()
-        codes = autoencoder._encode(read.rows)
+            propagation = Propagation(family, encoded, *groups, targets, weight)
+        if propagation is not None and self.fine_tune:
+            # The codes of a network that is trained with first estimates yield better ones.
+            codes = encode(copy.deepcopy(autoencoder), propagation.complete())
+            targets = propagation.complete(codes)
+        codes = encode(autoencoder, targets)
         if propagation is not None and not self.fine_tune:
             targets = propagation.complete(codes)
-        return replace(
-            model, maps=[*fit_linear_map(family, codes.astype(np.float64), targets, weight)]
-        )
+        if not self.fine_tune:
+            autoencoder._fitted = autoencoder._fitted.without_targets()
+        maps = fit_linear_map(family, codes.astype(np.float64), targets, weight)
+        return replace(model, maps=[*maps])
 
     def _make_model(
         self,
@@ -312,11 +309,11 @@ class SupervisedMetaEstimator(
         """Combine the autoencoder, which may not be fitted yet, with the units of its rows."""
         schema, values = data.read.schema, data.read.rows.values
 
-        def bounded() -> Units:
+        def robust() -> Units:
             rows = DistinctRows.merge(values, data.weight, seed)
-            return Units.bounded(rows, schema.has_likelihood(NUMBERS))
+            return Units.for_targets(rows, schema.has_likelihood(NUMBERS))
 
-        inputs = ScaledTask.choose_inputs(data, bounded)
+        inputs = ScaledTask.choose_inputs(data, robust)
         model: FittedSupervised = self._fitted_class(
             autoencoder=autoencoder, schema=schema, inputs=inputs, maps=[], **outputs
         )

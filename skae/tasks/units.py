@@ -25,10 +25,6 @@ from skae.tasks.robust_statistics import (
 MAX_RESIDUAL = 1e100
 """Magnitude, in robust units, at which residuals are clipped to keep sums of squares finite."""
 
-REACH = 4.0
-"""Number of units at which cells are clipped for tasks that predict targets, so that no single cell
-dominates a model."""
-
 ROUNDING_ERRORS = 2
 """Number of machine epsilons, relative to the median of its column, by which a cell may differ from
 the median because of rounding errors."""
@@ -89,26 +85,34 @@ class Units(Stored):
         return units if is_number.all() else units.only(is_number)
 
     @classmethod
-    def bounded(cls, rows: DistinctRows, is_number: NDArray[np.bool_]) -> Self:
-        """Estimate units of numbers for tasks that predict targets, in which cells are bounded.
+    def for_targets(cls, rows: DistinctRows, is_number: NDArray[np.bool_]) -> Self:
+        """Estimate units of numbers for tasks that predict targets.
 
         The scale is the root mean square of the differences from the median that are not 0. A
         column that mostly contains one value is thus treated like the indicator of a category,
-        whose rare 1 is not scaled up. No weights of a column that is constant here are trained, so
-        that it stays constant.
+        whose rare 1 is not scaled up.
         """
         epsilon = float(np.finfo(rows.table.dtype).eps)
         units = cls.from_rows(rows, rows.share, epsilon, is_number)
         different = np.empty(rows.n_columns)
         for block, values in rows.column_blocks():
             cells = values.astype(np.float64)
-            is_other = _round_to(units.center[block], cells, epsilon) != units.center[block]
             observed = ~np.isnan(cells)
+            is_other = _round_to(units.center[block], cells, epsilon) != units.center[block]
             total = rows.share @ observed
-            different[block] = rows.share @ (is_other & observed) / np.where(total > 0, total, 1)
-        scale = units.scale / np.sqrt(np.where(different > 0, different, 1.0))
-        reach = np.where(scale > 0, REACH, 0.0)
-        return replace(units, scale=scale, reach=reach).only(is_number)
+            different[block] = rows.share @ (is_other & observed) / np.where(total > 0, total, 1.0)
+        root = np.sqrt(np.where(different > 0, different, 1.0))
+        units = replace(units, scale=units.scale / root, reach=units.reach * root)
+        return units.clipped(np.inf).only(is_number)
+
+    def clipped(self, reach: float) -> Self:
+        """Return these units, in which cells of scaled columns are clipped at `reach` at most.
+
+        A column that is constant here stays constant, because its weights are not trained.
+        """
+        is_scaled = np.isfinite(self.reach)
+        limit = np.where(self.scale > 0, np.minimum(self.reach, reach), 0.0)
+        return replace(self, reach=np.where(is_scaled, limit, self.reach))
 
     def only(self, is_scaled: NDArray[np.bool_]) -> Self:
         """Return these units of some columns, and the user's units of the others."""
