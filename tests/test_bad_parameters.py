@@ -72,6 +72,7 @@ INVALID_VALUES = {
     "label_weight": [0.0, -1.0, np.nan, np.inf, "a", None],
     "reconstruction_weight": [-1.0, np.nan, np.inf, "a", None],
     "fine_tune": NOT_A_FLAG,
+    "propagate": NOT_A_FLAG,
     "class_weight": [5, "heavy", (1, 2)],
     "n_components": [*(0, -1, 0.0, 1.0, 2.5, np.nan, np.inf, "many", [2], 2 + 0j, 10**15, 10**30)],
     "hidden_layer_sizes": [

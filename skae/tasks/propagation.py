@@ -23,6 +23,10 @@ REACH = 4.0
 MAX_ROWS = 10_000
 """Largest number of distinct rows whose targets are estimated."""
 
+MAX_KNOWN = 0.3
+"""Share of the total weight of rows with a known target above which missing ones are not estimated.
+A network learns more from many targets than from estimates."""
+
 N_NEIGHBORS = 10
 """Number of nearest neighbors to which a row is connected."""
 
@@ -42,6 +46,9 @@ N_MIXING_STEPS = 100
 
 class Kind(ABC):
     """Kind of a single target, whose values (n, c) are one-hot encoded classes or a number."""
+
+    max_ratio: float
+    """Largest weight of all estimates together, divided by that of all known values."""
 
     @abstractmethod
     def linear(self, Z: Floats, values: Floats, weight: Floats, rows: Floats) -> Floats:
@@ -65,6 +72,8 @@ class Kind(ABC):
 
 class Class(Kind):
     """One-hot encoded classes."""
+
+    max_ratio = np.inf
 
     def linear(self, Z: Floats, values: Floats, weight: Floats, rows: Floats) -> Floats:
         counts = weight[:, None] * values
@@ -95,6 +104,9 @@ class Class(Kind):
 
 class Number(Kind):
     """A standardized number."""
+
+    # Estimates are less variable than numbers. Many of them would shrink the predictions.
+    max_ratio = 1.0
 
     def linear(self, Z: Floats, values: Floats, weight: Floats, rows: Floats) -> Floats:
         estimate: Floats = Ridge().fit(Z, values[:, 0], weight).predict(rows)[:, None]
@@ -242,11 +254,15 @@ class Propagation:
         components = PCA(n_components, svd_solver="covariance_eigh").fit_transform(cells)
         self.graph = _neighbor_graph(components)
         self.singles = [
-            self._single(j, cells)
-            if targets.observed[:, j].any() and not targets.observed[:, j].all()
-            else None
-            for j in range(targets.observed.shape[1])
+            self._single(j, cells) if is_rare else None
+            for j, is_rare in enumerate(self.is_rare(targets, weight))
         ]
+
+    @staticmethod
+    def is_rare(targets: Targets, weight: Floats) -> NDArray[np.bool_]:
+        """Return which targets are known in so few rows that missing ones are estimated."""
+        share: Floats = weight @ (targets.observed > 0) / weight.sum()
+        return (share > 0) & (share <= MAX_KNOWN)
 
     def _columns(self, j: int) -> Floats:
         """Return the values (n, c) of a target: one-hot encoded classes, or a number."""
@@ -291,7 +307,8 @@ class Propagation:
                 values[is_new, j] = guess[:, -1]
             # Class weights may have any magnitude.
             typical = np.average(observed[known, j], weights=self.weight[known])
-            observed[is_new, j] = typical * certainty
+            total = self.weight[known].sum() / max(self.weight[is_new].sum(), 1e-300)
+            observed[is_new, j] = typical * certainty * min(1.0, single.kind.max_ratio * total)
         return replace(self.targets, values=values, observed=observed)
 
 

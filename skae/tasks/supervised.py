@@ -283,7 +283,7 @@ class SupervisedMetaEstimator(
             return autoencoder._encode(read.rows)
 
         propagation = None
-        if self.propagate and not targets.observed.all():
+        if self.propagate and Propagation.is_rare(targets, weight).any():
             groups = group_equal_rows(Selection.all(data.read.rows.values).hash_ranks(seed))
             encoded = _encode_cells(read.rows)
             propagation = Propagation(family, encoded, *groups, targets, weight)
