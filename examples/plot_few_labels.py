@@ -5,9 +5,10 @@ Semi-supervised classification: few labels, many rows
 Scans are cheap, but a person has to label the digit on each of them. Here, only a few of 1,000 rows
 of :func:`~sklearn.datasets.load_digits` are labeled. The others have the class -1, as in
 scikit-learn's semi-supervised estimators. A logistic regression can only learn from the labeled
-rows. An :class:`~skae.AutoencoderClassifier` learns from all rows what digits look like. A
-:class:`~skae.SemiSupervisedVariationalAutoencoder`, the model M2 of Kingma et al. (2014), also uses
-all rows to find the boundaries between the classes.
+rows. An :class:`~skae.AutoencoderClassifier` learns from all rows what digits look like, and
+estimates the classes of rows without one from similar rows. A
+:class:`~skae.SemiSupervisedVariationalAutoencoder`, the model M2 of Kingma et al. (2014), treats
+them as latent variables.
 """
 
 import matplotlib.pyplot as plt
@@ -52,12 +53,13 @@ plt.show()
 # The labeled rows are chosen only once here, so that small differences mean little. :doc:`/labels`
 # compares more choices and more data sets.
 #
-# Unlabeled rows help M2, because it explains each row by a class and a style. The style is a code
-# with a normal prior, and the loss penalizes the information that it contains. The loss of an
-# unlabeled row is smallest if its class is that of similar rows, because its style then has less to
-# describe. ``transform`` returns the style, followed by the probabilities of the classes. Each line
-# of images below keeps the style of the scan on its left and combines it with each digit in turn.
-# The model is the one that was fitted with 20 labels per class.
+# The classifier trains its network on the known and the estimated classes. Unlabeled rows help M2
+# in another way, because it explains each row by a class and a style. The style is a code with a
+# normal prior, and the loss penalizes the information that it contains. The loss of an unlabeled
+# row is smallest if its class is that of similar rows, because its style then has less to describe.
+# ``transform`` returns the style, followed by the probabilities of the classes. Each line of images
+# below keeps the style of the scan on its left and combines it with each digit in turn. The model
+# is the one that was fitted with 20 labels per class.
 scans = X_test[[np.flatnonzero(y_test == digit)[1] for digit in (2, 3, 4, 6, 8)]]
 styles = m2.transform(scans)[:, : m2.n_components_]
 figure, axes = plt.subplots(len(scans), 11, figsize=(8, 3.8), layout="constrained")

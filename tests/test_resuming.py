@@ -138,6 +138,7 @@ TESTED_BELOW = {
         "device",
         "fine_tune",
         "precision",
+        "propagate",
         "verbose",
         "warm_start",
     )
@@ -427,6 +428,20 @@ def test_without_fine_tuning_the_network_is_that_of_the_autoencoder(estimator_cl
     models = [started(estimator_class), started(estimator_class, fine_tune=False)]
     first, second = (resumed(model, "fit", fine_tune=False) for model in models)
     assert_same(first, second)
+
+
+@for_each([c for c in META_ESTIMATORS if "propagate" in c().get_params()])
+def test_a_changed_propagation_is_used(estimator_class):
+    y, missing = (Y, -1) if hasattr(estimator_class, "classes_") else (X[:, 0], np.nan)
+    few = np.where(np.arange(N) < N // 5, y, missing)
+
+    def codes(before, after):
+        model = started(estimator_class, propagate=before)
+        set_parameters(model, propagate=after, max_epochs=3)
+        return model.fit(X, few).transform(X)
+
+    np.testing.assert_array_equal(codes(True, False), codes(False, False))
+    assert not np.array_equal(codes(True, True), codes(True, False))
 
 
 OF_THE_AUTOENCODER = [

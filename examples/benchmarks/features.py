@@ -1,6 +1,6 @@
-"""Linear models and nearest neighbors on features of autoencoders, compared with simpler features.
+"""Models on features of autoencoders, compared with simpler features, with many and few labels.
 
-There are four tables, each printed with its caption.
+There are five tables, each printed with its caption.
 
 - `tables`: 23 tables of at most 2,000 rows, five folds. The score is the balanced accuracy of a
   logistic regression (C=0.3, balanced classes), or the R² of a ridge regression whose penalty is
@@ -19,11 +19,19 @@ There are four tables, each printed with its caption.
   used, three folds. "one-hot" are one-hot encoded categories and standardized numbers. "inputs" are
   the features without the hidden units. The models are a logistic regression or a ridge regression
   with their defaults. The targets are those of mixed.py.
+- `few`: the classification tables. A random third of the rows is held out, ten times. Of the
+  training rows, 10, 25 or 50 have a label, at least one of each class. The score is the balanced
+  accuracy on the held-out rows, as mean over the draws. "joint" is AutoencoderClassifier
+  with its defaults. "features" is a logistic regression on AutoencoderFeatures of all training
+  rows. "self-training" and "spreading" are scikit-learn's SelfTrainingClassifier of a logistic
+  regression, and LabelSpreading with 7 nearest neighbors, on the standardized columns. The last
+  column shows whether the mean of "joint" is at least the best of the others minus one standard
+  error of its difference from "joint".
 - `time`: processor seconds of `AutoencoderFeatures().fit` and of `transform`.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/features.py --data DIR [--only TABLE] [--folds 5]
-[--rst FOLDER]`. DIR holds `tabular/*.npz` with a key `X`, whose last column is the target,
-`outliers/*.npz` with the keys `X` and `y`, and `mixed/*.csv.gz`.
+[--draws 10] [--rst FOLDER]`. DIR holds `tabular/*.npz` with a key `X`, whose last column is the
+target, `outliers/*.npz` with the keys `X` and `y`, and `mixed/*.csv.gz`.
 """
 
 import argparse
@@ -42,15 +50,16 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.metrics import get_scorer
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.metrics import balanced_accuracy_score, get_scorer
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import FunctionTransformer, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from tables import timed
 
-from skae import Autoencoder, AutoencoderFeatures
+from skae import Autoencoder, AutoencoderClassifier, AutoencoderFeatures
 
 TOTAL_VARIANCE = 4
 """Sum of the variances of the hidden units that AutoencoderFeatures returns."""
@@ -161,6 +170,71 @@ def size(arguments):
         yield label, "", "", *own[:2], "", *own[2:]
 
 
+def label_few(y, n, seed):
+    """Return the classes of `n` random rows, at least one of each class, and -1 for other rows."""
+    random_state = np.random.RandomState(seed)
+    order = random_state.permutation(len(y))
+    first = np.unique(y[order], return_index=True)[1]
+    rest = np.delete(np.arange(len(y)), first)[: max(0, n - len(first))]
+    few = np.full(len(y), -1)
+    chosen = order[np.concatenate([first, rest])]
+    few[chosen] = y[chosen]
+    return few
+
+
+def few_scores(table, n_labels, seed):
+    """Return balanced accuracies (len(n_labels), 4) of all models for one split of the rows."""
+    classes = np.unique(table.y, return_inverse=True)[1]
+    X, X_test, y, y_test = train_test_split(
+        table.X, classes, test_size=1 / 3, stratify=classes, random_state=seed
+    )
+    features = AutoencoderFeatures(random_state=seed).fit(X)
+    F, F_test = features.transform(X), features.transform(X_test)
+    scaler = standardize().fit(X)
+    Z, Z_test = scaler.transform(X), scaler.transform(X_test)
+    logistic = LogisticRegression(max_iter=1000)
+    scores = []
+    for n in n_labels:
+        few = label_few(y, n, seed)
+        known = few >= 0
+        joint = AutoencoderClassifier(random_state=seed).fit(X, few)
+        training = SelfTrainingClassifier(logistic).fit(Z, few)
+        spreading = LabelSpreading(kernel="knn", max_iter=100).fit(Z, few)
+        predictions = (
+            joint.predict(X_test),
+            logistic.fit(F[known], few[known]).predict(F_test),
+            training.predict(Z_test),
+            spreading.predict(Z_test),
+        )
+        scores.append([balanced_accuracy_score(y_test, p) for p in predictions])
+    return scores
+
+
+def few(arguments):
+    n_labels, n_draws = (10, 25, 50), arguments.draws
+    yield f"Few labels: mean balanced accuracy over {n_draws} draws"
+    yield "table", "labels", "joint", "features", "self-training", "spreading", "joint is best"
+    counts, means = [], []
+    for name in NAMES:
+        table = read_labeled(arguments.data, name)
+        if table.is_regression:
+            continue
+        scores = np.array([few_scores(table, n_labels, seed) for seed in range(n_draws)])
+        # The mean over numbers of labels decides about the table.
+        for n, part in (*zip(map(str, n_labels), scores.swapaxes(0, 1), strict=True),
+                        ("mean", scores.mean(axis=1))):  # fmt: skip
+            mean = part.mean(axis=0)
+            best = 1 + mean[1:].argmax()
+            error = (part[:, best] - part[:, 0]).std(ddof=1) / n_draws**0.5
+            is_best = mean[0] >= mean[best] - error
+            own = ("yes" if mean[0] >= mean[best] else "within 1 s.e.") if is_best else "no"
+            yield name, n, *(f"{value:.3f}" for value in mean), own
+        counts.append(is_best)
+        means.append(mean)
+    total = f"{sum(counts)} of {len(counts)} tables"
+    yield "mean", "", *(f"{value:.3f}" for value in np.mean(means, axis=0)), total
+
+
 def mixed(arguments):
     yield "Tables with categories: means over 3 folds, and differences from one-hot encoding"
     yield "table", "rows x columns", "score", "one-hot", "inputs", "features"
@@ -211,6 +285,7 @@ TABLES = {
     "tables": (tables, ("<15", ">15", ">9", ">10", ">18", ">10", ">10")),
     "size": (size, ("<15", ">9", ">12", ">10", ">12", ">17", ">10", ">12")),
     "mixed": (mixed, ("<15", ">15", ">10", ">9", ">9", ">10")),
+    "few": (few, ("<15", ">7", ">7", ">9", ">14", ">10", ">14")),
     "time": (seconds, ("<15", ">8", ">19")),
 }
 
@@ -221,9 +296,12 @@ def main():
     parser.add_argument("--data", required=True, help="folder of the tables")
     parser.add_argument("--only", choices=TABLES)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=10, help="draws of the table few")
     parser.add_argument("--rst", metavar="FOLDER", help="where to write the tables for the docs")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
+    # LabelSpreading divides by zero where a row is not connected to any label.
+    warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
     print(describe_machine())
     for name, (table, formats) in TABLES.items():
         if arguments.only in (None, name):

@@ -64,7 +64,7 @@ class _CodesDisplay(Display):
             A fitted autoencoder, or a fitted estimator that contains an autoencoder, such as
             `AutoencoderClassifier`, or a fitted Pipeline that ends with one of these. Rows are
             plotted in the units of the autoencoder's input: those after the earlier steps of a
-            Pipeline, and the robust units of `AutoencoderOutlierDetector`.
+            Pipeline, and the robust units of estimators that contain an autoencoder.
         feature_shape : tuple of int or None, default=None
             Shape of a row if rows are images, as for the class. If None, it is the parameter
             `feature_shape` of the autoencoder. The rows of a recurrent autoencoder are sequences.

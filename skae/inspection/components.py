@@ -57,8 +57,9 @@ class _ComponentsDisplay(Display):
             A fitted autoencoder, a fitted estimator that contains one, such as
             `AutoencoderClassifier`, or a fitted Pipeline that ends with either. Columns are those
             of the autoencoder's input, which are those after the earlier steps of a Pipeline.
-            `AutoencoderOutlierDetector` rescales them to robust units. If columns have several
-            kinds, the standardized cells that the network reads are compared, as in `skae.metrics`.
+            Estimators that contain an autoencoder rescale them to robust units. If columns have
+            several kinds, the standardized cells that the network reads are compared, as in
+            `skae.metrics`.
 
         Raises
         ------

@@ -302,10 +302,10 @@ class AutoencoderMetaEstimator(CallbackSupportMixin, Saved, Declared, BaseEstima
     def preprocess(self, X: MatrixLike) -> Any:
         """Convert rows to those that the autoencoder in `autoencoder_` receives.
 
-        The methods of `autoencoder_` accept the result. `AutoencoderOutlierDetector` and
-        `AutoencoderFeatures` train their autoencoders in robust units of the columns, in which
-        extreme cells are clipped, unless the likelihood restricts the range of cells. The other
-        estimators do not change rows.
+        The methods of `autoencoder_` accept the result. All meta-estimators but
+        `AutoencoderImputer` train their autoencoders in robust units of the columns, in which
+        extreme cells are clipped, unless the likelihood restricts the range of cells. Autoencoders
+        that were fitted before receive rows in the user's units.
 
         Parameters
         ----------

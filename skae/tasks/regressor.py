@@ -36,8 +36,9 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, SupervisedMetaEstim
 
     The autoencoder is trained to reconstruct each row from its code and to predict the targets of
     the row from the same code by a linear map. A target of NaN is missing. Rows without a target
-    are reconstructed, too, so that they also shape the codes. After training, the linear map is
-    refitted: it is a ridge regression on codes. `add_label` adds targets after fitting.
+    are reconstructed, too, so that they also shape the codes. If only a few rows have a target, the
+    targets of the others are estimated from them and from similar rows. After training, the linear
+    map is refitted: it is a ridge regression on codes. `add_label` adds targets after fitting.
 
     With a linear autoencoder, the codes have the same purpose as those of partial least squares: a
     few linear components describe both rows and targets. The objective is different.
@@ -61,6 +62,12 @@ class AutoencoderRegressor(RegressorMixin, MultiOutputMixin, SupervisedMetaEstim
     The refitted map is that of `sklearn.linear_model.Ridge` with ``alpha=1``, after two changes of
     units: each target is divided by its standard deviation, and the codes are divided by a common
     scale, so that the mean variance of their components is 1.
+
+    If a target is known in at most 30 % of the rows, its other values are estimated as in
+    :class:`AutoencoderClassifier`, with a ridge regression instead of a logistic regression. The
+    weight of an estimate is the share of the variance of held-out values that estimates explain.
+    All estimates of a target together weigh at most as much as its known values. The columns are
+    scaled as there.
 
     Examples
     --------

@@ -124,16 +124,17 @@ class SupervisedMetaEstimator(
         The autoencoder to train. It must not require `y` itself.
 
         - An unfitted autoencoder is cloned, and the clone is trained with a seed drawn from the
-          `random_state` of this estimator. If its `warm_start` is True, training resumes from the
-          autoencoder of the previous `fit`, whose columns and classes or targets must be the same.
+          `random_state` of this estimator. It receives numbers in robust units (see Notes). If its
+          `warm_start` is True, training resumes from the autoencoder of the previous `fit`, whose
+          columns and classes or targets must be the same.
         - A fitted autoencoder in `sklearn.frozen.FrozenEstimator` is pre-trained. It is copied,
-          and training starts from the copy. With `fine_tune=False`, the copy is used without
-          further training. The original stays unchanged, and its `warm_start` has no effect.
+          and training starts from the copy. It receives rows in the user's units. With
+          `fine_tune=False`, the copy is used without further training. The original stays
+          unchanged, and its `warm_start` has no effect.
         - None uses a denoising `Autoencoder` whose number of components is twice the square root of
           the number of columns, rounded. It is trained on all rows with 30 % of the cells masked,
           for 20 epochs or about 200 steps, whichever is longer. Its `precision` is "float32" for
-          more than 256 distinct rows, unless a column has a mean that exceeds 1,000 times its
-          standard deviation or cells are extremely large or small, and "auto" otherwise.
+          more than 256 distinct rows, and "auto" otherwise.
 
     label_weight : float, default=10.0
         Weight of the targets' loss in the objective. It must be positive. Large values shape the
@@ -144,13 +145,18 @@ class SupervisedMetaEstimator(
     reconstruction_weight : float, default=1.0
         Weight of the autoencoder's own objective, at least 0. With 0, the encoder is trained by the
         targets alone, as an ordinary neural network is. Rows without targets then add nothing to
-        the objective, although the columns are still scaled by all rows. The default leaves the
-        autoencoder's objective unchanged. It has no effect with `fine_tune=False`.
+        the objective but their estimated targets. The default leaves the autoencoder's objective
+        unchanged. It has no effect with `fine_tune=False`.
 
     fine_tune : bool, default=True
         Whether the targets train the encoder. If False, the autoencoder is trained without targets.
         If it is a FrozenEstimator, it is not trained at all. The default is True because codes that
         are trained without targets may lose the information that predicts the targets.
+
+    propagate : bool, default=True
+        Whether `fit` estimates a missing target from the rows in which it is known, if these are at
+        most 30 % of the rows (see Notes). With `fine_tune=True`, the autoencoder is then trained
+        twice. With False, a missing target contributes no loss.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the training: it determines the initial weights, the validation rows and all random
@@ -219,7 +225,7 @@ class SupervisedMetaEstimator(
             Training rows in the user's units.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets. A number or a label that is missing is NaN, and a class that is missing is -1.
-            A missing target contributes no loss, but its row still trains the autoencoder.
+            The row of a missing target still trains the autoencoder.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of rows. A weight of 2 is equivalent to repeating a row, and a weight of 0 is
             equivalent to leaving it out. None gives all rows a weight of 1.
