@@ -5,16 +5,18 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 from sklearn.datasets import load_digits, make_moons
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from test_supervised import SMALL
 
 import skae
-from skae.table.rows import group_equal_rows, hash_rows
+from skae.table.rows import Rows, group_equal_rows, hash_rows
 from skae.table.targets import Targets
 from skae.tasks import propagation
 from skae.tasks.propagation import Propagation, _neighbor_graph, _solve
+from skae.tasks.units import Units
 from skae.training.heads import Classes, Labels, Numbers
 
 RNG = np.random.default_rng(0)
@@ -35,7 +37,8 @@ def one_hot(y):
 def propagate(family, X, targets, weight=None):
     groups = group_equal_rows(hash_rows(X, 0))
     weight = np.ones(len(X)) if weight is None else weight
-    return Propagation(family, X, *groups, targets, weight)
+    units = Units.identity(X.shape[1])
+    return Propagation(family, Rows(X), units, *groups, targets, weight)
 
 
 def test_label_spreading_solves_its_linear_system():
@@ -168,6 +171,16 @@ def test_unlabeled_rows_improve_a_regressor():
     with_rows = model.fit(X, numbers).score(X, 100.0 + 10 * (y == 1))
     without = model.set_params(propagate=False).fit(X, numbers).score(X, 100.0 + 10 * (y == 1))
     assert with_rows > max(0.8, without)
+
+
+@pytest.mark.parametrize("fine_tune", [True, False])
+def test_a_frozen_autoencoder_and_wide_units(fine_tune):
+    """Rows are compared in robust units, whatever the units of the autoencoder."""
+    X, y, few = clusters()
+    X = 1000 * X + 5000
+    frozen = FrozenEstimator(skae.Autoencoder(**SMALL, random_state=0).fit(X))
+    model = skae.AutoencoderClassifier(frozen, fine_tune=fine_tune, random_state=0)
+    assert model.fit(X, few).score(X, y) > 0.95
 
 
 def test_many_known_targets_are_not_propagated():

@@ -5,13 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import cg
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
 
+from skae.nn.encoding import OneHot
+from skae.table.rows import Rows
 from skae.table.targets import Targets
+from skae.tasks.units import Units
 from skae.training.heads import Classes, Family, Numbers, fit_logistic
 from skae.training.threads import one_thread
 
@@ -219,8 +223,10 @@ class Propagation:
     ----------
     family : Family
         Kind of the targets.
-    rows : ndarray of shape (n, n_inputs)
-        Encoded cells of all rows.
+    rows : Rows
+        All n rows, in the user's units.
+    units : Units
+        Robust units, in which rows are compared.
     first : ndarray of shape (n_distinct,), int
         Indices of the distinct rows, in pseudorandom order.
     group : ndarray of shape (n,), int
@@ -235,7 +241,8 @@ class Propagation:
     def __init__(
         self,
         family: Family,
-        rows: Floats,
+        rows: Rows,
+        units: Units,
         first: NDArray[np.intp],
         group: NDArray[np.intp],
         targets: Targets,
@@ -248,8 +255,8 @@ class Propagation:
         position = np.full(len(first), -1)
         position[chosen] = np.arange(len(chosen))
         self.first, self.place = first[chosen], position[group]
-        cells = rows[self.first].astype(np.float64).clip(-REACH, REACH)
-        cells -= cells.mean(axis=0)
+        compared = rows.take(self.first)
+        cells = _encode(replace(compared, values=units.to_network(compared.values)))
         n_components = min(*cells.shape, round(2 * cells.shape[1] ** 0.5))
         components = PCA(n_components, svd_solver="covariance_eigh").fit_transform(cells)
         self.graph = _neighbor_graph(components)
@@ -310,6 +317,14 @@ class Propagation:
             total = self.weight[known].sum() / max(self.weight[is_new].sum(), 1e-300)
             observed[is_new, j] = typical * certainty * min(1.0, single.kind.max_ratio * total)
         return replace(self.targets, values=values, observed=observed)
+
+
+def _encode(rows: Rows) -> Floats:
+    """Return centered cells, in which categories are one-hot encoded and missing numbers are 0."""
+    encoding = OneHot(rows.modelled_levels or [0] * rows.n_modelled)
+    encoded = encoding(torch.from_numpy(rows.modelled.astype(np.float64))).numpy()
+    cells: Floats = np.nan_to_num(encoded).clip(-REACH, REACH)
+    return cells - cells.mean(axis=0)
 
 
 def _neighbor_graph(places: Floats) -> sp.csr_array:

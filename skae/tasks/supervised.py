@@ -23,7 +23,6 @@ from skae._compat.sklearn import Interval, fit_context
 from skae.base import BaseAutoencoder, Floats, MatrixLike
 from skae.files import check_numbers
 from skae.fitting.prepare import ReadRows, draw_seed
-from skae.nn.encoding import OneHot
 from skae.parameters import short_repr
 from skae.state import FittedAttribute
 from skae.table.blocks import NUMBERS
@@ -272,7 +271,10 @@ class SupervisedMetaEstimator(
         distinct = _distinct_rows(data.read.rows, targets if self.fine_tune else None)
         autoencoder = data.autoencoder or _default_autoencoder(distinct)
         check_uses_no_targets(autoencoder)
-        model = self._make_model(data, autoencoder, seed, outputs)
+        inputs = ScaledTask.choose_inputs(data, lambda: self._robust_units(data, seed))
+        model: FittedSupervised = self._fitted_class(
+            autoencoder=autoencoder, schema=data.read.schema, inputs=inputs, maps=[], **outputs
+        )
         if data.resumed is not None and model.outputs != data.resumed.outputs:
             raise ValueError(
                 f"y has the classes or columns {model.outputs}, but those of the previous fit are "
@@ -288,11 +290,7 @@ class SupervisedMetaEstimator(
                     self._train(autoencoder, read, family, targets, weight)
             return autoencoder._encode(read.rows)
 
-        propagation = None
-        if self.propagate and Propagation.is_rare(targets, weight).any():
-            groups = group_equal_rows(Selection.all(data.read.rows.values).hash_ranks(seed))
-            encoded = _encode_cells(read.rows)
-            propagation = Propagation(family, encoded, *groups, targets, weight)
+        propagation = self._propagation(model, data, family, targets, seed)
         if propagation is not None and self.fine_tune:
             # The codes of a network that is trained with first estimates yield better ones.
             codes = encode(copy.deepcopy(autoencoder), propagation.complete())
@@ -305,25 +303,28 @@ class SupervisedMetaEstimator(
         maps = fit_linear_map(family, codes.astype(np.float64), targets, weight)
         return replace(model, maps=[*maps])
 
-    def _make_model(
+    @staticmethod
+    def _robust_units(data: TrainingRows, seed: int) -> Units:
+        rows = DistinctRows.merge(data.read.rows.values, data.weight, seed)
+        return Units.for_targets(rows, data.read.schema.has_likelihood(NUMBERS))
+
+    def _propagation(
         self,
+        model: FittedSupervised,
         data: TrainingRows,
-        autoencoder: BaseAutoencoder,
+        family: Family,
+        targets: Targets,
         seed: int,
-        outputs: dict[str, Any],
-    ) -> FittedSupervised:
-        """Combine the autoencoder, which may not be fitted yet, with the units of its rows."""
-        schema, values = data.read.schema, data.read.rows.values
-
-        def robust() -> Units:
-            rows = DistinctRows.merge(values, data.weight, seed)
-            return Units.for_targets(rows, schema.has_likelihood(NUMBERS))
-
-        inputs = ScaledTask.choose_inputs(data, robust)
-        model: FittedSupervised = self._fitted_class(
-            autoencoder=autoencoder, schema=schema, inputs=inputs, maps=[], **outputs
-        )
-        return model
+    ) -> Propagation | None:
+        """Prepare the estimation of missing targets. None if none are estimated."""
+        if not (self.propagate and Propagation.is_rare(targets, data.weight).any()):
+            return None
+        rows, units = data.read.rows, model.inputs
+        if not units.is_single_precision:
+            # Distances of rows would depend on the user's units.
+            units = self._robust_units(data, seed)
+        groups = group_equal_rows(Selection.all(rows.values).hash_ranks(seed))
+        return Propagation(family, rows, units, *groups, targets, data.weight)
 
     def _stream_model(
         self,
@@ -600,10 +601,3 @@ def _default_autoencoder(rows: Rows) -> Autoencoder:
         # float32 halves the time of training.
         precision="auto" if is_small else "float32",
     )
-
-
-def _encode_cells(rows: Rows) -> Floats:
-    """Encode categories of modelled columns as one-hot, and set missing numbers to 0."""
-    encoding = OneHot(rows.modelled_levels or [0] * rows.n_modelled)
-    encoded: Floats = np.nan_to_num(encoding(torch.from_numpy(rows.modelled)).numpy())
-    return encoded
