@@ -510,7 +510,7 @@ def test_many_columns_are_not_named():
 def test_rows_of_an_estimator_over_an_autoencoder():
     model = AutoencoderClassifier(small()).fit(WINE, GRAPE)
     display = ReconstructionDisplay.from_estimator(model, WINE, n_rows=2)
-    expected = model.autoencoder_.reconstruct(WINE.to_numpy()[:2])
+    expected = model.autoencoder_.reconstruct(model.preprocess(WINE)[:2])
     np.testing.assert_array_equal(display.reconstructions["Autoencoder(2)"], expected)
     assert texts(display.ax_[-1].get_xticklabels()) == list(WINE.columns)
 

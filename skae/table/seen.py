@@ -416,6 +416,7 @@ def hash_content(
     if corrupted is not None:
         hashes = mix_bits(hashes + mix_bits(corrupted.hash(seed)))
     if targets is not None:
+        targets = targets.alone
         own = mix_bits(hash_rows(targets.values, seed))
         own = mix_bits(own + hash_rows(targets.observed, seed))
         hashes = np.where(targets.any_observed, hashes + own, hashes)

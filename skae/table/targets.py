@@ -58,6 +58,8 @@ class Targets:
         Fitted attributes that are estimated from the targets, such as the classes.
     units : Units or None
         Units in which the loss receives numbers. None for classes and labels.
+    estimated : ndarray of bool with the shape of `observed`, or None
+        Which of the observed targets are only estimated. None if none is.
     """
 
     values: Floats
@@ -65,15 +67,22 @@ class Targets:
     loss: Any = None
     learned: dict[str, Any] = field(default_factory=dict)
     units: Units | None = None
+    estimated: NDArray[np.bool_] | None = None
 
     def take(self, rows: NDArray[Any]) -> "Targets":
         """Select the targets of rows."""
-        return replace(self, values=self.values[rows], observed=self.observed[rows])
+        estimated = None if self.estimated is None else self.estimated[rows]
+        values, observed = self.values[rows], self.observed[rows]
+        return replace(self, values=values, observed=observed, estimated=estimated)
 
     @property
     def alone(self) -> "Targets":
-        """The same targets without the loss and all other properties of a fit."""
-        return Targets(self.values, self.observed, units=self.units)
+        """The known targets without the loss and all other properties of a fit."""
+        if self.estimated is None:
+            return Targets(self.values, self.observed, units=self.units)
+        observed = np.where(self.estimated, 0.0, self.observed)
+        values = np.where(self.estimated, 0.0, self.values)
+        return Targets(values, observed, units=self.units)
 
     def append(self, other: "Targets") -> "Targets":
         """Return these targets, followed by other targets of the same kind."""
@@ -143,7 +152,7 @@ def rare_rows(targets: Targets | None, weight: Floats) -> NDArray[np.bool_]:
 
     Otherwise, no row is marked. None of the marked rows is held out.
     """
-    known = np.zeros(len(weight), dtype=bool) if targets is None else targets.any_observed
+    known = np.zeros(len(weight), dtype=bool) if targets is None else targets.alone.any_observed
     return known & (weight @ known < 0.5 * weight.sum())
 
 

@@ -21,6 +21,8 @@ from skae.table.targets import (
     read_multiclass,
     read_multilabel,
 )
+from skae.tasks.meta_estimator import TrainingRows
+from skae.tasks.propagation import Propagation
 from skae.tasks.supervised import (
     FittedSupervised,
     ReadTargets,
@@ -176,6 +178,20 @@ class AutoencoderClassifier(ProbabilisticClassifier, SupervisedMetaEstimator):
             targets = read_multilabel(y, self.class_weight, weight)
             return Labels(), targets, self._output_names(column_names(y))
         return _of_classes(*read_multiclass(y, self.class_weight, weight))
+
+    def _propagation(
+        self,
+        model: Any,
+        data: TrainingRows,
+        family: Family,
+        targets: Targets,
+        seed: int,
+    ) -> Propagation | None:
+        weights = self.class_weight if isinstance(self.class_weight, list) else [self.class_weight]
+        # Rows of a class of weight 0 are known, but look like rows without a class.
+        if any(0 in part.values() for part in weights if isinstance(part, dict)):
+            return None
+        return super()._propagation(model, data, family, targets, seed)
 
     def _read_stream(
         self,

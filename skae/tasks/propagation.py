@@ -24,8 +24,8 @@ Floats = NDArray[np.floating]
 REACH = 4.0
 """Absolute value at which cells are clipped, so that no single cell dominates a distance."""
 
-MAX_ROWS = 10_000
-"""Largest number of distinct rows whose targets are estimated."""
+MIN_ROWS, MAX_ROWS = 3, 10_000
+"""Smallest and largest number of distinct rows between which targets are spread."""
 
 MAX_KNOWN = 0.3
 """Share of the total weight of rows with a known target above which missing ones are not estimated.
@@ -44,6 +44,13 @@ FOLDS = 10
 UNCERTAINTY = 0.05
 """Probability that a row has a random class, whatever the models estimate."""
 
+LEAST_REACHED = 1e-6
+"""Weight of the mean of known values in label spreading, relative to the largest weight of known
+values that reaches a row. It exceeds the rounding errors."""
+
+MIN_VARIANCE = 1e-6
+"""Smallest variance of the errors of estimated numbers, in variances of the numbers."""
+
 N_MIXING_STEPS = 100
 """Number of steps of the EM algorithm for the weights of both estimates."""
 
@@ -60,11 +67,17 @@ class Kind(ABC):
 
     @abstractmethod
     def from_neighbors(self, sums: Floats, total: Floats, prior: Floats) -> Floats:
-        """Estimate values from weighted sums (n, c) of known values, and their weights (n, 1)."""
+        """Estimate values from weighted sums (n, c) of known values, and their weights (n, 1).
+
+        The weights are positive.
+        """
 
     @abstractmethod
-    def likelihood(self, estimate: Floats, values: Floats, prior: Floats) -> Floats:
-        """Compute the likelihoods (n,) of known values under estimates of them."""
+    def likelihood(self, estimate: Floats, values: Floats, weight: Floats, prior: Floats) -> Floats:
+        """Compute the likelihoods (n,) of known values with weights (n,) under estimates of them.
+
+        `prior` (c,) is the mean of known values.
+        """
 
     @abstractmethod
     def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
@@ -90,20 +103,19 @@ class Class(Kind):
         return estimate
 
     def from_neighbors(self, sums: Floats, total: Floats, prior: Floats) -> Floats:
-        expected = total * prior
-        ratio = np.divide(sums, expected, out=np.ones_like(sums), where=expected > 0)
+        ratio = np.divide(sums, total * prior, out=np.ones_like(sums), where=prior > 0)
         # Label spreading shrinks probabilities towards the prior ones. The square undoes it partly.
         estimate: Floats = prior * ratio.clip(0.0) ** 2
         return estimate / estimate.sum(axis=1, keepdims=True)
 
-    def likelihood(self, estimate: Floats, values: Floats, prior: Floats) -> Floats:
+    def likelihood(self, estimate: Floats, values: Floats, weight: Floats, prior: Floats) -> Floats:
         smooth = (1 - UNCERTAINTY) * estimate + UNCERTAINTY * prior
         likelihood: Floats = (smooth * values).sum(axis=1)
         return likelihood
 
     def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
         second, first = np.sort(estimate, axis=1)[:, -2:].T
-        return np.eye(estimate.shape[1])[estimate.argmax(axis=1)], first - second
+        return estimate, first - second
 
 
 class Number(Kind):
@@ -117,14 +129,11 @@ class Number(Kind):
         return estimate
 
     def from_neighbors(self, sums: Floats, total: Floats, prior: Floats) -> Floats:
-        estimate = np.broadcast_to(prior, sums.shape).copy()
-        return np.divide(sums, total, out=estimate, where=total > 0)
+        return sums / total
 
-    def likelihood(self, estimate: Floats, values: Floats, prior: Floats) -> Floats:
+    def likelihood(self, estimate: Floats, values: Floats, weight: Floats, prior: Floats) -> Floats:
         error = ((estimate - values) ** 2)[:, 0]
-        variance = error.mean()
-        if variance == 0:
-            return np.ones(len(error))
+        variance = max(np.average(error, weights=weight), MIN_VARIANCE)
         likelihood: Floats = np.exp(-0.5 * error / variance) / variance**0.5
         return likelihood
 
@@ -179,7 +188,11 @@ class _Single:
         start = np.zeros((graph.shape[0], self.values.shape[1] + 1))
         start[self.known] = np.hstack([weight * self.values, weight])
         reached = _solve(graph, start)
-        return self.kind.from_neighbors(reached[:, :-1], reached[:, -1:], self.prior)
+        sums, total = reached[:, :-1], reached[:, -1:].clip(0.0)
+        # Far from all known values, what has reached a row is a rounding error. The estimate is
+        # the mean there.
+        least = LEAST_REACHED * total.max()
+        return self.kind.from_neighbors(sums + least * self.prior, total + least, self.prior)
 
     def _mix(self, held_out: Floats) -> Floats:
         """Return the weights of both estimates, those of a mixture that explains known values.
@@ -188,7 +201,8 @@ class _Single:
         values that one estimate explains by chance do not remove the other.
         """
         weight = self.weight / self.weight.mean()
-        parts = [self.kind.likelihood(part, self.values, self.prior) for part in held_out]
+        known = self.values, self.weight, self.prior
+        parts = [self.kind.likelihood(part, *known) for part in held_out]
         likelihood, share = np.stack(parts), np.full(2, 0.5)
         for _ in range(N_MIXING_STEPS):
             joint = share[:, None] * likelihood + np.finfo(float).tiny
@@ -250,15 +264,17 @@ class Propagation:
     ) -> None:
         self.family, self.targets, self.weight = family, targets, weight
         is_known = np.bincount(group, targets.any_observed) > 0
-        # Rows with known targets come first, if there are too many rows.
-        chosen = np.argsort(~is_known, kind="stable")[:MAX_ROWS]
+        # If there are too many rows, up to half of the chosen ones are the first known ones.
+        comes_first = is_known & (is_known.cumsum() <= MAX_ROWS // 2)
+        chosen = np.argsort(~comes_first, kind="stable")[:MAX_ROWS]
         position = np.full(len(first), -1)
         position[chosen] = np.arange(len(chosen))
         self.first, self.place = first[chosen], position[group]
         compared = rows.take(self.first)
         cells = _encode(replace(compared, values=units.to_network(compared.values)))
         n_components = min(*cells.shape, round(2 * cells.shape[1] ** 0.5))
-        components = PCA(n_components, svd_solver="covariance_eigh").fit_transform(cells)
+        solver = "covariance_eigh" if len(cells) > cells.shape[1] else "full"
+        components = PCA(n_components, svd_solver=solver).fit_transform(cells)
         self.graph = _neighbor_graph(components)
         self.singles = [
             self._single(j, cells) if is_rare else None
@@ -299,12 +315,14 @@ class Propagation:
         """
         graph = self.graph if codes is None else _neighbor_graph(codes[self.first])
         values, observed = self.targets.values.copy(), self.targets.observed.copy()
+        estimated = np.zeros(observed.shape, dtype=bool)
         for j, single in enumerate(self.singles):
             if single is None:
                 continue
             known = observed[:, j] > 0
             is_new = ~known & (self.place >= 0)
             guess, certainty = (part[self.place[is_new]] for part in single.estimate(graph))
+            estimated[is_new, j] = True
             if isinstance(self.family, Classes):
                 values[is_new] = guess
             elif self.targets.units is not None:
@@ -316,13 +334,13 @@ class Propagation:
             typical = np.average(observed[known, j], weights=self.weight[known])
             total = self.weight[known].sum() / max(self.weight[is_new].sum(), 1e-300)
             observed[is_new, j] = typical * certainty * min(1.0, single.kind.max_ratio * total)
-        return replace(self.targets, values=values, observed=observed)
+        return replace(self.targets, values=values, observed=observed, estimated=estimated)
 
 
 def _encode(rows: Rows) -> Floats:
     """Return centered cells, in which categories are one-hot encoded and missing numbers are 0."""
-    encoding = OneHot(rows.modelled_levels or [0] * rows.n_modelled)
-    encoded = encoding(torch.from_numpy(rows.modelled.astype(np.float64))).numpy()
+    encoding = OneHot([*(rows.modelled_levels or (0,) * rows.n_modelled), *rows.n_levels])
+    encoded = encoding(torch.from_numpy(rows.values.astype(np.float64))).numpy()
     cells: Floats = np.nan_to_num(encoded).clip(-REACH, REACH)
     return cells - cells.mean(axis=0)
 

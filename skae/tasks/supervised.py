@@ -42,7 +42,7 @@ from skae.tasks.meta_estimator import (
     TrainingRows,
     check_uses_no_targets,
 )
-from skae.tasks.propagation import Propagation
+from skae.tasks.propagation import MIN_ROWS, Propagation
 from skae.tasks.units import ScaledTask, Units
 from skae.training.budget import FULL_BATCH_ROWS
 from skae.training.heads import Family, Head, fit_linear_map
@@ -324,6 +324,8 @@ class SupervisedMetaEstimator(
             # Distances of rows would depend on the user's units.
             units = self._robust_units(data, seed)
         groups = group_equal_rows(Selection.all(rows.values).hash_ranks(seed))
+        if len(groups[0]) < MIN_ROWS:
+            return None
         return Propagation(family, rows, units, *groups, targets, data.weight)
 
     def _stream_model(
@@ -359,8 +361,8 @@ class SupervisedMetaEstimator(
         autoencoder = data.autoencoder or _default_autoencoder(data.read.rows)
         check_uses_no_targets(autoencoder)
         if self.autoencoder is None:
-            # The batch size of the default depends on the number of rows of a fit.
-            autoencoder.set_params(batch_size="auto")
+            # Batch size and precision of the default suit the rows of a fit, in robust units.
+            autoencoder.set_params(batch_size="auto", precision="auto")
         before = autoencoder._fitted
         if previous is None and before is not None:
             before = autoencoder._fitted = before.without_targets()

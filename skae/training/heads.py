@@ -21,7 +21,7 @@ Floats = NDArray[np.floating]
 
 MAP_C = 10.0
 """Inverse of the penalty of the linear map from codes to classes. Codes that were trained with the
-classes need less shrinkage than the columns of a table, for which scikit-learn's default is 1."""
+classes need less shrinkage than columns, for which the default of scikit-learn is 1."""
 
 ROUNDING = 1e-12
 """Standard deviation of codes, relative to their magnitude, that rounding errors may cause."""
