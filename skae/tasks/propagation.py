@@ -51,6 +51,10 @@ values that reaches a row. It exceeds the rounding errors."""
 MIN_VARIANCE = 1e-6
 """Smallest variance of the errors of estimated numbers, in variances of the numbers."""
 
+POWERS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Powers to which probabilities, relative to prior ones, are raised. The one that explains held-out
+classes best is used, because models of few rows are too uncertain."""
+
 N_MIXING_STEPS = 100
 """Number of steps of the EM algorithm for the weights of both estimates."""
 
@@ -78,6 +82,10 @@ class Kind(ABC):
 
         `prior` (c,) is the mean of known values.
         """
+
+    def sharpen(self, estimate: Floats, prior: Floats, power: float) -> Floats:
+        """Return estimates that are farther from the prior ones the larger the power is."""
+        return estimate
 
     @abstractmethod
     def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
@@ -112,6 +120,12 @@ class Class(Kind):
         smooth = (1 - UNCERTAINTY) * estimate + UNCERTAINTY * prior
         likelihood: Floats = (smooth * values).sum(axis=1)
         return likelihood
+
+    def sharpen(self, estimate: Floats, prior: Floats, power: float) -> Floats:
+        ratio = np.divide(estimate, prior, out=np.zeros_like(estimate), where=prior > 0)
+        # The largest ratio becomes 1, so that no power of it overflows.
+        sharp: Floats = prior * (ratio / ratio.max(axis=1, keepdims=True)) ** power
+        return sharp / sharp.sum(axis=1, keepdims=True)
 
     def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
         second, first = np.sort(estimate, axis=1)[:, -2:].T
@@ -178,7 +192,9 @@ class _Single:
             )
             held_out[1, own] = self._spread(graph, rest)[self.known[own]]
         self.share = self._mix(held_out)
-        error = self.weight @ (self.values - np.tensordot(self.share, held_out, 1)) ** 2
+        mixed = np.tensordot(self.share, held_out, 1)
+        self.power = max(POWERS, key=lambda power: self._log_likelihood(mixed, power))
+        error = self.weight @ (self.values - mixed) ** 2
         total = self.weight @ (self.values - self.prior) ** 2
         self.explained = float(1 - error.sum() / total.sum()) if total.sum() > 0 else 0.0
 
@@ -210,11 +226,17 @@ class _Single:
             share = share / share.sum()
         return share
 
+    def _log_likelihood(self, mixed: Floats, power: float) -> float:
+        """Compute the log-likelihood of known values under sharpened held-out estimates."""
+        sharp = self.kind.sharpen(mixed, self.prior, power)
+        likelihood = self.kind.likelihood(sharp, self.values, self.weight, self.prior)
+        return float(self.weight @ np.log(likelihood + np.finfo(float).tiny))
+
     def estimate(self, graph: sp.csr_array) -> tuple[Floats, Floats]:
         """Return estimated values (n, c) of all rows, and how certain they are (n,)."""
         spread = self._spread(graph, np.ones(len(self.known), dtype=bool))
         mixed = self.share[0] * self.linear + self.share[1] * spread
-        return self.kind.decide(mixed, self.explained)
+        return self.kind.decide(self.kind.sharpen(mixed, self.prior, self.power), self.explained)
 
 
 class Propagation:
