@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -89,7 +90,7 @@ class Kind(ABC):
 
     @abstractmethod
     def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
-        """Return the values that replace missing ones, and how certain they are, in [0, 1].
+        """Return the most likely values, and how certain estimates are, in [0, 1].
 
         `explained` is the share of the variance of held-out values that estimates explain.
         """
@@ -129,7 +130,7 @@ class Class(Kind):
 
     def decide(self, estimate: Floats, explained: float) -> tuple[Floats, Floats]:
         second, first = np.sort(estimate, axis=1)[:, -2:].T
-        return estimate, first - second
+        return np.eye(estimate.shape[1])[estimate.argmax(axis=1)], first - second
 
 
 class Number(Kind):
@@ -232,11 +233,29 @@ class _Single:
         likelihood = self.kind.likelihood(sharp, self.values, self.weight, self.prior)
         return float(self.weight @ np.log(likelihood + np.finfo(float).tiny))
 
-    def estimate(self, graph: sp.csr_array) -> tuple[Floats, Floats]:
-        """Return estimated values (n, c) of all rows, and how certain they are (n,)."""
+    def estimate(self, graph: sp.csr_array) -> tuple[Floats, Floats, Floats]:
+        """Return expected and most likely values (n, c), and how certain they are (n,)."""
         spread = self._spread(graph, np.ones(len(self.known), dtype=bool))
         mixed = self.share[0] * self.linear + self.share[1] * spread
-        return self.kind.decide(self.kind.sharpen(mixed, self.prior, self.power), self.explained)
+        expected = self.kind.sharpen(mixed, self.prior, self.power)
+        return expected, *self.kind.decide(expected, self.explained)
+
+
+class Completed(NamedTuple):
+    """Targets in which missing ones are estimated.
+
+    Attributes
+    ----------
+    expected : Targets
+        Missing classes are replaced by their probabilities. The linear map is fitted to them, so
+        that its probabilities are not too large.
+    likely : Targets
+        Missing classes are replaced by the most likely ones. The network is trained with them, so
+        that its codes separate the classes.
+    """
+
+    expected: Targets
+    likely: Targets
 
 
 class Propagation:
@@ -328,7 +347,7 @@ class Propagation:
         return _Single(kind, means, total, cells, self.graph)
 
     @one_thread
-    def complete(self, codes: Floats | None = None) -> Targets:
+    def complete(self, codes: Floats | None = None) -> Completed:
         """Return the targets, in which missing ones are estimated.
 
         Neighbors of rows are found by the codes (n, n_components) of all rows, or by the principal
@@ -336,27 +355,33 @@ class Propagation:
         targets, so that the weights of both estimates are not determined from them.
         """
         graph = self.graph if codes is None else _neighbor_graph(codes[self.first])
-        values, observed = self.targets.values.copy(), self.targets.observed.copy()
+        expected, likely = self.targets.values.copy(), self.targets.values.copy()
+        observed = self.targets.observed.copy()
         estimated = np.zeros(observed.shape, dtype=bool)
         for j, single in enumerate(self.singles):
             if single is None:
                 continue
             known = observed[:, j] > 0
             is_new = ~known & (self.place >= 0)
-            guess, certainty = (part[self.place[is_new]] for part in single.estimate(graph))
-            estimated[is_new, j] = True
-            if isinstance(self.family, Classes):
-                values[is_new] = guess
-            elif self.targets.units is not None:
-                center, scale = (part[j] for part in self.targets.units)
-                values[is_new, j] = guess[:, -1] * scale + center
-            else:
-                values[is_new, j] = guess[:, -1]
+            *guesses, certainty = (part[self.place[is_new]] for part in single.estimate(graph))
+            for values, guess in zip((expected, likely), guesses, strict=True):
+                self._write(values, is_new, j, guess)
             # Class weights may have any magnitude.
             typical = np.average(observed[known, j], weights=self.weight[known])
             total = self.weight[known].sum() / max(self.weight[is_new].sum(), 1e-300)
             observed[is_new, j] = typical * certainty * min(1.0, single.kind.max_ratio * total)
-        return replace(self.targets, values=values, observed=observed, estimated=estimated)
+            estimated[is_new, j] = True
+        done = replace(self.targets, values=expected, observed=observed, estimated=estimated)
+        return Completed(done, replace(done, values=likely))
+
+    def _write(self, values: Floats, rows: NDArray[np.bool_], j: int, guess: Floats) -> None:
+        """Write the values (n_new, c) of a target into those of all targets."""
+        if isinstance(self.family, Classes):
+            values[rows] = guess
+            return
+        units = self.targets.units
+        center, scale = (0.0, 1.0) if units is None else (units.center[j], units.scale[j])
+        values[rows, j] = guess[:, -1] * scale + center
 
 
 def _encode(rows: Rows) -> Floats:

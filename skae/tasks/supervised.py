@@ -293,11 +293,13 @@ class SupervisedMetaEstimator(
         propagation = self._propagation(model, data, family, targets, seed)
         if propagation is not None and self.fine_tune:
             # The codes of a network that is trained with first estimates yield better ones.
-            codes = encode(copy.deepcopy(autoencoder), propagation.complete())
-            targets = propagation.complete(codes)
-        codes = encode(autoencoder, targets)
+            codes = encode(copy.deepcopy(autoencoder), propagation.complete().likely)
+            completed = propagation.complete(codes)
+            codes, targets = encode(autoencoder, completed.likely), completed.expected
+        else:
+            codes = encode(autoencoder, targets)
         if propagation is not None and not self.fine_tune:
-            targets = propagation.complete(codes)
+            targets = propagation.complete(codes).expected
         if not self.fine_tune:
             autoencoder._fitted = autoencoder._fitted.without_targets()
         maps = fit_linear_map(family, codes.astype(np.float64), targets, weight)
