@@ -22,11 +22,11 @@ There are five tables, each printed with its caption.
 - `few`: the classification tables whose rarest class has at least half of an equal share of the
   rows. A random third of the rows is held out, ten times. Of the training rows, 10, 25 or 50 have a
   label, at least one of each class. The score is the balanced accuracy on the held-out rows, as
-  mean over the draws. "joint" is AutoencoderClassifier with its defaults. "features" is a logistic regression on AutoencoderFeatures of all training
-  rows. "self-training" and "spreading" are scikit-learn's SelfTrainingClassifier of a logistic
-  regression, and LabelSpreading with 7 nearest neighbors, on the standardized columns. The last
-  column shows whether the mean of "joint" is at least the best of the others minus one standard
-  error of its difference from "joint".
+  mean over the draws. "joint" is AutoencoderClassifier with its defaults. "features" is a logistic
+  regression on AutoencoderFeatures of all training rows. "self-training" and "spreading" are
+  scikit-learn's SelfTrainingClassifier of a logistic regression, and LabelSpreading with 7 nearest
+  neighbors, on the standardized columns. The last column shows whether the mean of "joint" is at
+  least the best of the others minus one standard error of its difference from "joint".
 - `time`: processor seconds of `AutoencoderFeatures().fit` and of `transform`.
 
 Run `OMP_NUM_THREADS=1 python examples/benchmarks/features.py --data DIR [--only TABLE] [--folds 5]
