@@ -200,16 +200,20 @@ def added(folder, n_folds):
 
 
 def regressors(k):
-    """Return unfitted regressors for codes of size k by name, each with its reconstruction."""
+    """Return unfitted regressors for codes of size k by name, with a function for each.
+
+    The function returns rows in the units in which the codes were computed, and reconstructions.
+    """
 
     def from_pca(model, X):
-        return model[0].inverse_transform(model[0].transform(X))
+        return X, model[0].inverse_transform(model[0].transform(X))
 
     def from_pls(model, X):
-        return model.inverse_transform(model.transform(X))
+        return X, model.inverse_transform(model.transform(X))
 
     def from_autoencoder(model, X):
-        return model.autoencoder_.reconstruct(X)
+        rows = model.preprocess(X)
+        return rows, model.autoencoder_.reconstruct(rows)
 
     linear = Autoencoder(k, hidden_layer_sizes=())
     return {
@@ -238,7 +242,8 @@ def pls(folder, n_folds):
             for k in SIZES:
                 for kind, (model, restore) in regressors(k).items():
                     model, _ = fit_timed(model, train, Y_train)
-                    lost = ((restore(model, test) - test) ** 2).sum() / (test**2).sum()
+                    rows, restored = restore(model, test)
+                    lost = ((restored - rows) ** 2).sum() / ((rows - rows.mean(0)) ** 2).sum()
                     figures = r2_score(Y_test, model.predict(test)), 1 - lost
                     results.setdefault(kind, {}).setdefault(k, []).append(figures)
         for kind, of_sizes in results.items():
