@@ -200,6 +200,18 @@ def test_errors_of_rows_of_tiny_weight_do_not_matter():
     np.testing.assert_allclose(*shares, atol=0.05)
 
 
+def test_a_target_that_no_chosen_row_has(monkeypatch):
+    monkeypatch.setattr(propagation, "MAX_ROWS", 20)
+    X, y, _ = clusters()
+    observed = np.zeros((300, 2))
+    groups = group_equal_rows(hash_rows(X, 0))
+    observed[groups[0][::4], 0] = observed[groups[0][-1], 1] = 1
+    values = np.stack([y == 0, y == 1], axis=1) * observed
+    done = propagate(Labels(), X, Targets(values, observed)).complete().expected
+    assert (done.observed[:, 0] > 0).sum() > 75
+    np.testing.assert_array_equal(done.observed[:, 1], observed[:, 1])
+
+
 @pytest.mark.parametrize("known", [1, 2])
 def test_very_few_known_targets(known):
     X, _, _ = clusters(60)

@@ -335,9 +335,11 @@ class Propagation:
         value = self.targets.standardized[:, j : j + 1]
         return value if isinstance(self.family, Numbers) else np.hstack([1 - value, value])
 
-    def _single(self, j: int, cells: Floats) -> _Single:
-        """Merge the known values of a target in equal rows."""
+    def _single(self, j: int, cells: Floats) -> _Single | None:
+        """Merge the known values of a target in equal rows. None if no chosen row has one."""
         own = (self.place >= 0) & (self.targets.observed[:, j] > 0)
+        if not own.any():
+            return None
         place, values = self.place[own], self._columns(j)[own]
         weight = self.weight[own] * self.targets.observed[own, j]
         total: Floats = np.bincount(place, weight, len(cells)).astype(np.float64)
