@@ -291,14 +291,15 @@ class SupervisedMetaEstimator(
             return autoencoder._encode(read.rows)
 
         propagation = self._propagation(model, data, family, targets, seed)
-        if propagation is not None and self.fine_tune:
+        if propagation is None:
+            codes = encode(autoencoder, targets)
+        elif self.fine_tune:
             # The codes of a network that is trained with first estimates yield better ones.
             codes = encode(copy.deepcopy(autoencoder), propagation.complete().likely)
             completed = propagation.complete(codes)
             codes, targets = encode(autoencoder, completed.likely), completed.expected
         else:
             codes = encode(autoencoder, targets)
-        if propagation is not None and not self.fine_tune:
             targets = propagation.complete(codes).expected
         if not self.fine_tune:
             autoencoder._fitted = autoencoder._fitted.without_targets()
